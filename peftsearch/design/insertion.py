@@ -1,0 +1,70 @@
+"""Dimension 3, the insertion form: what Δh is computed from (He et al. 2022, Table 1).
+
+`parallel` reads x, `sequential` reads h itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from peftsearch.design.shapes import SiteShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["INSERTIONS", "Insertion", "Parallel", "Sequential"]
+
+
+@dataclass(frozen=True)
+class Insertion(ABC):
+    """Which vector a functional form reads."""
+
+    name: ClassVar[str]
+    symbol: ClassVar[str]
+
+    @abstractmethod
+    def source_width(self, site: SiteShape) -> int:
+        """d_source."""
+
+    @abstractmethod
+    def source(self, x: Tensor, h: Tensor) -> Tensor:
+        """The vector read, (batch, seq, d_source), given the read input x and h."""
+
+
+@dataclass(frozen=True)
+class Parallel(Insertion):
+    """Reads x beside h: the sub-layer's input, or the input of the linear layer that computes h.
+
+    LoRA reads the projection's input (for ffn.out that is the d_ff-wide hidden state), a parallel
+    adapter the sub-layer's. Where both are one vector only `sublayer_input` is written.
+    """
+
+    reads: Literal["sublayer_input", "projection_input"] = "sublayer_input"
+
+    name: ClassVar[str] = "parallel"
+    symbol: ClassVar[str] = "∥"
+
+    def source_width(self, site: SiteShape) -> int:
+        return site.d_projection if self.reads == "projection_input" else site.d_sublayer
+
+    def source(self, x: Tensor, h: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class Sequential(Insertion):
+    """Reads h, after the sub-layer."""
+
+    name: ClassVar[str] = "sequential"
+    symbol: ClassVar[str] = "→"
+
+    def source_width(self, site: SiteShape) -> int:
+        return site.d_h
+
+    def source(self, x: Tensor, h: Tensor) -> Tensor:
+        return h
+
+
+INSERTIONS: dict[str, type[Insertion]] = {i.name: i for i in (Parallel, Sequential)}

@@ -1,0 +1,164 @@
+"""One Δh: functional form × place × insertion × composition × width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from math import prod
+from typing import Any
+
+from peftsearch.design.composition import COMPOSITIONS, Add, Composition
+from peftsearch.design.form import FORMS, Form
+from peftsearch.design.insertion import INSERTIONS, Insertion, Parallel
+from peftsearch.design.place import Place
+from peftsearch.design.shapes import BackboneShapes, SiteShape
+from peftsearch.design.validity import minimum_width, why_invalid
+from peftsearch.errors import ConfigurationError, did_you_mean
+
+__all__ = ["Modification", "TunedTensor"]
+
+
+@dataclass(frozen=True)
+class TunedTensor:
+    """One tensor a modification tunes: its name is unique within the modification."""
+
+    name: str
+    """`layers.3.attn.query/down`."""
+    site: SiteShape
+    shape: tuple[int, ...]
+    of_composition: bool = False
+
+
+@dataclass(frozen=True)
+class Modification:
+    """A valid Δh. `width` is r or l, None where the form has none or a budget shall decide it."""
+
+    form: Form
+    place: Place
+    insertion: Insertion = Parallel()
+    composition: Composition = Add()
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        reason = why_invalid(self.form, self.place, self.insertion, self.composition)
+        if reason:
+            raise ConfigurationError(f"{self._dimensions()}: {reason}")
+        if self.width is None:
+            return
+        if not self.has_width:
+            raise ConfigurationError(f"{self._dimensions()}: form '{self.form.name}' has no width")
+        if isinstance(self.width, bool) or self.width < self.minimum_width:
+            raise ConfigurationError(
+                f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the least "
+                "that is not a simpler form in disguise"
+            )
+
+    @property
+    def has_width(self) -> bool:
+        return self.form.width_symbol is not None
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether nothing is left for a budget to decide."""
+        return self.width is not None or not self.has_width
+
+    @property
+    def minimum_width(self) -> int:
+        return minimum_width(self.form, self.composition)
+
+    def maximum_width(self, shapes: BackboneShapes) -> int:
+        """Beyond it a width adds no capacity at any site."""
+        return max(
+            self.form.max_width(site, self.insertion.source_width(site))
+            for site in self.place.sites(shapes)
+        )
+
+    def with_width(self, width: int | None) -> Modification:
+        return replace(self, width=width)
+
+    def on(self, layers: tuple[int, ...] | None) -> Modification:
+        """The same modification in other layers."""
+        return replace(self, place=Place(self.place.names, layers))
+
+    def tuned_tensors(self, shapes: BackboneShapes) -> Iterator[TunedTensor]:
+        """Every tensor attaching it makes: counting and attaching read the same list."""
+        for site in self.place.sites(shapes):
+            d_source = self.insertion.source_width(site)
+            for name, shape in self.form.tensors(site, d_source, self.width or 0).items():
+                yield TunedTensor(f"{site.key}/{name}", site, shape)
+            for name, shape in self.composition.tensors().items():
+                yield TunedTensor(f"{site.key}/{name}", site, shape, of_composition=True)
+
+    def parameters(self, shapes: BackboneShapes) -> int:
+        """Exact number of tuned parameters, from shapes alone."""
+        return sum(prod(tensor.shape) for tensor in self.tuned_tensors(shapes))
+
+    def describe(self) -> str:
+        """`relu∥ffn.out r=64 s=4, layers 3–5`."""
+        width = f"{self.form.width_symbol}={self.width}" if self.width is not None else ""
+        line = " ".join(p for p in (self._dimensions(), width, self.composition.describe()) if p)
+        layers = self.place.describe_layers()
+        return f"{line}, {layers}" if layers else line
+
+    def _dimensions(self) -> str:
+        extras = []
+        if getattr(self.insertion, "reads", "") == "projection_input":
+            extras.append("reads projection")
+        if getattr(self.form, "bias", False):
+            extras.append("bias")
+        ungated = self.form.name == "prefix" and self.composition.name != "gated"
+        name = f"ungated {self.form.name}" if ungated else self.form.name
+        symbol = self.insertion.symbol if hasattr(self.form, "bias") else "@"
+        suffix = f" ({', '.join(extras)})" if extras else ""
+        return f"{name}{symbol}{self.place}{suffix}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "form": _dimension_json(self.form),
+            "place": {"at": str(self.place), "layers": _listed(self.place.layers)},
+            "insertion": _dimension_json(self.insertion),
+            "composition": _dimension_json(self.composition),
+            "width": self.width,
+        }
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> Modification:
+        known = {f.name for f in fields(cls)}
+        _refuse_unknown(json, known, "modification")
+        place = json.get("place", {})
+        _refuse_unknown(place, {"at", "layers"}, "place")
+        layers = place.get("layers")
+        return cls(
+            form=_dimension(json.get("form"), FORMS, "form"),
+            place=Place.parse(str(place.get("at")), None if layers is None else tuple(layers)),
+            insertion=_dimension(json.get("insertion"), INSERTIONS, "insertion"),
+            composition=_dimension(json.get("composition"), COMPOSITIONS, "composition"),
+            width=json.get("width"),
+        )
+
+
+def _listed(layers: tuple[int, ...] | None) -> list[int] | None:
+    return None if layers is None else list(layers)
+
+
+def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
+    return {"name": value.name} | {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def _dimension(json: Any, registry: Mapping[str, type[Any]], what: str) -> Any:
+    """One value of a dimension from its JSON: `{"name": ..., option: ...}`."""
+    if not isinstance(json, Mapping) or json.get("name") not in registry:
+        name = json.get("name") if isinstance(json, Mapping) else json
+        raise ConfigurationError(f"{what} '{name}' unknown{did_you_mean(str(name), registry)}")
+    cls = registry[json["name"]]
+    options = {key: value for key, value in json.items() if key != "name"}
+    _refuse_unknown(options, {f.name for f in fields(cls)}, what)
+    return cls(**options)
+
+
+def _refuse_unknown(json: Mapping[str, Any], known: set[str], what: str) -> None:
+    if not isinstance(json, Mapping):
+        raise ConfigurationError(f"a {what} must be a mapping, not {type(json).__name__}")
+    for key in json:
+        if key not in known:
+            raise ConfigurationError(f"{what} has no key '{key}'{did_you_mean(key, known)}")

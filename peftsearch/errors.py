@@ -1,0 +1,110 @@
+"""Every exception of the package.
+
+    PeftsearchError            a sentence for a person, and an exit code
+    ├── UsageError         2   a flag, a name or a study that cannot be used as asked
+    ├── SpaceError         2   a space file: file, line, key, nearest name
+    ├── ConfigurationError 2   a modification or configuration that means nothing
+    ├── DataError          2   a data file, column, label or row
+    ├── MissingError       3   a model, data set, package or device that is not here
+    ├── NothingFeasible    1   finished, without a result anyone could use
+    ├── Interrupted      130   stopped by the user, state saved
+    └── TrialFailure           ends one trial with a cause; the study goes on
+        ├── NotANumber
+        ├── Diverged
+        └── OutOfMemory
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "Diverged",
+    "Interrupted",
+    "MissingError",
+    "NotANumber",
+    "NothingFeasible",
+    "OutOfMemory",
+    "PeftsearchError",
+    "SpaceError",
+    "TrialFailure",
+    "UsageError",
+    "did_you_mean",
+]
+
+
+class PeftsearchError(Exception):
+    """Base of all errors: the message is one sentence that says what, where and what to do."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class UsageError(PeftsearchError):
+    """A flag, name or study that cannot be used as asked."""
+
+
+class SpaceError(PeftsearchError):
+    """A space file that cannot be read; the message starts with ``file:line:``."""
+
+
+class ConfigurationError(PeftsearchError):
+    """A modification or configuration that is invalid or means the same as a simpler one."""
+
+
+class DataError(PeftsearchError):
+    """A data file, column, label or row that cannot be used."""
+
+
+class MissingError(PeftsearchError):
+    """A model, data set, package or device that this machine does not have."""
+
+    exit_code = 3
+
+
+class NothingFeasible(PeftsearchError):
+    """The command finished, without a single usable result."""
+
+    exit_code = 1
+
+
+class Interrupted(PeftsearchError):
+    """Stopped by the user with all state saved."""
+
+    exit_code = 130
+
+
+class TrialFailure(PeftsearchError):
+    """Ends one trial; ``cause`` is recorded with it and the study goes on."""
+
+    cause: ClassVar[str] = "failed"
+
+
+class NotANumber(TrialFailure):
+    """The training loss became NaN or infinite."""
+
+    cause = "nan"
+
+
+class Diverged(TrialFailure):
+    """The training loss left the range in which it can recover."""
+
+    cause = "diverged"
+
+
+class OutOfMemory(TrialFailure):
+    """The device or the machine ran out of memory."""
+
+    cause = "out_of_memory"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'lora'?"`` for the nearest of ``known``, or the list of all of them."""
+    options = sorted(known)
+    nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if nearest:
+        return f"; did you mean '{nearest[0]}'?"
+    return f"; known: {', '.join(options)}" if options else ""
