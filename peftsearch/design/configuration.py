@@ -92,10 +92,8 @@ class Configuration:
 
     def within(self, shapes: BackboneShapes) -> Configuration:
         """Canonical in one backbone: all of its layers are written as `None`, others refused."""
-        placed = (
-            replace(m, place=m.place.within(shapes.layers)) for m in self.modifications
-        )
-        return replace(self, modifications=tuple(placed))
+        placed = tuple(m.with_canonical_layers(shapes) for m in self.modifications)
+        return replace(self, modifications=placed)
 
     def tuned_parameters(self, shapes: BackboneShapes) -> int:
         """Exact, from shapes: the modifications, and the pooler where it counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -31,13 +32,15 @@ class TunedTensor:
 
 @dataclass(frozen=True)
 class Modification:
-    """A valid Δh. `width` is r or l, None where the form has none or a budget shall decide it."""
+    """A valid Δh. `width` is r or l: one for all layers, or one a layer (lowest first); None where
+    the form has none or a budget shall decide it.
+    """
 
     form: Form
     place: Place
     insertion: Insertion = Parallel()
     composition: Composition = Add()
-    width: int | None = None
+    width: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         reason = why_invalid(self.form, self.place, self.insertion, self.composition)
@@ -47,10 +50,18 @@ class Modification:
             return
         if not self.has_width:
             raise ConfigurationError(f"{self._dimensions()}: form '{self.form.name}' has no width")
-        if isinstance(self.width, bool) or self.width < self.minimum_width:
+        widths = self.width if isinstance(self.width, tuple) else (self.width,)
+        if len(set(widths)) == 1:
+            object.__setattr__(self, "width", widths[0])
+        if not all(type(w) is int and w >= self.minimum_width for w in widths):
             raise ConfigurationError(
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the least "
                 "that is not a simpler form in disguise"
+            )
+        layers = self.place.layers
+        if len(widths) > 1 and layers is not None and len(widths) != len(layers):
+            raise ConfigurationError(
+                f"{self._dimensions()}: {len(widths)} widths for {len(layers)} layers"
             )
 
     @property
@@ -73,21 +84,38 @@ class Modification:
             for site in self.place.sites(shapes)
         )
 
-    def with_width(self, width: int | None) -> Modification:
+    def with_width(self, width: int | tuple[int, ...] | None) -> Modification:
         return replace(self, width=width)
 
     def on(self, layers: tuple[int, ...] | None) -> Modification:
         """The same modification in other layers."""
         return replace(self, place=Place(self.place.names, layers))
 
+    def with_canonical_layers(self, shapes: BackboneShapes) -> Modification:
+        """Layers written as None where they are all of the backbone's; others are refused."""
+        return replace(self, place=self.place.within(shapes.layers))
+
     def tuned_tensors(self, shapes: BackboneShapes) -> Iterator[TunedTensor]:
         """Every tensor attaching it makes: counting and attaching read the same list."""
+        widths = self._widths(shapes)
         for site in self.place.sites(shapes):
             d_source = self.insertion.source_width(site)
-            for name, shape in self.form.tensors(site, d_source, self.width or 0).items():
+            width = 0 if site.layer is None else widths.get(site.layer, 0)
+            for name, shape in self.form.tensors(site, d_source, width).items():
                 yield TunedTensor(f"{site.key}/{name}", site, shape)
             for name, shape in self.composition.tensors().items():
                 yield TunedTensor(f"{site.key}/{name}", site, shape, of_composition=True)
+
+    def _widths(self, shapes: BackboneShapes) -> dict[int, int]:
+        """The width in each of its layers."""
+        layers = self.place.layers or tuple(range(shapes.layers))
+        if not isinstance(self.width, tuple):
+            return dict.fromkeys(layers, self.width or 0)
+        if len(self.width) != len(layers):
+            raise ConfigurationError(
+                f"{self.describe()}: {len(self.width)} widths for {len(layers)} layers"
+            )
+        return dict(zip(layers, self.width, strict=True))
 
     def parameters(self, shapes: BackboneShapes) -> int:
         """Exact number of tuned parameters, from shapes alone."""
@@ -95,7 +123,7 @@ class Modification:
 
     def describe(self) -> str:
         """`relu∥ffn.out r=64 s=4, layers 3–5`."""
-        width = f"{self.form.width_symbol}={self.width}" if self.width is not None else ""
+        width = f"{self.form.width_symbol}={_runs(self.width)}" if self.width is not None else ""
         line = " ".join(p for p in (self._dimensions(), width, self.composition.describe()) if p)
         layers = self.place.describe_layers()
         return f"{line}, {layers}" if layers else line
@@ -118,7 +146,7 @@ class Modification:
             "place": {"at": str(self.place), "layers": _listed(self.place.layers)},
             "insertion": _dimension_json(self.insertion),
             "composition": _dimension_json(self.composition),
-            "width": self.width,
+            "width": list(self.width) if isinstance(self.width, tuple) else self.width,
         }
 
     @classmethod
@@ -127,14 +155,21 @@ class Modification:
         _refuse_unknown(json, known, "modification")
         place = json.get("place", {})
         _refuse_unknown(place, {"at", "layers"}, "place")
-        layers = place.get("layers")
+        layers, width = place.get("layers"), json.get("width")
         return cls(
             form=_dimension(json.get("form"), FORMS, "form"),
             place=Place.parse(str(place.get("at")), None if layers is None else tuple(layers)),
             insertion=_dimension(json.get("insertion"), INSERTIONS, "insertion"),
             composition=_dimension(json.get("composition"), COMPOSITIONS, "composition"),
-            width=json.get("width"),
+            width=tuple(width) if isinstance(width, list) else width,
         )
+
+
+def _runs(width: int | tuple[int, ...]) -> str:
+    """`8`, or `1×3,2×3` for a width a layer, lowest layer first."""
+    if isinstance(width, int):
+        return str(width)
+    return ",".join(f"{value}×{len(list(run))}" for value, run in groupby(width))
 
 
 def _listed(layers: tuple[int, ...] | None) -> list[int] | None:

@@ -1,0 +1,105 @@
+"""Writing files so that a kill or a full disk, at any instant, leaves the old content or the new.
+
+A file is replaced whole (`write_atomic`) or grows by whole lines (`append_line`). Readers of the
+second kind stop at the last newline: what follows it was cut off and is overwritten by the next
+line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from peftsearch.errors import MissingError
+
+__all__ = ["append_line", "append_whole", "end_of_last_line", "sync_folder", "write_atomic"]
+
+_CHUNK = 4096
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Put `content` (text as UTF-8) at `path`: all of it, on the disk, or nothing has changed.
+
+    Written beside `path`, synced and renamed over it. MissingError if the disk or the folder
+    does not let us.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with _named(path, "write"):
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                _write_all(descriptor, encoded)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a file of lines, on the disk or not at all; a cut-off last line goes."""
+    with _named(path, "append to"):
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.ftruncate(descriptor, end_of_last_line(descriptor, os.fstat(descriptor).st_size))
+            append_whole(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def append_whole(descriptor: int, content: bytes) -> None:
+    """Add `content` at the end of an open file and sync it; if that fails, take it back."""
+    before = os.fstat(descriptor).st_size
+    try:
+        _write_all(descriptor, content)
+        os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, before)
+        raise
+
+
+def end_of_last_line(descriptor: int, end: int) -> int:
+    """The offset after the last newline before `end`: what follows it is no complete line."""
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in `folder` survive a power cut, where its file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """`os.write` may take less than it is given: on a nearly full disk, and above 2 GiB."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+@contextlib.contextmanager
+def _named(path: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MissingError(
+            f"{path}: cannot {action} it ({error.strerror or error}); "
+            "nothing was changed: make room or access and try again"
+        ) from error

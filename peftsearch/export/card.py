@@ -1,0 +1,42 @@
+"""The README.md of an export: what it is and how to use it."""
+
+from __future__ import annotations
+
+from peftsearch.export.package import Package
+
+__all__ = ["model_card"]
+
+
+def model_card(package: Package) -> str:
+    """Markdown for people who find the folder without its history."""
+    metric = "" if package.validation_metric is None else f"{package.validation_metric:.4f}"
+    rows = {
+        "backbone": f"`{package.model}` (frozen)",
+        "task": package.task,
+        "configuration": package.description,
+        "tuned": f"{package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of the backbone",
+        f"validation {package.metric}": metric,
+        "labels": ", ".join(package.labels),
+        "from": package.origin,
+    }
+    table = "\n".join(f"| {key} | {_escaped(value)} |" for key, value in rows.items() if value)
+    return f"""# {package.task}: a parameter-efficient configuration
+
+| | |
+|---|---|
+{table}
+
+```python
+import peftsearch
+
+model = peftsearch.load("this folder")
+model.predict(["a text"])
+```
+
+The `adapter.safetensors` file holds the tuned tensors and the head, `configuration.json` the design.
+Weights are read from safetensors only; no code is run from this folder.
+"""
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

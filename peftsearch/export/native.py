@@ -1,0 +1,76 @@
+"""Writing and loading the native format. A loaded model's logits equal the searched one's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peftsearch.atomic import write_atomic
+from peftsearch.backbone.load import load_backbone
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import MissingError
+from peftsearch.export.card import model_card
+from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
+from peftsearch.task.encode import encode
+from peftsearch.task.text import Split
+from peftsearch.training.checkpoint import load_tensors
+from peftsearch.training.evaluate import logits_of
+from peftsearch.training.model import TunedModel
+
+__all__ = ["LoadedModel", "load", "write_native"]
+
+
+def write_native(folder: Path, package: Package, adapter: bytes) -> None:
+    """Write an export; configuration.json comes last, so half an export is never one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / ADAPTER, adapter)
+    write_atomic(folder / "README.md", model_card(package))
+    write_atomic(folder / CONFIGURATION, package.model_dump_json(indent=2) + "\n")
+
+
+class LoadedModel:
+    """An exported configuration on its backbone, ready to predict."""
+
+    def __init__(self, package: Package, model: TunedModel) -> None:
+        self.package, self.model = package, model
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.package.labels
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+        """Logits (n, labels), in the order of `texts` (and of their second texts, for pairs)."""
+        if not texts:
+            return torch.empty(0, len(self.labels))
+        split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
+        encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
+        return logits_of(self.model, encoded)
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str]:
+        """The most likely label of each text."""
+        return [self.labels[i] for i in self.logits(texts, pairs).argmax(-1).tolist()]
+
+
+def load(path: str | Path, device: str = "cpu", model: str | None = None) -> LoadedModel:
+    """Load an export made by `peftsearch export --to native`.
+
+    `model` overrides where the backbone comes from (a moved folder); it must be the same weights,
+    else MissingError.
+    """
+    folder = Path(path)
+    package = Package.read(folder)
+    tensors, _ = load_tensors(folder / ADAPTER)
+    backbone = load_backbone(model or package.model, device)
+    if backbone.fingerprint != package.model_fingerprint:
+        raise MissingError(
+            f"'{model or package.model}' is not the backbone this export was trained on "
+            f"(fingerprint {backbone.fingerprint}, not {package.model_fingerprint})"
+        )
+    configuration = Configuration.from_json(package.configuration)
+    tuned = TunedModel(backbone, configuration, len(package.labels))
+    tuned.load(tensors)
+    return LoadedModel(package, tuned)

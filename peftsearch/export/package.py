@@ -1,0 +1,61 @@
+"""The native format: a folder with configuration.json and adapter.safetensors.
+
+It holds what was tuned, the head, and what is needed to put them on the same backbone again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from peftsearch.errors import DataError, MissingError
+
+__all__ = ["ADAPTER", "CONFIGURATION", "Package"]
+
+CONFIGURATION = "configuration.json"
+ADAPTER = "adapter.safetensors"
+
+
+class Package(BaseModel):
+    """What configuration.json of an export says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    configuration: dict[str, Any]
+    configuration_hash: str
+    description: str
+    model: str
+    model_fingerprint: str
+    labels: tuple[str, ...]
+    max_length: int
+    task: str
+    metric: str
+    validation_metric: float | None = None
+    tuned_parameters: int
+    tuned_pct: float
+    origin: str = ""
+    """`study NAME, trial 28`, or the recipe it was trained from."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Package:
+        """The export in `folder`; MissingError or DataError if it is none."""
+        path = folder / CONFIGURATION
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MissingError(
+                f"no export at '{folder}': a folder with {CONFIGURATION} and {ADAPTER} is needed "
+                "(peftsearch export makes one)"
+            ) from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not an export of peftsearch ({_first(error)})") from error
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error)

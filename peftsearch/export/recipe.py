@@ -1,0 +1,64 @@
+"""A recipe: one configuration with everything `peftsearch train` needs to train it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import ConfigurationError
+from peftsearch.space.document import Document, dump_yaml
+from peftsearch.task.spec import TaskSpec
+from peftsearch.training.budget import TrainingBudget
+
+__all__ = ["Recipe"]
+
+
+class Recipe(BaseModel):
+    """A recipe file. The same recipe, on the same machine with the same threads, gives the same
+    curve bit for bit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    description: str = ""
+    model: str
+    task: TaskSpec
+    epochs: float | None = None
+    max_steps: int | None = None
+    rungs: tuple[float, ...] = (0.25, 1.0)
+    rung_examples: int = 400
+    max_length: int | None = None
+    seed: int = 0
+    configuration: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """A recipe file; SpaceError or ConfigurationError with file and line if it is wrong."""
+        document = Document.read(path)
+        recipe = document.validated(cls)
+        for key, check in (("configuration", recipe.parsed), ("epochs", recipe.budget)):
+            try:
+                check()
+            except ConfigurationError as error:
+                raise document.error([key], str(error)) from error
+        return recipe
+
+    def to_yaml(self) -> str:
+        plain = self.model_dump(by_alias=True, exclude_none=True, exclude_defaults=False, mode="json")
+        plain["task"] = self.task.model_dump(exclude_defaults=True, mode="json")
+        return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
+
+    def parsed(self) -> Configuration:
+        return Configuration.from_json(self.configuration)
+
+    def budget(self) -> TrainingBudget:
+        return TrainingBudget(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            rungs=self.rungs,
+            rung_examples=self.rung_examples,
+        )

@@ -1,0 +1,1 @@
+"""The study: ask → evaluate → tell, rungs, resuming, workers."""

@@ -1,0 +1,136 @@
+"""What a study writes down: frozen models at the edge of its files (unknown keys are refused).
+
+`study.json` is a `StudyInfo`, `trials/NNNNN/result.json` a `TrialResult`,
+each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["MetricScale", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricScale(Record):
+    """How the task's metric is read. Decision: `worst` is the constant predictor, `best` the maximum."""
+
+    name: str
+    """For example `accuracy`."""
+    maximise: bool = True
+    worst: float
+    best: float
+
+
+class RungValue(Record):
+    """One evaluation during training: a point of the learning curve."""
+
+    rung: int
+    """Index of the rung, 0 the lowest; the last one is full length."""
+    step: int
+    fraction: float
+    """Of the full training length, in (0, 1]."""
+    metric: float
+    loss: float
+    """Mean evaluation loss, nats an example."""
+    train_loss: float
+    examples: int
+    """Evaluated examples."""
+    wall_s: float
+    """Seconds of this trial so far, evaluation included."""
+    cpu_s: float
+
+
+class TrialResult(Record):
+    """One finished trial.
+
+    `state`: `full` trained to the last rung (only these are frontier points), `stopped` early,
+    `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` when nothing fits its budget.
+    `origin`: `seed` is a method of the literature given to the search, `landmark` one that the
+    space cannot express (head-only, full fine-tuning), `sampled` proposed by the sampler.
+    """
+
+    schema_version: Literal[1] = 1
+    number: int
+    state: Literal["full", "stopped", "failed", "duplicate", "infeasible"]
+    origin: Literal["seed", "sampled", "landmark"]
+    method: str | None = None
+    """Name of the literature's method, for seeds and landmarks."""
+    configuration: dict[str, Any] | None = None
+    """`Configuration.to_json()`."""
+    configuration_hash: str | None = None
+    description: str = ""
+    """The configuration in one line, for people."""
+    budget_pct: float | None = None
+    """The sampled limit on tuned %, if the structure has a width."""
+    tuned_parameters: int = 0
+    trained_parameters: int = 0
+    """Tuned parameters and the head."""
+    tuned_pct: float = 0.0
+    metric: float | None = None
+    """At the last rung reached."""
+    metric_se: float | None = None
+    """Standard error of `metric` from the size of the evaluation set."""
+    rung: int | None = None
+    same_as: int | None = None
+    cause: str | None = None
+    message: str | None = None
+    curve: tuple[RungValue, ...] = ()
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+    cohort: int = 1
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    finished_at: str = ""
+    """UTC, ISO 8601."""
+
+
+class StudyInfo(Record):
+    """What a study is, fixed when it is created."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    id: str
+    seed: int
+    created_at: str
+    space: str
+    """Name or file the space came from; the resolved copy is `space.yaml`."""
+    space_hash: str
+    model: str
+    """As the user named it."""
+    model_fingerprint: str
+    task: dict[str, Any]
+    """`TaskSpec` as JSON."""
+    task_name: str
+    data_fingerprint: str
+    labels: tuple[str, ...]
+    train_examples: int
+    eval_examples: int
+    metric: MetricScale
+    budget_lo_pct: float
+    budget_hi_pct: float
+    """The space's budget range: the bounds of the hypervolume, in tuned %."""
+    body_parameters: int
+    full_steps: int
+    rungs: tuple[float, ...]
+    """Fractions of `full_steps`."""
+    max_length: int
+    storage: str = "journal.log"
+    device: str = "cpu"
+
+
+class StudyRecord(Record):
+    """A study as read back from its folder: what reports, frontiers and exports are made of."""
+
+    info: StudyInfo
+    results: tuple[TrialResult, ...]
+    """By trial number."""
+    running: int = 0
+    """Trials that have begun and not finished."""

@@ -1,0 +1,56 @@
+"""Early stopping with two objectives: may this trial still improve the frontier at its own tuned %?
+
+A trial that no other beats at its rung (in metric and tuned %) always goes on. Another goes on while
+its predicted final metric, with a margin of one standard deviation, is above the frontier at its own
+tuned %. The prediction is the rung's value plus the mean gain of the trials that went on.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Decision", "RungPoint", "decide"]
+
+WARM_UP = 4
+"""Full-length trials to learn the gain from before any trial is stopped."""
+MARGIN_SD = 1.0
+
+
+@dataclass(frozen=True)
+class RungPoint:
+    """A trial at one rung, and at full length where it got there. Metrics: higher is better."""
+
+    number: int
+    tuned_pct: float
+    metric: float
+    final: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    go_on: bool
+    reason: str
+
+
+def decide(candidate: RungPoint, peers: Sequence[RungPoint]) -> Decision:
+    """Whether `candidate` trains on, given the other trials that reached its rung."""
+    if not any(_beats(peer, candidate) for peer in peers):
+        return Decision(True, "on the rung's own frontier")
+    finished = [p for p in peers if p.final is not None]
+    if len(finished) < WARM_UP:
+        return Decision(True, "too few full-length trials to judge by")
+    gains = [(p.final or 0.0) - p.metric for p in finished]
+    hoped = candidate.metric + statistics.fmean(gains) + MARGIN_SD * statistics.stdev(gains)
+    rivals = [p.final or 0.0 for p in finished if p.tuned_pct <= candidate.tuned_pct]
+    to_beat = max(rivals, default=float("-inf"))
+    if hoped > to_beat:
+        return Decision(True, f"may reach {hoped:.3f}, above {to_beat:.3f} at its tuned %")
+    return Decision(False, f"may reach {hoped:.3f}, not above {to_beat:.3f} at its tuned %")
+
+
+def _beats(one: RungPoint, other: RungPoint) -> bool:
+    """Better in one objective and worse in neither."""
+    no_worse = one.metric >= other.metric and one.tuned_pct <= other.tuned_pct
+    return no_worse and (one.metric > other.metric or one.tuned_pct < other.tuned_pct)

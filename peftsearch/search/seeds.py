@@ -1,0 +1,82 @@
+"""What a search begins with: the methods of the literature, as points of its space.
+
+A method that the space expresses is a seed: its parameters are enqueued. One that it cannot express
+(head-only, full fine-tuning) is a landmark: trained and drawn, with no parameters to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.methods import METHODS
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.space.allocate import allocate
+from peftsearch.space.encode import NotExpressible, encode
+from peftsearch.space.schema import SeedMethod
+from peftsearch.space.space import Space
+
+__all__ = ["Seed", "seeds_of"]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One method to try: `params` replay it in the space, None for a landmark."""
+
+    label: str
+    """Unique in the study: `lora`, or `lora at 0.01 %`."""
+    method: str
+    configuration: Configuration
+    params: dict[str, Any] | None
+
+
+def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
+    """The space's `seed_with`, in its order, without repetitions."""
+    seeds = {seed.label: seed for seed in (_seed(space, m, shapes) for m in space.file.seed_with)}
+    return list(seeds.values())
+
+
+def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed:
+    method = METHODS[wanted.method]
+    forms = [m.form.name for m in method.modifications]
+    is_head_only = not method.modifications
+    # Head-only landmarks name their pooling; every other method takes the space's head.
+    head = method.head if is_head_only else space.head_like(method.head)
+    modifications = _with_widths(space, wanted.tuned_pct, method.modifications, shapes)
+    configuration = Configuration(modifications, head, space.training_like(forms)).within(shapes)
+    label = wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"
+    try:
+        return Seed(label, method.name, configuration, encode(space, configuration, shapes))
+    except NotExpressible:
+        return Seed(label, method.name, configuration, None)
+
+
+def _with_widths(
+    space: Space,
+    tuned_pct: float | None,
+    modifications: Sequence[Modification],
+    shapes: BackboneShapes,
+) -> tuple[Modification, ...]:
+    """The authors' widths, or widths for a tuned %: the stated one, or the nearest bound of the
+    space where the authors' lie outside it. Proportions are kept.
+    """
+    costs = [m.parameters(shapes) for m in modifications if m.has_width]
+    if not costs:
+        return tuple(modifications)
+    total = sum(m.parameters(shapes) for m in modifications)
+    bounds = space.file.budgets.tuned_pct
+    own_pct = 100 * total / shapes.body_parameters
+    if tuned_pct is None and bounds.low <= own_pct <= bounds.high:
+        return tuple(modifications)
+    target = tuned_pct if tuned_pct is not None else bounds.nearest(own_pct)
+    budget = int(target / 100 * shapes.body_parameters + 1e-6)
+    allocation = allocate(
+        [m.with_width(None) for m in modifications],
+        [cost / sum(costs) for cost in costs],
+        budget,
+        shapes,
+    )
+    return allocation.modifications if allocation.fits else tuple(modifications)

@@ -1,0 +1,164 @@
+"""One trial: attach → train to the next rung → evaluate → record → go on, or stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import torch
+
+from peftsearch.errors import DataError, TrialFailure
+from peftsearch.search.folder import TrialFolder
+from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.search.scheduler import Decision
+from peftsearch.search.study import Assignment
+from peftsearch.search.workbench import Workbench
+from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.evaluate import Evaluation
+from peftsearch.training.loop import TrainingRun
+
+__all__ = ["TrialRunner"]
+
+
+@dataclass(frozen=True)
+class TrialRunner:
+    """Evaluates assignments on one workbench.
+
+    `record(assignment, value)` keeps a rung's value before anything depends on it;
+    `judge(assignment, value)` is then asked whether the trial goes on; `stop()` turning true
+    interrupts a trial at the next step, with a checkpoint.
+    """
+
+    bench: Workbench
+    budget: TrainingBudget
+    seed: int
+    record: Callable[[Assignment, RungValue], None]
+    judge: Callable[[Assignment, RungValue], Decision]
+    stop: Callable[[], bool]
+
+    def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
+        """The result, or None if the trial was interrupted (its checkpoint is written)."""
+        try:
+            with self._begin(assignment, folder) as run:
+                state = self._climb(run, assignment, folder)
+                return None if state is None else self._result(run, assignment, folder, state)
+        except TrialFailure as failure:
+            return self._failed(assignment, folder, failure)
+
+    def _begin(self, assignment: Assignment, folder: TrialFolder) -> TrainingRun:
+        run = TrainingRun(
+            self.bench.backbone,
+            self.bench.train,
+            len(self.bench.task.labels),
+            assignment.configuration,
+            self.budget,
+            self.seed,
+        )
+        if assignment.resumed and folder.checkpoint_path.exists():
+            try:
+                run.restore(folder.checkpoint_path)
+            except DataError as error:  # a damaged checkpoint costs time, not the trial
+                folder.log(f"begins anew: {error}")
+        folder.keep_rungs_up_to(run.step)  # what lies beyond the checkpoint is trained again
+        return run
+
+    def _climb(
+        self, run: TrainingRun, assignment: Assignment, folder: TrialFolder
+    ) -> Literal["full", "stopped"] | None:
+        known = {value.rung: value for value in folder.read_curve()}
+        last = len(run.rung_steps) - 1
+        for rung, step in enumerate(run.rung_steps):
+            if step < run.step:
+                continue
+            if not run.train_to(step, self.stop):
+                run.save(folder.checkpoint_path)
+                return None
+            value = known.get(rung)
+            if value is None:
+                value = self._evaluate(run, rung)
+                self.record(assignment, value)
+                if rung < last:
+                    run.save(folder.checkpoint_path)
+            if not self.judge(assignment, value).go_on:
+                return "stopped"
+        return "full"
+
+    def _evaluate(self, run: TrainingRun, rung: int) -> RungValue:
+        is_last = rung == len(run.rung_steps) - 1
+        evaluation = run.evaluate(self.bench.validation, None if is_last else self.budget.rung_examples)
+        return RungValue(
+            rung=rung,
+            step=run.step,
+            fraction=self.budget.rungs[rung],
+            metric=self._metric(evaluation),
+            loss=evaluation.loss,
+            train_loss=run.smoothed_loss,
+            examples=evaluation.examples,
+            wall_s=round(run.wall_s, 3),
+            cpu_s=round(run.cpu_s, 3),
+        )
+
+    def _metric(self, evaluation: Evaluation) -> float:
+        return self.bench.task.metric.value(evaluation.labels, evaluation.predicted)
+
+    def _result(
+        self,
+        run: TrainingRun,
+        assignment: Assignment,
+        folder: TrialFolder,
+        state: Literal["full", "stopped"],
+    ) -> TrialResult:
+        curve = folder.read_curve()
+        if state == "full":
+            run.save_adapter(folder.adapter_path)
+        result = self._record(assignment, state)
+        return result.model_copy(
+            update={
+                "metric": curve[-1].metric,
+                "metric_se": self.bench.task.metric.standard_error(
+                    curve[-1].metric, curve[-1].examples
+                ),
+                "rung": curve[-1].rung,
+                "curve": tuple(curve),
+                "wall_s": round(run.wall_s, 3),
+                "cpu_s": round(run.cpu_s, 3),
+            }
+        )
+
+    def _failed(
+        self, assignment: Assignment, folder: TrialFolder, failure: TrialFailure
+    ) -> TrialResult:
+        folder.log(f"{failure.cause}: {failure}")
+        curve = tuple(folder.read_curve())
+        spent = {"wall_s": curve[-1].wall_s, "cpu_s": curve[-1].cpu_s} if curve else {}
+        return self._record(assignment, "failed").model_copy(
+            update={"cause": failure.cause, "message": str(failure), "curve": curve, **spent}
+        )
+
+    def _record(
+        self, assignment: Assignment, state: Literal["full", "stopped", "failed"]
+    ) -> TrialResult:
+        """Everything about the trial but its outcome."""
+        configuration, shapes = assignment.configuration, self.bench.backbone.shapes
+        return TrialResult(
+            number=assignment.number,
+            state=state,
+            origin=assignment.origin,
+            method=assignment.method,
+            configuration=configuration.to_json(),
+            configuration_hash=configuration.hash,
+            description=configuration.describe(),
+            budget_pct=assignment.budget_pct,
+            tuned_parameters=configuration.tuned_parameters(shapes),
+            trained_parameters=configuration.trained_parameters(
+                shapes, len(self.bench.task.labels)
+            ),
+            tuned_pct=configuration.tuned_pct(shapes),
+            seed=self.seed,
+            threads=torch.get_num_threads(),
+            device=str(self.bench.backbone.device),
+            dtype=str(self.bench.backbone.dtype).removeprefix("torch."),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )

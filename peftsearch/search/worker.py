@@ -1,0 +1,174 @@
+"""A worker: ask, evaluate, tell, until the limits are reached or someone says stop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peftsearch.errors import PeftsearchError
+from peftsearch.search.events import (
+    Event,
+    TrialBegan,
+    TrialEnded,
+    TrialEvaluated,
+    WorkerReady,
+)
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import RungValue, StudyInfo, TrialResult
+from peftsearch.search.scheduler import Decision, RungPoint, decide
+from peftsearch.search.study import Assignment, Study
+from peftsearch.search.trial import TrialRunner
+from peftsearch.search.workbench import Workbench, set_threads, training_budget
+from peftsearch.space.document import Document
+from peftsearch.space.space import Space
+from peftsearch.task.spec import TaskSpec
+
+__all__ = ["Limits", "run_worker"]
+
+EXHAUSTED = 200
+"""Proposals in a row that need no training: the space has nothing new to offer."""
+GRACE = 0.1
+"""Share of the time limit that trials in flight may run over it before they are interrupted."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends: evaluated configurations in the study, or seconds of this search."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    def deadline(self, began: float) -> float:
+        return float("inf") if self.seconds is None else began + self.seconds
+
+    def last_call(self, began: float) -> float:
+        """When trials still in flight are interrupted."""
+        grace = 0.0 if self.seconds is None else max(GRACE * self.seconds, 5.0)
+        return self.deadline(began) + grace
+
+
+class Worker:
+    """One process's part of a search."""
+
+    def __init__(
+        self,
+        root: str,
+        worker: int,
+        limits: Limits,
+        began: float,
+        threads: int,
+        emit: Callable[[Event], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.worker, self.limits, self.began, self.emit = worker, limits, began, emit
+        self.asked_to_stop = stop
+        self.parent = os.getppid()
+        set_threads(threads)
+        self.folder = StudyFolder.at(root)
+        self.info = self.folder.read_info()
+        self.bench = _workbench(self.info)
+        space = Space(Document(str(self.folder.space_path), self.folder.space_path.read_text()))
+        self.study = Study(self.folder, self.info, space, self.bench.backbone.shapes, worker)
+        self.runner = TrialRunner(
+            bench=self.bench,
+            budget=training_budget(space.file.budgets),
+            seed=self.info.seed,
+            record=lambda assignment, value: self.study.record_rung(assignment.number, value),
+            judge=self._judge,
+            stop=self._interrupted,
+        )
+
+    def run(self) -> None:
+        self.emit(WorkerReady(self.worker))
+        idle = 0
+        while not self._finished() and idle < EXHAUSTED:
+            asked = self.study.ask()
+            idle += 1
+            if isinstance(asked, TrialResult):
+                self.emit(TrialEnded(self.worker, asked))
+            elif asked is not None:
+                idle = 0
+                self._evaluate(asked)
+
+    def _evaluate(self, assignment: Assignment) -> None:
+        self.emit(TrialBegan(self.worker, assignment.number, assignment.configuration.describe()))
+        folder = self.folder.trial(assignment.number)
+        result = self.runner.run(assignment, folder)
+        if result is None:
+            self.study.put_back(assignment.number)
+            return
+        for told in self.study.tell(result):
+            self.emit(TrialEnded(self.worker, told))
+        folder.discard_checkpoint()
+
+    def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
+        """Landmarks always go on: they are what the others are compared with."""
+        if value.rung == len(self.info.rungs) - 1:
+            decision = Decision(True, "full length")
+        elif assignment.origin == "landmark":
+            decision = Decision(True, "a landmark")
+        else:
+            sign = 1.0 if self.info.metric.maximise else -1.0
+            tuned_pct = assignment.configuration.tuned_pct(self.bench.backbone.shapes)
+            point = RungPoint(assignment.number, tuned_pct, sign * value.metric)
+            decision = decide(point, self.study.peers(assignment.number, value.rung))
+        self.emit(TrialEvaluated(self.worker, assignment.number, value, decision.reason))
+        return decision
+
+    def _finished(self) -> bool:
+        if self._stopped() or time.time() > self._last_start():
+            return True
+        return self.limits.trials is not None and self._begun() >= self.limits.trials
+
+    def _begun(self) -> int:
+        """Configurations evaluated or being evaluated."""
+        record = self.folder.read()
+        return record.running + sum(r.state in ("full", "stopped", "failed") for r in record.results)
+
+    def _last_start(self) -> float:
+        """No trial begins that would likely not reach its first rung in time."""
+        walls = sorted(r.curve[0].wall_s for r in self.folder.read().results if r.curve)
+        usual = walls[len(walls) // 2] if walls else 0.0
+        return self.limits.deadline(self.began) - usual
+
+    def _stopped(self) -> bool:
+        """Asked to stop, or left alone by a parent that died."""
+        return self.asked_to_stop() or os.getppid() != self.parent
+
+    def _interrupted(self) -> bool:
+        return self._stopped() or time.time() > self.limits.last_call(self.began)
+
+
+def run_worker(
+    root: str,
+    worker: int,
+    limits: Limits,
+    began: float,
+    threads: int,
+    emit: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> None:
+    """Join the study at `root` until `limits`; `began` is the search's start (time.time())."""
+    Worker(root, worker, limits, began, threads, emit, stop).run()
+
+
+def _workbench(info: StudyInfo) -> Workbench:
+    """The study's model and data; refused if either has changed since the study began."""
+    bench = Workbench.prepare(
+        info.model, TaskSpec.model_validate(info.task), info.device, info.max_length
+    )
+    if bench.task.fingerprint != info.data_fingerprint:
+        raise PeftsearchError(
+            f"the data of task {info.task_name} changed since study '{info.name}' began: "
+            "restore it, or begin a new study"
+        )
+    if bench.backbone.fingerprint != info.model_fingerprint:
+        raise PeftsearchError(
+            f"model '{info.model}' changed since study '{info.name}' began: "
+            "restore it, or begin a new study"
+        )
+    return bench
+
+

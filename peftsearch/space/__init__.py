@@ -1,0 +1,1 @@
+"""Spaces: YAML ⇄ Optuna suggestions ⇄ Configuration, and budgets → widths."""

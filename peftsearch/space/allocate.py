@@ -1,0 +1,173 @@
+"""Budget → widths: a total function of (structure, parameters, shares).
+
+Never above the budget; what is left over buys wider upper layers, in whole units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+
+__all__ = ["Allocation", "allocate", "reachable"]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Solved modifications and their cost, or, if nothing fits, no modifications and the least
+    cost of the structure.
+    """
+
+    modifications: tuple[Modification, ...]
+    cost: int
+    fits: bool = True
+
+
+class _Item:
+    """One modification with a width: what a unit of width costs in each of its layers."""
+
+    def __init__(self, modification: Modification, share: float, shapes: BackboneShapes) -> None:
+        self.modification, self.share, self.shapes = modification, share, shapes
+        self.layers = modification.place.layers or tuple(range(shapes.layers))
+        self.minimum = modification.minimum_width
+        self.maximum = max(self.minimum, modification.maximum_width(shapes))
+        costs = [self._layer_costs(layer) for layer in self.layers]
+        self.units = [unit for _, unit in costs]
+        self.fixed = sum(fixed for fixed, _ in costs)
+        self.widths = [0] * len(self.layers)
+
+    def _layer_costs(self, layer: int) -> tuple[int, int]:
+        """(fixed, a unit of width) in one layer; every form's cost is linear in its width."""
+        one = self.modification.on((layer,))
+        least = one.with_width(self.minimum).parameters(self.shapes)
+        unit = one.with_width(self.minimum + 1).parameters(self.shapes) - least
+        return least - self.minimum * unit, unit
+
+    @property
+    def least(self) -> int:
+        return self.fixed + self.minimum * sum(self.units)
+
+    @property
+    def least_layer(self) -> int:
+        """The least it can cost: its minimum width in its cheapest layer."""
+        return min(f + self.minimum * u for f, u in map(self._layer_costs, self.layers))
+
+    @property
+    def cost(self) -> int:
+        return self.fixed + sum(w * u for w, u in zip(self.widths, self.units, strict=True))
+
+    def fill(self, amount: float) -> None:
+        """The largest common width that `amount` buys, within bounds."""
+        width = int((amount - self.fixed) / sum(self.units) + 1e-9)
+        self.widths = [min(max(width, self.minimum), self.maximum)] * len(self.layers)
+
+    @property
+    def is_full(self) -> bool:
+        return min(self.widths) >= self.maximum
+
+    def widen(self, left: int) -> int:
+        """Spend what is left: whole units on all layers, then one each from the top."""
+        every = min(left // sum(self.units), self.maximum - max(self.widths))
+        if every > 0:
+            self.widths = [w + every for w in self.widths]
+            left -= every * sum(self.units)
+        for index in reversed(range(len(self.widths))):
+            if self.units[index] > left or self.widths[index] >= self.maximum:
+                break
+            self.widths[index] += 1
+            left -= self.units[index]
+        return left
+
+    def thin(self, budget: int) -> bool:
+        """Keep as many upper layers as the budget buys at the least width; False if none."""
+        keep = 0
+        spent = 0
+        for layer in reversed(self.layers):
+            fixed, unit = self._layer_costs(layer)
+            spent += fixed + self.minimum * unit
+            if spent > budget:
+                break
+            keep += 1
+        if keep == 0:
+            return False
+        kept = self.layers[len(self.layers) - keep :]
+        thinned = _Item(self.modification.on(kept), self.share, self.shapes)
+        self.__dict__.update(thinned.__dict__)
+        return True
+
+    def solved(self) -> Modification:
+        return self.modification.with_width(tuple(self.widths))
+
+
+def allocate(
+    modifications: Sequence[Modification],
+    shares: Sequence[float],
+    budget: int,
+    shapes: BackboneShapes,
+) -> Allocation:
+    """Solve the widths of `modifications` for `budget` parameters.
+
+    `shares` (summing to 1) belong to the modifications that have a width, in order; those without
+    are paid first, and left out where the budget does not reach for both.
+    """
+    with_width = [m for m in modifications if m.has_width]
+    items = [_Item(m, s, shapes) for m, s in zip(with_width, shares, strict=True)]
+    paid = {m: m.parameters(shapes) for m in modifications if not m.has_width}
+    if not items:
+        return Allocation(tuple(paid), sum(paid.values()))
+    least = min(item.least_layer for item in items)
+    while paid and sum(paid.values()) + least > budget:
+        del paid[max(paid, key=paid.__getitem__)]
+    left = budget - sum(paid.values())
+    kept = _drop_what_does_not_fit(items, left)
+    if kept[0].least > left and not kept[0].thin(left):
+        return Allocation((), kept[0].least_layer, fits=False)
+    _fill(kept, left)
+    solved = (*paid, *(item.solved().with_canonical_layers(shapes) for item in kept))
+    return Allocation(solved, sum(paid.values()) + sum(item.cost for item in kept))
+
+
+def _drop_what_does_not_fit(items: list[_Item], budget: int) -> list[_Item]:
+    """Drop, worst first, places whose share buys less than their least; shares pass on."""
+    kept = list(items)
+    while len(kept) > 1:
+        total = sum(item.share for item in kept)
+        worst = min(kept, key=lambda i: _part(i, total, len(kept)) * budget / i.least)
+        if _part(worst, total, len(kept)) * budget + 1e-6 >= worst.least:
+            break
+        kept.remove(worst)
+    return kept
+
+
+def _part(item: _Item, total: float, count: int) -> float:
+    return item.share / total if total > 0 else 1 / count
+
+
+def _fill(items: list[_Item], budget: int) -> None:
+    """Widths by share; the surplus of a capped place passes on; then whole units, greedily."""
+    open_items, left = list(items), budget
+    while open_items:
+        total = sum(item.share for item in open_items)
+        for item in open_items:
+            item.fill(_part(item, total, len(open_items)) * left + 1e-6)
+        capped = [item for item in open_items if item.is_full]
+        if not capped or len(capped) == len(open_items):
+            break
+        open_items = [item for item in open_items if not item.is_full]
+        left -= sum(item.cost for item in capped)
+    left = budget - sum(item.cost for item in items)
+    for item in sorted(items, key=lambda i: (-sum(i.units), i.modification.describe())):
+        left = item.widen(left)
+
+
+def reachable(modifications: Sequence[Modification], shapes: BackboneShapes) -> tuple[int, int]:
+    """(least, greatest) cost of a structure over all budgets that fit it."""
+    paid = sum(m.parameters(shapes) for m in modifications if not m.has_width)
+    items = [_Item(m, 0.5, shapes) for m in modifications if m.has_width]
+    if not items:
+        return paid, paid
+    least = min(item.least_layer for item in items)
+    greatest = sum(i.fixed + i.maximum * sum(i.units) for i in items)
+    return paid + least, paid + greatest

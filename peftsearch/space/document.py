@@ -1,0 +1,134 @@
+"""A YAML file that knows its lines: strict reading for people who make typing errors.
+
+ruamel.yaml, because PyYAML reads `1e-4` as text and keeps the last of two equal keys silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from peftsearch.errors import SpaceError, did_you_mean
+
+__all__ = ["Document", "dump_yaml"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Document:
+    """Parsed YAML and where each of its keys stands."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.text = name, text
+        self.tree = self._parse()
+
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        try:
+            return cls(str(path), path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise SpaceError(f"{path}: not UTF-8 text (byte {error.start})") from error
+        except OSError as error:
+            raise SpaceError(f"{path}: cannot be read ({error.strerror})") from error
+
+    def _parse(self) -> CommentedMap:
+        try:
+            tree = YAML(typ="rt").load(self.text)
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            what = " ".join(str(error.problem or "not valid YAML").split())
+            raise SpaceError(f"{self.name}:{line}: {what}") from error
+        except (YAMLError, ValueError, RecursionError) as error:
+            raise SpaceError(f"{self.name}:1: not valid YAML ({error})") from error
+        if not isinstance(tree, CommentedMap):
+            raise SpaceError(f"{self.name}:1: a mapping of keys was expected at the top")
+        return tree
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line (from 1) of the deepest part of `path` that exists."""
+        node: Any = self.tree
+        line = 1
+        for part in path:
+            try:
+                if isinstance(node, CommentedMap):
+                    line = node.lc.key(part)[0] + 1
+                elif isinstance(node, CommentedSeq):
+                    line = node.lc.item(part)[0] + 1
+                else:
+                    return line
+                node = node[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                return line
+        return line
+
+    def error(self, path: Sequence[str | int], message: str) -> SpaceError:
+        """`file:line: key: message`."""
+        key = ".".join(str(part) for part in path)
+        return SpaceError(f"{self.name}:{self.line(path)}: {key + ': ' if key else ''}{message}")
+
+    def validated(self, model: type[M]) -> M:
+        """The document as a pydantic model; the first problem becomes a SpaceError."""
+        try:
+            return model.model_validate(_plain(self.tree))
+        except ValidationError as error:
+            raise self._explained(model, error) from error
+
+    def _explained(self, model: type[BaseModel], error: ValidationError) -> SpaceError:
+        problem = error.errors()[0]
+        path = [part for part in problem["loc"] if isinstance(part, (str, int))]
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(model, path[:-1])
+            return self.error(path[:-1] + [path[-1]], f"unknown key{did_you_mean(str(path[-1]), known)}")
+        if problem["type"] == "missing":
+            return self.error(path[:-1], f"key '{path[-1]}' is missing")
+        return self.error(path, message[:1].lower() + message[1:])
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys allowed at a path of nested models (dictionary keys are skipped)."""
+    current: Any = model
+    for part in path:
+        fields = getattr(current, "model_fields", {})
+        by_alias = {(f.alias or n): f for n, f in fields.items()}
+        annotation = by_alias[part].annotation if part in by_alias else current
+        current = next((a for a in _models_in(annotation)), current)
+    return [f.alias or n for n, f in getattr(current, "model_fields", {}).items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+
+
+def _plain(node: Any) -> Any:
+    """ruamel's types to plain ones, floats and integers kept apart from booleans."""
+    if isinstance(node, CommentedMap):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(value) for value in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    if isinstance(node, float):
+        return float(node)
+    if isinstance(node, int):
+        return int(node)
+    return str(node) if isinstance(node, str) else node
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML text."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 100
+    stream = StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()

@@ -1,0 +1,179 @@
+"""Configuration → search parameters: the exact inverse of `Space.decode`.
+
+The walk is decode's own; here the answers are read off the configuration, then checked by decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from peftsearch.design.composition import Composition, Scaled
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.form import Bottleneck
+from peftsearch.design.insertion import Insertion
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import ConfigurationError
+from peftsearch.space.space import BUDGET, Space, Structure
+from peftsearch.space.structures import NOTHING, Slot, SlotStructure, layer_mask
+
+__all__ = ["NotExpressible", "Replay", "encode"]
+
+
+class NotExpressible(ConfigurationError):
+    """The space does not contain the configuration."""
+
+
+def encode(space: Space, configuration: Configuration, shapes: BackboneShapes) -> dict[str, Any]:
+    """Parameters with which `space.decode` gives exactly `configuration`, or NotExpressible."""
+    configuration = configuration.within(shapes)
+    for structure in _structures(space, configuration, shapes):
+        answers = _Answers(space, configuration, structure, shapes)
+        try:
+            sample = space.decode(answers, shapes)
+        except ConfigurationError:
+            continue
+        if sample.configuration == configuration:
+            return answers.given
+    raise NotExpressible(f"space '{space.name}' does not contain '{configuration.describe()}'")
+
+
+@dataclass
+class Replay:
+    """A trial whose suggestions are already known; values outside a range are refused."""
+
+    params: Mapping[str, Any]
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return self._checked(name, self.params.get(name) in choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        value = self.params.get(name)
+        return float(self._checked(name, value is not None and low <= value <= high))
+
+    def _checked(self, name: str, fits: bool) -> Any:
+        if name not in self.params:
+            raise NotExpressible(f"parameter '{name}' is missing")
+        if not fits:
+            raise NotExpressible(f"parameter '{name}' = {self.params[name]} is out of range")
+        return self.params[name]
+
+
+@dataclass
+class _Answers:
+    """Answers each suggestion of the walk with what the configuration says, and keeps it."""
+
+    space: Space
+    configuration: Configuration
+    structure: Structure
+    shapes: BackboneShapes
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return self._give(name, self._answer(name), lambda value: value in choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        value = self._answer(name)
+        if name == BUDGET:  # a thinned structure may cost less than the least budget that gives it
+            value = min(max(value, low), high)
+        return float(self._give(name, value, lambda v: v is not None and low <= v <= high))
+
+    def _give(self, name: str, value: Any, fits: Any) -> Any:
+        if not fits(value):
+            raise NotExpressible(f"parameter '{name}' cannot be {value}")
+        self.given[name] = value
+        return value
+
+    def _answer(self, name: str) -> Any:
+        training, head = self.configuration.training, self.configuration.head
+        if name == BUDGET:
+            return self.configuration.tuned_pct(self.shapes)
+        first, _, rest = name.partition(".")
+        if first == "lr":
+            return training.lr_of(rest)
+        if first == "share":
+            return self._share(rest)
+        if first == "head":
+            return getattr(head, rest)
+        if not rest:
+            return getattr(training, name)
+        return self._of_slot(*name.rsplit(".", 1) if "{" not in name else _split_options(name))
+
+    def _of_slot(self, slot: str, dimension: str) -> Any:
+        index = [s.name for s in self.space.slots].index(slot)
+        if dimension == "s":
+            modification = self._modification(slot)
+            composition = modification.composition if modification else None
+            return composition.s if isinstance(composition, Scaled) else None
+        return getattr(self.structure[index], dimension)
+
+    def _share(self, slot: str) -> float:
+        """This slot's cost among those of it and the slots after it."""
+        names = [s.name for s in self.space.slots]
+        costs = {name: self._cost(name) for name in names[names.index(slot) :]}
+        total = sum(costs.values())
+        return costs[slot] / total if total else 0.0
+
+    def _cost(self, slot: str) -> int:
+        modification = self._modification(slot)
+        has_width = modification is not None and modification.has_width
+        return modification.parameters(self.shapes) if modification and has_width else 0
+
+    def _modification(self, slot: str) -> Modification | None:
+        index = [s.name for s in self.space.slots].index(slot)
+        filled = self.structure[index]
+        for modification in self.configuration.modifications:
+            if _fills(self.space.slots[index], filled, modification, self.shapes):
+                return modification
+        return None
+
+
+def _split_options(name: str) -> tuple[str, str]:
+    slot, dimension = name.split("{", 1)[0].rsplit(".", 1)
+    return slot, dimension
+
+
+def _structures(
+    space: Space, configuration: Configuration, shapes: BackboneShapes
+) -> Iterator[Structure]:
+    """Ways to lay a configuration's modifications out over the slots."""
+    options = []
+    for slot in space.slots:
+        filled = [
+            structure
+            for structure in slot.structures
+            if not structure.is_empty
+            and any(_fills(slot, structure, m, shapes) for m in configuration.modifications)
+        ]
+        options.append(filled or [NOTHING])
+    for structure in product(*options):
+        if sum(not s.is_empty for s in structure) == len(configuration.modifications):
+            yield structure
+
+
+def _fills(
+    slot: Slot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
+) -> bool:
+    """Whether a slot's structure is a modification's shape (its layers may have been thinned)."""
+    if structure.is_empty:
+        return False
+    same = (
+        structure.form == modification.form.name
+        and structure.at == str(modification.place)
+        and structure.insertion == _insertion_name(modification.insertion)
+        and structure.composition == modification.composition.name
+        and structure.init in ("", getattr(modification.form, "init", ""))
+    )
+    plain = not (isinstance(modification.form, Bottleneck) and modification.form.bias)
+    mask = layer_mask(structure.layers, shapes.layers)
+    layers = modification.place.layers
+    inside = mask is None or (layers is not None and set(layers) <= set(mask))
+    return same and plain and inside
+
+
+def _insertion_name(insertion: Insertion) -> str:
+    projection = getattr(insertion, "reads", "") == "projection_input"
+    return "projection" if projection else insertion.name

@@ -1,0 +1,322 @@
+"""A space: the set of configurations a search may visit. YAML ⇄ Optuna ⇄ Configuration.
+
+Decoding is one straight walk: structure → budget → shares → widths → rates → head. Encoding runs the
+same walk with the answers read off a configuration, so one is the exact inverse of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.form import FORMS
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import ConfigurationError
+from peftsearch.space.allocate import Allocation, allocate
+from peftsearch.space.document import Document, dump_yaml
+from peftsearch.space.schema import SpaceFile
+from peftsearch.space.structures import Slot, SlotStructure
+from peftsearch.space.values import Suggests
+
+__all__ = ["Sample", "Space", "load_space"]
+
+Structure = tuple[SlotStructure, ...]
+"""One structure a slot, in the order of the file."""
+
+BUDGET = "tuned_pct"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a walk through the space gave: a configuration, or a structure that nothing fits."""
+
+    structure: Structure
+    configuration: Configuration | None
+    budget_pct: float | None
+    """None for structures without a width: they cost what they cost."""
+    log_excess: float = 0.0
+    """log(least cost / budget), above 0 where nothing fits: the sampler's constraint."""
+
+
+class Space:
+    """A validated space file."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.file = document.validated(SpaceFile)
+        self.slots = self._slots()
+        self._allowed: dict[tuple[int, tuple[bool, ...]], tuple[SlotStructure, ...]] = {}
+        self._check_slots()
+        self._check_forbid()
+
+    @property
+    def name(self) -> str:
+        return Path(self.document.name).stem
+
+    @property
+    def hash(self) -> str:
+        """Of the meaning, not of comments or order of keys."""
+        text = json.dumps(self.file.to_plain(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        return dump_yaml(self.file.to_plain())
+
+    # -- reading the file ----------------------------------------------------------------------
+
+    def _slots(self) -> tuple[Slot, ...]:
+        places, choices = self.file.places, self.file.choices
+        for name in places:
+            if name not in choices:
+                raise self.document.error(["places", name], f"no choices for slot '{name}'")
+        for name in choices:
+            if name not in places:
+                raise self.document.error(["choices", name], f"no places for slot '{name}'")
+        slots = []
+        for name in places:
+            try:
+                slots.append(Slot(name, places[name], choices[name]))
+            except ConfigurationError as error:
+                raise self.document.error(["places", name, "at"], str(error)) from error
+        return tuple(slots)
+
+    def _check_slots(self) -> None:
+        """Every slot offers something, and no two can modify one representation in one way."""
+        for slot in self.slots:
+            if all(s.is_empty for s in slot.structures):
+                raise self.document.error(
+                    ["choices", slot.name], "no combination of these dimensions is valid"
+                )
+        for index, first in enumerate(self.slots):
+            for second in self.slots[index + 1 :]:
+                self._check_apart(first, second)
+
+    def _check_apart(self, first: Slot, second: Slot) -> None:
+        for here, there in (
+            (a, b)
+            for a in first.structures
+            for b in second.structures
+            if not a.is_empty and not b.is_empty
+        ):
+            try:
+                Configuration(tuple(_any_width(s) for s in (here, there)))
+            except ConfigurationError as error:
+                raise self.document.error(
+                    ["places", second.name], f"clashes with slot '{first.name}': {error}"
+                ) from error
+
+    def _check_forbid(self) -> None:
+        by_name = {slot.name: slot for slot in self.slots}
+        for index, rule in enumerate(self.file.forbid):
+            for key, value in rule.items():
+                slot, _, dimension = key.rpartition(".")
+                known = slot in by_name and dimension in SlotStructure.__dataclass_fields__
+                if not known:
+                    message = "unknown: expected SLOT.DIMENSION, for example attn.form"
+                    raise self.document.error(["forbid", index, key], message)
+                values = {getattr(s, dimension) for s in by_name[slot].structures}
+                wanted = by_name[slot]._full_name(value) if dimension == "at" else value
+                if wanted not in values:
+                    message = f"'{value}' is not among {', '.join(sorted(values - {''}))}"
+                    raise self.document.error(["forbid", index, key], message)
+        if self.count_structures() == 0:
+            raise self.document.error(["forbid"], "nothing is left of the space")
+
+    @cached_property
+    def _rules(self) -> tuple[dict[str, dict[str, str]], ...]:
+        """Forbidden conjunctions as slot → dimension → value; the empty structure is always one."""
+        rules: list[dict[str, dict[str, str]]] = [{s.name: {"form": "none"} for s in self.slots}]
+        by_name = {slot.name: slot for slot in self.slots}
+        for rule in self.file.forbid:
+            by_slot: dict[str, dict[str, str]] = {}
+            for key, value in rule.items():
+                slot, _, dimension = key.rpartition(".")
+                value = by_name[slot]._full_name(value) if dimension == "at" else value
+                by_slot.setdefault(slot, {})[dimension] = value
+            rules.append(by_slot)
+        return tuple(rules)
+
+    # -- structures ----------------------------------------------------------------------------
+
+    def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
+        """What the next slot may hold after `chosen`: every completion of it is possible."""
+        key = (len(chosen), tuple(self._still_matches(rule, chosen) for rule in self._rules))
+        if key not in self._allowed:
+            following = self.slots[len(chosen)].structures
+            self._allowed[key] = tuple(s for s in following if self._completable((*chosen, s)))
+        return self._allowed[key]
+
+    def _completable(self, chosen: Structure) -> bool:
+        active = [rule for rule in self._rules if self._still_matches(rule, chosen)]
+        if not active:
+            return True
+        if len(chosen) == len(self.slots):
+            return False
+        following = self.slots[len(chosen)].structures
+        return any(self._completable((*chosen, s)) for s in self._distinct(following, len(chosen)))
+
+    def _distinct(self, structures: Sequence[SlotStructure], index: int) -> list[SlotStructure]:
+        """One structure for each way to meet the rules about a slot."""
+        slot = self.slots[index]
+        conditions = [rule[slot.name] for rule in self._rules if slot.name in rule]
+        groups = {tuple(slot.matches(s, c) for c in conditions): s for s in structures}
+        return list(groups.values())
+
+    def _still_matches(self, rule: dict[str, dict[str, str]], chosen: Structure) -> bool:
+        """Whether everything that a rule says of the slots chosen so far is true of them."""
+        return all(
+            slot.matches(structure, rule[slot.name])
+            for slot, structure in zip(self.slots, chosen, strict=False)
+            if slot.name in rule
+        )
+
+    def count_structures(self, chosen: Structure = ()) -> int:
+        """Distinct structures: widths, rates and head left aside."""
+        if not any(self._still_matches(rule, chosen) for rule in self._rules):
+            return math.prod(len(slot.structures) for slot in self.slots[len(chosen) :])
+        if len(chosen) == len(self.slots):
+            return 0
+        slot = self.slots[len(chosen)]
+        conditions = [rule[slot.name] for rule in self._rules if slot.name in rule]
+        groups: dict[tuple[bool, ...], list[SlotStructure]] = {}
+        for structure in slot.structures:
+            key = tuple(slot.matches(structure, c) for c in conditions)
+            groups.setdefault(key, []).append(structure)
+        return sum(len(g) * self.count_structures((*chosen, g[0])) for g in groups.values())
+
+    # -- Optuna → Configuration ----------------------------------------------------------------
+
+    def decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
+        """Walk the space with a trial's suggestions."""
+        structure = self.walk_structure(trial)
+        open_modifications = self._modifications(trial, structure, shapes.layers)
+        head = self._head(trial)
+        pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
+        budget_pct, allocation = self._solve(trial, structure, open_modifications, pooler, shapes)
+        if not allocation.fits:
+            assert budget_pct is not None
+            excess = math.log((allocation.cost + pooler) / _parameters(budget_pct, shapes))
+            return Sample(structure, None, budget_pct, max(excess, 1e-9))
+        training = self._training(trial, allocation.modifications)
+        configuration = Configuration(allocation.modifications, head, training)
+        return Sample(structure, configuration.within(shapes), budget_pct)
+
+    def walk_structure(self, trial: Suggests) -> Structure:
+        structure: Structure = ()
+        for slot in self.slots:
+            structure = (*structure, slot.walk(trial, self.allowed(structure)))
+        return structure
+
+    def _modifications(
+        self, trial: Suggests, structure: Structure, layers: int
+    ) -> list[Modification]:
+        """Modifications of the filled slots, widths open."""
+        modifications = []
+        for slot, filled in zip(self.slots, structure, strict=True):
+            if filled.is_empty:
+                continue
+            scale = None
+            if filled.composition == "scaled":
+                scale = slot.choices.scales.suggest(trial, f"{slot.name}.s")
+            modifications.append(filled.modification(layers, scale))
+        return modifications
+
+    def _head(self, trial: Suggests) -> Head:
+        """Where the pooler is a choice it counts as tuned; where it is fixed it is of the head."""
+        choices = self.file.head
+        pooler = choices.pooler.suggest(trial, "head.pooler")
+        pooling = choices.pooling.suggest(trial, "head.pooling")
+        return Head(pooling, pooler, pooler_counts=not choices.pooler.is_fixed)
+
+    def _solve(
+        self,
+        trial: Suggests,
+        structure: Structure,
+        modifications: list[Modification],
+        pooler: int,
+        shapes: BackboneShapes,
+    ) -> tuple[float | None, Allocation]:
+        names = [s.name for s, filled in zip(self.slots, structure, strict=True) if not filled.is_empty]
+        with_width = [n for n, m in zip(names, modifications, strict=True) if m.has_width]
+        if not with_width:
+            return None, allocate(modifications, [], sum(m.parameters(shapes) for m in modifications), shapes)
+        budget_pct = float(self.file.budgets.tuned_pct.suggest(trial, BUDGET))
+        shares = _break_stick(trial, with_width)
+        budget = _parameters(budget_pct, shapes) - pooler
+        return budget_pct, allocate(modifications, shares, budget, shapes)
+
+    def _training(self, trial: Suggests, modifications: Sequence[Modification]) -> Training:
+        rules = self.file.train
+        forms = sorted({m.form.name for m in modifications})
+        rates = tuple(
+            (form, float(rules.lr[form].suggest(trial, f"lr.{form}")))
+            for form in forms
+            if form in rules.lr
+        )
+        numbers = {key: getattr(rules, key).suggest(trial, key) for key in _TRAINING}
+        numbers["batch_size"] = int(numbers["batch_size"])
+        return Training(lr=rates, **numbers)
+
+    # -- a method as a configuration of this space ---------------------------------------------
+
+    def head_like(self, wanted: Head) -> Head:
+        """The space's head nearest to a wanted one."""
+        choices = self.file.head
+        pooler = choices.pooler.nearest(wanted.pooler)
+        counts = not choices.pooler.is_fixed
+        return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
+
+    def training_like(self, forms: Sequence[str]) -> Training:
+        """Typical learning rates, moved into this space's ranges."""
+        rules = self.file.train
+        rates = tuple(
+            (form, float(rules.lr[form].nearest(FORMS[form].typical_lr)))
+            for form in forms
+            if form in rules.lr
+        )
+        defaults = Training()
+        numbers = {key: getattr(rules, key).nearest(getattr(defaults, key)) for key in _TRAINING}
+        numbers["batch_size"] = int(numbers["batch_size"])
+        return Training(lr=rates, **numbers)
+
+
+_TRAINING = ("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
+
+
+def _any_width(structure: SlotStructure) -> Modification:
+    modification = structure.modification(layers=2)
+    return modification.with_width(modification.minimum_width if modification.has_width else None)
+
+
+def _parameters(pct: float, shapes: BackboneShapes) -> int:
+    """Whole parameters in a percentage of the body."""
+    return int(pct / 100 * shapes.body_parameters + 1e-6)
+
+
+def _break_stick(trial: Suggests, slots: Sequence[str]) -> list[float]:
+    """Shares of the budget, one parameter fewer than slots."""
+    shares: list[float] = []
+    left = 1.0
+    for slot in slots[:-1]:
+        part = trial.suggest_float(f"share.{slot}", 0.0, 1.0) * left
+        shares.append(part)
+        left -= part
+    return [*shares, left]
+
+
+def load_space(name: str, shipped: dict[str, Path]) -> Space:
+    """A shipped space by name, or a file."""
+    path = Path(name)
+    if name in shipped:
+        path = shipped[name]
+    return Space(Document.read(path))
+
+

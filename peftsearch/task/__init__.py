@@ -1,0 +1,1 @@
+"""Tasks: data → tokens, and the metric."""

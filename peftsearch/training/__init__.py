@@ -1,0 +1,1 @@
+"""Training one configuration on the shared frozen backbone."""

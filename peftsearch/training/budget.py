@@ -1,0 +1,47 @@
+"""How long a configuration trains, and at which lengths it is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftsearch.errors import ConfigurationError
+from peftsearch.training.batches import steps_per_epoch
+
+__all__ = ["TrainingBudget"]
+
+
+@dataclass(frozen=True)
+class TrainingBudget:
+    """Full length in epochs or steps; rungs are fractions of it, the last one 1.
+
+    `rung_examples`: at most so many evaluation examples below the last rung (always the same ones).
+    """
+
+    epochs: float | None = None
+    max_steps: int | None = None
+    rungs: tuple[float, ...] = (0.25, 1.0)
+    rung_examples: int = 400
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ConfigurationError("training budget: give epochs or max_steps, one of the two")
+        if (self.epochs or self.max_steps or 0) <= 0:
+            raise ConfigurationError("training budget: epochs or max_steps must be above 0")
+        ordered = sorted(set(self.rungs))
+        if not ordered or ordered[-1] != 1.0 or ordered[0] <= 0 or list(self.rungs) != ordered:
+            raise ConfigurationError(
+                f"rungs {list(self.rungs)} must rise from above 0 to 1, the full length"
+            )
+        if self.rung_examples < 1:
+            raise ConfigurationError("rung_examples must be at least 1")
+
+    def full_steps(self, examples: int, batch_size: int) -> int:
+        """Optimiser steps of a full-length trial."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, round((self.epochs or 0) * steps_per_epoch(examples, batch_size)))
+
+    def rung_steps(self, examples: int, batch_size: int) -> tuple[int, ...]:
+        """The step at which each rung is evaluated."""
+        full = self.full_steps(examples, batch_size)
+        return tuple(max(1, round(fraction * full)) for fraction in self.rungs)

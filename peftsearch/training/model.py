@@ -1,0 +1,77 @@
+"""The backbone with one configuration attached and its head: what is trained, exported, loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.attach import attach
+from peftsearch.backbone.load import Backbone
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import ConfigurationError
+from peftsearch.training.head import ClassificationHead
+
+__all__ = ["TunedModel"]
+
+
+class TunedModel:
+    """Logits (batch, labels) from token ids (batch, seq), with a configuration attached.
+
+    Only one may be attached to a backbone at a time; leaving the context detaches it.
+    """
+
+    def __init__(
+        self, backbone: Backbone, configuration: Configuration, labels: int, seed: int = 0
+    ) -> None:
+        self.backbone = backbone
+        self.configuration = configuration.within(backbone.shapes)
+        self.head = ClassificationHead(backbone, self.configuration.head, labels, seed)
+        self.attachment = attach(backbone, self.configuration, seed)
+
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        options = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.backbone.model(
+            input_ids=input_ids, attention_mask=attention_mask, **options
+        ).last_hidden_state
+        logits: Tensor = self.head(states, attention_mask)
+        return logits
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything trained: `tuned/…` and `head/…`."""
+        tuned = {f"tuned/{name}": p for name, p in self.attachment.tensors.items()}
+        return tuned | {f"head/{name}": p for name, p in self.head.named_parameters()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy values into every trained tensor; raises ConfigurationError if any does not fit."""
+        own = self.parameters
+        if own.keys() != tensors.keys():
+            missing = sorted(own.keys() ^ tensors.keys())
+            raise ConfigurationError(f"tensors do not belong to this configuration: {missing[:3]}")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != tensors[name].shape:
+                    raise ConfigurationError(
+                        f"tensor '{name}' has shape {tuple(tensors[name].shape)}, "
+                        f"not {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(tensors[name])
+
+    def detach(self) -> None:
+        self.attachment.detach()
+
+    def __enter__(self) -> TunedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.detach()
