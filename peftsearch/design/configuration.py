@@ -1,4 +1,4 @@
-"""A configuration: modifications, head and training hyperparameters. Immutable, hashed, readable."""
+"""A configuration: modifications, head and training; immutable, hashed, readable."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A point of the design space. Equal configurations have equal hashes, always and everywhere."""
+    """A point of the design space. Equal configurations have equal hashes, everywhere."""
 
     modifications: tuple[Modification, ...] = ()
     head: Head = field(default_factory=Head)
@@ -162,7 +162,9 @@ def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
                 )
     names = {name for m in modifications for name in m.place.names}
     if "weights" in names and len(modifications) > 1:
-        raise ConfigurationError("full fine-tuning contains every other modification: write it alone")
+        raise ConfigurationError(
+            "full fine-tuning contains every other modification: write it alone"
+        )
     constants = [m for m in modifications if m.form.name == "constant"]
     if "biases" in names and len(constants) > 1:
         raise ConfigurationError("place 'biases' holds every bias already: leave out the other one")

@@ -189,7 +189,7 @@ class Constant(Form):
 
 @dataclass(frozen=True)
 class Dense(Form):
-    """An unconstrained change of a weight tensor: full fine-tuning, as W + δ with δ = 0 at first."""
+    """An unconstrained change of a weight tensor: full fine-tuning, W + δ with δ = 0 at first."""
 
     name: ClassVar[str] = "dense"
     typical_lr: ClassVar[float] = 1e-4

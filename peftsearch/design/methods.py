@@ -29,7 +29,9 @@ class Method:
     modifications: tuple[Modification, ...]
     head: Head = field(default_factory=Head)
 
-    def configuration(self, head: Head | None = None, training: Training | None = None) -> Configuration:
+    def configuration(
+        self, head: Head | None = None, training: Training | None = None
+    ) -> Configuration:
         """The point itself, with a head and training of the caller's choice."""
         return Configuration(self.modifications, head or self.head, training or Training())
 
@@ -53,7 +55,11 @@ METHODS: dict[str, Method] = {
             "lora",
             "LoRA (attention)",
             "Hu et al. 2022, arXiv 2106.09685",
-            (Modification(Linear(), Place.parse("attn.query+value"), composition=Scaled(2), width=8),),
+            (
+                Modification(
+                    Linear(), Place.parse("attn.query+value"), composition=Scaled(2), width=8
+                ),
+            ),
         ),
         Method(
             "lora-ffn",

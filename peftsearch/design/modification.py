@@ -55,8 +55,8 @@ class Modification:
             object.__setattr__(self, "width", widths[0])
         if not all(type(w) is int and w >= self.minimum_width for w in widths):
             raise ConfigurationError(
-                f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the least "
-                "that is not a simpler form in disguise"
+                f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
+                "least that is not a simpler form in disguise"
             )
         layers = self.place.layers
         if len(widths) > 1 and layers is not None and len(widths) != len(layers):

@@ -42,7 +42,9 @@ PLACES: dict[str, PlaceRow] = {
         PlaceRow("attn.value", "values", lambda a: (a.d_in, a.d_key)),
         PlaceRow("attn.heads", "concatenated heads, before W_o", lambda a: (a.d_in, a.d_query)),
         PlaceRow("attn.out", "attention output, after W_o", lambda a: (a.d_query, a.d_out)),
-        PlaceRow("ffn.hidden", "ffn hidden, before activation", None, lambda f: (f.d_in, f.d_hidden)),
+        PlaceRow(
+            "ffn.hidden", "ffn hidden, before activation", None, lambda f: (f.d_in, f.d_hidden)
+        ),
         PlaceRow("ffn.out", "ffn output", None, lambda f: (f.d_hidden, f.d_out)),
         PlaceRow("residual.attn", "after attention's add & norm", lambda a: (a.d_out, a.d_out)),
         PlaceRow("residual.ffn", "after ffn's add & norm", None, lambda f: (f.d_out, f.d_out)),
@@ -55,7 +57,7 @@ _ORDER = {name: index for index, name in enumerate(PLACES)}
 
 @dataclass(frozen=True)
 class Place:
-    """Names of `PLACES` (in table order, joined names in one sub-layer) and layers, None for all."""
+    """Names of `PLACES` (in table order, joined within one sub-layer); layers, None for all."""
 
     names: tuple[str, ...]
     layers: tuple[int, ...] | None = None
@@ -86,7 +88,7 @@ class Place:
         return "+".join([first, *(name.split(".")[-1] for name in others)])
 
     def within(self, layers: int) -> Place:
-        """The same place in a backbone of so many layers: `layers` is None where it is all of them."""
+        """The same place in a backbone of so many layers; all of them are written as None."""
         if self.layers is None:
             return self
         if self.layers[-1] >= layers:

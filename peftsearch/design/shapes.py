@@ -71,7 +71,7 @@ class BackboneShapes:
 
     @property
     def layers(self) -> int:
-        return 1 + max(s.layer for s in (*self.attention, *self.ffn))
+        return 1 + max(shape.layer for shape in self.attention)
 
     @property
     def body_parameters(self) -> int:

@@ -86,7 +86,9 @@ def _bottleneck(form: Bottleneck, names: set[str], insertion: Insertion) -> str 
         return _sequential_bottleneck(form, names)
     if insertion == Parallel():
         absorbed = "attn.out" in names
-        return "W_o absorbs the up-projection, so this is attn.heads: write it" if absorbed else None
+        return (
+            "W_o absorbs the up-projection, so this is attn.heads: write it" if absorbed else None
+        )
     if "attn.heads" in names:
         return "no linear layer computes the heads' output: write sublayer_input"
     if not names & _DISTINCT_PROJECTION_INPUT:

@@ -14,7 +14,7 @@ def model_card(package: Package) -> str:
         "backbone": f"`{package.model}` (frozen)",
         "task": package.task,
         "configuration": package.description,
-        "tuned": f"{package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of the backbone",
+        "tuned": f"{package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of backbone",
         f"validation {package.metric}": metric,
         "labels": ", ".join(package.labels),
         "from": package.origin,
@@ -33,7 +33,7 @@ model = peftsearch.load("this folder")
 model.predict(["a text"])
 ```
 
-The `adapter.safetensors` file holds the tuned tensors and the head, `configuration.json` the design.
+`adapter.safetensors` holds the tuned tensors and the head, `configuration.json` the design.
 Weights are read from safetensors only; no code is run from this folder.
 """
 

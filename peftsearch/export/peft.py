@@ -55,7 +55,9 @@ def why_not_peft(configuration: Configuration) -> str | None:
         return "it tunes no layer, only the head"
     for modification in configuration.modifications:
         if modification.form.name != "linear":
-            return f"'{modification.describe()}' is not LoRA (peft has no such form to load it into)"
+            return (
+                f"'{modification.describe()}' is not LoRA (peft has no such form to load it into)"
+            )
         if not _is_around_linear(modification):
             return f"'{modification.describe()}' does not stand beside one linear layer"
         if modification.composition == Scaled("learned"):
@@ -148,10 +150,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{package.model}")
-model = PeftModel.from_pretrained(AutoModel.from_pretrained("{package.model}"), "this folder").eval()
+body = AutoModel.from_pretrained("{package.model}")
+model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 
-batch = tokenizer(["a text"], return_tensors="pt", padding=True, truncation=True, max_length={package.max_length})
+cut = dict(padding=True, truncation=True, max_length={package.max_length})
+batch = tokenizer(["a text"], return_tensors="pt", **cut)
 mask = batch["attention_mask"].unsqueeze(-1)
 states = model(**batch).last_hidden_state
 pooled = {pooled}{pooler}

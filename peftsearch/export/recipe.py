@@ -23,7 +23,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     description: str = ""
     model: str
     task: TaskSpec
@@ -48,7 +48,9 @@ class Recipe(BaseModel):
         return recipe
 
     def to_yaml(self) -> str:
-        plain = self.model_dump(by_alias=True, exclude_none=True, exclude_defaults=False, mode="json")
+        plain = self.model_dump(
+            by_alias=True, exclude_none=True, exclude_defaults=False, mode="json"
+        )
         plain["task"] = self.task.model_dump(exclude_defaults=True, mode="json")
         return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
 

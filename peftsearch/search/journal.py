@@ -140,7 +140,7 @@ class JournalFile(BaseJournalBackend):
 def _log_or_none(line: bytes) -> dict[str, Any] | None:
     try:
         log = json.loads(line)
-    except ValueError:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError):  # no JSON, or no UTF-8
         return None
     return log if isinstance(log, dict) and "op_code" in log else None
 

@@ -18,7 +18,7 @@ class Record(BaseModel):
 
 
 class MetricScale(Record):
-    """How the task's metric is read. Decision: `worst` is the constant predictor, `best` the maximum."""
+    """How the task's metric is read: `worst` is the constant predictor's, `best` the maximum."""
 
     name: str
     """For example `accuracy`."""
@@ -50,7 +50,7 @@ class TrialResult(Record):
     """One finished trial.
 
     `state`: `full` trained to the last rung (only these are frontier points), `stopped` early,
-    `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` when nothing fits its budget.
+    `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` if nothing fits its budget.
     `origin`: `seed` is a method of the literature given to the search, `landmark` one that the
     space cannot express (head-only, full fine-tuning), `sampled` proposed by the sampler.
     """

@@ -1,8 +1,8 @@
 """Early stopping with two objectives: may this trial still improve the frontier at its own tuned %?
 
-A trial that no other beats at its rung (in metric and tuned %) always goes on. Another goes on while
-its predicted final metric, with a margin of one standard deviation, is above the frontier at its own
-tuned %. The prediction is the rung's value plus the mean gain of the trials that went on.
+A trial that no other beats at its rung (in metric and tuned %) always goes on. Another goes on
+while its predicted final metric, with a margin of one standard deviation, is above the frontier at
+its own tuned %. The prediction is the rung's value plus the mean gain of the trials that went on.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed:
     head = method.head if is_head_only else space.head_like(method.head)
     modifications = _with_widths(space, wanted.tuned_pct, method.modifications, shapes)
     configuration = Configuration(modifications, head, space.training_like(forms)).within(shapes)
-    label = wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"
+    label = (
+        wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"
+    )
     try:
         return Seed(label, method.name, configuration, encode(space, configuration, shapes))
     except NotExpressible:

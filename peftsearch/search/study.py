@@ -60,6 +60,7 @@ class Study:
         worker: int = 0,
     ) -> None:
         self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
+        self.worker = worker
         self.lock = FileLock(folder.root / "ask.lock")
         with self.lock:
             self.study = optuna.create_study(
@@ -105,6 +106,7 @@ class Study:
             trial.set_user_attr("seed", seed.label)
             trial.set_user_attr("method", seed.method)
         trial.set_user_attr("origin", origin)
+        trial.set_user_attr("worker", self.worker)
         if seed is not None and seed.params is None:
             configuration, budget_pct = seed.configuration, None
         else:
@@ -126,7 +128,7 @@ class Study:
         self.folder.trial(trial.number).write_configuration(configuration.to_json())
         trial.set_user_attr("hash", configuration.hash)
         if first is None:
-            return self._assignment(self.study.trials[trial.number], resumed=False)
+            return self._assignment(self._trials()[trial.number], resumed=False)
         trial.set_user_attr("same_as", first.number)
         result = self.folder.trial(first.number).read_result()
         return self._tell_duplicate(trial.number, result) if result else None
@@ -183,6 +185,10 @@ class Study:
             for trial in self._trials()
             if trial.number != number and f"rung:{rung}" in trial.user_attrs
         ]
+
+    def begun(self) -> int:
+        """Configurations evaluated or being evaluated: no duplicates, nothing infeasible."""
+        return sum("hash" in t.user_attrs and "same_as" not in t.user_attrs for t in self._trials())
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial_id = self._trials()[number]._trial_id
@@ -241,17 +247,20 @@ class Study:
 
     # -- recover -------------------------------------------------------------------------------
 
-    def recover(self) -> list[TrialResult]:
-        """Settle every trial that nobody works on any more; call it only while nobody does.
+    def recover(self, worker: int | None = None) -> list[TrialResult]:
+        """Settle every trial that nobody works on any more; call it only while nobody does, or for
+        one worker that died.
 
         A trial with a result is told; one with a configuration is queued again, from its last
         checkpoint; one cut off while it was sampled, or too often, is given up.
         """
         with self.lock:
-            return list(self._recover())
+            return list(self._recover(worker))
 
-    def _recover(self) -> Iterator[TrialResult]:
+    def _recover(self, worker: int | None) -> Iterator[TrialResult]:
         for trial in self._trials(TrialState.RUNNING):
+            if worker is not None and trial.user_attrs.get("worker", worker) != worker:
+                continue
             folder = self.folder.trial(trial.number)
             result = folder.read_result()
             same_as = trial.user_attrs.get("same_as")
@@ -282,6 +291,7 @@ class Study:
             entry = trial.user_attrs.get("requeued")
             if entry and not entry["taken"]:
                 self._set(trial.number, "requeued", entry | {"taken": True})
+                self._set(trial.number, "worker", self.worker)
                 return self._assignment(trial, resumed=True)
         return None
 

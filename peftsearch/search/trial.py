@@ -87,7 +87,9 @@ class TrialRunner:
 
     def _evaluate(self, run: TrainingRun, rung: int) -> RungValue:
         is_last = rung == len(run.rung_steps) - 1
-        evaluation = run.evaluate(self.bench.validation, None if is_last else self.budget.rung_examples)
+        evaluation = run.evaluate(
+            self.bench.validation, None if is_last else self.budget.rung_examples
+        )
         return RungValue(
             rung=rung,
             step=run.step,

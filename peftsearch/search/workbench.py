@@ -39,7 +39,8 @@ class Workbench:
     ) -> Workbench:
         """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's."""
         task = load_task(spec)
-        say(f"task {task.name}: {len(task.train):,} training, {len(task.validation):,} validation")
+        for note in task.notes:
+            say(note)
         backbone = load_backbone(model, device)
         limit = min(backbone.max_length, max_length or backbone.max_length)
         train = encode(task.train, backbone.tokenizer, limit)

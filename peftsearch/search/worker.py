@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,11 +66,12 @@ class Worker:
         self.worker, self.limits, self.began, self.emit = worker, limits, began, emit
         self.asked_to_stop = stop
         self.parent = os.getppid()
+        self.first_rungs_s: list[float] = []
         set_threads(threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
         self.bench = _workbench(self.info)
-        space = Space(Document(str(self.folder.space_path), self.folder.space_path.read_text()))
+        space = Space(Document.read(self.folder.space_path))
         self.study = Study(self.folder, self.info, space, self.bench.backbone.shapes, worker)
         self.runner = TrialRunner(
             bench=self.bench,
@@ -93,7 +95,8 @@ class Worker:
                 self._evaluate(asked)
 
     def _evaluate(self, assignment: Assignment) -> None:
-        self.emit(TrialBegan(self.worker, assignment.number, assignment.configuration.describe()))
+        began = TrialBegan(self.worker, assignment.number, assignment.configuration.describe())
+        self.emit(began)
         folder = self.folder.trial(assignment.number)
         result = self.runner.run(assignment, folder)
         if result is None:
@@ -105,6 +108,8 @@ class Worker:
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
         """Landmarks always go on: they are what the others are compared with."""
+        if value.rung == 0:
+            self.first_rungs_s.append(value.wall_s)
         if value.rung == len(self.info.rungs) - 1:
             decision = Decision(True, "full length")
         elif assignment.origin == "landmark":
@@ -120,17 +125,11 @@ class Worker:
     def _finished(self) -> bool:
         if self._stopped() or time.time() > self._last_start():
             return True
-        return self.limits.trials is not None and self._begun() >= self.limits.trials
-
-    def _begun(self) -> int:
-        """Configurations evaluated or being evaluated."""
-        record = self.folder.read()
-        return record.running + sum(r.state in ("full", "stopped", "failed") for r in record.results)
+        return self.limits.trials is not None and self.study.begun() >= self.limits.trials
 
     def _last_start(self) -> float:
         """No trial begins that would likely not reach its first rung in time."""
-        walls = sorted(r.curve[0].wall_s for r in self.folder.read().results if r.curve)
-        usual = walls[len(walls) // 2] if walls else 0.0
+        usual = statistics.median(self.first_rungs_s) if self.first_rungs_s else 0.0
         return self.limits.deadline(self.began) - usual
 
     def _stopped(self) -> bool:
@@ -170,5 +169,3 @@ def _workbench(info: StudyInfo) -> Workbench:
             "restore it, or begin a new study"
         )
     return bench
-
-

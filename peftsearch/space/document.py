@@ -86,7 +86,7 @@ class Document:
         message = str(problem["msg"]).removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             known = _fields_at(model, path[:-1])
-            return self.error(path[:-1] + [path[-1]], f"unknown key{did_you_mean(str(path[-1]), known)}")
+            return self.error(path, f"unknown key{did_you_mean(str(path[-1]), known)}")
         if problem["type"] == "missing":
             return self.error(path[:-1], f"key '{path[-1]}' is missing")
         return self.error(path, message[:1].lower() + message[1:])

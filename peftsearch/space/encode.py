@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from peftsearch.design.composition import Composition, Scaled
+from peftsearch.design.composition import Scaled
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Bottleneck
 from peftsearch.design.insertion import Insertion

@@ -123,10 +123,12 @@ class SlotChoices(Model):
     @classmethod
     def _usable_scales(cls, values: Values) -> Values:
         for s in values.choices:
-            if s == 1 and "learned" != s:
-                raise ValueError("s=1 is plain addition: offer composition 'add' instead")
-            if s != "learned" and (isinstance(s, (str, bool)) or s <= 0):
+            if s == "learned":
+                continue
+            if isinstance(s, (str, bool)) or s <= 0:
                 raise ValueError(f"s={s} must be a positive number or 'learned'")
+            if s == 1:
+                raise ValueError("s=1 is plain addition: offer composition 'add' instead")
         if values.is_range and values.low <= 0:
             raise ValueError("s must be above 0")
         return values

@@ -1,7 +1,7 @@
 """A space: the set of configurations a search may visit. YAML ⇄ Optuna ⇄ Configuration.
 
-Decoding is one straight walk: structure → budget → shares → widths → rates → head. Encoding runs the
-same walk with the answers read off a configuration, so one is the exact inverse of the other.
+Decoding is one straight walk: structure → budget → shares → widths → rates → head. Encoding runs
+the same walk with the answers read off a configuration: one is the exact inverse of the other.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.errors import ConfigurationError
+from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
 from peftsearch.space.allocate import Allocation, allocate
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.schema import SpaceFile
+from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.structures import Slot, SlotStructure
 from peftsearch.space.values import Suggests
 
@@ -244,10 +244,14 @@ class Space:
         pooler: int,
         shapes: BackboneShapes,
     ) -> tuple[float | None, Allocation]:
-        names = [s.name for s, filled in zip(self.slots, structure, strict=True) if not filled.is_empty]
+        names = [
+            s.name for s, filled in zip(self.slots, structure, strict=True) if not filled.is_empty
+        ]
         with_width = [n for n, m in zip(names, modifications, strict=True) if m.has_width]
         if not with_width:
-            return None, allocate(modifications, [], sum(m.parameters(shapes) for m in modifications), shapes)
+            return None, allocate(
+                modifications, [], sum(m.parameters(shapes) for m in modifications), shapes
+            )
         budget_pct = float(self.file.budgets.tuned_pct.suggest(trial, BUDGET))
         shares = _break_stick(trial, with_width)
         budget = _parameters(budget_pct, shapes) - pooler
@@ -312,11 +316,14 @@ def _break_stick(trial: Suggests, slots: Sequence[str]) -> list[float]:
     return [*shares, left]
 
 
-def load_space(name: str, shipped: dict[str, Path]) -> Space:
-    """A shipped space by name, or a file."""
-    path = Path(name)
+def load_space(name: str) -> Space:
+    """A shipped space by name, or a file by its path."""
+    shipped = shipped_spaces()
     if name in shipped:
-        path = shipped[name]
+        return Space(Document.read(shipped[name]))
+    path = Path(name)
+    if not path.is_file():
+        raise SpaceError(
+            f"space '{name}': neither a file nor a shipped space{did_you_mean(name, shipped)}"
+        )
     return Space(Document.read(path))
-
-

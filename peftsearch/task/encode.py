@@ -68,7 +68,7 @@ class Encoded:
 
 
 def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenise a split, cutting examples to `max_length` tokens (the longer text of a pair first)."""
+    """Tokenise a split, cutting examples to `max_length` tokens (a pair's longer text first)."""
     texts = [list(split.texts)] + ([list(split.pairs)] if split.pairs is not None else [])
     tokens = tokenizer(*texts, truncation=True, max_length=max_length)
     lengths = np.array([len(ids) for ids in tokens["input_ids"]], np.int64)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -55,12 +56,13 @@ def _text(path: str, content: bytes) -> tuple[str, list[str]]:
 def _delimited(separator: str) -> Callable[[str, bytes], _Read]:
     def read(path: str, content: bytes) -> _Read:
         text, notes = _text(path, content)
-        quoting = 0 if separator == "," else 3  # tab-separated files (GLUE's) do not quote
+        # Tab-separated files (GLUE's) do not quote.
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
         try:
             table = pd.read_csv(
                 io.StringIO(text),
                 sep=separator,
-                quoting=quoting,  # type: ignore[arg-type]
+                quoting=quoting,
                 dtype=str,
                 keep_default_na=False,
                 na_values=[],
@@ -116,7 +118,9 @@ def _parquet(path: str, content: bytes) -> _Read:
     try:
         table = pq.read_table(io.BytesIO(content)).to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{path}: not a readable parquet file ({str(error).splitlines()[0]})"
+        ) from error
     return table.astype(object), []
 
 

@@ -58,8 +58,8 @@ def _load(name: str, path: str, config: str | None) -> Any:
 def _not_here(name: str) -> MissingError:
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return MissingError(
-        f"data set '{name}' is not to be had from the Hugging Face Hub here{offline}: check the name "
-        "and the connection, or give local files with --train, --text and --label"
+        f"data set '{name}' is not to be had from the Hugging Face Hub here{offline}: check the "
+        "name and the connection, or give local files with --train, --text and --label"
     )
 
 

@@ -20,7 +20,7 @@ _TOKENS = 4096
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of n examples, in their order: `predicted` and `labels` (n,), mean loss in nats."""
+    """n examples in their order: `predicted` and `labels` (n,), and the mean loss in nats."""
 
     predicted: NDArray[np.int64]
     labels: NDArray[np.int64]

@@ -89,7 +89,7 @@ class TrainingRun:
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        self._watch(float(loss))
+        self._watch(loss.item())
 
     def _batch(self) -> tuple[dict[str, Tensor], Tensor]:
         size = self.training.batch_size

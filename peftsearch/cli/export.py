@@ -1,0 +1,41 @@
+"""`peftsearch export`: carry one point of a frontier away."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftsearch.cli.options import StudiesFolder, StudyName
+
+__all__ = ["export"]
+
+
+class Format(enum.StrEnum):
+    native = "native"
+    recipe = "recipe"
+    peft = "peft"
+
+
+def export(
+    study: StudyName,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder; for a recipe, a YAML file.")],
+    at: Annotated[
+        str,
+        typer.Option(help="Which point: best, knee, a limit on tuned % (0.5), or a trial ('#28')."),
+    ] = "best",
+    to: Annotated[
+        Format,
+        typer.Option(help="native: for peftsearch.load; recipe: for train; peft: LoRA points."),
+    ] = Format.native,
+    studies: StudiesFolder = None,
+) -> None:
+    """Export a point: weights to load, a recipe to repeat, or LoRA for peft."""
+    from peftsearch.export.study_point import export_point
+    from peftsearch.search.folder import StudyFolder
+
+    point = export_point(StudyFolder.open(study, studies), at, to.value, out)
+    print(f"{out}: {point.description}")
+    print(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")

@@ -1,0 +1,77 @@
+"""`peftsearch frontier`: the best configuration at every tuned percentage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.errors import NothingFeasible
+
+if TYPE_CHECKING:
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.records import StudyRecord
+
+__all__ = ["frontier", "print_frontier"]
+
+
+def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
+    """Print the best configuration at every tuned percentage."""
+    from peftsearch.search.folder import StudyFolder
+
+    folder = StudyFolder.open(study, studies)
+    record = folder.read()
+    if not any(result.state == "full" for result in record.results):
+        raise NothingFeasible(
+            f"study '{study}' has no configuration at full length yet; "
+            f"see: peftsearch status {study}"
+        )
+    print_frontier(folder, record, json)
+
+
+def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> None:
+    """The frontier as a table, where it can be seen, and how to carry a point away."""
+    from peftsearch.search.derive import frontier_document
+
+    document = frontier_document(record)
+    if as_json:
+        print_json("frontier", document | {"report": str(_shown(folder.report_path))})
+        return
+    metric, reference = record.info.metric, document["hypervolume_reference"]
+    rows = [
+        (
+            f"#{point['number']}",
+            f"{point['tuned_pct']:.3g}",
+            f"{point['tuned_parameters']:,}",
+            f"{point['metric']:.4f} ± {point['metric_se']:.4f}",
+            f"{point['method']}: {point['description']}"
+            if point["method"]
+            else point["description"],
+        )
+        for point in document["points"]
+    ]
+    print_table(("trial", "tuned %", "tuned", metric.name, "configuration"), rows)
+    print(
+        f"\nhypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
+        f"to {reference['hi_pct']:g}, {metric.name} from {reference['worst']:.4f} to "
+        f"{reference['best']:g}), {document['counts']['evaluated']} configurations evaluated"
+    )
+    if folder.report_path.exists():
+        print(f"report: {_shown(folder.report_path)}")
+    best = document["points"][-1]["number"]
+    place = "" if folder.root.parent == _default_studies() else f" --studies {folder.root.parent}"
+    print(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
+
+
+def _shown(path: object) -> str:
+    """Relative to here where that is shorter."""
+    import os
+
+    relative = os.path.relpath(str(path))
+    return relative if not relative.startswith("..") else str(path)
+
+
+def _default_studies() -> object:
+    from peftsearch.search.folder import studies_folder
+
+    return studies_folder()

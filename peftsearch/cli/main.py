@@ -1,0 +1,98 @@
+"""`peftsearch`: the commands, and how every error ends: one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from peftsearch.cli.check import check
+from peftsearch.cli.console import complain
+from peftsearch.cli.doctor import doctor
+from peftsearch.cli.export import export
+from peftsearch.cli.frontier import frontier
+from peftsearch.cli.ls import ls
+from peftsearch.cli.predict import predict
+from peftsearch.cli.report import report
+from peftsearch.cli.search import search
+from peftsearch.cli.show import show
+from peftsearch.cli.status import status
+from peftsearch.cli.train import train
+from peftsearch.errors import PeftsearchError
+from peftsearch.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="peftsearch",
+    help="Find the best parameter-efficient fine-tuning configuration at every parameter budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (
+    search,
+    status,
+    frontier,
+    report,
+    export,
+    train,
+    predict,
+    ls,
+    show,
+    check,
+    doctor,
+):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"peftsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find the best parameter-efficient fine-tuning configuration at every parameter budget."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line; exits with 0, 1 (nothing feasible), 2 (usage), 3 (missing), 130."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code."""
+    # Set before torch and the tokenizers are imported; a user's own setting stands.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        code = app(arguments or ["--help"], standalone_mode=False)
+    except PeftsearchError as error:
+        complain(str(error))
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return 3
+    except Exception as error:
+        # Typer's complaints about a command line are click's, under a private name of its own.
+        sentence = getattr(error, "format_message", None)
+        if sentence is None:
+            raise
+        complain(f"{sentence()} (see peftsearch --help)")
+        return 2
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,88 @@
+"""`peftsearch predict`: labels for texts, with an exported model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from peftsearch.cli.console import print_json
+from peftsearch.cli.options import Json, TextColumns
+from peftsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from peftsearch.export.native import LoadedModel
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="EXPORT", help="Folder of a native export.")],
+    texts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[TEXT]...", help="Texts; none: a line each from standard input."),
+    ] = None,
+    file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--file", metavar="FILE", help="csv, tsv, json, jsonl or parquet, with --text."
+        ),
+    ] = None,
+    text: TextColumns = None,
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", help="Where the backbone lies now, if it moved."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Print the label of each text, one a line."""
+    from peftsearch.export.native import load
+
+    inputs, pairs = _inputs(texts, file, text)
+    loaded = load(model, device, backbone)
+    if json:
+        print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
+        return
+    for label in loaded.predict(inputs, pairs):
+        print(label)
+
+
+def _inputs(
+    texts: list[str] | None, file: str | None, columns: list[str] | None
+) -> tuple[list[str], list[str] | None]:
+    if file is not None:
+        if texts:
+            raise UsageError("give texts or --file, not both")
+        return _from_file(file, columns)
+    if texts:
+        return list(texts), None
+    if sys.stdin.isatty():
+        raise UsageError("nothing to predict: give texts, --file, or lines on standard input")
+    return [line.rstrip("\n") for line in sys.stdin if line.strip()], None
+
+
+def _from_file(file: str, columns: list[str] | None) -> tuple[list[str], list[str] | None]:
+    from peftsearch.task.columns import find_text, text_column
+    from peftsearch.task.files import read_rows
+
+    rows = read_rows(file)
+    names = find_text(rows, columns or ())
+    found = [text_column(rows, name) for name in names]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _detailed(
+    loaded: LoadedModel, texts: list[str], pairs: list[str] | None
+) -> list[dict[str, object]]:
+    shares = loaded.logits(texts, pairs).softmax(-1).tolist()
+    return [
+        {
+            "text": text,
+            "label": loaded.labels[max(range(len(row)), key=row.__getitem__)],
+            "probabilities": dict(zip(loaded.labels, row, strict=True)),
+        }
+        for text, row in zip(texts, shares, strict=True)
+    ]

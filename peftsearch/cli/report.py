@@ -1,0 +1,33 @@
+"""`peftsearch report`: the study as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from peftsearch.cli.options import StudiesFolder, StudyName
+
+__all__ = ["report"]
+
+
+def report(
+    study: StudyName,
+    studies: StudiesFolder = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the study."),
+    ] = None,
+) -> None:
+    """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
+    from peftsearch.report.html import write_report
+    from peftsearch.search.derive import write_derived
+    from peftsearch.search.folder import StudyFolder
+
+    folder = StudyFolder.open(study, studies)
+    record = folder.read()
+    write_derived(folder, record)
+    path = out or folder.report_path
+    write_report(record, path)
+    print(path)

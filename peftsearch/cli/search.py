@@ -1,0 +1,218 @@
+"""`peftsearch search`: begin or continue a search, print the frontier, write the report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from peftsearch.cli.console import say
+from peftsearch.cli.options import Json, LabelColumn, Model, StudiesFolder, TaskName, TextColumns
+from peftsearch.errors import NothingFeasible, UsageError
+
+if TYPE_CHECKING:
+    from peftsearch.search.create import NewStudy
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.worker import Limits
+    from peftsearch.task.spec import TaskSpec
+
+__all__ = ["search"]
+
+DEFAULT_SPACE = "unified"
+
+
+def search(
+    space: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Shipped space or YAML file (default: unified)."),
+    ] = None,
+    model: Model = None,
+    task: TaskName = None,
+    train: Annotated[Optional[str], typer.Option(help="Training file.")] = None,  # noqa: UP045
+    eval_file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--eval", help="Validation file."),
+    ] = None,
+    test: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Test file; no search reads it."),
+    ] = None,
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Name of the study (default: SPACE-TASK)."),
+    ] = None,
+    studies: StudiesFolder = None,
+    trials: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Stop at so many evaluated configurations."),
+    ] = None,
+    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Threads of each worker (default: 1 on a CPU)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling and training.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=4, help="Tokens an example is cut to (default: from the data)."),
+    ] = None,
+    train_examples: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Train on a fixed random subset."),
+    ] = None,
+    eval_examples: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Evaluate on a fixed random subset."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Search a space for the best configuration at every parameter budget."""
+    from peftsearch.search.create import NewStudy
+    from peftsearch.search.worker import Limits
+    from peftsearch.space.space import load_space
+    from peftsearch.task.spec import TaskSpec
+
+    spec = TaskSpec(
+        name=task,
+        train=train,
+        eval=eval_file,
+        test=test,
+        text=tuple(text or ()),
+        label=label,
+        split_seed=seed,
+        train_examples=train_examples,
+        eval_examples=eval_examples,
+    )
+    limits = Limits(trials, _seconds(minutes, hours))
+    if resume:
+        folder = _existing(study, studies, space, model, spec)
+    else:
+        loaded = load_space(space or DEFAULT_SPACE)
+        asked = NewStudy(
+            name=study or _default_name(loaded.name, spec),
+            space=loaded,
+            space_name=space or DEFAULT_SPACE,
+            model=_required_model(model),
+            task=spec,
+            seed=seed,
+            device=checked_device(device),
+            max_length=max_length,
+        )
+        if dry_run:
+            from peftsearch.cli.dry_run import print_dry_run
+
+            print_dry_run(asked.space, asked.model, json)
+            return
+        folder = _begin(asked, studies)
+    _search(folder, limits, workers, threads or 1, json)
+
+
+def _seconds(minutes: float | None, hours: float | None) -> float | None:
+    if minutes is not None and hours is not None:
+        raise UsageError("give --minutes or --hours, not both")
+    return minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
+
+
+def _required_model(model: str | None) -> str:
+    if model is None:
+        raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
+    return model
+
+
+def checked_device(device: str) -> str:
+    """A device that this machine has, or MissingError."""
+    import torch
+
+    from peftsearch.errors import MissingError
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise MissingError(
+            f"device '{device}' cannot be used here ({why}); try --device cpu"
+        ) from error
+    return device
+
+
+def _default_name(space: str, spec: TaskSpec) -> str:
+    source = spec.name or Path(spec.train or "task").stem
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space}-{source}")
+    return name.strip("-.")[:100] or "study"
+
+
+def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:
+    from peftsearch.search.create import create_study
+
+    go_on = " ".join(map(shlex.quote, ["peftsearch", *sys.argv[1:], "--resume"]))
+    return create_study(asked, studies, go_on, say)
+
+
+def _existing(
+    study: str | None, studies: Path | None, space: str | None, model: str | None, spec: TaskSpec
+) -> StudyFolder:
+    """The study to continue; what is said about it again must be what it was begun with."""
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.space.space import load_space
+
+    if study is None and space is None:
+        raise UsageError("which study? give --study NAME with --resume")
+    name = study or _default_name(load_space(str(space)).name, spec)
+    folder = StudyFolder.open(name, studies)
+    info = folder.read_info()
+    if space is not None and load_space(space).hash != info.space_hash:
+        raise UsageError(
+            f"space '{space}' is not the one study '{name}' was begun with; leave it out to go on "
+            f"with {folder.space_path}, or begin a new study"
+        )
+    if model is not None and model != info.model:
+        raise UsageError(f"study '{name}' was begun with --model {info.model}, not {model}")
+    began = info.task
+    for key in ("name", "train", "eval", "test", "label"):
+        said = getattr(spec, key)
+        if said is not None and said != began.get(key):
+            flag = "task" if key == "name" else key
+            raise UsageError(f"study '{name}' was begun with --{flag} {began.get(key)}, not {said}")
+    return folder
+
+
+def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_json: bool) -> None:
+    from peftsearch.cli.frontier import print_frontier
+    from peftsearch.cli.progress import Progress
+    from peftsearch.errors import Interrupted
+    from peftsearch.search.derive import write_derived
+    from peftsearch.search.run import run_search
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    with Progress(folder, limits, workers) as progress:
+        interrupted = run_search(folder, limits, workers, threads, progress.hear)
+    record = folder.read()
+    write_derived(folder, record)
+    from peftsearch.report.html import write_report
+
+    write_report(record, folder.report_path)
+    if any(r.state == "full" for r in record.results):
+        print_frontier(folder, record, as_json)
+    go_on = f"peftsearch search --study {folder.name} --resume"
+    if progress.fatal is not None:
+        raise progress.fatal
+    if interrupted:
+        raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
+    if not any(r.state == "full" for r in record.results):
+        raise NothingFeasible(
+            f"no configuration reached full length ({len(record.results)} ended, "
+            f"{record.running} cut off); go on with: {go_on}"
+        )

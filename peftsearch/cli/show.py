@@ -1,0 +1,111 @@
+"""`peftsearch show`: one thing in full: a space, a method, or a trial of a study."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from peftsearch.cli.console import clean, print_json, print_table
+from peftsearch.cli.options import Json, Model, StudiesFolder
+
+__all__ = ["show"]
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A space, a method, or STUDY#TRIAL.")],
+    model: Model = None,
+    studies: StudiesFolder = None,
+    json: Json = False,
+) -> None:
+    """Show a space (structures, ranges), a method (its point), or a trial (its curve)."""
+    from peftsearch.design.methods import METHODS
+
+    study, mark, number = what.rpartition("#")
+    if mark:
+        _show_trial(study, number, studies, json)
+    elif what in METHODS:
+        _show_method(what, model, json)
+    else:
+        _show_space(what, model, json)
+
+
+def _show_space(name: str, model: str | None, as_json: bool) -> None:
+    from peftsearch.space.space import load_space
+
+    space = load_space(name)
+    facts: dict[str, Any] = {
+        "space": space.name,
+        "about": space.file.title,
+        "hash": space.hash,
+        "distinct structures": space.count_structures(),
+        **{f"slot {slot.name}": f"{len(slot.structures)} choices" for slot in space.slots},
+        "seeds": ", ".join(seed.method for seed in space.file.seed_with),
+    }
+    if model is not None:
+        from peftsearch.backbone.load import load_shapes
+        from peftsearch.space.reach import sampled_reach
+
+        facts |= sampled_reach(space, load_shapes(model)).facts()
+    if as_json:
+        print_json("space", facts | {"file": space.file.to_plain()})
+        return
+    for key, value in facts.items():
+        print(clean(f"{key}: {value}"))
+    print()
+    print(space.document.text.rstrip())
+
+
+def _show_method(name: str, model: str | None, as_json: bool) -> None:
+    from peftsearch.design.methods import METHODS
+
+    method = METHODS[name]
+    configuration = method.configuration()
+    facts: dict[str, Any] = {
+        "method": method.name,
+        "title": method.title,
+        "source": method.source or "–",
+        "configuration": configuration.describe(),
+    }
+    if model is not None:
+        from peftsearch.backbone.load import load_shapes
+
+        shapes = load_shapes(model)
+        facts["tuned parameters"] = f"{configuration.tuned_parameters(shapes):,}"
+        facts["tuned %"] = f"{configuration.tuned_pct(shapes):.4g}"
+    if as_json:
+        print_json("method", facts | {"json": configuration.to_json()})
+        return
+    for key, value in facts.items():
+        print(f"{key}: {value}")
+    header = ("form", "place", "insertion", "composition", "width")
+    rows = [
+        (m.form.name, str(m.place), m.insertion.name, m.composition.name, str(m.width or "–"))
+        for m in method.modifications
+    ]
+    if rows:
+        print()
+        print_table(header, rows)
+
+
+def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
+    from peftsearch.errors import UsageError
+    from peftsearch.search.folder import StudyFolder
+
+    record = StudyFolder.open(study, studies).read()
+    results = {str(result.number): result for result in record.results}
+    if number not in results:
+        raise UsageError(f"study '{study}' has no finished trial '{number}'")
+    result = results[number]
+    if as_json:
+        print_json("trial", result.model_dump(mode="json"))
+        return
+    for key, value in result.model_dump(exclude={"configuration", "curve"}).items():
+        if value is not None:
+            print(clean(f"{key.replace('_', ' ')}: {value}"))
+    print()
+    rows = [
+        (str(v.step), f"{v.metric:.4f}", f"{v.loss:.4f}", str(v.examples), f"{v.wall_s:.1f}")
+        for v in result.curve
+    ]
+    print_table(("step", record.info.metric.name, "loss", "examples", "seconds"), rows)

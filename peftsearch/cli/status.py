@@ -1,0 +1,58 @@
+"""`peftsearch status`: how far a study has come."""
+
+from __future__ import annotations
+
+from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.options import Json, StudiesFolder, StudyName
+
+__all__ = ["status"]
+
+
+def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
+    """Say how far a study has come, and who is working on it."""
+    from peftsearch.search.derive import count_states
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.outcome import front_of, hypervolume_of
+
+    folder = StudyFolder.open(study, studies)
+    record = folder.read()
+    info, counts = record.info, count_states(record)
+    owner = folder.search_lock().owner()
+    causes: dict[str, int] = {}
+    for result in record.results:
+        if result.state == "failed":
+            causes[result.cause or "unknown"] = causes.get(result.cause or "unknown", 0) + 1
+    cpu_s = sum(result.cpu_s for result in record.results)
+    facts = {
+        "study": info.name,
+        "model": info.model,
+        "task": info.task_name,
+        "space": info.space,
+        "searched_by": str(owner) if owner else None,
+        "counts": counts,
+        "failed_by_cause": causes,
+        "origins": {
+            origin: sum(r.origin == origin for r in record.results)
+            for origin in ("landmark", "seed", "sampled")
+        },
+        "frontier_points": len(front_of(record)),
+        "hypervolume": hypervolume_of(record),
+        "cpu_s": round(cpu_s, 1),
+    }
+    if json:
+        print_json("status", facts)
+        return
+    ended = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "evaluated")
+    failures = ", ".join(f"{count} × {cause}" for cause, count in causes.items())
+    rows = [
+        ("study", info.name),
+        ("model", f"{info.model} ({info.body_parameters:,} parameters)"),
+        ("task", f"{info.task_name}, {info.train_examples:,} training examples"),
+        ("space", f"{info.space}, tuned % {info.budget_lo_pct:g} to {info.budget_hi_pct:g}"),
+        ("state", f"being searched by {owner}" if owner else "nobody is searching it"),
+        ("trials", ended),
+        *([("failures", failures)] if failures else []),
+        ("frontier", f"{facts['frontier_points']} points, hypervolume {facts['hypervolume']:.4f}"),
+        ("cost", f"{cpu_s / 60:.1f} CPU minutes of training and evaluation"),
+    ]
+    print_table(("", ""), rows)

@@ -1,0 +1,50 @@
+"""`peftsearch train`: train the configuration of a recipe, once, and keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from peftsearch.cli.console import print_json, say
+from peftsearch.cli.options import Json
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe: peftsearch export --to recipe.")],
+    to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="OUT", help="Folder for the trained model (native format)."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Another seed than the recipe's."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    test: Annotated[
+        bool, typer.Option("--test", help="Open the test split at the end, and report on it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a recipe's configuration and evaluate it."""
+    from peftsearch.cli.search import checked_device
+    from peftsearch.export.recipe import Recipe
+    from peftsearch.export.retrain import retrain
+
+    asked = Recipe.read(recipe)
+    if seed is not None:
+        asked = asked.model_copy(update={"seed": seed})
+    outcome = retrain(asked, to, threads, checked_device(device), test, say)
+    if json:
+        print_json("train", outcome)
+        return
+    for key, value in outcome.items():
+        print(
+            f"{key.replace('_', ' ')}: {value:.4f}"
+            if isinstance(value, float)
+            else f"{key}: {value}"
+        )

@@ -1,0 +1,87 @@
+"""Training a recipe again, from scratch, outside any study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from peftsearch.errors import UsageError
+from peftsearch.export.native import write_native
+from peftsearch.export.package import Package
+from peftsearch.export.recipe import Recipe
+from peftsearch.search.workbench import Workbench, set_threads
+from peftsearch.task.encode import encode
+from peftsearch.training.loop import TrainingRun
+
+__all__ = ["retrain"]
+
+
+def retrain(
+    recipe: Recipe,
+    out: Path | None,
+    threads: int,
+    device: str,
+    open_test: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train, evaluate, write the result to `out` (native format); returns what was measured."""
+    set_threads(threads)
+    bench = Workbench.prepare(recipe.model, recipe.task, device, recipe.max_length, say)
+    configuration = recipe.parsed().within(bench.backbone.shapes)
+    metric = bench.task.metric
+    say(f"training {configuration.describe()}")
+    with TrainingRun(
+        bench.backbone,
+        bench.train,
+        len(bench.task.labels),
+        configuration,
+        recipe.budget(),
+        recipe.seed,
+    ) as run:
+        last = run.rung_steps[-1]
+        for rung, step in enumerate(run.rung_steps):
+            run.train_to(step)
+            limit = None if step == last else recipe.rung_examples
+            evaluation = run.evaluate(bench.validation, limit)
+            value = metric.value(evaluation.labels, evaluation.predicted)
+            say(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {value:.4f}")
+        outcome: dict[str, Any] = {f"validation_{metric.name}": value}
+        if open_test:
+            outcome[f"test_{metric.name}"] = _test(run, bench)
+        if out is not None:
+            package = _package(recipe, bench, value)
+            tensors = {n: p.detach().contiguous() for n, p in run.model.parameters.items()}
+            write_native(out, package, save(tensors))
+            outcome["written"] = str(out)
+    return outcome
+
+
+def _test(run: TrainingRun, bench: Workbench) -> float:
+    split = bench.task.test()
+    if split is None:
+        raise UsageError(f"task {bench.task.name} has no labelled test split")
+    evaluation = run.evaluate(encode(split, bench.backbone.tokenizer, bench.max_length))
+    return bench.task.metric.value(evaluation.labels, evaluation.predicted)
+
+
+def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
+    shapes = bench.backbone.shapes
+    configuration = recipe.parsed().within(shapes)
+    return Package(
+        configuration=configuration.to_json(),
+        configuration_hash=configuration.hash,
+        description=configuration.describe(),
+        model=recipe.model,
+        model_fingerprint=bench.backbone.fingerprint,
+        labels=bench.task.labels,
+        max_length=bench.max_length,
+        task=bench.task.name,
+        metric=bench.task.metric.name,
+        validation_metric=value,
+        tuned_parameters=configuration.tuned_parameters(shapes),
+        tuned_pct=configuration.tuned_pct(shapes),
+        origin=f"a recipe, seed {recipe.seed}",
+    )

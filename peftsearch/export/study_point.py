@@ -1,0 +1,110 @@
+"""From a study to an export: choosing the point, gathering what belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peftsearch.atomic import write_atomic
+from peftsearch.errors import UsageError
+from peftsearch.export.native import write_native
+from peftsearch.export.package import Package
+from peftsearch.export.peft import write_peft
+from peftsearch.export.recipe import Recipe
+from peftsearch.frontier.choose import choose
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.outcome import front_of
+from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
+from peftsearch.search.workbench import training_budget
+from peftsearch.space.document import Document
+from peftsearch.space.space import Space
+from peftsearch.task.spec import TaskSpec
+
+__all__ = ["export_point"]
+
+
+def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResult:
+    """Export the point `at` of a study: `to` is native, recipe or peft."""
+    record = folder.read()
+    result = _chosen(record, at)
+    if out.exists() and (out.is_file() if to != "recipe" else out.is_dir()):
+        raise UsageError(
+            f"'{out}' is {'a file' if out.is_file() else 'a folder'}: name another place"
+        )
+    if to == "recipe":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, _recipe(folder, record.info, result).to_yaml())
+        return result
+    adapter = folder.trial(result.number).adapter_path
+    if not adapter.is_file():
+        raise UsageError(f"{adapter} is missing: export a recipe and train it again")
+    package = _package(record.info, result)
+    if to == "native":
+        write_native(out, package, adapter.read_bytes())
+    else:
+        _to_peft(out, package, adapter, result)
+    return result
+
+
+def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) -> None:
+    from peftsearch.backbone.load import family_for
+    from peftsearch.training.checkpoint import load_tensors
+
+    tensors, _ = load_tensors(adapter)
+    try:
+        write_peft(out, package, tensors, family_for(package.model))
+    except UsageError as error:
+        raise UsageError(f"trial {result.number} {error}") from error
+
+
+def _chosen(record: StudyRecord, at: str) -> TrialResult:
+    """Any full-length trial by number, or a point of the frontier."""
+    by_number = {result.number: result for result in record.results}
+    number = at.removeprefix("#")
+    if at.startswith("#") and number.isdigit() and int(number) in by_number:
+        result = by_number[int(number)]
+        if result.state == "duplicate" and result.same_as is not None:
+            result = by_number[result.same_as]
+        if result.state != "full":
+            raise UsageError(
+                f"trial {number} did not reach full length ({result.state}): it has no weights to "
+                "export; see: peftsearch frontier"
+            )
+        return result
+    point = choose(front_of(record), at, record.info.metric.maximise)
+    return by_number[point.number]
+
+
+def _package(info: StudyInfo, result: TrialResult) -> Package:
+    assert result.configuration is not None
+    assert result.configuration_hash is not None
+    return Package(
+        configuration=result.configuration,
+        configuration_hash=result.configuration_hash,
+        description=result.description,
+        model=info.model,
+        model_fingerprint=info.model_fingerprint,
+        labels=info.labels,
+        max_length=info.max_length,
+        task=info.task_name,
+        metric=info.metric.name,
+        validation_metric=result.metric,
+        tuned_parameters=result.tuned_parameters,
+        tuned_pct=result.tuned_pct,
+        origin=f"study {info.name}, trial {result.number}",
+    )
+
+
+def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
+    budget = training_budget(Space(Document.read(folder.space_path)).file.budgets)
+    return Recipe(
+        description=result.description,
+        model=info.model,
+        task=TaskSpec.model_validate(info.task),
+        epochs=budget.epochs,
+        max_steps=budget.max_steps,
+        rungs=budget.rungs,
+        rung_examples=budget.rung_examples,
+        max_length=info.max_length,
+        seed=info.seed,
+        configuration=result.configuration or {},
+    )

