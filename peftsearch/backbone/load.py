@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
 from peftsearch.backbone.families import Family, family_of
+from peftsearch.backbone.hub import prepare_hub
 from peftsearch.backbone.measure import measure
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
@@ -131,15 +131,18 @@ def _source(name: str) -> str:
 
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     local = Path(source).is_dir()
+    state = "" if local else prepare_hub()
     try:
         return auto.from_pretrained(
             source, trust_remote_code=False, local_files_only=local, **options
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _explained(name, local, error) from error
+        raise _explained(name, local, state, error) from error
 
 
-def _explained(name: str, local: bool, error: Exception) -> MissingError | ConfigurationError:
+def _explained(
+    name: str, local: bool, state: str, error: Exception
+) -> MissingError | ConfigurationError:
     text = " ".join(str(error).split())
     if "safetensors" in text and "no file named" in text.lower():
         return MissingError(
@@ -148,10 +151,9 @@ def _explained(name: str, local: bool, error: Exception) -> MissingError | Confi
         )
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return MissingError(
         f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
-        f"{offline}: check the name and the connection, or give the path of a saved model"
+        f"{state}: check the name and the connection, or give the path of a saved model"
     )
 
 

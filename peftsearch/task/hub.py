@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.assemble import assemble
 from peftsearch.task.classification import ClassificationTask
@@ -41,6 +41,7 @@ def load_hub(spec: TaskSpec) -> ClassificationTask:
 
 
 def _load(name: str, path: str, config: str | None) -> Any:
+    state = prepare_hub()
     import datasets
 
     datasets.disable_progress_bars()
@@ -50,15 +51,14 @@ def _load(name: str, path: str, config: str | None) -> Any:
         text = " ".join(str(error).split())
         if "onfig name" in text or "BuilderConfig" in text:
             raise DataError(f"'{name}': {text[:300]}") from error
-        raise _not_here(name) from error
+        raise _not_here(name, state) from error
     except (OSError, RuntimeError) as error:
-        raise _not_here(name) from error
+        raise _not_here(name, state) from error
 
 
-def _not_here(name: str) -> MissingError:
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+def _not_here(name: str, state: str) -> MissingError:
     return MissingError(
-        f"data set '{name}' is not to be had from the Hugging Face Hub here{offline}: check the "
+        f"data set '{name}' is not to be had from the Hugging Face Hub here{state}: check the "
         "name and the connection, or give local files with --train, --text and --label"
     )
 
