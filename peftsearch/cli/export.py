@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from peftsearch.cli.options import StudiesFolder, StudyName
+from peftsearch.cli.console import print_json
+from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["export"]
 
@@ -31,11 +32,16 @@ def export(
         typer.Option(help="native: for peftsearch.load; recipe: for train; peft: LoRA points."),
     ] = Format.native,
     studies: StudiesFolder = None,
+    json: Json = False,
 ) -> None:
     """Export a point: weights to load, a recipe to repeat, or LoRA for peft."""
     from peftsearch.export.study_point import export_point
     from peftsearch.search.folder import StudyFolder
 
     point = export_point(StudyFolder.open(study, studies), at, to.value, out)
+    if json:
+        facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
+        print_json("export", {"out": str(out), "format": to.value, **facts})
+        return
     print(f"{out}: {point.description}")
     print(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")

@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.options import StudiesFolder, StudyName
+from peftsearch.cli.console import print_json
+from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["report"]
 
@@ -19,6 +20,7 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the study."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
     from peftsearch.report.html import write_report
@@ -30,4 +32,7 @@ def report(
     write_derived(folder, record)
     path = out or folder.report_path
     write_report(record, path)
-    print(path)
+    if json:
+        print_json("report", {"study": study, "report": str(path)})
+    else:
+        print(path)

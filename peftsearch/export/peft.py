@@ -138,6 +138,10 @@ def _card(package: Package, configuration: Configuration) -> str:
     pooler = ""
     if configuration.head.pooler == "trained":
         pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
+    name, extra = f'"{package.model}"', ""
+    if package.model.startswith("demo:"):
+        name = f"model_source({name})"
+        extra = "\nfrom peftsearch.backbone.load import model_source"
     return f"""# LoRA for {package.task}, in the format of peft
 
 {package.description}: {package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of
@@ -147,10 +151,10 @@ def _card(package: Package, configuration: Configuration) -> str:
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer{extra}
 
-tokenizer = AutoTokenizer.from_pretrained("{package.model}")
-body = AutoModel.from_pretrained("{package.model}")
+tokenizer = AutoTokenizer.from_pretrained({name})
+body = AutoModel.from_pretrained({name})
 model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 

@@ -53,8 +53,7 @@ def retrain(
             outcome[f"test_{metric.name}"] = _test(run, bench)
         if out is not None:
             package = _package(recipe, bench, value)
-            tensors = {n: p.detach().contiguous() for n, p in run.model.parameters.items()}
-            write_native(out, package, save(tensors))
+            write_native(out, package, save(run.average.values))
             outcome["written"] = str(out)
     return outcome
 

@@ -81,7 +81,8 @@ class Document:
             raise self._explained(model, error) from error
 
     def _explained(self, model: type[BaseModel], error: ValidationError) -> SpaceError:
-        problem = error.errors()[0]
+        # A misspelt key is also a missing one: say what was misspelt.
+        problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         path = [part for part in problem["loc"] if isinstance(part, (str, int))]
         message = str(problem["msg"]).removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":

@@ -19,6 +19,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
 from peftsearch.task.encode import Encoded
+from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import epoch_batches, steps_per_epoch
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
@@ -50,6 +51,7 @@ class TrainingRun:
         self.training = self.model.configuration.training
         self.rung_steps = budget.rung_steps(len(train), self.training.batch_size)
         self.optimiser, self.schedule = make_optimiser(self.model, self.rung_steps[-1])
+        self.average = WeightAverage(self.model.parameters)
         self.step = 0
         self.smoothed_loss = math.log(labels)
         self._limit = _DIVERGED * math.log(max(labels, 2))
@@ -75,8 +77,8 @@ class TrainingRun:
         return True
 
     def evaluate(self, data: Encoded, limit: int | None = None) -> Evaluation:
-        """Metric inputs on (the first `limit` examples of) an evaluation set."""
-        with self._timed(), _memory_errors():
+        """Predictions of the averaged weights on (the first `limit` examples of) a data set."""
+        with self._timed(), _memory_errors(), self.average.swapped_in():
             return evaluate(self.model, data, limit)
 
     def _train_step(self) -> None:
@@ -89,6 +91,7 @@ class TrainingRun:
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
+        self.average.update(self.step)
         self._watch(loss.item())
 
     def _batch(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -120,8 +123,9 @@ class TrainingRun:
             self.cpu_s += time.process_time() - cpu
 
     def save(self, path: Path) -> None:
-        """Everything needed to go on: tuned tensors, head, optimiser, step."""
+        """Everything needed to go on: tuned tensors, head, averages, optimiser, step."""
         tensors: dict[str, Tensor] = dict(self.model.parameters)
+        tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
         for name, parameter in self.model.parameters.items():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser/{key}/{name}"] = value
@@ -144,7 +148,9 @@ class TrainingRun:
         if (facts.get("configuration_hash"), facts.get("seed")) != own:
             raise DataError(f"{path}: a checkpoint of another configuration or seed")
         state = {n: t for n, t in tensors.items() if n.startswith("optimiser/")}
-        self.model.load({n: t for n, t in tensors.items() if n not in state})
+        average = {n: t for n, t in tensors.items() if n.startswith("average/")}
+        self.model.load({n: t for n, t in tensors.items() if n not in state | average})
+        self.average.load({n.removeprefix("average/"): t for n, t in average.items()})
         for name, parameter in self.model.parameters.items():
             self.optimiser.state[parameter] = {
                 key.split("/", 2)[1]: value.to(parameter.device if value.ndim else "cpu")
@@ -158,8 +164,8 @@ class TrainingRun:
         self.schedule.step()
 
     def save_adapter(self, path: Path) -> None:
-        """Tuned tensors and head alone: what an export carries away."""
-        save_tensors(path, self.model.parameters, self._facts())
+        """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""
+        save_tensors(path, self.average.values, self._facts())
 
     def __enter__(self) -> TrainingRun:
         return self

@@ -1,0 +1,52 @@
+"""Averaged weights for evaluation, so that a constant learning rate can be judged at any rung.
+
+Polynomial-decay averaging (Shamir and Zhang 2013, arXiv 1212.1824): the average leans on about the
+last ninth of the steps so far, whatever the final length. On 2,000 tweets it lifts BitFit from .675
+to .704 and a scaled parallel adapter from .717 to .731, at their full length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WeightAverage"]
+
+_ETA = 9
+
+
+class WeightAverage:
+    """Averages of parameters, by name; before the first update they are the parameters' own."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = dict(parameters)
+        self.values: dict[str, Tensor] = {n: p.detach().clone() for n, p in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after `step` (from 1) optimiser steps."""
+        weight = _ETA / (step + _ETA)
+        parameters = [p.detach() for p in self._parameters.values()]
+        torch._foreach_lerp_(list(self.values.values()), parameters, weight)
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The averages stand in the parameters' place."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.data, self.values[name] = self.values[name], parameter.data
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from saved averages."""
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(values[name])
