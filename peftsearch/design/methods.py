@@ -75,6 +75,27 @@ METHODS: dict[str, Method] = {
                 ),
             ),
         ),
+        Method(
+            "lora-all",
+            "LoRA (every linear layer)",
+            "Dettmers et al. 2023, arXiv 2305.14314, section 5",
+            (
+                Modification(
+                    Linear(),
+                    Place.parse("attn.query+key+value+out"),
+                    Parallel("projection_input"),
+                    Scaled(2),
+                    width=8,
+                ),
+                Modification(
+                    Linear(),
+                    Place.parse("ffn.hidden+out"),
+                    Parallel("projection_input"),
+                    Scaled(2),
+                    width=8,
+                ),
+            ),
+        ),
         Method("prefix", "prefix tuning", "Li and Liang 2021, arXiv 2101.00190", (_PREFIX,)),
         Method(
             "houlsby",

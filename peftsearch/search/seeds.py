@@ -34,19 +34,24 @@ class Seed:
 
 
 def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
-    """The space's `seed_with`, in its order, without repetitions."""
-    seeds = {seed.label: seed for seed in (_seed(space, m, shapes) for m in space.file.seed_with)}
-    return list(seeds.values())
+    """The space's `seed_with`, in its order, without repetitions; a method of which nothing fits
+    its stated tuned % is left out.
+    """
+    seeds = (_seed(space, wanted, shapes) for wanted in space.file.seed_with)
+    return list({seed.label: seed for seed in seeds if seed is not None}.values())
 
 
-def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed:
+def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:
     method = METHODS[wanted.method]
     forms = [m.form.name for m in method.modifications]
     is_head_only = not method.modifications
     # Head-only landmarks name their pooling; every other method takes the space's head.
     head = method.head if is_head_only else space.head_like(method.head)
     modifications = _with_widths(space, wanted.tuned_pct, method.modifications, shapes)
-    configuration = Configuration(modifications, head, space.training_like(forms)).within(shapes)
+    if modifications is None:
+        return None
+    training = space.training_like(forms, wanted.lr)
+    configuration = Configuration(modifications, head, training).within(shapes)
     label = (
         wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"
     )
@@ -61,9 +66,9 @@ def _with_widths(
     tuned_pct: float | None,
     modifications: Sequence[Modification],
     shapes: BackboneShapes,
-) -> tuple[Modification, ...]:
+) -> tuple[Modification, ...] | None:
     """The authors' widths, or widths for a tuned %: the stated one, or the nearest bound of the
-    space where the authors' lie outside it. Proportions are kept.
+    space where the authors' lie outside it. Proportions are kept. None: nothing fits.
     """
     costs = [m.parameters(shapes) for m in modifications if m.has_width]
     if not costs:
@@ -81,4 +86,4 @@ def _with_widths(
         budget,
         shapes,
     )
-    return allocation.modifications if allocation.fits else tuple(modifications)
+    return allocation.modifications if allocation.fits else None

@@ -171,10 +171,11 @@ class TrainChoices(Model):
 
 
 class SeedMethod(Model):
-    """A method to begin with, at its authors' widths or at a stated tuned %."""
+    """A method to begin with, at its authors' widths and typical rates, or at stated ones."""
 
     method: str
     tuned_pct: float | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0)
 
     @field_validator("method")
     @classmethod

@@ -278,11 +278,11 @@ class Space:
         counts = not choices.pooler.is_fixed
         return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
 
-    def training_like(self, forms: Sequence[str]) -> Training:
-        """Typical learning rates, moved into this space's ranges."""
+    def training_like(self, forms: Sequence[str], lr: float | None = None) -> Training:
+        """Typical learning rates (or `lr` for all forms), moved into this space's ranges."""
         rules = self.file.train
         rates = tuple(
-            (form, float(rules.lr[form].nearest(FORMS[form].typical_lr)))
+            (form, float(rules.lr[form].nearest(lr or FORMS[form].typical_lr)))
             for form in forms
             if form in rules.lr
         )

@@ -137,6 +137,8 @@ class Slot:
         notes = []
         for dimension in DIMENSIONS:
             source = self.places if dimension in ("at", "layers") else self.choices
+            if not any(getattr(s, dimension) for s in self.structures if not s.is_empty):
+                continue  # no form here has this dimension
             for value in getattr(source, dimension).choices:
                 name = self._full_name(value) if dimension == "at" else value
                 if name != "none" and not any(

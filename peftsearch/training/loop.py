@@ -25,7 +25,7 @@ from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.evaluate import Evaluation, evaluate
 from peftsearch.training.model import TunedModel
-from peftsearch.training.optimiser import make_optimiser
+from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
 
 __all__ = ["TrainingRun"]
 
@@ -50,7 +50,8 @@ class TrainingRun:
         self.model = TunedModel(backbone, configuration, labels, seed)
         self.training = self.model.configuration.training
         self.rung_steps = budget.rung_steps(len(train), self.training.batch_size)
-        self.optimiser, self.schedule = make_optimiser(self.model, self.rung_steps[-1])
+        self.optimiser = make_optimiser(self.model)
+        self.warmup = warmup_steps(self.model, self.rung_steps[-1])
         self.average = WeightAverage(self.model.parameters)
         self.step = 0
         self.smoothed_loss = math.log(labels)
@@ -87,8 +88,8 @@ class TrainingRun:
         loss.backward()
         parameters = list(self.model.parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters, self.training.max_grad_norm)
+        set_rates(self.optimiser, self.step, self.warmup)
         self.optimiser.step()
-        self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
@@ -160,8 +161,6 @@ class TrainingRun:
         self.step = int(facts["step"])
         self.smoothed_loss = float(facts["smoothed_loss"])
         self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
-        self.schedule.last_epoch = self.step - 1
-        self.schedule.step()
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""

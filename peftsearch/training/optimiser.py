@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 
 from torch import nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW, Optimizer
 
 from peftsearch.training.model import TunedModel
 
-__all__ = ["make_optimiser"]
+__all__ = ["make_optimiser", "set_rates", "warmup_steps"]
 
 
-def make_optimiser(model: TunedModel, full_steps: int) -> tuple[AdamW, LambdaLR]:
-    """The optimiser and its schedule: linear warm-up, then constant.
+def make_optimiser(model: TunedModel) -> AdamW:
+    """The optimiser; every group keeps the rate it warms up to as `full_lr`.
 
     Scales, gates, biases and norms are not decayed.
     """
@@ -26,9 +25,22 @@ def make_optimiser(model: TunedModel, full_steps: int) -> tuple[AdamW, LambdaLR]
     for parameter in model.head.parameters():
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((training.head_lr, decay), []).append(parameter)
-    optimiser = AdamW(
-        [{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()],
+    return AdamW(
+        [
+            {"params": parameters, "lr": lr, "full_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
         fused=True,
     )
-    warmup_steps = math.ceil(training.warmup * full_steps)
-    return optimiser, LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / (warmup_steps + 1)))
+
+
+def warmup_steps(model: TunedModel, full_steps: int) -> int:
+    """Steps of the linear warm-up, a share of the full length."""
+    return math.ceil(model.configuration.training.warmup * full_steps)
+
+
+def set_rates(optimiser: Optimizer, step: int, warmup: int) -> None:
+    """Linear warm-up, then constant: a function of the step alone, so nothing to save."""
+    share = min(1.0, (step + 1) / (warmup + 1))
+    for group in optimiser.param_groups:
+        group["lr"] = group["full_lr"] * share
