@@ -31,7 +31,7 @@ def report(
     record = folder.read()
     write_derived(folder, record)
     path = out or folder.report_path
-    write_report(record, path)
+    write_report(record, path, folder.read_environment())
     if json:
         print_json("report", {"study": study, "report": str(path)})
     else:

@@ -203,7 +203,7 @@ def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_
     write_derived(folder, record)
     from peftsearch.report.html import write_report
 
-    write_report(record, folder.report_path)
+    write_report(record, folder.report_path, folder.read_environment())
     if any(r.state == "full" for r in record.results):
         print_frontier(folder, record, as_json)
     go_on = f"peftsearch search --study {folder.name} --resume"

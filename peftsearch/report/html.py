@@ -1,0 +1,75 @@
+"""The report: one HTML file with everything inside, opened anywhere, online or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from peftsearch.atomic import write_atomic
+from peftsearch.report.curves import curves_figure
+from peftsearch.report.hypervolume import hypervolume_figure
+from peftsearch.report.pareto import pareto_figure
+from peftsearch.report.table import frontier_rows, trial_rows
+from peftsearch.search.derive import count_states
+from peftsearch.search.outcome import hypervolume_of
+from peftsearch.search.records import StudyRecord
+from peftsearch.version import __version__
+
+__all__ = ["render_report", "write_report"]
+
+
+def write_report(record: StudyRecord, path: Path, environment: Mapping[str, Any] = {}) -> None:
+    """Render a study and write it to `path`, whole or not at all."""
+    write_atomic(path, render_report(record, environment or {}))
+
+
+def render_report(record: StudyRecord, environment: Mapping[str, Any]) -> str:
+    """The page as text. Everything of the user's is escaped."""
+    page = Environment(
+        loader=PackageLoader("peftsearch.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    figures = {
+        "pareto": pareto_figure(record),
+        "hypervolume-trials": hypervolume_figure(record, "trials"),
+        "hypervolume-cost": hypervolume_figure(record, "cost"),
+        "curves": curves_figure(record),
+    }
+    front = frontier_rows(record)
+    return page.render(
+        info=record.info,
+        counts=count_states(record),
+        front=front,
+        best=front[-1] if front else None,
+        head_only=_best_head_only(record),
+        trials=trial_rows(record),
+        hypervolume=hypervolume_of(record),
+        environment=dict(environment),
+        cpu_minutes=sum(r.cpu_s for r in record.results) / 60,
+        figures={name: _json(figure) for name, figure in figures.items()},
+        plotly_js=Markup(get_plotlyjs()),
+        version=__version__,
+    )
+
+
+def _best_head_only(record: StudyRecord) -> float | None:
+    sign = 1.0 if record.info.metric.maximise else -1.0
+    values = [r.metric for r in record.results if r.state == "full" and r.tuned_parameters == 0]
+    return max((v for v in values if v is not None), key=lambda v: sign * v, default=None)
+
+
+def _json(figure: go.Figure) -> Markup:
+    """A figure as JSON that cannot end the script element it stands in."""
+    text = str(figure.to_json())
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
