@@ -62,9 +62,9 @@ def place_labels(
 
 _PLACES = tuple(
     (anchor, shift, rise)
-    for rise in (0, 14, -14, 28, -28, 42, -42)
-    for anchor, shift in (("left", 11), ("right", -11), ("center", 0))
-    if anchor != "center" or abs(rise) >= 14
+    for rise in (12, -12, 0, 26, -26, 40, -40)
+    for anchor, shift in (("left", 8), ("right", -8), ("center", 0))
+    if anchor != "center" or abs(rise) > 20
 )
 
 
