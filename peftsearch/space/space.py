@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 from peftsearch.design.configuration import Configuration, Head, Training
@@ -100,14 +101,9 @@ class Space:
                 self._check_apart(first, second)
 
     def _check_apart(self, first: Slot, second: Slot) -> None:
-        for here, there in (
-            (a, b)
-            for a in first.structures
-            for b in second.structures
-            if not a.is_empty and not b.is_empty
-        ):
+        for here, there in product(_sites_taken(first), _sites_taken(second)):
             try:
-                Configuration(tuple(_any_width(s) for s in (here, there)))
+                Configuration((here, there))
             except ConfigurationError as error:
                 raise self.document.error(
                     ["places", second.name], f"clashes with slot '{first.name}': {error}"
@@ -295,9 +291,11 @@ class Space:
 _TRAINING = ("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
 
 
-def _any_width(structure: SlotStructure) -> Modification:
-    modification = structure.modification(layers=2)
-    return modification.with_width(modification.minimum_width if modification.has_width else None)
+def _sites_taken(slot: Slot) -> list[Modification]:
+    """One modification for each way a slot may take a site: two that take one alike clash."""
+    ways = {(s.form, s.at, s.insertion): s for s in slot.structures if not s.is_empty}
+    open_modifications = (replace(s, layers="all").modification(layers=2) for s in ways.values())
+    return [m.with_width(m.minimum_width if m.has_width else None) for m in open_modifications]
 
 
 def _parameters(pct: float, shapes: BackboneShapes) -> int:

@@ -142,7 +142,9 @@ def test_padding_does_not_leak_into_any_method(name: str, folder: Path) -> None:
 def test_a_failed_attachment_leaves_no_trace(tiny_bert: Path) -> None:
     backbone = backbone_at(tiny_bert)
     wrong = Configuration((Modification(Linear(), Place(("attn.query",), (7,)), width=2),))
-    with pytest.raises(ConfigurationError, match="names layer 7, but the backbone has layers 0 to 1"):
+    with pytest.raises(
+        ConfigurationError, match="names layer 7, but the backbone has layers 0 to 1"
+    ):
         attach(backbone, wrong)
     assert not any(m._forward_hooks for m in backbone.model.modules())
 

@@ -34,7 +34,9 @@ def test_the_pareto_set_is_what_moocore_finds(points: list[Point]) -> None:
 @given(points=POINTS)
 def test_of_equal_points_the_first_trial_stays(points: list[Point]) -> None:
     for point in pareto(points):
-        same = [p.number for p in points if (p.metric, p.tuned_pct) == (point.metric, point.tuned_pct)]
+        same = [
+            p.number for p in points if (p.metric, p.tuned_pct) == (point.metric, point.tuned_pct)
+        ]
         assert point.number == min(same)
 
 

@@ -50,7 +50,9 @@ def modifications(draw: st.DrawFn, layers: int = 2) -> Modification:
         widths = st.integers(minimum_width(form, composition), 6)
         count = layers if chosen is None else len(chosen)
         width = draw(widths | st.tuples(*[widths] * count))
-    return Modification(form, Place(Place.parse(place).names, chosen), insertion, composition, width)
+    return Modification(
+        form, Place(Place.parse(place).names, chosen), insertion, composition, width
+    )
 
 
 @st.composite

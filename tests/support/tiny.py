@@ -31,12 +31,8 @@ TINY_SHAPE: dict[str, Any] = {
 """Weights of standard deviation 0.2: with BERT's own 0.02, so small a model outputs constants."""
 
 LABELS = ("negative", "positive")
-_NEGATIVE = (
-    "bad boring broken cold dull hate poor rude sad slow ugly weak worst wrong".split()
-)
-_POSITIVE = (
-    "bright clear fast fine fresh fun good great happy kind love nice warm wise".split()
-)
+_NEGATIVE = "bad boring broken cold dull hate poor rude sad slow ugly weak worst wrong".split()
+_POSITIVE = "bright clear fast fine fresh fun good great happy kind love nice warm wise".split()
 _WORDS = {"negative": _NEGATIVE, "positive": _POSITIVE}
 _PLAIN = (
     "a about after again all also and any are as at be because been before book but by came can "
