@@ -93,8 +93,11 @@ class Study:
             return self._begin(trial, seed)
 
     def _due_seed(self) -> Seed | None:
-        """The next method to begin with, at most every second trial."""
-        begun = [t.user_attrs.get("seed") for t in self._trials() if "cause" not in t.user_attrs]
+        """The next method to begin with, at most every second trial. One that was cut off before
+        its configuration was written down is due again; one that failed is not.
+        """
+        trials = [t.user_attrs for t in self._trials()]
+        begun = [a.get("seed") for a in trials if "hash" in a or "cause" not in a]
         waiting = [seed for seed in self.seeds if seed.label not in begun]
         seeded = sum(label is not None for label in begun)
         return waiting[0] if waiting and seeded <= len(begun) - seeded else None

@@ -91,7 +91,7 @@ def test_slots_that_modify_one_representation_alike_are_refused() -> None:
     clash = GOOD.replace("{at: [out]}", "{at: [attn.heads]}").replace(
         "ffn: {form: [none, relu]}", "ffn: {form: [none, linear]}"
     )
-    with pytest.raises(SpaceError, match="places.ffn: clashes with slot 'attn'"):
+    with pytest.raises(SpaceError, match=r"places.ffn: clashes with slot 'attn'"):
         space(clash.replace("prefix, ffn.form: relu", "prefix, ffn.form: linear"))
 
 
@@ -126,8 +126,7 @@ def test_a_mutilated_space_is_read_or_refused_but_never_crashes(seed: int) -> No
         )
         text = text[:start] + junk + text[end:]
     try:
-        loaded = space(text)
+        outcome = f"{space(text).count_structures() > 0}"
     except SpaceError as error:
-        assert str(error).startswith("s.yaml:")
-    else:
-        assert loaded.count_structures() > 0
+        outcome = str(error)
+    assert outcome == "True" or outcome.startswith("s.yaml:")

@@ -145,9 +145,13 @@ def test_running_out_of_memory_ends_the_trial_with_its_cause(
 
 
 def test_a_failed_run_leaves_the_backbone_clean(bench: Workbench) -> None:
-    with pytest.raises(Diverged), begin(bench, configured("full", head_lr=10.0)) as run:
-        run._limit = 0.0
-        run.train_to(12)
+    def fail() -> None:
+        with begin(bench, configured("full")) as run:
+            run._limit = 0.0
+            run.train_to(12)
+
+    with pytest.raises(Diverged):
+        fail()
     assert not any(p.requires_grad for p in bench.backbone.model.parameters())
 
 

@@ -1,0 +1,212 @@
+"""The study: what it hands out, what it is told, what it makes of trials that were cut off."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import TrialResult
+from peftsearch.search.study import MAX_CUT_OFFS, Assignment, Study
+from support.standin import create, finish, metric_of, open_study, take, train_for_nothing
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
+    return create(tiny_bert, tmp_path)
+
+
+@pytest.fixture
+def study(folder: StudyFolder) -> Study:
+    return open_study(folder)
+
+
+def run(study: Study, trials: int) -> list[Assignment]:
+    assignments = []
+    for _ in range(trials):
+        assignment = take(study)
+        train_for_nothing(study, assignment, stop_early=assignment.number % 3 == 2)
+        assignments.append(assignment)
+    return assignments
+
+
+def test_no_configuration_is_given_out_twice(study: Study) -> None:
+    hashes = [a.configuration.hash for a in run(study, 60)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_methods_come_first_and_at_most_every_second_trial(study: Study) -> None:
+    origins = [a.origin != "sampled" for a in run(study, 12)]
+    for end in range(1, len(origins) + 1):
+        assert sum(origins[:end]) <= (end + 1) / 2
+    assert sum(origins) == len(study.seeds) == 4
+
+
+def test_what_the_space_cannot_express_is_a_landmark_without_parameters(study: Study) -> None:
+    run(study, 12)
+    trials = {t.user_attrs.get("seed"): t for t in study._trials()}
+    assert trials["head-only-mean"].params == {}
+    assert trials["full"].params == {}
+    assert trials["lora"].params["attn.form"] == "linear"
+    assert trials["head-only-mean"].values[1] == 0.0
+    assert trials["full"].values[1] == 100.0
+
+
+def test_duplicates_are_told_the_first_result_and_not_trained(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    space = """schema: 1
+budgets: {tuned_pct: {log: [9, 9.01]}, epochs: 1}
+places: {attn: {at: [query+value]}}
+choices: {attn: {form: [linear, relu]}}
+train: {lr: 0.001}
+"""
+    study = open_study(create(tiny_bert, tmp_path / "s", space))
+    results: list[TrialResult] = []
+    for _ in range(30):
+        asked = study.ask()
+        if isinstance(asked, Assignment):
+            train_for_nothing(study, asked)
+        elif asked is not None:
+            results.append(asked)
+    assert {r.state for r in results} == {"duplicate"}
+    for result in results:
+        first = study.folder.trial(result.same_as or 0).read_result()
+        assert first is not None
+        assert (result.metric, result.configuration_hash) == (
+            first.metric,
+            first.configuration_hash,
+        )
+    assert study.begun() == 30 - len(results)
+
+
+def test_a_duplicate_of_a_running_trial_is_told_when_that_one_ends(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    space = """schema: 1
+budgets: {tuned_pct: {log: [9, 9.01]}, epochs: 1}
+places: {attn: {at: [query+value]}}
+choices: {attn: {form: [linear]}}
+train: {lr: 0.001}
+"""
+    study = open_study(create(tiny_bert, tmp_path / "s", space))
+    first = take(study)
+    assert study.ask() is None
+    told = study.tell(finish(first, study.shapes))
+    assert [(r.number, r.state, r.same_as) for r in told] == [
+        (0, "full", None),
+        (1, "duplicate", 0),
+    ]
+
+
+def test_optuna_sees_stopped_trials_as_complete_and_learns_from_them(study: Study) -> None:
+    run(study, 40)
+    trials = study.study.get_trials(deepcopy=False)
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    stopped = {t.number for t in trials if t.user_attrs.get("rung") == 0}
+    below = optuna.samplers._tpe.sampler._split_trials(study.study, trials, 20)[0]
+    assert stopped & {t.number for t in below}
+
+
+def test_rung_values_of_others_are_peers(study: Study) -> None:
+    first, second = run(study, 2)
+    peers = study.peers(second.number, 0)
+    assert [(p.number, p.metric, p.final) for p in peers] == [
+        (first.number, metric_of(first), metric_of(first))
+    ]
+
+
+def test_a_trial_cut_off_with_a_configuration_is_handed_out_again_once_without_progress(
+    folder: StudyFolder,
+) -> None:
+    cut = take(open_study(folder))
+    for _ in range(MAX_CUT_OFFS):
+        resumed = open_study(folder)
+        assert resumed.recover() == []
+        again = take(resumed)
+        assert (again.number, again.configuration, again.resumed) == (
+            cut.number,
+            cut.configuration,
+            True,
+        )
+    given_up = open_study(folder).recover()
+    assert [(r.number, r.state, r.cause) for r in given_up] == [(cut.number, "failed", "cut_off")]
+
+
+def test_a_new_checkpoint_counts_as_progress(folder: StudyFolder) -> None:
+    cut = take(open_study(folder))
+    for step in range(4):
+        folder.trial(cut.number).checkpoint_path.write_bytes(bytes(step + 1))
+        resumed = open_study(folder)
+        assert resumed.recover() == []
+        assert take(resumed).number == cut.number
+
+
+def test_a_trial_cut_off_while_it_was_sampled_is_given_up_and_its_method_tried_again(
+    folder: StudyFolder,
+) -> None:
+    study = open_study(folder)
+    trial = study.study.ask()
+    trial.set_user_attr("seed", "head-only-mean")
+    given_up = open_study(folder).recover()
+    assert [(r.number, r.cause) for r in given_up] == [(trial.number, "cut_off")]
+    assert take(open_study(folder)).method == "head-only-mean"
+
+
+def test_a_result_written_but_not_told_is_told(folder: StudyFolder) -> None:
+    study = open_study(folder)
+    assignment = take(study)
+    folder.trial(assignment.number).write_result(finish(assignment, study.shapes))
+    resumed = open_study(folder)
+    assert resumed.recover() == []
+    assert resumed._trials()[assignment.number].values[0] == metric_of(assignment)
+    assert take(resumed).number == assignment.number + 1
+
+
+def test_an_interrupted_trial_is_put_back_and_goes_on_first(folder: StudyFolder) -> None:
+    study = open_study(folder)
+    assignment = take(study)
+    study.put_back(assignment.number)
+    again = take(study)
+    assert (again.number, again.resumed) == (assignment.number, True)
+
+
+def test_a_failed_trial_is_failed_for_optuna_and_the_study_goes_on(study: Study) -> None:
+    assignment = take(study)
+    study.tell(finish(assignment, study.shapes, "failed", "nan"))
+    assert study._trials()[assignment.number].state == TrialState.FAIL
+    assert take(study).number == assignment.number + 1
+
+
+def test_a_resumed_study_draws_anew(folder: StudyFolder) -> None:
+    first = [a.configuration.hash for a in run(open_study(folder), 10)]
+    second = [a.configuration.hash for a in run(open_study(folder), 10)]
+    assert not set(first) & set(second)
+
+
+def _ask_and_tell(root: str, worker: int, count: int) -> None:
+    study = open_study(StudyFolder.at(root), worker)
+    for _ in range(count):
+        train_for_nothing(study, take(study))
+
+
+@pytest.mark.slow
+def test_processes_that_ask_at_once_get_different_trials(folder: StudyFolder) -> None:
+    context = mp.get_context("spawn")
+    processes = [
+        context.Process(target=_ask_and_tell, args=(str(folder.root), worker, 12))
+        for worker in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    results = [r for r in folder.read().results if r.state == "full"]
+    assert len(results) == 36
+    assert len({r.configuration_hash for r in results}) == 36
+    assert sum(r.method is not None for r in results) == 4
