@@ -1,0 +1,78 @@
+"""Tokens: laid out once, padded as the tokenizer itself would pad."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from peftsearch.task.demo import DEMO_TASKS
+from peftsearch.task.encode import choose_max_length, encode
+from peftsearch.task.load import load_task
+from peftsearch.task.metric import METRICS
+from peftsearch.task.spec import TaskSpec
+from peftsearch.task.text import Split
+
+TEXTS = ("the film was good", "bad", "a long and terribly bad evening with friends", "good " * 50)
+PAIRS = ("yes", "a bad one", "no", "good " * 40)
+
+
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta"])
+def test_a_batch_is_what_the_tokenizer_pads(
+    model: str, pairs: tuple[str, ...] | None, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(model))
+    split = Split(TEXTS, pairs, np.array([0, 1, 0, 1]))
+    encoded = encode(split, tokenizer, 24)
+    order = np.array([2, 0, 3])
+    batch, labels = encoded.batch(order)
+    texts = [[TEXTS[i] for i in order]] + ([[pairs[i] for i in order]] if pairs else [])
+    expected = tokenizer(*texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
+    for key, value in batch.items():
+        assert value.tolist() == expected[key].tolist()
+    assert labels.tolist() == [0, 0, 1]
+    assert encoded.truncated >= 1
+
+
+def test_the_length_is_a_high_percentile_in_multiples_of_eight() -> None:
+    assert choose_max_length(np.array([10] * 999 + [400]), 512) == 16
+    assert choose_max_length(np.array([300] * 10), 128) == 128
+
+
+@pytest.mark.parametrize("name", DEMO_TASKS)
+def test_demo_tasks_have_their_splits_and_labels(name: str, minilm: Path) -> None:
+    task = load_task(TaskSpec(name=name))
+    sizes = {"demo:tweets": (8000, 1000, 2000, 3), "demo:bbc": (1489, 319, 319, 5)}
+    test = task.test()
+    assert test is not None
+    assert (len(task.train), len(task.validation), len(test), len(task.labels)) == sizes[name]
+    assert not set(task.train.texts) & set(task.validation.texts)
+    assert not set(task.train.texts) & set(test.texts)
+
+
+def test_a_subset_of_the_demo_is_fixed(minilm: Path) -> None:
+    small = [load_task(TaskSpec(name="demo:tweets", train_examples=50)) for _ in range(2)]
+    assert small[0].train.texts == small[1].train.texts
+    assert len(small[0].train) == 50
+    assert small[0].fingerprint == small[1].fingerprint
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_equal_scikit_learns(name: str) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 3, (2, 200))
+    theirs = {
+        "accuracy": accuracy_score(labels, predicted),
+        "macro_f1": f1_score(labels, predicted, average="macro"),
+    }
+    assert METRICS[name].value(labels, predicted) == pytest.approx(theirs[name])
+
+
+def test_a_constant_predictor_scores_the_share_of_the_most_frequent_label() -> None:
+    assert METRICS["accuracy"].constant_value(np.array([0, 1, 1, 1, 2])) == pytest.approx(0.6)
+    assert METRICS["accuracy"].standard_error(0.5, 100) == pytest.approx(0.05)

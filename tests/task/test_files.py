@@ -1,0 +1,175 @@
+"""Local files: every format reads alike, and bad rows are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftsearch.errors import DataError, MissingError, UsageError
+from peftsearch.task.classification import ClassificationTask
+from peftsearch.task.load import load_task
+from peftsearch.task.spec import TaskSpec
+from peftsearch.task.splitting import split_off
+from peftsearch.task.text import Split
+
+ROWS = [
+    {"text": f"text {i}, it's “{'good' if i % 3 else 'bad'}”", "label": i % 3} for i in range(60)
+]
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> str:
+    table = pd.DataFrame(rows)
+    writers = {
+        ".csv": lambda: table.to_csv(path, index=False),
+        ".tsv": lambda: table.to_csv(path, index=False, sep="\t"),
+        ".json": lambda: path.write_text(json.dumps(rows)),
+        ".jsonl": lambda: path.write_text("".join(json.dumps(r) + "\n" for r in rows)),
+        ".parquet": lambda: table.to_parquet(path),
+    }
+    writers[path.suffix]()
+    return str(path)
+
+
+def task(train: str, **more: object) -> ClassificationTask:
+    return load_task(TaskSpec.model_validate({"train": train, **more}))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_task(suffix: str, tmp_path: Path) -> None:
+    reference = task(write(tmp_path / "r.json", ROWS))
+    found = task(write(tmp_path / f"d{suffix}", ROWS))
+    assert found.labels == ("0", "1", "2")
+    assert found.fingerprint == reference.fingerprint
+    assert found.train.texts == reference.train.texts
+
+
+def test_one_file_is_split_once_and_for_all_without_leaks(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.csv", [*ROWS, *ROWS[:20]])
+    first, again, other = task(path), task(path), task(path, split_seed=5)
+    test = first.test()
+    assert test is not None
+    parts = [set(first.train.texts), set(first.validation.texts), set(test.texts)]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    assert set.union(*parts) == {row["text"] for row in ROWS}
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert any("split by seed 0" in note for note in first.notes)
+
+
+def test_given_splits_are_left_as_they_are_and_the_test_file_is_read_last(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ROWS)
+    validation = write(tmp_path / "dev.csv", ROWS[:12])
+    missing = str(tmp_path / "later.csv")
+    found = task(train, eval=validation, test=missing)
+    assert (len(found.train), len(found.validation)) == (60, 12)
+    with pytest.raises(DataError, match="no such file"):
+        found.test()
+    write(tmp_path / "later.csv", ROWS[:9])
+    test = found.test()
+    assert test is not None
+    assert len(test) == 9
+
+
+def test_pairs_are_two_columns(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"premise": f"p{i}", "hypothesis": f"h{i}", "gold": "yes" if i % 2 else "no"}
+        for i in range(40)
+    ]
+    path = write(tmp_path / "pairs.csv", rows)
+    found = task(path, text=("premise", "hypothesis"), label="gold")
+    assert found.labels == ("no", "yes")
+    assert found.train.pairs is not None
+    assert all(a[1:] == b[1:] for a, b in zip(found.train.texts, found.train.pairs, strict=True))
+    assert task(path).train.pairs is not None  # guessed from the names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", "text,label\n,x\n,y\n", "every text in column 'text' is empty"),
+        ("a.csv", "text,label\na,x\nb,\nc,y\nd,y\ne,x\n", "row 2 has no label"),
+        ("a.csv", "text,label\na,x\n", "two labels are needed"),
+        ("a.csv", "text,label\na,x\nb,y\n", "too few to split off"),
+        ("a.csv", "text,label\na,x\nb,y,z,w\n", "not a readable table"),
+        ("a.csv", "one,two\na,b\n", "name the text column (--text); columns are: one, two"),
+        ("a.csv", "text,two\na,b\n", "name the label column (--label)"),
+        ("a.json", '{"text": ', "not JSON"),
+        ("a.json", "[1, 2]", "row 1 is not an object"),
+        ("a.jsonl", '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n', "is not text"),
+        ("a.jsonl", '{"text": "a", "label": 1}\nnonsense\n', "a.jsonl:2: not JSON"),
+        ("a.parquet", "nonsense", "not a readable parquet file"),
+        ("a.txt", "text", "unknown kind of file '.txt'"),
+        ("a.csv", " \n", "the file is empty"),
+        ("a.csv", "text,label\n", "the file has no rows"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    name: str, content: str, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        task(str(path))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_unseen_in_training_is_named_with_its_row(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ROWS)
+    validation = write(tmp_path / "dev.csv", [*ROWS[:3], {"text": "new", "label": 7}])
+    with pytest.raises(DataError, match="row 4 has label '7', unseen in training"):
+        task(train, eval=validation)
+
+
+def test_invalid_utf8_is_replaced_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    lines = [f"text {i},{'x' if i % 2 else 'y'}".encode() for i in range(30)]
+    path.write_bytes(b"text,label\n" + b"\n".join(lines) + b"\nbad \xff\xfe,x\n")
+    found = task(str(path))
+    assert any("2 invalid UTF-8 sequences replaced" in note for note in found.notes)
+
+
+def test_rows_with_an_empty_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    found = task(write(tmp_path / "d.csv", [*ROWS, {"text": " ", "label": 1}]))
+    assert any("1 rows with an empty text left out" in note for note in found.notes)
+
+
+def test_a_task_is_named_or_made_of_files_but_not_both() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        load_task(TaskSpec(name="demo:tweets", train="x.csv"))
+    with pytest.raises(UsageError, match="no data"):
+        load_task(TaskSpec())
+
+
+def test_a_hub_name_offline_says_what_to_do() -> None:
+    with pytest.raises(MissingError, match="give local files with --train, --text and --label"):
+        load_task(TaskSpec(name="nyu-mll/glue:sst2"))
+
+
+SPLITS = st.lists(
+    st.tuples(st.sampled_from("abcdefghij"), st.integers(0, 2)), min_size=30, max_size=80
+)
+
+
+@given(rows=SPLITS, seed=st.integers(0, 99))
+def test_splitting_loses_nothing_and_keeps_equal_texts_together(
+    rows: list[tuple[str, int]], seed: int
+) -> None:
+    # A text has one label here, so that the two conditions can both be met.
+    texts = tuple(f"{text}{label}" for text, label in rows)
+    split = Split(texts, None, np.array([label for _, label in rows], np.int64))
+    by_label = {
+        label: {t for t, (_, have) in zip(texts, rows, strict=True) if have == label}
+        for label in {0, 1, 2}
+    }
+    if any(0 < len(found) < 2 for found in by_label.values()):
+        return
+    rest, part = split_off(split, 0.2, seed)
+    assert sorted(rest.texts + part.texts) == sorted(texts)
+    assert not set(rest.texts) & set(part.texts)
+    assert set(part.labels) == set(rest.labels) == set(split.labels)
