@@ -289,6 +289,13 @@ class Study:
         self._set(trial.number, "requeued", entry)
         return True
 
+    def has_requeued(self) -> bool:
+        """Whether a trial that was cut off waits to be continued."""
+        return any(
+            not t.user_attrs.get("requeued", {"taken": True})["taken"]
+            for t in self._trials(TrialState.RUNNING)
+        )
+
     def _take_requeued(self) -> Assignment | None:
         for trial in self._trials(TrialState.RUNNING):
             entry = trial.user_attrs.get("requeued")

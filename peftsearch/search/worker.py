@@ -125,7 +125,8 @@ class Worker:
     def _finished(self) -> bool:
         if self._stopped() or time.time() > self._last_start():
             return True
-        return self.limits.trials is not None and self.study.begun() >= self.limits.trials
+        enough = self.limits.trials is not None and self.study.begun() >= self.limits.trials
+        return enough and not self.study.has_requeued()
 
     def _last_start(self) -> float:
         """No trial begins that would likely not reach its first rung in time."""

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from peftsearch.design.configuration import Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
@@ -27,8 +36,8 @@ class Budgets(Model):
     """`tuned_pct`: bounds of the parameter budget. The rest: how long a trial trains."""
 
     tuned_pct: Numbers
-    epochs: float | None = Field(None, gt=0)
-    max_steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=10_000)
+    max_steps: int | None = Field(None, gt=0, le=1_000_000_000)
     rungs: tuple[float, ...] = (0.25, 1.0)
     rung_examples: int = Field(400, gt=0)
     train_examples: int | None = Field(None, gt=0)
@@ -169,13 +178,29 @@ class TrainChoices(Model):
     warmup: Numbers = Values((0.06,))
     max_grad_norm: Numbers = Values((1.0,))
 
+    @field_validator("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
+    @classmethod
+    def _usable(cls, values: Values, field: ValidationInfo) -> Values:
+        for value in values.extremes:
+            whole = field.field_name == "batch_size" and values.is_range
+            Training(**{str(field.field_name): int(value) if whole else value})  # type: ignore[arg-type]
+        return values
+
+    @field_validator("lr")
+    @classmethod
+    def _usable_rates(cls, rules: dict[str, Values]) -> dict[str, Values]:
+        for form, values in rules.items():
+            for rate in values.extremes:
+                Training(lr=((form, float(rate)),))
+        return rules
+
 
 class SeedMethod(Model):
     """A method to begin with, at its authors' widths and typical rates, or at stated ones."""
 
     method: str
-    tuned_pct: float | None = Field(None, gt=0)
-    lr: float | None = Field(None, gt=0)
+    tuned_pct: float | None = Field(None, gt=0, le=100)
+    lr: float | None = Field(None, gt=0, le=10)
 
     @field_validator("method")
     @classmethod

@@ -118,10 +118,9 @@ class Space:
                 if not known:
                     message = "unknown: expected SLOT.DIMENSION, for example attn.form"
                     raise self.document.error(["forbid", index, key], message)
-                values = {getattr(s, dimension) for s in by_name[slot].structures}
-                wanted = by_name[slot]._full_name(value) if dimension == "at" else value
-                if wanted not in values:
-                    message = f"'{value}' is not among {', '.join(sorted(values - {''}))}"
+                values = {getattr(s, dimension) for s in by_name[slot].structures} - {""}
+                if not value or _canonical(by_name[slot], dimension, value) not in values:
+                    message = f"'{value}' is not among {', '.join(sorted(values))}"
                     raise self.document.error(["forbid", index, key], message)
         if self.count_structures() == 0:
             raise self.document.error(["forbid"], "nothing is left of the space")
@@ -135,7 +134,7 @@ class Space:
             by_slot: dict[str, dict[str, str]] = {}
             for key, value in rule.items():
                 slot, _, dimension = key.rpartition(".")
-                value = by_name[slot]._full_name(value) if dimension == "at" else value
+                value = _canonical(by_name[slot], dimension, value)
                 by_slot.setdefault(slot, {})[dimension] = value
             rules.append(by_slot)
         return tuple(rules)
@@ -199,7 +198,8 @@ class Space:
         budget_pct, allocation = self._solve(trial, structure, open_modifications, pooler, shapes)
         if not allocation.fits:
             assert budget_pct is not None
-            excess = math.log((allocation.cost + pooler) / _parameters(budget_pct, shapes))
+            budget = max(1, _parameters(budget_pct, shapes))
+            excess = math.log((allocation.cost + pooler) / budget)
             return Sample(structure, None, budget_pct, max(excess, 1e-9))
         training = self._training(trial, allocation.modifications)
         configuration = Configuration(allocation.modifications, head, training)
@@ -296,6 +296,14 @@ def _sites_taken(slot: Slot) -> list[Modification]:
     ways = {(s.form, s.at, s.insertion): s for s in slot.structures if not s.is_empty}
     open_modifications = (replace(s, layers="all").modification(layers=2) for s in ways.values())
     return [m.with_width(m.minimum_width if m.has_width else None) for m in open_modifications]
+
+
+def _canonical(slot: Slot, dimension: str, value: str) -> str:
+    """A rule's value as structures spell it; a place that does not exist stays as it is."""
+    try:
+        return slot._full_name(value) if dimension == "at" else value
+    except ConfigurationError:
+        return value
 
 
 def _parameters(pct: float, shapes: BackboneShapes) -> int:

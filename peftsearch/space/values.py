@@ -41,6 +41,11 @@ class Values:
     def is_fixed(self) -> bool:
         return len(self.choices) == 1
 
+    @property
+    def extremes(self) -> tuple[Scalar, ...]:
+        """Every choice, or both bounds: what must be usable for all of it to be."""
+        return self.choices or (self.low, self.high)
+
     def suggest(self, trial: Suggests, name: str) -> Any:
         """One value; a fixed one is no parameter of the study."""
         if self.is_fixed:
@@ -77,6 +82,8 @@ def _parse(raw: Any) -> Values:
         raise ValueError("an empty list offers no choice")
     if any(not isinstance(item, (str, int, float, bool)) for item in items):
         raise ValueError("expected a value, a list of values, {range: [lo, hi]} or {log: [lo, hi]}")
+    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+        raise ValueError(f"{items} holds a number that is not finite")
     if len(set(items)) != len(items):
         raise ValueError(f"a value stands twice in {items}")
     return Values(tuple(items))

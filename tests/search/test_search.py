@@ -43,16 +43,18 @@ def begin(*more: str) -> list[str]:
     )
 
 
-def start(words: list[str], home: Path) -> subprocess.Popen[str]:
+def start(words: list[str], home: Path) -> subprocess.Popen[bytes]:
     """In a process group of its own, so that all of it can be killed."""
-    return subprocess.Popen(
-        words,
-        cwd=home,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    with (home / "errors.txt").open("wb") as errors:
+        return subprocess.Popen(
+            words, cwd=home, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+
+
+def errors_of(process: subprocess.Popen[bytes], home: Path) -> str:
+    """What a process that is about to end has printed."""
+    process.wait(timeout=120)
+    return (home / "errors.txt").read_text()
 
 
 def results(home: Path) -> dict[int, dict[str, Any]]:
@@ -93,7 +95,7 @@ def test_killed_at_any_moment_nothing_finished_is_lost_and_nothing_is_trained_tw
             time.sleep(0.02)
         time.sleep(source.uniform(0, 0.5 if attempt >= 2 else 6))
         if process.poll() is not None:
-            assert process.returncode == 0, process.communicate()[1]
+            assert process.returncode == 0, errors_of(process, home)
             break
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -172,7 +174,7 @@ def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
     while len(results(home)) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = errors_of(process, home)
     assert process.returncode == 130
     assert "everything is saved. Go on with: peftsearch search --study s --resume" in errors
     assert "Traceback" not in errors
@@ -200,7 +202,7 @@ def test_a_worker_that_is_killed_loses_no_trial_and_is_replaced(home: Path) -> N
         ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
     ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    errors = errors_of(process, home)
     assert process.returncode == 0, errors
     assert "died (SIGKILL: out of memory?)" in errors
     assert len(trained(home)) + sum(r["state"] == "failed" for r in results(home).values()) >= 12
