@@ -11,6 +11,7 @@ from typing import Any, Literal
 from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
+from peftsearch.design.validity import reads_alike
 from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Configuration", "Head", "Training"]
@@ -29,6 +30,8 @@ class Head:
     def __post_init__(self) -> None:
         _one_of("pooling", self.pooling, ("first", "mean"))
         _one_of("pooler", self.pooler, ("none", "trained"))
+        if not isinstance(self.pooler_counts, bool):
+            raise ConfigurationError(f"pooler_counts {self.pooler_counts} is not true or false")
         if self.pooler == "none" and self.pooler_counts:
             object.__setattr__(self, "pooler_counts", False)
 
@@ -64,8 +67,11 @@ class Training:
         _within("weight_decay", self.weight_decay, -1e-12, 10)
         _within("warmup", self.warmup, -1e-12, 1)
         _within("max_grad_norm", self.max_grad_norm, 0, 1e9)
-        if not isinstance(self.batch_size, int) or not 1 <= self.batch_size <= 65536:
+        if type(self.batch_size) is not int or not 1 <= self.batch_size <= 65536:
             raise ConfigurationError(f"batch_size {self.batch_size} is not between 1 and 65536")
+        for name in ("head_lr", "weight_decay", "warmup", "max_grad_norm"):
+            # 1 and 1.0 are equal and must hash equal, but are two texts in JSON.
+            object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "lr", tuple(sorted((f, float(r)) for f, r in self.lr)))
 
     def lr_of(self, form: str) -> float:
@@ -120,7 +126,9 @@ class Configuration:
         if not self.modifications:
             pooler = " and pooler" if self.head.pooler == "trained" else ""
             return f"head{pooler} only, {self.head.pooling} pooling"
-        line = " + ".join(m.describe() for m in self.modifications)
+        # Those with layers of their own come last: their layers then clearly belong to them alone.
+        ordered = sorted(self.modifications, key=lambda m: m.place.layers is not None)
+        line = " + ".join(m.describe() for m in ordered)
         return f"{line} + pooler" if self.head.pooler_counts else line
 
     def to_json(self) -> dict[str, Any]:
@@ -133,18 +141,18 @@ class Configuration:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Configuration:
         """The inverse of `to_json`; raises ConfigurationError naming the key that is wrong."""
-        if not isinstance(json, Mapping):
-            raise ConfigurationError("a configuration must be a mapping")
+        json = _mapping(json, "configuration")
         _known(json, {f.name for f in fields(cls)}, "configuration")
-        head, training = dict(json.get("head", {})), dict(json.get("training", {}))
+        head = _mapping(json.get("head", {}), "head")
         _known(head, {f.name for f in fields(Head)}, "head")
+        training = _mapping(json.get("training", {}), "training")
         _known(training, {f.name for f in fields(Training)}, "training")
-        training["lr"] = tuple(dict(training.get("lr", {})).items())
-        modifications = tuple(Modification.from_json(m) for m in json.get("modifications", ()))
-        try:
-            return cls(modifications, Head(**head), Training(**training))
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"configuration: {error}") from error
+        training["lr"] = tuple(_mapping(training.get("lr", {}), "lr").items())
+        modifications = json.get("modifications", [])
+        if not isinstance(modifications, list):
+            raise ConfigurationError("modifications must be a list")
+        made = tuple(Modification.from_json(m) for m in modifications)
+        return cls(made, Head(**head), Training(**training))
 
 
 def _order(modification: Modification) -> str:
@@ -171,22 +179,29 @@ def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
 
 
 def _overlap(first: Modification, second: Modification) -> bool:
-    if first.form.name != second.form.name or first.insertion != second.insertion:
+    if first.form.name != second.form.name:
         return False
-    if not set(first.place.names) & set(second.place.names):
+    names = set(first.place.names) & set(second.place.names)
+    if not any(reads_alike(name, first.insertion, second.insertion) for name in names):
         return False
     here, there = first.place.layers, second.place.layers
     return here is None or there is None or bool(set(here) & set(there))
 
 
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
+def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
         raise ConfigurationError(f"{what} '{value}' unknown{did_you_mean(str(value), known)}")
 
 
-def _within(what: str, value: float, low: float, high: float) -> None:
-    if not isinstance(value, (int, float)) or not low < value <= high:
+def _within(what: str, value: Any, low: float, high: float) -> None:
+    if type(value) not in (int, float) or not low < value <= high:
         raise ConfigurationError(f"{what} {value} is not between {max(low, 0):g} and {high:g}")
+
+
+def _mapping(json: Any, what: str) -> dict[str, Any]:
+    if not isinstance(json, Mapping):
+        raise ConfigurationError(f"{what} must be a mapping, not {type(json).__name__}")
+    return dict(json)
 
 
 def _known(json: Mapping[str, Any], known: set[str], what: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -70,6 +71,14 @@ class Bottleneck(Form):
 
     width_symbol: ClassVar[str | None] = "r"
     typical_lr: ClassVar[float] = 1e-3
+
+    def __post_init__(self) -> None:
+        known = ("lora", "bert")
+        if not isinstance(self.init, str) or self.init not in known:
+            hint = did_you_mean(str(self.init), known)
+            raise ConfigurationError(f"init '{self.init}' unknown{hint}")
+        if not isinstance(self.bias, bool):
+            raise ConfigurationError(f"bias {self.bias} is not true or false")
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"down": (d_source, width), "up": (width, site.d_h)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,12 @@ class Parallel(Insertion):
 
     name: ClassVar[str] = "parallel"
     symbol: ClassVar[str] = "∥"
+
+    def __post_init__(self) -> None:
+        known = ("sublayer_input", "projection_input")
+        if not isinstance(self.reads, str) or self.reads not in known:
+            hint = did_you_mean(str(self.reads), known)
+            raise ConfigurationError(f"reads '{self.reads}' unknown{hint}")
 
     def source_width(self, site: SiteShape) -> int:
         return site.d_projection if self.reads == "projection_input" else site.d_sublayer

@@ -51,8 +51,6 @@ class Modification:
         if not self.has_width:
             raise ConfigurationError(f"{self._dimensions()}: form '{self.form.name}' has no width")
         widths = self.width if isinstance(self.width, tuple) else (self.width,)
-        if len(set(widths)) == 1:
-            object.__setattr__(self, "width", widths[0])
         if not all(type(w) is int and w >= self.minimum_width for w in widths):
             raise ConfigurationError(
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
@@ -63,6 +61,8 @@ class Modification:
             raise ConfigurationError(
                 f"{self._dimensions()}: {len(widths)} widths for {len(layers)} layers"
             )
+        if len(set(widths)) == 1:
+            object.__setattr__(self, "width", widths[0])
 
     @property
     def has_width(self) -> bool:
@@ -156,6 +156,8 @@ class Modification:
         place = json.get("place", {})
         _refuse_unknown(place, {"at", "layers"}, "place")
         layers, width = place.get("layers"), json.get("width")
+        if not (layers is None or isinstance(layers, list)):
+            raise ConfigurationError(f"place '{place.get('at')}': layers must be a list, or null")
         return cls(
             form=_dimension(json.get("form"), FORMS, "form"),
             place=Place.parse(str(place.get("at")), None if layers is None else tuple(layers)),
@@ -182,10 +184,10 @@ def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
 
 def _dimension(json: Any, registry: Mapping[str, type[Any]], what: str) -> Any:
     """One value of a dimension from its JSON: `{"name": ..., option: ...}`."""
-    if not isinstance(json, Mapping) or json.get("name") not in registry:
-        name = json.get("name") if isinstance(json, Mapping) else json
+    name = json.get("name") if isinstance(json, Mapping) else json
+    if not isinstance(json, Mapping) or not isinstance(name, str) or name not in registry:
         raise ConfigurationError(f"{what} '{name}' unknown{did_you_mean(str(name), registry)}")
-    cls = registry[json["name"]]
+    cls = registry[name]
     options = {key: value for key, value in json.items() if key != "name"}
     _refuse_unknown(options, {f.name for f in fields(cls)}, what)
     return cls(**options)

@@ -72,6 +72,8 @@ class Place:
             raise ConfigurationError(f"place '{self}' joins different sub-layers: use two places")
         object.__setattr__(self, "names", tuple(sorted(self.names, key=_ORDER.__getitem__)))
         if self.layers is not None:
+            if not all(type(layer) is int for layer in self.layers):
+                raise ConfigurationError(f"place '{self}': layers must be whole numbers")
             if not self.layers or min(self.layers) < 0:
                 raise ConfigurationError(f"place '{self}' has no layers: name at least one")
             object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))

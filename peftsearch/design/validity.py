@@ -11,7 +11,7 @@ from peftsearch.design.form import Bottleneck, Constant, Dense, Form, Linear, Pr
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.place import PLACES, Place
 
-__all__ = ["minimum_width", "why_invalid"]
+__all__ = ["minimum_width", "reads_alike", "why_invalid"]
 
 _DISTINCT_PROJECTION_INPUT = {"attn.out", "ffn.out"}
 _PROJECTIONS = {"attn.query", "attn.key", "attn.value"}
@@ -44,6 +44,16 @@ def minimum_width(form: Form, composition: Composition) -> int:
     An ungated softmax over one key is a constant: its key gets no gradient.
     """
     return 2 if isinstance(form, Prefix) and not isinstance(composition, Gated) else 1
+
+
+def reads_alike(name: str, first: Insertion, second: Insertion) -> bool:
+    """Whether two insertions read one vector at a place.
+
+    A joined place may write `projection_input` for all of its names, though it is the sub-layer's
+    input at most of them: LoRA on every linear layer meets LoRA on the queries at the queries.
+    """
+    both_parallel = isinstance(first, Parallel) and isinstance(second, Parallel)
+    return first == second or (both_parallel and name not in _DISTINCT_PROJECTION_INPUT)
 
 
 def _prefix(names: set[str], insertion: Insertion) -> str | None:

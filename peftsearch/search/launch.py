@@ -19,7 +19,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerStopped
-from peftsearch.search.worker import Limits, run_worker
+from peftsearch.search.worker import Limits, Worker
 
 __all__ = ["LocalWorkers"]
 
@@ -118,7 +118,7 @@ def _child(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     _die_with(parent)
     try:
-        run_worker(root, worker, limits, began, threads, events.put, stop.is_set)
+        Worker(root, worker, limits, began, threads, events.put, stop.is_set).run()
         events.put(WorkerStopped(worker))
     except PeftsearchError as error:
         events.put(WorkerStopped(worker, str(error), error.exit_code))

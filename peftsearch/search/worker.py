@@ -26,7 +26,7 @@ from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["Limits", "run_worker"]
+__all__ = ["Limits", "Worker"]
 
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
@@ -51,7 +51,7 @@ class Limits:
 
 
 class Worker:
-    """One process's part of a search."""
+    """One process's part of the search of the study at `root`, begun at `began` (time.time())."""
 
     def __init__(
         self,
@@ -139,19 +139,6 @@ class Worker:
 
     def _interrupted(self) -> bool:
         return self._stopped() or time.time() > self.limits.last_call(self.began)
-
-
-def run_worker(
-    root: str,
-    worker: int,
-    limits: Limits,
-    began: float,
-    threads: int,
-    emit: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> None:
-    """Join the study at `root` until `limits`; `began` is the search's start (time.time())."""
-    Worker(root, worker, limits, began, threads, emit, stop).run()
 
 
 def _workbench(info: StudyInfo) -> Workbench:

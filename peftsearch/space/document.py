@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from peftsearch.errors import SpaceError, did_you_mean
 
@@ -45,8 +46,12 @@ class Document:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             what = " ".join(str(error.problem or "not valid YAML").split())
             raise SpaceError(f"{self.name}:{line}: {what}") from error
+        except TypeError as error:  # ruamel's own check of keys for hashability is incomplete
+            message = "a list or a mapping stands where a key was expected"
+            raise SpaceError(f"{self.name}:{_line_of_odd_key(self.text)}: {message}") from error
         except (YAMLError, ValueError, RecursionError) as error:
-            raise SpaceError(f"{self.name}:1: not valid YAML ({error})") from error
+            what = " ".join(str(error).split())
+            raise SpaceError(f"{self.name}:1: not valid YAML ({what})") from error
         if not isinstance(tree, CommentedMap):
             raise SpaceError(f"{self.name}:1: a mapping of keys was expected at the top")
         return tree
@@ -71,7 +76,8 @@ class Document:
     def error(self, path: Sequence[str | int], message: str) -> SpaceError:
         """`file:line: key: message`."""
         key = ".".join(str(part) for part in path)
-        return SpaceError(f"{self.name}:{self.line(path)}: {key + ': ' if key else ''}{message}")
+        sentence = " ".join(f"{key + ': ' if key else ''}{message}".split())
+        return SpaceError(f"{self.name}:{self.line(path)}: {sentence}")
 
     def validated(self, model: type[M]) -> M:
         """The document as a pydantic model; the first problem becomes a SpaceError."""
@@ -91,6 +97,20 @@ class Document:
         if problem["type"] == "missing":
             return self.error(path[:-1], f"key '{path[-1]}' is missing")
         return self.error(path, message[:1].lower() + message[1:])
+
+
+def _line_of_odd_key(text: str) -> int:
+    """The line (from 1) of the first key that is no scalar."""
+    waiting = [YAML(typ="rt").compose(text)]
+    odd = []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, MappingNode):
+            odd += [key for key, _ in node.value if not isinstance(key, ScalarNode)]
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, SequenceNode):
+            waiting += node.value
+    return min((int(key.start_mark.line) + 1 for key in odd), default=1)
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

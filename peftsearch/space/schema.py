@@ -17,7 +17,7 @@ from pydantic import (
 from peftsearch.design.configuration import Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.methods import METHODS
-from peftsearch.errors import did_you_mean
+from peftsearch.errors import ConfigurationError, did_you_mean
 from peftsearch.space.values import AnyValues, Names, Numbers, Values
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]
@@ -160,12 +160,20 @@ class HeadChoices(Model):
 
 def _lr_by_form(raw: Any) -> Any:
     """One rule for all forms, or a mapping form → rule."""
-    if isinstance(raw, dict) and raw and not set(raw) & {"log", "range", "choose"}:
+    if isinstance(raw, dict) and not set(raw) & {"log", "range", "choose"}:
         for form in raw:
             if form not in FORMS:
                 raise ValueError(f"form '{form}' unknown{did_you_mean(str(form), FORMS)}")
         return raw
     return dict.fromkeys(FORMS, raw)
+
+
+def _trainable(**values: Any) -> None:
+    """Refuse, with the file's line, what would end every trial that draws it."""
+    try:
+        Training(**values)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
 
 
 class TrainChoices(Model):
@@ -183,7 +191,7 @@ class TrainChoices(Model):
     def _usable(cls, values: Values, field: ValidationInfo) -> Values:
         for value in values.extremes:
             whole = field.field_name == "batch_size" and values.is_range
-            Training(**{str(field.field_name): int(value) if whole else value})  # type: ignore[arg-type]
+            _trainable(**{str(field.field_name): int(value) if whole else value})
         return values
 
     @field_validator("lr")
@@ -191,7 +199,7 @@ class TrainChoices(Model):
     def _usable_rates(cls, rules: dict[str, Values]) -> dict[str, Values]:
         for form, values in rules.items():
             for rate in values.extremes:
-                Training(lr=((form, float(rate)),))
+                _trainable(lr=((form, float(rate)),))
         return rules
 
 
