@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["Allocation", "allocate", "reachable"]
+__all__ = ["Allocation", "allocate", "allocate_all", "reachable"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,17 @@ def allocate(
     _fill(kept, left)
     solved = (*paid, *(item.solved().with_canonical_layers(shapes) for item in kept))
     return Allocation(solved, sum(paid.values()) + sum(item.cost for item in kept))
+
+
+def allocate_all(
+    modifications: Sequence[Modification], budget: int, shapes: BackboneShapes
+) -> Allocation:
+    """`allocate` where no place may be left out: by least costs; nothing fits if one does not."""
+    least = [m.with_width(m.minimum_width).parameters(shapes) for m in modifications if m.has_width]
+    total = sum(least) + sum(m.parameters(shapes) for m in modifications if not m.has_width)
+    if total > budget:
+        return Allocation((), total, fits=False)
+    return allocate(modifications, [cost / sum(least) for cost in least], budget, shapes)
 
 
 def _drop_what_does_not_fit(items: list[_Item], budget: int) -> list[_Item]:

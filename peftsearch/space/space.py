@@ -20,11 +20,11 @@ from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
-from peftsearch.space.allocate import Allocation, allocate
+from peftsearch.space.allocate import Allocation, allocate, allocate_all
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.schema import SpaceFile
 from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.structures import Slot, SlotStructure
+from peftsearch.space.structures import NOTHING, Slot, SlotStructure
 from peftsearch.space.values import Suggests
 
 __all__ = ["Sample", "Space", "load_space"]
@@ -251,7 +251,19 @@ class Space:
         budget_pct = float(self.file.budgets.tuned_pct.suggest(trial, BUDGET))
         shares = _break_stick(trial, with_width)
         budget = _parameters(budget_pct, shapes) - pooler
-        return budget_pct, allocate(modifications, shares, budget, shapes)
+        allocation = allocate(modifications, shares, budget, shapes)
+        if allocation.fits and not self._contains(structure, allocation.modifications):
+            allocation = allocate_all(modifications, budget, shapes)
+        return budget_pct, allocation
+
+    def _contains(self, structure: Structure, solved: Sequence[Modification]) -> bool:
+        """Whether the space allows what is left of a structure without what bought nothing."""
+        sites = {(m.form.name, str(m.place)) for m in solved}
+        left = tuple(s if (s.form, s.at) in sites else NOTHING for s in structure)
+        if left == structure:
+            return True
+        offered = all(s in slot.structures for s, slot in zip(left, self.slots, strict=True))
+        return offered and not any(self._still_matches(rule, left) for rule in self._rules)
 
     def _training(self, trial: Suggests, modifications: Sequence[Modification]) -> Training:
         rules = self.file.train

@@ -58,11 +58,14 @@ def test_identity_at_initialisation_holds_exactly_where_it_is_promised(
     configuration: Configuration, folder: Path
 ) -> None:
     backbone = backbone_at(folder)
-    with torch.no_grad():
-        before = states(backbone)
-        with attach(backbone, configuration):
-            attached = states(backbone)
-    assert torch.equal(before, attached) == promises_identity(configuration)
+    same = []
+    # A narrow ReLU may be off for every token of one draw.
+    for seed in range(6):
+        with torch.no_grad():
+            before = states(backbone)
+            with attach(backbone, configuration, seed):
+                same.append(torch.equal(before, states(backbone)))
+    assert all(same) == promises_identity(configuration)
 
 
 @PROPERTY
@@ -74,12 +77,14 @@ def test_after_detaching_outputs_are_bit_identical_and_nothing_requires_grad(
     with torch.no_grad():
         before = states(backbone)
         weights = {n: p.clone() for n, p in backbone.model.named_parameters()}
+        moved = False
         with attach(backbone, configuration) as attachment:
-            perturb(attachment.tensors)
-            moved = states(backbone)
+            for seed in range(8):
+                perturb(attachment.tensors, seed)
+                moved = moved or not torch.equal(before, states(backbone))
         after = states(backbone)
     assert torch.equal(before, after)
-    assert torch.equal(before, moved) == (not configuration.modifications)
+    assert moved == bool(configuration.modifications)
     assert all(torch.equal(weights[n], p) for n, p in backbone.model.named_parameters())
     assert not any(p.requires_grad for p in backbone.model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
