@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -77,11 +78,20 @@ def load_backbone(
     family = family_of(config.model_type)
     attention.register()
     disable_progress_bar()
-    model = _from_pretrained(
-        AutoModel, name, source, config=config, dtype=dtype, use_safetensors=True
+    model, loading = _from_pretrained(
+        *(AutoModel, name, source),
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     tokenizer = _from_pretrained(AutoTokenizer, name, source)
     pooler = _take_pooler(model, family)
+    missing = set(loading["missing_keys"])
+    _refuse_random_weights(name, model, missing)
+    if any(key.startswith(f"{family.pooler}.") for key in missing):
+        # roberta-base has none, and transformers makes one up, differently each time.
+        pooler = None
     model.set_attn_implementation(attention.NAME)
     model.requires_grad_(False).eval().to(device)
     return Backbone(
@@ -145,7 +155,7 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
         return auto.from_pretrained(
             source, trust_remote_code=False, local_files_only=local, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _explained(name, local, state, error) from error
 
 
@@ -164,6 +174,16 @@ def _explained(
         f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
         f"{state}: check the name and the connection, or give the path of a saved model"
     )
+
+
+def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> None:
+    """A checkpoint that lacks tensors of the body loads with random ones in their place."""
+    lost = [key for key, _ in model.named_parameters() if key in missing]
+    if lost:
+        raise MissingError(
+            f"model '{name}' is incomplete: its checkpoint lacks {len(lost)} tensors of the body, "
+            f"among them {lost[0]}; get a complete copy of it"
+        )
 
 
 def _take_pooler(model: Any, family: Family) -> dict[str, torch.Tensor] | None:

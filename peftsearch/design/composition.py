@@ -66,7 +66,8 @@ class Scaled(Composition):
         return {"s": (1,)} if self.s == "learned" else {}
 
     def compose(self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor) -> Tensor:
-        return h + delta * (tensors["s"] if self.s == "learned" else self.s)
+        # Δh may come in half precision, in which the fp32 scale must not leave it.
+        return h + delta * (tensors["s"].to(delta.dtype) if self.s == "learned" else self.s)
 
     def describe(self) -> str:
         return f"s={self.s if self.s == 'learned' else format(self.s, '.4g')}"

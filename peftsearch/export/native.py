@@ -12,7 +12,7 @@ from torch import Tensor
 from peftsearch.atomic import write_atomic
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import MissingError
+from peftsearch.errors import DataError, MissingError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
 from peftsearch.task.encode import encode
@@ -71,6 +71,11 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
             f"(fingerprint {backbone.fingerprint}, not {package.model_fingerprint})"
         )
     configuration = Configuration.from_json(package.configuration)
+    if configuration.hash != package.configuration_hash:
+        raise DataError(
+            f"{folder}: configuration.json was edited: it is not the configuration that these "
+            "tensors were trained with"
+        )
     tuned = TunedModel(backbone, configuration, len(package.labels))
     tuned.load(tensors)
     return LoadedModel(package, tuned)

@@ -60,6 +60,8 @@ def why_not_peft(configuration: Configuration) -> str | None:
             )
         if not _is_around_linear(modification):
             return f"'{modification.describe()}' does not stand beside one linear layer"
+        if getattr(modification.form, "bias", False):
+            return f"'{modification.describe()}' has biases, LoRA has none"
         if modification.composition == Scaled("learned"):
             return f"'{modification.describe()}' has learned scales, LoRA's are fixed"
     return None

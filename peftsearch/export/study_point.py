@@ -60,7 +60,7 @@ def _chosen(record: StudyRecord, at: str) -> TrialResult:
     """Any full-length trial by number, or a point of the frontier."""
     by_number = {result.number: result for result in record.results}
     number = at.removeprefix("#")
-    if at.startswith("#") and number.isdigit() and int(number) in by_number:
+    if at.startswith("#") and number.isdecimal() and int(number) in by_number:
         result = by_number[int(number)]
         if result.state == "duplicate" and result.same_as is not None:
             result = by_number[result.same_as]

@@ -129,10 +129,11 @@ class Study:
         first = self._first_with(configuration.hash)
         trial.set_user_attr("tuned_pct", configuration.tuned_pct(self.shapes))
         self.folder.trial(trial.number).write_configuration(configuration.to_json())
+        if first is not None:  # before the hash: cut off in between, it must not be trained
+            trial.set_user_attr("same_as", first.number)
         trial.set_user_attr("hash", configuration.hash)
         if first is None:
             return self._assignment(self._trials()[trial.number], resumed=False)
-        trial.set_user_attr("same_as", first.number)
         result = self.folder.trial(first.number).read_result()
         return self._tell_duplicate(trial.number, result) if result else None
 
@@ -164,7 +165,7 @@ class Study:
             description="nothing of this structure fits the budget",
             finished_at=_now(),
         )
-        self._tell(result, (self.info.metric.worst, self.info.budget_hi_pct))
+        self._tell(result, self._values(result))
         return result
 
     # -- rungs ---------------------------------------------------------------------------------
@@ -205,10 +206,7 @@ class Study:
         A stopped trial is told COMPLETE with its last metric: PRUNED blinds two-objective TPE.
         """
         with self.lock:
-            values = None
-            if result.metric is not None and result.state in ("full", "stopped"):
-                values = (result.metric, result.tuned_pct)
-            self._tell(result, values)
+            self._tell(result, self._values(result))
             waiting = [
                 t.number
                 for t in self._trials(TrialState.RUNNING)
@@ -232,9 +230,16 @@ class Study:
                 "finished_at": _now(),
             }
         )
-        values = None if first.metric is None else (first.metric, first.tuned_pct)
-        self._tell(result, values)
+        self._tell(result, self._values(result))
         return result
+
+    def _values(self, result: TrialResult) -> tuple[float, float] | None:
+        """What Optuna is told; None for a failure. Infeasible ones have their constraint too."""
+        if result.state == "infeasible":
+            return (self.info.metric.worst, self.info.budget_hi_pct)
+        if result.metric is None or result.cause is not None:
+            return None
+        return (result.metric, result.tuned_pct)
 
     def _tell(self, result: TrialResult, values: tuple[float, float] | None) -> None:
         """First the folder, then the storage."""
@@ -268,7 +273,7 @@ class Study:
             result = folder.read_result()
             same_as = trial.user_attrs.get("same_as")
             if result is not None:
-                self._tell(result, _values(result))
+                self._tell(result, self._values(result))
             elif same_as is not None:
                 first = self.folder.trial(same_as).read_result()
                 if first is not None:
@@ -329,10 +334,6 @@ class Study:
         )
         self._tell(result, None)
         return result
-
-
-def _values(result: TrialResult) -> tuple[float, float] | None:
-    return None if result.metric is None else (result.metric, result.tuned_pct)
 
 
 def _now() -> str:

@@ -123,7 +123,7 @@ def allocate(
     left = budget - sum(paid.values())
     kept = _drop_what_does_not_fit(items, left)
     if kept[0].least > left and not kept[0].thin(left):
-        return Allocation((), kept[0].least_layer, fits=False)
+        return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
     _fill(kept, left)
     solved = (*paid, *(item.solved().with_canonical_layers(shapes) for item in kept))
     return Allocation(solved, sum(paid.values()) + sum(item.cost for item in kept))

@@ -99,21 +99,24 @@ def test_the_gate_of_equation_8_for_each_head_and_token(
     assert (heads - expected).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize("scaling", [None, 1.0])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize(
     ("composition", "s"), [(Add(), 1.0), (Scaled(3.0), 3.0), (Scaled("learned"), 0.7)]
 )
 def test_an_ungated_prefix_is_attention_over_the_prefix_alone_added(
-    mask: str, composition: Composition, s: float, module: Attention
+    mask: str, scaling: float | None, composition: Composition, s: float, module: Attention
 ) -> None:
     q, k, v, prefix = inputs(module)
     tensors = prefix | {"s": torch.full((1,), s, dtype=torch.float64)}
-    plain, _ = attend(module, q, k, v, MASKS[mask])
+    plain, _ = attend(module, q, k, v, MASKS[mask], scaling=scaling)
     attach_prefix(module, AttachedPrefix(Prefix(), composition, tensors))
-    heads, _ = attend(module, q, k, v, MASKS[mask])
+    heads, _ = attend(module, q, k, v, MASKS[mask], scaling=scaling)
     keys, values = spread(module, prefix["keys"], prefix["values"])
     delta = torch.einsum(
-        "bhtl,hld->bthd", torch.einsum("bhtd,hld->bhtl", q * D**-0.5, keys).softmax(-1), values
+        "bhtl,hld->bthd",
+        torch.einsum("bhtd,hld->bhtl", q * (scaling or D**-0.5), keys).softmax(-1),
+        values,
     )
     assert (heads - (plain + s * delta)).abs().max() <= 1e-12
 
@@ -133,9 +136,7 @@ def test_a_prefix_in_fp32_stands_beside_attention_in_bf16(composition: Compositi
     module = Attention(1)
     q, k, v, prefix = inputs(module)
     tensors = {n: t.float().requires_grad_() for n, t in prefix.items()}
-    attach_prefix(
-        module, AttachedPrefix(Prefix(), composition, tensors | {"s": torch.ones(1)})
-    )
+    attach_prefix(module, AttachedPrefix(Prefix(), composition, tensors | {"s": torch.ones(1)}))
     heads, _ = attend(module, q.bfloat16(), k.bfloat16(), v.bfloat16(), padding())
     assert heads.dtype == torch.bfloat16
     heads.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]

@@ -99,6 +99,12 @@ def test_a_damaged_or_foreign_export_is_refused(backbone: Backbone, tmp_path: Pa
     write_native(tmp_path, package(backbone, configuration), save(tensors)[:-9])
     with pytest.raises(DataError, match="cannot be read as safetensors"):
         load(tmp_path)
+    written = (tmp_path / "configuration.json").read_text()
+    (tmp_path / "configuration.json").write_text(written.replace('"s": 2.0', '"s": 3.0'))
+    (tmp_path / "adapter.safetensors").write_bytes(save(tensors))
+    with pytest.raises(DataError, match="was edited"):
+        load(tmp_path)
+    (tmp_path / "configuration.json").write_text(written)
     other = tensors_of(backbone, METHODS["bitfit"].configuration())
     (tmp_path / "adapter.safetensors").write_bytes(save(other))
     with pytest.raises(ConfigurationError, match="do not belong to this configuration"):

