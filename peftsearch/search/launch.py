@@ -1,6 +1,9 @@
 """Local worker processes: started, watched, replaced when one dies, stopped.
 
 A worker that is killed (out of memory, say) loses nothing that finished: its trial is queued again.
+Workers share no lock with one another or with the parent, since whoever is killed holding one
+blocks all others for ever: each reports through its own pipe, and the order to stop is one byte of
+shared memory.
 """
 
 from __future__ import annotations
@@ -9,11 +12,11 @@ import contextlib
 import ctypes
 import multiprocessing as mp
 import os
-import queue
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -28,25 +31,43 @@ _MAX_DEATHS = 3
 _POLL_S = 0.2
 
 
+Body = Callable[[str, int, Limits, float, int, Callable[[Event], None], Callable[[], bool]], None]
+"""What a process does: (root, worker, limits, began, threads, emit, asked to stop?)."""
+
+
+def search(
+    root: str,
+    worker: int,
+    limits: Limits,
+    began: float,
+    threads: int,
+    emit: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> None:
+    """The body of every search."""
+    Worker(root, worker, limits, began, threads, emit, stop).run()
+
+
 class LocalWorkers:
     """`count` processes on one study, each with `threads` threads."""
 
-    def __init__(self, root: str, count: int, limits: Limits, threads: int) -> None:
-        self.root, self.limits, self.threads = root, limits, threads
+    def __init__(
+        self, root: str, count: int, limits: Limits, threads: int, body: Body = search
+    ) -> None:
+        self.root, self.limits, self.threads, self.body = root, limits, threads, body
         self.began = time.time()
         self._context = mp.get_context("spawn")
-        self._events: mp.Queue[Event] = self._context.Queue()
-        self._stop = self._context.Event()
-        self._processes: dict[int, BaseProcess] = {}
+        self._stop = self._context.RawValue(ctypes.c_bool, False)
+        self._running: dict[int, tuple[BaseProcess, Connection]] = {}
         self._deaths = 0
         self._count = count
 
     def stop(self) -> None:
         """Ask all to checkpoint what they do and end."""
-        self._stop.set()
+        self._stop.value = True
 
     def kill(self) -> None:
-        for process in self._processes.values():
+        for process, _ in self._running.values():
             process.kill()
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:
@@ -57,42 +78,55 @@ class LocalWorkers:
         for worker in range(self._count):
             self._start(worker)
         try:
-            while self._processes:
-                yield self._next_event()
+            while self._running:
+                yield from self._heard()
                 yield from self._reap(on_death)
         finally:
             self.kill()
 
     def _start(self, worker: int) -> None:
+        receiving, sending = self._context.Pipe(duplex=False)
         arguments = (self.root, worker, self.limits, self.began, self.threads)
         process = self._context.Process(
-            target=_child, args=(*arguments, self._events, self._stop, os.getpid()), daemon=True
+            target=_child,
+            args=(self.body, *arguments, sending, self._stop, os.getpid()),
+            daemon=True,
         )
         process.start()
-        self._processes[worker] = process
+        sending.close()
+        self._running[worker] = (process, receiving)
 
-    def _next_event(self) -> Event | None:
-        try:
-            return self._events.get(timeout=_POLL_S)
-        except queue.Empty:
-            return None
+    def _heard(self) -> Iterator[Event | None]:
+        """One event of every worker that has any; None if none has for a while."""
+        ready = wait([receiving for _, receiving in self._running.values()], _POLL_S)
+        if not ready:
+            yield None
+        for _, receiving in list(self._running.values()):
+            if receiving in ready:
+                with contextlib.suppress(EOFError, OSError):
+                    yield receiving.recv()
 
     def _reap(self, on_death: Callable[[int], None]) -> Iterator[Event]:
-        for worker, process in list(self._processes.items()):
+        for worker, (process, receiving) in list(self._running.items()):
             if process.is_alive():
                 continue
             process.join()
-            del self._processes[worker]
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    yield self._events.get(timeout=_POLL_S)
+            del self._running[worker]
+            yield from _last_words(receiving)
             if process.exitcode == 0:
                 continue
             self._deaths += 1
             on_death(worker)
             yield WorkerStopped(worker, f"worker {worker} died ({_how(process.exitcode)})", 1)
-            if self._deaths < _MAX_DEATHS and not self._stop.is_set():
+            if self._deaths < _MAX_DEATHS and not self._stop.value:
                 self._start(worker)
+
+
+def _last_words(receiving: Connection) -> Iterator[Event]:
+    """What an ended worker had sent; the last of it may have been cut off."""
+    with receiving, contextlib.suppress(EOFError, OSError):
+        while receiving.poll():
+            yield receiving.recv()
 
 
 def _how(exit_code: int | None) -> str:
@@ -104,25 +138,30 @@ def _how(exit_code: int | None) -> str:
 
 
 def _child(
+    body: Body,
     root: str,
     worker: int,
     limits: Limits,
     began: float,
     threads: int,
-    events: mp.Queue[Event],
+    events: Connection,
     stop: Any,
     parent: int,
 ) -> None:
-    """The body of a worker process. Interrupts are the parent's to handle."""
+    """What a worker process runs. Interrupts are the parent's to handle."""
+
+    def stop_all(*_: object) -> None:
+        stop.value = True
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, stop_all)
     _die_with(parent)
     try:
-        Worker(root, worker, limits, began, threads, events.put, stop.is_set).run()
-        events.put(WorkerStopped(worker))
+        body(root, worker, limits, began, threads, events.send, lambda: bool(stop.value))
+        events.send(WorkerStopped(worker))
     except PeftsearchError as error:
-        events.put(WorkerStopped(worker, str(error), error.exit_code))
-        stop.set()
+        events.send(WorkerStopped(worker, str(error), error.exit_code))
+        stop_all()
 
 
 def _die_with(parent: int) -> None:
