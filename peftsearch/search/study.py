@@ -267,11 +267,12 @@ class Study:
 
     def _recover(self, worker: int | None) -> Iterator[TrialResult]:
         for trial in self._trials(TrialState.RUNNING):
-            if worker is not None and trial.user_attrs.get("worker", worker) != worker:
-                continue
-            folder = self.folder.trial(trial.number)
-            result = folder.read_result()
             same_as = trial.user_attrs.get("same_as")
+            owner = trial.user_attrs.get("worker", worker)
+            # Nobody works on a duplicate: it waits for its first, which may end right here.
+            if worker is not None and owner != worker and same_as is None:
+                continue
+            result = self.folder.trial(trial.number).read_result()
             if result is not None:
                 self._tell(result, self._values(result))
             elif same_as is not None:

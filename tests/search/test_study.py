@@ -14,6 +14,13 @@ from peftsearch.search.records import TrialResult
 from peftsearch.search.study import MAX_CUT_OFFS, Assignment, Study
 from support.standin import create, finish, metric_of, open_study, take, train_for_nothing
 
+ONE_CONFIGURATION = """schema: 1
+budgets: {tuned_pct: {log: [9, 9.01]}, epochs: 1}
+places: {attn: {at: [query+value]}}
+choices: {attn: {form: [linear]}}
+train: {lr: 0.001}
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
@@ -87,13 +94,7 @@ train: {lr: 0.001}
 def test_a_duplicate_of_a_running_trial_is_told_when_that_one_ends(
     tmp_path: Path, tiny_bert: Path
 ) -> None:
-    space = """schema: 1
-budgets: {tuned_pct: {log: [9, 9.01]}, epochs: 1}
-places: {attn: {at: [query+value]}}
-choices: {attn: {form: [linear]}}
-train: {lr: 0.001}
-"""
-    study = open_study(create(tiny_bert, tmp_path / "s", space))
+    study = open_study(create(tiny_bert, tmp_path / "s", ONE_CONFIGURATION))
     first = take(study)
     assert study.ask() is None
     told = study.tell(finish(first, study.shapes))
@@ -101,6 +102,24 @@ train: {lr: 0.001}
         (0, "full", None),
         (1, "duplicate", 0),
     ]
+
+
+def test_a_duplicate_of_a_trial_that_is_given_up_is_given_up_too(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    folder = create(tiny_bert, tmp_path / "s", ONE_CONFIGURATION)
+    study, other = open_study(folder, worker=0), open_study(folder, worker=1)
+    first = take(study)
+    assert other.ask() is None
+    for _ in range(MAX_CUT_OFFS):
+        assert study.recover(worker=0) == []
+        assert take(study).number == first.number
+    ended = study.recover(worker=0)
+    assert [(r.number, r.state, r.same_as) for r in ended] == [
+        (0, "failed", None),
+        (1, "duplicate", 0),
+    ]
+    assert [t.state for t in study._trials()] == [TrialState.FAIL, TrialState.FAIL]
 
 
 def test_optuna_sees_stopped_trials_as_complete_and_learns_from_them(study: Study) -> None:
