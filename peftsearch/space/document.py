@@ -33,9 +33,11 @@ class Document:
     @classmethod
     def read(cls, path: Path) -> Document:
         try:
-            return cls(str(path), path.read_text(encoding="utf-8"))
+            raw = path.read_bytes()
+            return cls(str(path), raw.decode())
         except UnicodeDecodeError as error:
-            raise SpaceError(f"{path}: not UTF-8 text (byte {error.start})") from error
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise SpaceError(f"{path}:{line}: not UTF-8 text; save it as UTF-8") from error
         except OSError as error:
             raise SpaceError(f"{path}: cannot be read ({error.strerror})") from error
 

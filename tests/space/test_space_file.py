@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftsearch.backbone.load import load_shapes
 from peftsearch.errors import SpaceError
 from peftsearch.space.document import Document
+from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.space import Space
 
@@ -78,6 +82,24 @@ def test_comments_and_spelling_do_not_change_the_hash() -> None:
         ("train: {lr", "train: {rl", r"s.yaml:11: train.rl: unknown key; known: .*lr"),
         ("layers: [all, last]", "layers: [al]", r"s.yaml:4: places.attn.layers: layer mask 'al'"),
         ("places:\n", "places:\n\t", r"s.yaml:\d+: "),
+        ("epochs: 2", "epochs: .inf", r"s.yaml:2: budgets.epochs: .* 10000"),
+        ("epochs: 2", "epochs: 1e300", r"s.yaml:2: budgets.epochs: .* 10000"),
+        (
+            "{lr: {log: [1e-4,",
+            "{lr: {range: [-1,",
+            r"s.yaml:11: train.lr: lr of linear -1.0 is not",
+        ),
+        ("{log: [1e-4, 1e-2]}", ".nan", r"s.yaml:11: train.lr.linear: \[nan\] holds a number"),
+        (
+            "train: {",
+            "train: {batch_size: 1.5, ",
+            r"s.yaml:11: train.batch_size: batch_size 1.5 is",
+        ),
+        ("train: {", "train: {warmup: 2, ", r"s.yaml:11: train.warmup: warmup 2 is not between 0"),
+        ("{lr: {log", "{lr, {log", r"s.yaml:11: a list or a mapping stands where a key"),
+        ("attn.form: prefix", "attn.at: quary", r"s.yaml:13: forbid.0.attn.at: 'quary' is not am"),
+        ("tuned_pct: 1}", "tuned_pct: .inf}", r"s.yaml:14: seed_with.1.tuned_pct: "),
+        ("[lora,", '["lo\\nra",', r"s.yaml:14: seed_with.0.method: method 'lo ra' unknown; did"),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, sentence: str) -> None:
@@ -85,6 +107,28 @@ def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, sentence:
     with pytest.raises(SpaceError, match=sentence) as caught:
         space(GOOD.replace(old, new, 1))
     assert "\n" not in str(caught.value)
+
+
+def test_a_budget_below_one_parameter_fits_nothing_and_says_so(minilm: object) -> None:
+    tiny = space(GOOD.replace("[0.1, 10]", "[1e-12, 1e-9]"))
+    source = RandomSuggestions(0)
+    samples = [tiny.decode(source, load_shapes("demo:minilm")) for _ in range(20)]
+    assert all(s.configuration is None and 0 < s.log_excess < 100 for s in samples)
+
+
+def test_a_file_that_is_no_utf_8_text_or_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    with pytest.raises(SpaceError, match=r"s.yaml: cannot be read \(No such file"):
+        Document.read(path)
+    path.write_bytes(GOOD.encode().replace(b"train", b"tr\xe4in"))
+    with pytest.raises(SpaceError, match=r"s.yaml:11: not UTF-8 text"):
+        Document.read(path)
+
+
+def test_a_space_without_learning_rates_takes_typical_ones() -> None:
+    plain = space(GOOD.replace("train: {lr: {log: [1e-4, 1e-2]}}", ""))
+    assert plain.file.train.lr == {}
+    assert space(plain.to_yaml()).hash == plain.hash
 
 
 def test_slots_that_modify_one_representation_alike_are_refused() -> None:
@@ -115,7 +159,7 @@ def test_what_is_no_space_at_all_is_refused(text: str) -> None:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**9))
-def test_a_mutilated_space_is_read_or_refused_but_never_crashes(seed: int) -> None:
+def test_a_mutilated_space_is_of_use_or_refused_but_never_crashes(seed: int, minilm: Path) -> None:
     source = random.Random(seed)
     text = source.choice([GOOD, shipped_spaces()["unified"].read_text(encoding="utf-8")])
     for _ in range(source.randint(1, 4)):
@@ -126,7 +170,15 @@ def test_a_mutilated_space_is_read_or_refused_but_never_crashes(seed: int) -> No
         )
         text = text[:start] + junk + text[end:]
     try:
-        outcome = f"{space(text).count_structures() > 0}"
+        loaded = space(text)
     except SpaceError as error:
-        outcome = str(error)
-    assert outcome == "True" or outcome.startswith("s.yaml:")
+        loaded, sentence = None, str(error)
+    if loaded is None:
+        assert re.fullmatch(r"s.yaml:\d+: .+", sentence)
+        return
+    assert loaded.count_structures() > 0
+    assert space(loaded.to_yaml()).hash == loaded.hash
+    suggestions, shapes = RandomSuggestions(seed), load_shapes("demo:minilm")
+    for _ in range(3):
+        sample = loaded.decode(suggestions, shapes)
+        assert (sample.configuration is None) == (sample.log_excess > 0)
