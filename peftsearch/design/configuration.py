@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
+from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.validity import reads_alike
 from peftsearch.errors import ConfigurationError, did_you_mean
@@ -58,6 +59,10 @@ class Training:
     warmup: float = 0.06
     """Share of the full training length."""
     max_grad_norm: float = 1.0
+    up_lr_ratio: float = 1.0
+    """Learning rate of up-projections over that of the other tensors of their form: LoRA+ (Hayou et
+    al. 2024, arXiv 2402.12354).
+    """
 
     def __post_init__(self) -> None:
         for form, rate in self.lr:
@@ -69,7 +74,8 @@ class Training:
         _within("max_grad_norm", self.max_grad_norm, 0, 1e9)
         if type(self.batch_size) is not int or not 1 <= self.batch_size <= 65536:
             raise ConfigurationError(f"batch_size {self.batch_size} is not between 1 and 65536")
-        for name in ("head_lr", "weight_decay", "warmup", "max_grad_norm"):
+        _within("up_lr_ratio", self.up_lr_ratio, 0, 1e4)
+        for name in ("head_lr", "weight_decay", "warmup", "max_grad_norm", "up_lr_ratio"):
             # 1 and 1.0 are equal and must hash equal, but are two texts in JSON.
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "lr", tuple(sorted((f, float(r)) for f, r in self.lr)))
@@ -94,11 +100,13 @@ class Configuration:
         object.__setattr__(self, "modifications", ordered)
         _refuse_mergeable(ordered)
         rates = {m.form.name: self.training.lr_of(m.form.name) for m in ordered}
-        object.__setattr__(self, "training", replace(self.training, lr=tuple(rates.items())))
+        ratio = self.training.up_lr_ratio if any(m.form.fast for m in ordered) else 1.0
+        training = replace(self.training, lr=tuple(rates.items()), up_lr_ratio=ratio)
+        object.__setattr__(self, "training", training)
 
     def within(self, shapes: BackboneShapes) -> Configuration:
         """Canonical in one backbone: all of its layers are written as `None`, others refused."""
-        placed = tuple(m.with_canonical_layers(shapes) for m in self.modifications)
+        placed = tuple(m.within(shapes) for m in self.modifications)
         return replace(self, modifications=placed)
 
     def tuned_parameters(self, shapes: BackboneShapes) -> int:
@@ -168,14 +176,29 @@ def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
                     f"'{first.describe()}' and '{second.describe()}' meet at one site: write one "
                     "modification with the sum of their widths"
                 )
-    names = {name for m in modifications for name in m.place.names}
-    if "weights" in names and len(modifications) > 1:
+    _refuse_overlapping_tensors(modifications)
+
+
+def _refuse_overlapping_tensors(modifications: tuple[Modification, ...]) -> None:
+    """Tensors of the body belong to one modification."""
+    bodies = [m for m in modifications if PLACES[m.place.names[0]].body]
+    if any(m.form.name == "dense" for m in bodies) and len(modifications) > 1:
         raise ConfigurationError(
             "full fine-tuning contains every other modification: write it alone"
         )
+    if len(bodies) > 1:
+        first, second = (str(m.place) for m in bodies[:2])
+        advice = (
+            "write it without the other"
+            if "weights" in (first, second)
+            else f"write one modification at '{first}+{second}'"
+        )
+        raise ConfigurationError(f"places '{first}' and '{second}' share tensors: {advice}")
     constants = [m for m in modifications if m.form.name == "constant"]
-    if "biases" in names and len(constants) > 1:
-        raise ConfigurationError("place 'biases' holds every bias already: leave out the other one")
+    if len(constants) > 1 and any("biases" in str(m.place) for m in bodies):
+        raise ConfigurationError(
+            f"place '{bodies[0].place}' holds biases already: leave out the other one"
+        )
 
 
 def _overlap(first: Modification, second: Modification) -> bool:
@@ -184,7 +207,12 @@ def _overlap(first: Modification, second: Modification) -> bool:
     names = set(first.place.names) & set(second.place.names)
     if not any(reads_alike(name, first.insertion, second.insertion) for name in names):
         return False
-    here, there = first.place.layers, second.place.layers
+    return _meet(first.place.layers, second.place.layers) and _meet(
+        first.place.kinds, second.place.kinds
+    )
+
+
+def _meet(here: tuple[object, ...] | None, there: tuple[object, ...] | None) -> bool:
     return here is None or there is None or bool(set(here) & set(there))
 
 

@@ -36,19 +36,24 @@ class Insertion(ABC):
 
 @dataclass(frozen=True)
 class Parallel(Insertion):
-    """Reads x beside h: the sub-layer's input, or the input of the linear layer that computes h.
+    """Reads x beside h: the sub-layer's input, the input of the linear layer that computes h, or
+    the residual stream.
 
     LoRA reads the projection's input (for ffn.out that is the d_ff-wide hidden state), a parallel
-    adapter the sub-layer's. Where both are one vector only `sublayer_input` is written.
+    adapter the sub-layer's. Where both are one vector only `sublayer_input` is written: at queries,
+    keys and values, and at the ffn's hidden state. (In cross-attention keys and values are computed
+    from the encoder's states, and that is what is read there.) `residual_stream` is the
+    sub-layer's input before its norm, in models that norm it first; He et al.'s code reads it so in
+    mBART.
     """
 
-    reads: Literal["sublayer_input", "projection_input"] = "sublayer_input"
+    reads: Literal["sublayer_input", "projection_input", "residual_stream"] = "sublayer_input"
 
     name: ClassVar[str] = "parallel"
     symbol: ClassVar[str] = "∥"
 
     def __post_init__(self) -> None:
-        known = ("sublayer_input", "projection_input")
+        known = ("sublayer_input", "projection_input", "residual_stream")
         if not isinstance(self.reads, str) or self.reads not in known:
             hint = did_you_mean(str(self.reads), known)
             raise ConfigurationError(f"reads '{self.reads}' unknown{hint}")

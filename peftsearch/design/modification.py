@@ -8,8 +8,9 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
-from peftsearch.design.composition import COMPOSITIONS, Add, Composition
-from peftsearch.design.form import FORMS, Form
+from peftsearch.design.composition import COMPOSITIONS, Add, Composition, RankStabilised, Scaled
+from peftsearch.design.form import FORMS, Form, Prefix
+from peftsearch.design.forms.base import Source
 from peftsearch.design.insertion import INSERTIONS, Insertion, Parallel
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes, SiteShape
@@ -24,10 +25,15 @@ class TunedTensor:
     """One tensor a modification tunes: its name is unique within the modification."""
 
     name: str
-    """`layers.3.attn.query/down`."""
-    site: SiteShape
+    """`layers.3.attn.query/down`, or `shared/a` for one that all sites share."""
+    site: SiteShape | None
     shape: tuple[int, ...]
     of_composition: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its name within its site: `down`."""
+        return self.name.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,13 @@ class Modification:
             )
         if len(set(widths)) == 1:
             object.__setattr__(self, "width", widths[0])
+            self._write_scale(widths[0])
+
+    def _write_scale(self, width: int) -> None:
+        """One width for all layers makes α/√r one number: the composition is then written so."""
+        if isinstance(self.composition, RankStabilised):
+            s = self.composition.scale(width)
+            object.__setattr__(self, "composition", Add() if s == 1 else Scaled(s))
 
     @property
     def has_width(self) -> bool:
@@ -89,33 +102,84 @@ class Modification:
 
     def on(self, layers: tuple[int, ...] | None) -> Modification:
         """The same modification in other layers."""
-        return replace(self, place=Place(self.place.names, layers))
+        return replace(self, place=replace(self.place, layers=layers))
 
-    def with_canonical_layers(self, shapes: BackboneShapes) -> Modification:
-        """Layers written as None where they are all of the backbone's; others are refused."""
-        return replace(self, place=self.place.within(shapes.layers))
+    @property
+    def identity_at_init(self) -> bool:
+        """Whether attaching it, before training, leaves the backbone as it was."""
+        zero = self.form.identity_at_init and self.composition.keeps_identity
+        return zero or self.composition.begins_closed
 
-    def tuned_tensors(self, shapes: BackboneShapes) -> Iterator[TunedTensor]:
-        """Every tensor attaching it makes: counting and attaching read the same list."""
-        widths = self._widths(shapes)
-        for site in self.place.sites(shapes):
-            d_source = self.insertion.source_width(site)
-            width = 0 if site.layer is None else widths.get(site.layer, 0)
-            for name, shape in self.form.tensors(site, d_source, width).items():
-                yield TunedTensor(f"{site.key}/{name}", site, shape)
-            for name, shape in self.composition.tensors().items():
-                yield TunedTensor(f"{site.key}/{name}", site, shape, of_composition=True)
+    def within(self, shapes: BackboneShapes) -> Modification:
+        """The same modification as one backbone would write it: see `Place.within`.
 
-    def _widths(self, shapes: BackboneShapes) -> dict[int, int]:
-        """The width in each of its layers."""
-        layers = self.place.layers or tuple(range(shapes.layers))
+        Raises ConfigurationError where the backbone cannot take it.
+        """
+        place = self.place.within(shapes)
+        if isinstance(self.form, Prefix) and not shapes.takes_prefix:
+            raise ConfigurationError(
+                f"{self.describe()}: the attention of {shapes.family} takes no further keys and "
+                "values; a prompt or an adapter can be used"
+            )
+        reads_stream = getattr(self.insertion, "reads", "") == "residual_stream"
+        if reads_stream and not shapes.pre_norm:
+            raise ConfigurationError(
+                f"{self.describe()}: in {shapes.family} the residual stream is the sub-layer's "
+                "input: write sublayer_input"
+            )
+        for site, d_source in self._sources(place, shapes):
+            reason = self.form.why_not_at(site, d_source)
+            if reason:
+                raise ConfigurationError(f"{self.describe()}, {site.key}: {reason}")
+        return replace(self, place=place, width=self._width_within(place, shapes))
+
+    def _width_within(self, place: Place, shapes: BackboneShapes) -> int | tuple[int, ...] | None:
+        """Widths of the layers that are left."""
+        layers = place.layers_in(shapes)
+        if not isinstance(self.width, tuple) or len(self.width) == len(layers):
+            return self.width
+        named = self.place.layers or ()
+        if len(named) != len(self.width):
+            raise ConfigurationError(
+                f"{self.describe()}: {len(self.width)} widths for {len(layers)} layers"
+            )
+        widths = dict(zip(named, self.width, strict=True))
+        return tuple(widths[layer] for layer in layers)
+
+    def _sources(self, place: Place, shapes: BackboneShapes) -> list[Source]:
+        return [(site, self.insertion.source_width(site)) for site in place.sites(shapes)]
+
+    def sources(self, shapes: BackboneShapes) -> list[Source]:
+        """Its sites, and what it reads at each."""
+        return self._sources(self.place, shapes)
+
+    @property
+    def widest(self) -> int:
+        """The largest of its widths, 0 without any."""
+        return max(self.width) if isinstance(self.width, tuple) else self.width or 0
+
+    def width_at(self, site: SiteShape, shapes: BackboneShapes) -> int:
+        """The width at one of its sites."""
         if not isinstance(self.width, tuple):
-            return dict.fromkeys(layers, self.width or 0)
+            return self.width or 0
+        layers = self.place.layers_in(shapes)
         if len(self.width) != len(layers):
             raise ConfigurationError(
                 f"{self.describe()}: {len(self.width)} widths for {len(layers)} layers"
             )
-        return dict(zip(layers, self.width, strict=True))
+        return self.width[layers.index(site.layer or 0)]
+
+    def tuned_tensors(self, shapes: BackboneShapes) -> Iterator[TunedTensor]:
+        """Every tensor that is stored and counted: counting and attaching read the same list."""
+        sources = self.sources(shapes)
+        for name, shape in self.form.shared(sources, self.widest).items():
+            yield TunedTensor(f"shared/{name}", None, shape)
+        for site, d_source in sources:
+            width = self.width_at(site, shapes)
+            for name, shape in self.form.tensors(site, d_source, width).items():
+                yield TunedTensor(f"{site.key}/{name}", site, shape)
+            for name, shape in self.composition.tensors(site, d_source).items():
+                yield TunedTensor(f"{site.key}/{name}", site, shape, of_composition=True)
 
     def parameters(self, shapes: BackboneShapes) -> int:
         """Exact number of tuned parameters, from shapes alone."""
@@ -132,11 +196,13 @@ class Modification:
         extras = []
         if getattr(self.insertion, "reads", "") == "projection_input":
             extras.append("reads projection")
-        if getattr(self.form, "bias", False):
-            extras.append("bias")
-        ungated = self.form.name == "prefix" and self.composition.name != "gated"
+        if getattr(self.insertion, "reads", "") == "residual_stream":
+            extras.append("reads residual stream")
+        if self.form.describe():
+            extras.append(self.form.describe())
+        ungated = self.form.name == "prefix" and self.composition.name in ("add", "scaled")
         name = f"ungated {self.form.name}" if ungated else self.form.name
-        symbol = self.insertion.symbol if hasattr(self.form, "bias") else "@"
+        symbol = self.insertion.symbol if self.form.is_projection else "@"
         suffix = f" ({', '.join(extras)})" if extras else ""
         return f"{name}{symbol}{self.place}{suffix}"
 

@@ -1,21 +1,32 @@
 """Dimension 2, the modified representation: which h, in which layers (He et al. 2022, Table 1).
 
 A place names one representation (`attn.heads`) or joins several of one sub-layer that share one
-width (`attn.query+value`). A new place is one row of `PLACES`.
+width (`attn.query+value`), in all attention sub-layers or in those of some kinds
+(`attn.heads@cross`). A new place is one row of `PLACES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, SiteShape
+from peftsearch.design.shapes import (
+    ATTENTION_KINDS,
+    FFN_KINDS,
+    AttentionShape,
+    BackboneShapes,
+    FfnShape,
+    SiteShape,
+    TensorShape,
+)
 from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["PLACES", "Place", "PlaceRow"]
 
 _Attention = Callable[[AttentionShape], tuple[int, int]]
 _Ffn = Callable[[FfnShape], tuple[int, int]]
+_Body = Callable[[TensorShape], int]
 
 
 @dataclass(frozen=True)
@@ -26,17 +37,25 @@ class PlaceRow:
     meaning: str
     attention: _Attention | None = None
     ffn: _Ffn | None = None
-    body: str | None = None
-    """`biases` or `weights`: tensors of the body rather than a representation."""
+    body: _Body | None = None
+    """For tensors of the body rather than a representation: how many entries of one belong."""
+    exists: Callable[[BackboneShapes], bool] = lambda shapes: True
 
     @property
     def sublayer(self) -> str:
-        return self.name.split(".")[0]
+        """Places of one sub-layer can be joined."""
+        return "body" if self.body else self.name.split(".")[0]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of sub-layer it may be restricted to."""
+        return ATTENTION_KINDS if self.attention else FFN_KINDS if self.ffn else ()
 
 
 PLACES: dict[str, PlaceRow] = {
     row.name: row
     for row in (
+        PlaceRow("embedding", "token embeddings, before positions are added"),
         PlaceRow("attn.query", "queries, before heads are split", lambda a: (a.d_in, a.d_query)),
         PlaceRow("attn.key", "keys", lambda a: (a.d_in, a.d_key)),
         PlaceRow("attn.value", "values", lambda a: (a.d_in, a.d_key)),
@@ -45,11 +64,43 @@ PLACES: dict[str, PlaceRow] = {
         PlaceRow(
             "ffn.hidden", "ffn hidden, before activation", None, lambda f: (f.d_in, f.d_hidden)
         ),
+        PlaceRow(
+            "ffn.gate",
+            "a gated ffn's other projection, which passes the activation",
+            None,
+            lambda f: (f.d_in, f.d_hidden),
+            exists=lambda shapes: any(f.gated for f in shapes.ffn),
+        ),
+        PlaceRow(
+            "ffn.activated",
+            "ffn hidden, after activation",
+            None,
+            lambda f: (f.d_in, f.d_hidden),
+        ),
         PlaceRow("ffn.out", "ffn output", None, lambda f: (f.d_hidden, f.d_out)),
-        PlaceRow("residual.attn", "after attention's add & norm", lambda a: (a.d_out, a.d_out)),
+        PlaceRow(
+            "residual.attn",
+            "after attention's add & norm",
+            lambda a: (a.d_out, a.d_out),
+            exists=lambda shapes: shapes.sums_attention,
+        ),
         PlaceRow("residual.ffn", "after ffn's add & norm", None, lambda f: (f.d_out, f.d_out)),
-        PlaceRow("biases", "every bias of the body that gets a gradient", body="biases"),
-        PlaceRow("weights", "every tensor of the body", body="weights"),
+        PlaceRow(
+            "biases",
+            "every bias of the body that gets a gradient",
+            body=lambda t: t.live if t.is_bias else 0,
+        ),
+        PlaceRow(
+            "all_biases",
+            "every bias of the body, dead ones too",
+            body=lambda t: t.parameters if t.is_bias else 0,
+        ),
+        PlaceRow(
+            "norm",
+            "weights and biases of every norm of the body",
+            body=lambda t: t.parameters if t.is_norm else 0,
+        ),
+        PlaceRow("weights", "every tensor of the body", body=lambda t: t.parameters),
     )
 }
 _ORDER = {name: index for index, name in enumerate(PLACES)}
@@ -57,10 +108,13 @@ _ORDER = {name: index for index, name in enumerate(PLACES)}
 
 @dataclass(frozen=True)
 class Place:
-    """Names of `PLACES` (in table order, joined within one sub-layer); layers, None for all."""
+    """Names of `PLACES` (in table order, joined within one sub-layer); layers, None for all;
+    kinds of attention or ffn, None for all.
+    """
 
     names: tuple[str, ...]
     layers: tuple[int, ...] | None = None
+    kinds: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -77,36 +131,57 @@ class Place:
             if not self.layers or min(self.layers) < 0:
                 raise ConfigurationError(f"place '{self}' has no layers: name at least one")
             object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+        if self.kinds is not None:
+            self._check_kinds(self.kinds)
+
+    def _check_kinds(self, kinds: tuple[str, ...]) -> None:
+        known = tuple(
+            k for k in PLACES[self.names[0]].kinds if all(k in PLACES[n].kinds for n in self.names)
+        )
+        for kind in kinds:
+            if kind not in known:
+                hint = did_you_mean(kind, known) or (
+                    f"; it may be {', '.join(known)}" if known else "; this place has no kinds"
+                )
+                raise ConfigurationError(f"place '{self}': kind '{kind}' unknown{hint}")
+        if not kinds:
+            raise ConfigurationError(f"place '{self}' has no kinds: name at least one")
+        object.__setattr__(self, "kinds", tuple(k for k in known if k in kinds))
 
     @classmethod
     def parse(cls, text: str, layers: tuple[int, ...] | None = None) -> Place:
-        """`attn.query+value` → Place(("attn.query", "attn.value"))."""
-        first, *others = text.split("+")
+        """`attn.query+value@cross` → Place(("attn.query", "attn.value"), kinds=("cross",))."""
+        joined, at, kinds = text.partition("@")
+        first, *others = joined.split("+")
         sublayer = first.split(".")[0]
-        return cls((first, *(o if "." in o else f"{sublayer}.{o}" for o in others)), layers)
+        names = (first, *(o if "." in o or o in PLACES else f"{sublayer}.{o}" for o in others))
+        return cls(names, layers, tuple(kinds.split("+")) if at else None)
 
     def __str__(self) -> str:
         first, *others = self.names or ("",)
-        return "+".join([first, *(name.split(".")[-1] for name in others)])
+        joined = "+".join([first, *(name.split(".")[-1] for name in others)])
+        return f"{joined}@{'+'.join(self.kinds)}" if self.kinds else joined
 
-    def within(self, layers: int) -> Place:
-        """The same place in a backbone of so many layers; all of them are written as None."""
-        if self.layers is None:
-            return self
-        if self.layers[-1] >= layers:
-            raise ConfigurationError(
-                f"place '{self}' names layer {self.layers[-1]}, but the backbone has layers "
-                f"0 to {layers - 1}"
-            )
-        return Place(self.names, None) if len(self.layers) == layers else self
+    def within(self, shapes: BackboneShapes) -> Place:
+        """The same place as one backbone would write it: only names that it has; layers and kinds
+        only where they leave something out. Raises ConfigurationError where nothing is left.
+        """
+        return _within(self, shapes)
+
+    def layers_in(self, shapes: BackboneShapes) -> tuple[int, ...]:
+        """The layers that hold a site; empty for embeddings and tensors of the body."""
+        return _layers_in(self, shapes)
 
     def sites(self, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
         """Every site of this place in a backbone, lowest layer first."""
+        if any(PLACES[name].body for name in self.names):
+            return _tensor_sites(self.names, shapes)
         return tuple(
             site
             for name in self.names
             for site in _sites(PLACES[name], shapes)
-            if self.layers is None or site.layer in self.layers
+            if (self.layers is None or site.layer in self.layers)
+            and (self.kinds is None or site.kind in self.kinds)
         )
 
     def describe_layers(self) -> str:
@@ -123,34 +198,102 @@ class Place:
         return f"layer{'s' if len(self.layers) > 1 else ''} {text}"
 
 
-def _sites(row: PlaceRow, shapes: BackboneShapes) -> list[SiteShape]:
-    if row.body is not None:
-        return [
-            SiteShape(t.name, row.name, t.layer, tensor=t.shape)
-            for t in shapes.tensors
-            if row.body == "weights" or (t.is_bias and not t.dead)
-        ]
+@lru_cache(maxsize=65536)
+def _layers_in(place: Place, shapes: BackboneShapes) -> tuple[int, ...]:
+    if any(PLACES[name].body for name in place.names):
+        return ()
+    return tuple(sorted({s.layer for s in place.sites(shapes) if s.layer is not None}))
+
+
+@lru_cache(maxsize=65536)
+def _within(place: Place, shapes: BackboneShapes) -> Place:
+    if place.layers is not None and place.layers[-1] >= shapes.layers:
+        raise ConfigurationError(
+            f"place '{place}' names layer {place.layers[-1]}, but the backbone has layers "
+            f"0 to {shapes.layers - 1}"
+        )
+    present = {site.place for site in place.sites(shapes)}
+    if not present:
+        raise ConfigurationError(f"{shapes.family} has no place '{place}'{_why_none(place)}")
+    if any(PLACES[name].body for name in place.names):
+        return place
+    names = tuple(name for name in place.names if name in present)
+    layers = Place(names, place.layers, place.kinds).layers_in(shapes)
+    if not layers:
+        return Place(names)
+    kinds = _telling_kinds(names, layers, place.kinds, shapes)
+    everywhere = Place(names, None, kinds).layers_in(shapes)
+    return Place(names, None if layers == everywhere else layers, kinds)
+
+
+def _telling_kinds(
+    names: tuple[str, ...],
+    layers: tuple[int, ...],
+    kinds: tuple[str, ...] | None,
+    shapes: BackboneShapes,
+) -> tuple[str, ...] | None:
+    """Kinds that leave something out in these layers, else None."""
+    present = {site.kind for site in Place(names, layers).sites(shapes)}
+    if kinds is None or present <= set(kinds):
+        return None
+    return tuple(kind for kind in kinds if kind in present)
+
+
+def _why_none(place: Place) -> str:
+    if place.names == ("biases",):
+        return (
+            ": its linear layers and norms have none; method 'added-biases' or place 'norm' instead"
+        )
+    if place.layers is not None:
+        return f" in {place.describe_layers()}"
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _sites(row: PlaceRow, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
+    if not row.exists(shapes):
+        return ()
     if row.attention is not None:
-        return [_attention_site(row.name, a, row.attention(a)) for a in shapes.attention]
-    assert row.ffn is not None
-    return [_ffn_site(row.name, f, row.ffn(f)) for f in shapes.ffn]
+        return tuple(_attention_site(row.name, a, row.attention(a)) for a in shapes.attention)
+    if row.ffn is not None:
+        gate = row.name == "ffn.gate"
+        return tuple(_ffn_site(row.name, f, row.ffn(f)) for f in shapes.ffn if f.gated or not gate)
+    return (SiteShape(row.name, row.name, None, d_h=shapes.d_embedding or shapes.hidden),)
+
+
+@lru_cache(maxsize=256)
+def _tensor_sites(names: tuple[str, ...], shapes: BackboneShapes) -> tuple[SiteShape, ...]:
+    """Tensors of the body, each once, whole or (a fused bias with dead keys) its live part."""
+    sites = []
+    for tensor in shapes.tensors:
+        bodies = {name: PLACES[name].body for name in names}
+        entries = {name: body(tensor) for name, body in bodies.items() if body}
+        name = max(entries, key=entries.__getitem__)
+        if entries[name]:
+            whole = entries[name] == tensor.parameters
+            shape = tensor.shape if whole else (entries[name],)
+            sites.append(SiteShape(tensor.name, name, tensor.layer, tensor=shape))
+    return tuple(sites)
 
 
 def _attention_site(name: str, shape: AttentionShape, widths: tuple[int, int]) -> SiteShape:
     d_projection, d_h = widths
+    suffix = "@cross" if shape.kind == "cross" else ""
     return SiteShape(
-        key=f"layers.{shape.layer}.{name}",
+        key=f"layers.{shape.layer}.{name}{suffix}",
         place=name,
         layer=shape.layer,
         d_h=d_h,
-        d_sublayer=shape.d_in,
+        d_sublayer=shape.d_out if name.startswith("residual") else shape.d_in,
         d_projection=d_projection,
+        heads=shape.heads,
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
+        kind=shape.kind,
     )
 
 
 def _ffn_site(name: str, shape: FfnShape, widths: tuple[int, int]) -> SiteShape:
     d_projection, d_h = widths
     key = f"layers.{shape.layer}.{name}"
-    return SiteShape(key, name, shape.layer, d_h, shape.d_in, d_projection)
+    return SiteShape(key, name, shape.layer, d_h, shape.d_in, d_projection, kind=shape.kind)

@@ -6,9 +6,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
-__all__ = ["AttentionShape", "BackboneShapes", "FfnShape", "SiteShape", "TensorShape"]
+__all__ = [
+    "ATTENTION_KINDS",
+    "FFN_KINDS",
+    "AttentionShape",
+    "BackboneShapes",
+    "FfnShape",
+    "SiteShape",
+    "TensorShape",
+]
+
+ATTENTION_KINDS = ("enc_self", "dec_self", "cross")
+"""Self-attention of an encoder, of a decoder, and a decoder's attention to the encoder."""
+FFN_KINDS = ("enc", "dec")
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class AttentionShape:
     kv_heads: int
     head_dim: int
     d_out: int
+    kind: str = "enc_self"
 
     @property
     def d_query(self) -> int:
@@ -35,12 +49,17 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class FfnShape:
-    """One feed-forward sub-layer: (batch, seq, `d_in`) → `d_hidden` → `d_out`."""
+    """One feed-forward sub-layer: (batch, seq, `d_in`) → `d_hidden` → `d_out`.
+
+    `gated`: two parallel projections, one of which passes the activation and gates the other.
+    """
 
     layer: int
     d_in: int
     d_hidden: int
     d_out: int
+    gated: bool = False
+    kind: str = "enc"
 
 
 @dataclass(frozen=True)
@@ -52,31 +71,64 @@ class TensorShape:
     layer: int | None = None
     """None outside the layers: embeddings and their norm."""
     is_bias: bool = False
-    dead: bool = False
-    """A key bias under plain softmax attention: its gradient is zero (it shifts every logit)."""
+    is_norm: bool = False
+    dead: tuple[tuple[int, int], ...] = ()
+    """Stretches [start, stop) of a bias whose gradient is zero: keys under plain softmax attention,
+    where a bias shifts every logit alike. In a fused projection they are a part of one tensor.
+    """
 
     @property
     def parameters(self) -> int:
         return prod(self.shape)
 
+    @property
+    def live(self) -> int:
+        """Entries that can get a gradient."""
+        return self.parameters - sum(stop - start for start, stop in self.dead)
+
 
 @dataclass(frozen=True)
 class BackboneShapes:
-    """The pretrained body: without pooler and head, embeddings included, tied weights once."""
+    """The pretrained body: without pooler and head, embeddings included, tied weights once.
+
+    Layers are numbered over the whole backbone: an encoder-decoder's decoder follows its encoder.
+    """
 
     hidden: int
     attention: tuple[AttentionShape, ...]
     ffn: tuple[FfnShape, ...]
     tensors: tuple[TensorShape, ...]
+    family: str = "backbone"
+    stacks: tuple[int, ...] = ()
+    """Layers of each stack: (12,), or (12, 12) for encoder and decoder."""
+    d_embedding: int = 0
+    """Width of the token embeddings; 0: as `hidden`."""
+    pre_norm: bool = False
+    """Sub-layers read a normed copy of the residual stream, rather than the stream itself."""
+    takes_prefix: bool = True
+    """Whether its attention can be given further keys and values."""
+    sums_attention: bool = True
+    """Whether attention is added to the stream before the ffn reads it (GPT-NeoX adds both at
+    once, so that there is no representation after attention's sum).
+    """
 
-    @property
+    @cached_property
     def layers(self) -> int:
-        return 1 + max(shape.layer for shape in self.attention)
+        return sum(self.stacks) or 1 + max(shape.layer for shape in self.attention)
 
-    @property
+    @cached_property
     def body_parameters(self) -> int:
         """The denominator of every tuned %."""
         return sum(tensor.parameters for tensor in self.tensors)
+
+    @cached_property
+    def _hash(self) -> int:
+        parts = (self.hidden, self.attention, self.ffn, self.tensors, self.family, self.stacks)
+        return hash(parts)
+
+    def __hash__(self) -> int:
+        # Asked for in every cache lookup of the sampler: thousands of tensors are hashed once.
+        return self._hash
 
 
 @dataclass(frozen=True)
@@ -85,7 +137,7 @@ class SiteShape:
 
     `h` is (batch, seq, `d_h`); the sub-layer's input is (batch, seq, `d_sublayer`); the input of
     the linear layer that computes h is (batch, seq, `d_projection`).
-    For tensors of the body (`biases`, `weights`), `tensor` is the tensor's own shape.
+    For tensors of the body (`biases`, `norm`, `weights`), `tensor` is the tuned part's shape.
     """
 
     key: str
@@ -95,6 +147,8 @@ class SiteShape:
     d_h: int = 0
     d_sublayer: int = 0
     d_projection: int = 0
+    heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    kind: str = ""
     tensor: tuple[int, ...] = ()

@@ -125,7 +125,7 @@ def allocate(
     if kept[0].least > left and not kept[0].thin(left):
         return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
     _fill(kept, left)
-    solved = (*paid, *(item.solved().with_canonical_layers(shapes) for item in kept))
+    solved = (*paid, *(item.solved().within(shapes) for item in kept))
     return Allocation(solved, sum(paid.values()) + sum(item.cost for item in kept))
 
 

@@ -1,0 +1,1 @@
+"""Composition functions, one concept a file; `design/composition.py` lists them."""

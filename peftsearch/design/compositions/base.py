@@ -1,0 +1,80 @@
+"""What a composition function is: how Δh joins h (He et al. 2022, Table 1)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Add", "Composition", "Surroundings", "positive"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a composition may look at besides h and Δh."""
+
+    read: Tensor
+    """What Δh was computed from, (batch, seq, d_source); for a prefix the sub-layer's input."""
+    width: int = 0
+    form: Mapping[str, Tensor] | None = None
+    """The form's tensors."""
+    weight: Callable[[], Tensor] | None = None
+    """The frozen weight (d_source, d_h) of the linear layer that computes h."""
+    bias: Tensor | None = None
+    """Its bias (d_h,)."""
+
+
+@dataclass(frozen=True)
+class Composition(ABC):
+    """How h and Δh become the new h. Its own tensors are never weight-decayed."""
+
+    name: ClassVar[str]
+    keeps_identity: ClassVar[bool] = True
+    """Whether Δh = 0 leaves h as it was."""
+    begins_closed: ClassVar[bool] = False
+    """Whether h is left as it was before training whatever Δh is."""
+
+    def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its own tuned tensors at one site."""
+        return {}
+
+    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+        """Fill one of them in place; `weight()` is the frozen weight as in `Surroundings`."""
+        tensor.fill_(1.0)
+
+    @abstractmethod
+    def compose(
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+    ) -> Tensor:
+        """The new h, shaped as h."""
+
+    def describe(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class Add(Composition):
+    """h + Δh."""
+
+    name: ClassVar[str] = "add"
+
+    def compose(
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+    ) -> Tensor:
+        return h + delta
+
+
+def positive(what: str, value: object) -> float:
+    """A finite number above 0, as a float; else a ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"{what}={value} must be a positive number")
+    if not 0 < value < float("inf"):
+        raise ConfigurationError(f"{what}={value} must be a positive number")
+    return float(value)

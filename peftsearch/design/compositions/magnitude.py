@@ -1,0 +1,51 @@
+"""DoRA: direction and magnitude tuned apart (Liu et al. 2024, arXiv 2402.09353)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peftsearch.design.compositions.base import Composition, Surroundings, positive
+from peftsearch.design.shapes import SiteShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Dora"]
+
+
+@dataclass(frozen=True)
+class Dora(Composition):
+    """m ⊙ (xW + s Δh) / ‖W + s W_down W_up‖, norms over the inputs of each output channel, and the
+    layer's bias (equation 5 there). m begins as ‖W‖, so h is left as it was. No gradient passes the
+    norm (section 4.3).
+    """
+
+    s: float = 1.0
+
+    name: ClassVar[str] = "dora"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "s", positive("scale s", self.s))
+
+    def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
+        return {"m": (site.d_h,)}
+
+    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+        tensor.copy_(weight().to(tensor.dtype).norm(dim=0))
+
+    def compose(
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+    ) -> Tensor:
+        assert around.form is not None
+        assert around.weight is not None
+        down, up, m = around.form["down"], around.form["up"], tensors["m"]
+        weight = around.weight().to(down.dtype)
+        norm: Tensor = (weight + self.s * (down.detach() @ up.detach())).norm(dim=0)
+        factor = (m / norm).to(h.dtype)
+        plain = h if around.bias is None else h - around.bias
+        return h + (factor - 1) * plain + factor * self.s * delta
+
+    def describe(self) -> str:
+        return f"DoRA s={self.s:.4g}"

@@ -1,0 +1,76 @@
+"""Scaled addition: by a number, by one that is learned, or by a rule of the rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from peftsearch.design.compositions.base import Composition, Surroundings, positive
+from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RankStabilised", "Scaled"]
+
+
+@dataclass(frozen=True)
+class Scaled(Composition):
+    """h + s Δh, with s fixed or one learned number a site that begins at 1."""
+
+    s: float | Literal["learned"] = "learned"
+
+    name: ClassVar[str] = "scaled"
+
+    def __post_init__(self) -> None:
+        if self.s == "learned":
+            return
+        if isinstance(self.s, bool) or not isinstance(self.s, (int, float)):
+            raise ConfigurationError(f"scale s={self.s} must be a positive number or 'learned'")
+        if not 0 < self.s < float("inf"):
+            raise ConfigurationError(f"scale s={self.s} must be a positive number or 'learned'")
+        if self.s == 1:
+            raise ConfigurationError("scale s=1 is plain addition: write composition 'add'")
+        object.__setattr__(self, "s", float(self.s))
+
+    def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
+        return {"s": (1,)} if self.s == "learned" else {}
+
+    def compose(
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+    ) -> Tensor:
+        # Δh may come in half precision, in which the fp32 scale must not leave it.
+        return h + delta * (tensors["s"].to(delta.dtype) if self.s == "learned" else self.s)
+
+    def describe(self) -> str:
+        return f"s={self.s if self.s == 'learned' else format(self.s, '.4g')}"
+
+
+@dataclass(frozen=True)
+class RankStabilised(Composition):
+    """h + α/√r Δh: rsLoRA (Kalajdzievski 2023, arXiv 2312.03732, theorem 3.2).
+
+    With one width for all layers this is `scaled` with s = α/√r, and written so; with a width a
+    layer, every layer has its own s.
+    """
+
+    alpha: float = 8.0
+
+    name: ClassVar[str] = "rank_stabilised"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", positive("alpha", self.alpha))
+
+    def scale(self, width: int) -> float:
+        return self.alpha / math.sqrt(width)
+
+    def compose(
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+    ) -> Tensor:
+        return h + delta * self.scale(around.width)
+
+    def describe(self) -> str:
+        return f"α={self.alpha:.4g}/√r"

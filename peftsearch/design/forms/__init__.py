@@ -1,0 +1,1 @@
+"""Functional forms, one concept a file; `design/form.py` lists them."""

@@ -1,0 +1,91 @@
+"""Forms that read nothing: a constant Δh, and changes of the body's own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peftsearch.design.forms.base import Form, Shapes, Source
+from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["Constant", "Dense", "Sparse"]
+
+
+@dataclass(frozen=True)
+class Constant(Form):
+    """Δh = b, the same for every token: BitFit's form (Ben Zaken et al., arXiv 2106.10199), and
+    with place `norm` that of LN tuning (Zhao et al. 2023, arXiv 2312.11420).
+    """
+
+    name: ClassVar[str] = "constant"
+    typical_lr: ClassVar[float] = 3e-3
+    decays: ClassVar[bool] = False
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        return {"bias": site.tensor or (site.d_h,)}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        tensor.zero_()
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        return tensors["bias"]
+
+
+@dataclass(frozen=True)
+class Dense(Form):
+    """An unconstrained change of a weight tensor: full fine-tuning, W + δ with δ = 0 at first."""
+
+    name: ClassVar[str] = "dense"
+    typical_lr: ClassVar[float] = 1e-4
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        return {"weight": site.tensor}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        tensor.zero_()
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        return tensors["weight"]
+
+
+@dataclass(frozen=True)
+class Sparse(Form):
+    """A sparse change of every weight: diff-pruning (Guo et al. 2021, arXiv 2012.07463).
+
+    In training δ = z ⊙ w, with z a hard-concrete variable (Louizos et al. 2018, arXiv 1712.01312)
+    and an L0 penalty on the expected number of open entries. What is evaluated, stored and counted
+    are the `k` entries of δ with the largest magnitude: k is the width.
+    """
+
+    l0: float = 1.25e-7
+    """Penalty on the loss for each entry that is expected to be open (section 3.1 there)."""
+
+    name: ClassVar[str] = "sparse"
+    width_symbol: ClassVar[str | None] = "k"
+    typical_lr: ClassVar[float] = 1e-4
+    decays: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if type(self.l0) not in (int, float) or not 0 <= self.l0 < 1:
+            raise ConfigurationError(f"sparse l0 {self.l0} is not between 0 and 1")
+        object.__setattr__(self, "l0", float(self.l0))
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        return {}
+
+    def shared(self, sources: Sequence[Source], width: int) -> Shapes:
+        return {"values": (width,)}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        tensor.zero_()
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        raise ConfigurationError("a sparse change is computed over the whole body at once")
+
+    def max_width(self, site: SiteShape, d_source: int) -> int:
+        return 1 << 40  # as many as the budget buys

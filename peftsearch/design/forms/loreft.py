@@ -1,0 +1,66 @@
+"""LoReFT: h moved within a low-rank subspace (Wu et al. 2024, arXiv 2404.03592)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from peftsearch.design.forms.base import Form, Shapes
+from peftsearch.design.shapes import SiteShape
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["Loreft"]
+
+
+@dataclass(frozen=True)
+class Loreft(Form):
+    """Δh = Rᵀ(W h + b − R h), R (r, d) with orthonormal rows (equation 2 there), at every token.
+
+    R is kept orthonormal by construction: the tensor `rotation` is any matrix, and R is the
+    Q of its QR decomposition. W begins as R and b at zero, so Δh is zero at first.
+    """
+
+    name: ClassVar[str] = "loreft"
+    width_symbol: ClassVar[str | None] = "r"
+    typical_lr: ClassVar[float] = 1e-3
+    decays: ClassVar[bool] = False
+    renorms: ClassVar[bool] = False
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        return {"rotation": (site.d_h, width), "source": (site.d_h, width), "source_bias": (width,)}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        if name == "source_bias":
+            tensor.zero_()
+        else:
+            tensor.normal_(0.0, 1.0, generator=generator)
+
+    def begin(
+        self,
+        tensors: Mapping[str, Tensor],
+        generator: Generator,
+        pretrained: Callable[[], Tensor],
+    ) -> dict[str, Tensor]:
+        super().begin(tensors, generator, pretrained)
+        rotation = _orthonormal(tensors["rotation"])
+        tensors["rotation"].copy_(rotation)
+        # The same arithmetic as in delta: W h − R h is then zero to the last bit.
+        tensors["source"].copy_(_orthonormal(tensors["rotation"]))
+        return {}
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        rotation = _orthonormal(tensors["rotation"])
+        moved = source @ tensors["source"] + tensors["source_bias"] - source @ rotation
+        return moved @ rotation.transpose(0, 1)
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """Q of the QR decomposition of (d, r), signed so that an orthonormal matrix is its own."""
+    from torch.linalg import qr
+
+    q, r = qr(columns)
+    signed: Tensor = q * r.diagonal().sign()
+    return signed

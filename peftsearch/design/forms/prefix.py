@@ -1,0 +1,141 @@
+"""Attention over learned vectors: prefix tuning in every attention, prompt tuning in the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from peftsearch.design.forms.base import Form, Shapes, Source, one_of
+from peftsearch.design.shapes import SiteShape
+from peftsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["Prefix", "Prompt"]
+
+_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Prefix(Form):
+    """softmax(q P_kᵀ) P_v: attention over `l` learned keys and values (Li and Liang 2021).
+
+    The source is the scaled queries (batch, heads, seq, head_dim); grouped-query attention shares a
+    prefix among the query heads of one group. With `init: zero` P_v begins at zero, so an ungated
+    prefix begins as the identity; under the exact gate the zero values still take attention from
+    the tokens.
+
+    `mlp`: hidden units of the re-parametrisation (section 4.3 there): one embedding (l, d) and an
+    MLP with tanh, shared by all sites, are trained in the place of the keys and values, which alone
+    are stored and counted.
+    """
+
+    mlp: int | None = None
+    init: Literal["zero", "normal"] = "zero"
+
+    name: ClassVar[str] = "prefix"
+    width_symbol: ClassVar[str | None] = "l"
+    typical_lr: ClassVar[float] = 1e-2
+
+    def __post_init__(self) -> None:
+        one_of("prefix init", self.init, ("zero", "normal"))
+        if self.mlp is not None and (type(self.mlp) is not int or self.mlp < 1):
+            raise ConfigurationError(f"prefix mlp {self.mlp} is not a number of hidden units")
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        shape = (site.kv_heads, width, site.head_dim)
+        return {"keys": shape, "values": shape}
+
+    def reparametrised(self, sources: Sequence[Source], width: int) -> Shapes:
+        """What is trained in the place of every site's keys and values."""
+        assert self.mlp is not None
+        d = max(site.d_sublayer for site, _ in sources)
+        outputs = sum(2 * site.kv_heads * site.head_dim for site, _ in sources)
+        return {
+            "embedding": (width, d),
+            "in": (d, self.mlp),
+            "in_bias": (self.mlp,),
+            "out": (self.mlp, outputs),
+            "out_bias": (outputs,),
+        }
+
+    def expand(
+        self, trained: Mapping[str, Tensor], first: int, shape: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """One site's keys and values, `shape` (kv_heads, l, head_dim), from column `first` on."""
+        heads, width, head_dim = shape
+        hidden = (trained["embedding"][:width] @ trained["in"] + trained["in_bias"]).tanh()
+        columns = slice(first, first + 2 * heads * head_dim)
+        both = hidden @ trained["out"][:, columns] + trained["out_bias"][columns]
+        keys, values = both.view(width, 2, heads, head_dim).permute(1, 2, 0, 3)
+        return {"keys": keys, "values": values}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        if name.endswith("bias") or (self.init == "zero" and name == "values"):
+            tensor.zero_()
+        elif name in ("in", "out"):
+            tensor.normal_(0.0, tensor.shape[0] ** -0.5, generator=generator)
+        else:
+            tensor.normal_(0.0, 1.0, generator=generator)
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        keys, values = tensors["keys"], tensors["values"]
+        groups = source.shape[1] // keys.shape[0]
+        if groups > 1:
+            keys, values = (t.repeat_interleave(groups, dim=0) for t in (keys, values))
+        return (source @ keys.transpose(-1, -2)).softmax(-1) @ values
+
+    def max_width(self, site: SiteShape, d_source: int) -> int:
+        return _MAX_LENGTH
+
+    @property
+    def identity_at_init(self) -> bool:
+        return self.init == "zero" and self.mlp is None
+
+    def describe(self) -> str:
+        return f"mlp {self.mlp}" if self.mlp else ""
+
+
+@dataclass(frozen=True)
+class Prompt(Form):
+    """`l` learned vectors before the token embeddings (Lester et al. 2021, arXiv 2104.08691).
+
+    In He et al.'s terms: a prefix at the first layer's input alone, which the layers above read
+    like any token. Begins as embeddings of random tokens.
+    """
+
+    name: ClassVar[str] = "prompt"
+    width_symbol: ClassVar[str | None] = "l"
+    typical_lr: ClassVar[float] = 3e-2
+    decays: ClassVar[bool] = False
+
+    def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
+        return {"prompt": (width, site.d_h)}
+
+    def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
+        tensor.normal_(0.0, 0.02, generator=generator)
+
+    def begin(
+        self,
+        tensors: Mapping[str, Tensor],
+        generator: Generator,
+        pretrained: Callable[[], Tensor],
+    ) -> dict[str, Tensor]:
+        from torch import randint
+
+        vocabulary, prompt = pretrained(), tensors["prompt"]
+        tokens = randint(len(vocabulary), (len(prompt),), generator=generator)
+        prompt.copy_(vocabulary[tokens.to(vocabulary.device)])
+        return {}
+
+    def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        raise ConfigurationError("a prompt is read by the layers above: it has no Δh of its own")
+
+    def max_width(self, site: SiteShape, d_source: int) -> int:
+        return _MAX_LENGTH
+
+    @property
+    def identity_at_init(self) -> bool:
+        return False
