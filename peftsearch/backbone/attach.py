@@ -12,228 +12,335 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from peftsearch.backbone import body, prompt
+from peftsearch.backbone.attachment import Attachment, TunedParameter
 from peftsearch.backbone.attention import AttachedPrefix, attach_prefix, detach_prefix
-from peftsearch.backbone.families import Family
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.sites import Captures, Port
+from peftsearch.backbone.sparse import ALPHA_RATE, SparseDelta
+from peftsearch.design.composition import Surroundings
 from peftsearch.design.configuration import Configuration
-from peftsearch.design.form import Prefix
-from peftsearch.design.insertion import Sequential
-from peftsearch.design.modification import Modification, TunedTensor
+from peftsearch.design.form import Prefix, Prompt, Sparse
+from peftsearch.design.insertion import Parallel
+from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Attachment", "TunedParameter", "attach"]
 
-
-@dataclass(frozen=True)
-class TunedParameter:
-    """A tuned tensor with what training must know of it."""
-
-    name: str
-    parameter: nn.Parameter
-    form: str
-    decays: bool
+Tensors = Mapping[str, Tensor]
 
 
-@dataclass
-class Attachment:
-    """What `attach` made; leaving it as a context manager detaches."""
-
-    tuned: list[TunedParameter] = field(default_factory=list)
-    _undo: list[Callable[[], object]] = field(default_factory=list)
-
-    @property
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """Name → parameter, in a fixed order."""
-        return {t.name: t.parameter for t in self.tuned}
-
-    def detach(self) -> None:
-        """Take everything off; the backbone's outputs are bit-identical to before."""
-        while self._undo:
-            self._undo.pop()()
-
-    def __enter__(self) -> Attachment:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
-
-
-def attach(backbone: Backbone, configuration: Configuration, seed: int = 0) -> Attachment:
+def attach(
+    backbone: Backbone, configuration: Configuration, seed: int = 0, finished: bool = False
+) -> Attachment:
     """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
 
-    Raises ConfigurationError for layers that the backbone does not have.
+    `finished`: with the tensors that are stored rather than those that are trained, which differ
+    for re-parametrised prefixes and sparse changes.
+    Raises ConfigurationError for what the backbone cannot take.
     """
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment()
     generator = Generator().manual_seed(seed)
-    captures = _Captures(backbone, attachment)
+    captures = Captures(attachment.undo)
     try:
         for index, modification in enumerate(configuration.modifications):
-            _attach_one(backbone, modification, index, generator, captures, attachment)
+            one = _One(backbone, modification, index, generator, attachment, captures, finished)
+            one.attach(seed)
     except BaseException:
         attachment.detach()
         raise
     return attachment
 
 
-def _attach_one(
-    backbone: Backbone,
-    modification: Modification,
-    index: int,
-    generator: Generator,
-    captures: _Captures,
-    attachment: Attachment,
-) -> None:
-    sites: dict[str, tuple[SiteShape, dict[str, Tensor]]] = {}
-    for tensor in modification.tuned_tensors(backbone.shapes):
-        parameter = _begin(backbone, modification, tensor, generator)
-        decays = modification.form.decays and not tensor.of_composition
-        decays = decays and parameter.ndim > 1
-        tuned = TunedParameter(f"{index}/{tensor.name}", parameter, modification.form.name, decays)
-        attachment.tuned.append(tuned)
-        _, tensors = sites.setdefault(tensor.site.key, (tensor.site, {}))
-        tensors[tensor.name.rsplit("/", 1)[1]] = parameter
-    for site, tensors in sites.values():
-        _place(backbone, modification, site, tensors, captures, attachment)
+@dataclass
+class _One:
+    """One modification being attached."""
 
+    backbone: Backbone
+    modification: Modification
+    index: int
+    generator: Generator
+    attachment: Attachment
+    captures: Captures
+    finished: bool
+    shared: dict[str, Tensor] = field(default_factory=dict)
+    """Tuned tensors and constants of the whole modification."""
 
-def _begin(
-    backbone: Backbone, modification: Modification, tensor: TunedTensor, generator: Generator
-) -> nn.Parameter:
-    """A tuned tensor before training: fp32, on the backbone's device; δ = 0 for the body's own."""
-    if PLACES[tensor.site.place].body:
-        frozen = backbone.model.get_parameter(tensor.site.key)
-        return nn.Parameter(frozen.detach().clone())
-    dtype = torch.float64 if backbone.dtype == torch.float64 else torch.float32
-    value = torch.ones(tensor.shape, dtype=dtype)
-    if not tensor.of_composition:
-        modification.form.initialise(tensor.name.rsplit("/", 1)[1], value, generator)
-    return nn.Parameter(value.to(backbone.device))
+    def attach(self, seed: int) -> None:
+        form = self.modification.form
+        if isinstance(form, Sparse):
+            self._sparse(form, seed)
+        elif PLACES[self.modification.place.names[0]].body:
+            self._body()
+        elif isinstance(form, Prefix) and form.mlp and not self.finished:
+            self._reparametrised(form)
+        else:
+            self._make_shared()
+            for site, d_source in self.modification.sources(self.backbone.shapes):
+                tensors = self._site_tensors(site, d_source)
+                self._place(site, lambda tensors=tensors: tensors)  # type: ignore[misc]
 
+    # -- making tensors ------------------------------------------------------------------------
 
-def _place(
-    backbone: Backbone,
-    modification: Modification,
-    site: SiteShape,
-    tensors: Mapping[str, Tensor],
-    captures: _Captures,
-    attachment: Attachment,
-) -> None:
-    if PLACES[site.place].body:
-        _swap(backbone.model, site.key, next(iter(tensors.values())), attachment)
-        return
-    assert site.layer is not None
-    layer = backbone.layer(site.layer)
-    if isinstance(modification.form, Prefix):
-        module = layer.get_submodule(backbone.family.attention)
-        prefix = AttachedPrefix(modification.form, modification.composition, tensors)
-        attach_prefix(module, prefix)
-        attachment._undo.append(lambda: detach_prefix(module))
-        return
-    read_x = captures.reader(modification, site)
-    hook, module = _hook(backbone.family, layer, site.place, modification, tensors, read_x)
-    attachment._undo.append(hook(module))
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Tuned tensors are fp32 beside a backbone in half precision."""
+        return torch.float64 if self.backbone.dtype == torch.float64 else torch.float32
 
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=self._dtype)
 
-def _swap(model: nn.Module, name: str, tensor: Tensor, attachment: Attachment) -> None:
-    """Put a tuned copy in the place of every use of one frozen tensor (tied uses too)."""
-    frozen = model.get_parameter(name)
-    for module in model.modules():
-        for key, parameter in list(module._parameters.items()):
-            if parameter is frozen:
-                module._parameters[key] = tensor  # type: ignore[assignment]
-                attachment._undo.append(
-                    lambda m=module, k=key: m._parameters.__setitem__(k, frozen)  # type: ignore[misc]
-                )
+    def _tuned(
+        self, name: str, value: Tensor, of_composition: bool = False, rate: float = 1.0
+    ) -> nn.Parameter:
+        """A parameter of the attachment, under a name unique in the configuration."""
+        parameter = nn.Parameter(value.to(self.backbone.device))
+        form = self.modification.form
+        decays = form.decays and not of_composition and parameter.ndim > 1
+        fast = name.rsplit("/", 1)[-1] in form.fast
+        self.attachment.tuned.append(
+            TunedParameter(f"{self.index}/{name}", parameter, form.name, decays, fast, rate)
+        )
+        return parameter
 
+    def _make_shared(self) -> None:
+        form, widest = self.modification.form, self.modification.widest
+        sources = self.modification.sources(self.backbone.shapes)
+        constant = Generator().manual_seed(0)  # the same in every trial, process and export
+        for name, shape in form.constants(sources, widest).items():
+            value = self._empty(shape)
+            form.initialise(name, value, constant)
+            self.shared[name] = value.to(self.backbone.device)
+        for name, shape in form.shared(sources, widest).items():
+            value = self._empty(shape)
+            form.initialise(name, value, self.generator)
+            self.shared[name] = self._tuned(f"shared/{name}", value)
 
-_Reader = Callable[[Tensor], Tensor]
-"""From the projection's input to the x that a modification reads."""
-_Registered = tuple[Callable[[nn.Module], Callable[[], object]], nn.Module]
+    def _site_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
+        """A site's tuned tensors, its composition's and the shared ones, by name."""
+        form = self.modification.form
+        width = self.modification.width_at(site, self.backbone.shapes)
+        pretrained = self._pretrained(site)
+        own = {n: self._empty(s) for n, s in form.tensors(site, d_source, width).items()}
+        with torch.no_grad():
+            constants = form.begin(own, self.generator, pretrained)
+        tensors: dict[str, Tensor] = {
+            name: self._tuned(f"{site.key}/{name}", value) for name, value in own.items()
+        }
+        tensors |= {n: value.to(self.backbone.device) for n, value in constants.items()}
+        tensors |= self._gate_tensors(site, d_source)
+        return tensors | self.shared
 
+    def _gate_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
+        composition, pretrained = self.modification.composition, self._pretrained(site)
+        tensors: dict[str, Tensor] = {}
+        for name, shape in composition.tensors(site, d_source).items():
+            value = self._empty(shape)
+            composition.begin(name, value, pretrained)
+            tensors[name] = self._tuned(f"{site.key}/{name}", value, of_composition=True)
+        return tensors
 
-def _hook(
-    family: Family,
-    layer: nn.Module,
-    place: str,
-    modification: Modification,
-    tensors: Mapping[str, Tensor],
-    read_x: _Reader,
-) -> _Registered:
-    """How to hook one place: (function that registers and returns the removal, module)."""
+    def _pretrained(self, site: SiteShape) -> Callable[[], Tensor]:
+        """The frozen weight (d_source, d_h) at a site, on the CPU."""
 
-    def modified(x: Tensor, h: Tensor) -> Tensor:
-        source = modification.insertion.source(x, h)
-        delta = modification.form.delta(tensors, source.to(next(iter(tensors.values())).dtype))
-        return modification.composition.compose(tensors, h, delta.to(h.dtype))
+        def weight() -> Tensor:
+            if site.place == "embedding":
+                found: Tensor = self.backbone.model.get_input_embeddings().weight
+            else:
+                linear = Port.of(self.backbone, site).linear
+                assert linear is not None
+                found = linear.weight()
+            return found.detach().to("cpu", self._dtype)
 
-    def on_output(module: nn.Module, args: tuple[Tensor, ...], h: Tensor) -> Tensor:
-        return modified(read_x(args[0]), h)
+        return weight
 
-    def on_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (modified(read_x(args[0]), args[0]), *args[1:])
+    # -- putting them in place -----------------------------------------------------------------
 
-    def on_norm(module: nn.Module, args: tuple[Tensor, ...], normed: Tensor) -> Any:
-        # Pfeiffer: LN(t + Δ(LN(t))), the same frozen norm twice. forward() skips the hooks.
-        delta = modified(normed, normed) - normed
-        return module.forward(args[0] + delta)
+    def _place(self, site: SiteShape, tensors: Callable[[], Tensors]) -> None:
+        if isinstance(self.modification.form, Prompt):
+            self.attachment.undo.append(prompt.attach_prompt(self.backbone, tensors()["prompt"]))
+            return
+        port = Port.of(self.backbone, site)
+        if isinstance(self.modification.form, Prefix):
+            self._prefix(port, self.modification.form, tensors)
+            return
+        modified, renorms = self._modified(port, tensors), self.modification.form.renorms
+        self.attachment.undo.append(port.hook(modified, self._reader(port), renorms))
 
-    if place == "attn.heads":
-        module = layer.get_submodule(family.attn_out)
-        return (lambda m: m.register_forward_pre_hook(on_input).remove), module
-    if place.startswith("residual."):
-        norm = family.attn_norm if place == "residual.attn" else family.ffn_norm
-        return (lambda m: m.register_forward_hook(on_norm).remove), layer.get_submodule(norm)
-    path = getattr(family, _LINEAR[place])
-    return (lambda m: m.register_forward_hook(on_output).remove), layer.get_submodule(path)
+    def _prefix(self, port: Port, form: Prefix, tensors: Callable[[], Tensors]) -> None:
+        module = port.attention
+        read = self.captures.sublayer_input(port)
+        attach_prefix(module, AttachedPrefix(form, self.modification.composition, tensors, read))
+        self.attachment.undo.append(lambda: detach_prefix(module))
 
+    def _modified(
+        self, port: Port, tensors: Callable[[], Tensors]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The framework itself, at one site."""
+        insertion, composition = self.modification.insertion, self.modification.composition
+        form, dtype = self.modification.form, self._dtype
+        width = self.modification.width_at(port.site, self.backbone.shapes)
+        linear = port.linear
+        weight, bias = (linear.weight, linear.bias()) if linear else (None, None)
 
-_LINEAR = {
-    "attn.query": "query",
-    "attn.key": "key",
-    "attn.value": "value",
-    "attn.out": "attn_out",
-    "ffn.hidden": "ffn_hidden",
-    "ffn.out": "ffn_out",
-}
-_READS_ANOTHER_INPUT = {"attn.heads", "attn.out", "ffn.out"}
+        def modified(x: Tensor, h: Tensor) -> Tensor:
+            held = tensors()
+            source = insertion.source(x, h).to(dtype)
+            delta = form.delta(held, source).to(h.dtype)
+            around = Surroundings(source, width, held, weight, bias)
+            return composition.compose(held, h, delta, around)
 
+        return modified
 
-class _Captures:
-    """Sub-layer inputs kept for the modifications further down the sub-layer that read them."""
-
-    def __init__(self, backbone: Backbone, attachment: Attachment) -> None:
-        self.backbone = backbone
-        self.attachment = attachment
-        self.cells: dict[tuple[int, str], dict[str, Tensor]] = {}
-
-    def reader(self, modification: Modification, site: SiteShape) -> _Reader:
-        """What gives a modification its x: the projection's own input, or the captured one."""
-        reads = getattr(modification.insertion, "reads", None)
-        captured = reads == "sublayer_input" and site.place in _READS_ANOTHER_INPUT
-        if isinstance(modification.insertion, Sequential) or not captured:
+    def _reader(self, port: Port) -> Callable[[Tensor], Tensor]:
+        """What gives the modification its x: the module's own input, or a captured one."""
+        insertion = self.modification.insertion
+        if not isinstance(insertion, Parallel):
             return lambda x: x
-        assert site.layer is not None
-        cell = self._cell(site.layer, PLACES[site.place].sublayer)
-        return lambda _: cell["x"]
+        if insertion.reads == "residual_stream":
+            stream = self.captures.residual_stream(port)
+            return lambda _: stream()
+        elsewhere = port.site.place in ("attn.heads", "attn.out", "ffn.out")
+        if insertion.reads == "sublayer_input" and elsewhere:
+            captured = self.captures.sublayer_input(port)
+            return lambda _: captured()
+        return lambda x: x
 
-    def _cell(self, layer: int, sublayer: str) -> dict[str, Tensor]:
-        if (layer, sublayer) not in self.cells:
-            cell: dict[str, Tensor] = {}
-            family = self.backbone.family
-            path = family.query if sublayer == "attn" else family.ffn_hidden
-            module = self.backbone.layer(layer).get_submodule(path)
+    # -- what is trained is not what is stored ---------------------------------------------------
 
-            def capture(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                cell["x"] = args[0]
+    def _reparametrised(self, form: Prefix) -> None:
+        """Keys and values of every site come out of one MLP."""
+        sources = self.modification.sources(self.backbone.shapes)
+        trained: dict[str, Tensor] = {}
+        for name, shape in form.reparametrised(sources, self.modification.widest).items():
+            value = self._empty(shape)
+            form.initialise(name, value, self.generator)
+            trained[name] = self._tuned(f"mlp/{name}", value)
+            self.attachment.not_stored.add(f"{self.index}/mlp/{name}")
+        first = 0
+        for site, d_source in sources:
+            width = self.modification.width_at(site, self.backbone.shapes)
+            shape = form.tensors(site, d_source, width)["keys"]
+            gates = self._gate_tensors(site, d_source)
 
-            handle = module.register_forward_pre_hook(capture)
-            self.attachment._undo += [handle.remove, cell.clear]
-            self.cells[layer, sublayer] = cell
-        return self.cells[layer, sublayer]
+            def expanded(first: int = first, shape: tuple[int, ...] = shape) -> dict[str, Tensor]:
+                return form.expand(trained, first, shape)
+
+            def tensors(
+                expanded: Callable[[], Tensors] = expanded, gates: Tensors = gates
+            ) -> Tensors:
+                return {**expanded(), **gates}
+
+            self.attachment.computed.append((f"{self.index}/{site.key}", expanded))
+            self._place(site, tensors)
+            first += 2 * site.kv_heads * site.head_dim
+
+    def _body(self) -> None:
+        """Copies of tensors of the body: swapped in as they are, or cast and joined."""
+        model = self.backbone.model
+        trained: list[Tensor] = []
+        computes: list[Callable[[], Tensor]] = []
+        puts = []
+        (key,) = self.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
+        for site, _ in self.modification.sources(self.backbone.shapes):
+            frozen = model.get_parameter(site.key)
+            live = self.backbone.live(site)
+            value = frozen.detach().to(self._dtype)
+            value = value.clone() if live is None else value.flatten()[live]
+            parameter = self._tuned(f"{site.key}/{key}", value)
+            put, undo = body.replace_tensor(model, frozen)
+            self.attachment.undo.append(undo)
+            if live is None and frozen.dtype == self._dtype:
+                put(parameter)
+                continue
+            trained.append(parameter)
+            puts.append(put)
+            computes.append(_cast(frozen, parameter, live))
+        if puts:
+            self._stand(body.Stand(trained, lambda: [c() for c in computes], puts))
+
+    def _sparse(self, form: Sparse, seed: int) -> None:
+        """One vector of changes over the whole body."""
+        model = self.backbone.model
+        sources = self.modification.sources(self.backbone.shapes)
+        frozen = [model.get_parameter(site.key) for site, _ in sources]
+        entries = sum(p.numel() for p in frozen)
+        puts = []
+        for tensor in frozen:
+            put, undo = body.replace_tensor(model, tensor)
+            puts.append(put)
+            self.attachment.undo.append(undo)
+        like = torch.empty(0, dtype=self._dtype, device=self.backbone.device)
+        k = min(self.modification.widest, entries)
+        if self.finished:
+            values = self._tuned("shared/values", self._empty((k,)).zero_())
+            indices = torch.arange(k, device=self.backbone.device)
+            self.attachment.indices[f"{self.index}/shared/indices"] = indices
+            trained: list[Tensor] = [values, indices]
+
+            def delta() -> Tensor:
+                return like.new_zeros(entries).index_put((indices,), values)
+        else:
+            sparse = SparseDelta(entries, k, form.l0, like, seed)
+            trained = self._train_sparse(sparse)
+
+            def delta() -> Tensor:
+                if torch.is_grad_enabled():
+                    return sparse.sampled()
+                at, kept = sparse.kept()
+                return like.new_zeros(entries).index_put((at,), kept)
+
+        def compute() -> list[Tensor]:
+            parts = delta().split([p.numel() for p in frozen])
+            return [
+                p.detach() + part.view_as(p).to(p.dtype)
+                for p, part in zip(frozen, parts, strict=True)
+            ]
+
+        self._stand(body.Stand(trained, compute, puts))
+
+    def _train_sparse(self, sparse: SparseDelta) -> list[Tensor]:
+        self.attachment.sparse.append(sparse)
+        trained: list[Tensor] = []
+        for name, rate in (("w", 1.0), ("log_alpha", ALPHA_RATE)):
+            parameter = self._tuned(f"sparse/{name}", getattr(sparse, name).detach(), rate=rate)
+            setattr(sparse, name, parameter)
+            trained.append(parameter)
+            self.attachment.not_stored.add(f"{self.index}/sparse/{name}")
+
+        def kept() -> dict[str, Tensor]:
+            indices, values = sparse.kept()
+            return {"values": values, "indices": indices}
+
+        self.attachment.computed.append((f"{self.index}/shared", kept))
+        return trained
+
+    def _stand(self, stand: body.Stand) -> None:
+        """Computed tensors are refreshed before the model runs, or a part of it on its own."""
+        model = self.backbone.model
+        self.attachment.undo.append(stand.hook(model, always=True))
+        for stack in self.backbone.family.stacks:
+            if stack.module:
+                self.attachment.undo.append(stand.hook(model.get_submodule(stack.module), False))
+        with torch.no_grad():
+            stand.refresh()
+
+
+def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Tensor]:
+    """The tensor that stands in a frozen one's place: cast, and joined with what is not tuned."""
+
+    def whole() -> Tensor:
+        return tuned.to(frozen.dtype)
+
+    def joined() -> Tensor:
+        assert live is not None
+        flat = frozen.detach().flatten()
+        return flat.index_copy(0, live, tuned.to(frozen.dtype)).view_as(frozen)
+
+    return whole if live is None else joined

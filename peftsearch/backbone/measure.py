@@ -2,59 +2,166 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
-from peftsearch.backbone.families import Family
+from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
+from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 
-__all__ = ["measure"]
+__all__ = ["head_dim_of", "measure", "stack_layers"]
+
+_HEAD_DIM = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
+"""What attention modules call the width of a head."""
 
 
-def measure(model: nn.Module, config: Any, family: Family) -> BackboneShapes:
+def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
     """Shapes of a body whose pooler has been removed; tied tensors are listed once."""
-    layers = list(model.get_submodule(family.layers).children())
+    attention: list[AttentionShape] = []
+    ffn: list[FfnShape] = []
+    sizes: list[int] = []
+    for stack in family.stacks:
+        layers = stack_layers(model, stack)
+        for index, layer in enumerate(layers, sum(sizes)):
+            attention += _attentions(index, layer, stack, config)
+            ffn.append(_ffn(index, layer, stack))
+        sizes.append(len(layers))
     return BackboneShapes(
-        hidden=int(config.hidden_size),
-        attention=tuple(_attention(i, layer, config, family) for i, layer in enumerate(layers)),
-        ffn=tuple(_ffn(i, layer, family) for i, layer in enumerate(layers)),
-        tensors=tuple(_tensor(name, p, family) for name, p in model.named_parameters()),
+        hidden=attention[0].d_out,
+        attention=tuple(attention),
+        ffn=tuple(ffn),
+        tensors=tuple(_tensors(model, config, family)),
+        family=family.name,
+        stacks=tuple(sizes),
+        d_embedding=int(model.get_input_embeddings().weight.shape[1]),
+        pre_norm=family.pre_norm,
+        takes_prefix=family.takes_prefix,
+        sums_attention=family.sums_attention,
     )
 
 
-def _linear(layer: nn.Module, path: str) -> nn.Linear:
-    module = layer.get_submodule(path)
-    assert isinstance(module, nn.Linear), f"{path} is {type(module).__name__}, not Linear"
-    return module
+def stack_layers(model: nn.Module, stack: Stack) -> list[nn.Module]:
+    """The layers of one stack, lowest first."""
+    return list(model.get_submodule(stack.layers).children())
 
 
-def _attention(index: int, layer: nn.Module, config: Any, family: Family) -> AttentionShape:
-    query, key = _linear(layer, family.query), _linear(layer, family.key)
-    head_dim = query.out_features // int(config.num_attention_heads)
+def head_dim_of(layer: nn.Module, paths: AttentionPaths, config: Any) -> int:
+    """Width of one attention head."""
+    module = layer.get_submodule(paths.module)
+    for name in _HEAD_DIM:
+        if isinstance(getattr(module, name, None), int):
+            return int(getattr(module, name))
+    return LinearView.at(layer, paths.query).d_out // int(config.num_attention_heads)
+
+
+def _attentions(
+    index: int, layer: nn.Module, stack: Stack, config: Any
+) -> Iterator[AttentionShape]:
+    kind = "dec_self" if stack.is_decoder else "enc_self"
+    yield _attention(index, layer, stack.attention, kind, config)
+    if stack.cross is not None:
+        yield _attention(index, layer, stack.cross, "cross", config)
+
+
+def _attention(
+    index: int, layer: nn.Module, paths: AttentionPaths, kind: str, config: Any
+) -> AttentionShape:
+    head_dim = head_dim_of(layer, paths, config)
+    query, key = LinearView.at(layer, paths.query), LinearView.at(layer, paths.key)
     return AttentionShape(
         layer=index,
-        d_in=query.in_features,
-        heads=query.out_features // head_dim,
-        kv_heads=key.out_features // head_dim,
+        d_in=query.d_in,
+        heads=query.d_out // head_dim,
+        kv_heads=key.d_out // head_dim,
         head_dim=head_dim,
-        d_out=_linear(layer, family.attn_out).out_features,
+        d_out=_whole(layer, paths.out).d_out,
+        kind=kind,
     )
 
 
-def _ffn(index: int, layer: nn.Module, family: Family) -> FfnShape:
-    first, second = _linear(layer, family.ffn_hidden), _linear(layer, family.ffn_out)
-    return FfnShape(index, first.in_features, second.in_features, second.out_features)
+def _whole(layer: nn.Module, path: str) -> LinearView:
+    return LinearView.at(layer, Part(path))
 
 
-def _tensor(name: str, parameter: nn.Parameter, family: Family) -> TensorShape:
-    layer = None
-    if name.startswith(family.layers + "."):
-        layer = int(name[len(family.layers) + 1 :].split(".")[0])
-    return TensorShape(
-        name=name,
-        shape=tuple(parameter.shape),
-        layer=layer,
-        is_bias=name.endswith(".bias"),
-        dead=family.key_bias_dead and name.endswith(f".{family.key}.bias"),
+def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
+    first, second = LinearView.at(layer, stack.ffn.hidden), _whole(layer, stack.ffn.out)
+    return FfnShape(
+        layer=index,
+        d_in=first.d_in,
+        d_hidden=second.d_in,
+        d_out=second.d_out,
+        gated=stack.ffn.gate is not None,
+        kind="dec" if stack.is_decoder else "enc",
     )
+
+
+def _tensors(model: nn.Module, config: Any, family: Family) -> Iterator[TensorShape]:
+    norms = _norm_tensors(model)
+    dead = _dead_stretches(model, config, family)
+    for name, parameter in model.named_parameters():
+        is_bias = name.endswith(".bias")
+        whole = ((0, parameter.numel()),) if is_bias and name.endswith(family.dead) else ()
+        yield TensorShape(
+            name=name,
+            shape=tuple(parameter.shape),
+            layer=_layer_of(name, model, family),
+            is_bias=is_bias,
+            is_norm=name in norms,
+            dead=whole or dead.get(name, ()),
+        )
+
+
+def _layer_of(name: str, model: nn.Module, family: Family) -> int | None:
+    first = 0
+    for stack in family.stacks:
+        if name.startswith(stack.layers + "."):
+            return first + int(name[len(stack.layers) + 1 :].split(".")[0])
+        first += len(stack_layers(model, stack))
+    return None
+
+
+def _norm_tensors(model: nn.Module) -> set[str]:
+    """Names of every norm's own tensors, LayerNorm or RMSNorm under any class name."""
+    return {
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _dead_stretches(
+    model: nn.Module, config: Any, family: Family
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Of each bias that holds dead key biases: where in it they lie."""
+    found: dict[str, tuple[tuple[int, int], ...]] = {}
+    for stack in family.stacks if family.key_bias != "alive" else ():
+        for index, layer in enumerate(stack_layers(model, stack)):
+            for paths in filter(None, (stack.attention, stack.cross)):
+                head_dim = head_dim_of(layer, paths, config)
+                view = LinearView.at(layer, paths.key, head_dim)
+                name = f"{stack.layers}.{index}.{paths.key.path}.bias"
+                if getattr(view.module, "bias", None) is not None:
+                    turning = _turning(layer, paths) if family.key_bias == "rotary" else 0
+                    found[name] = _stretches(view, head_dim, turning)
+    return found
+
+
+def _turning(layer: nn.Module, paths: AttentionPaths) -> int:
+    return int(layer.get_submodule(paths.module).rotary_ndims)  # type: ignore[arg-type]
+
+
+def _stretches(view: LinearView, head_dim: int, turning: int) -> tuple[tuple[int, int], ...]:
+    """Runs of the key's channels, but for the first `turning` of each head."""
+    with torch.device("cpu"):
+        channels = torch.arange(view.d_module)[view.channels].view(-1, head_dim)[:, turning:]
+    runs: list[tuple[int, int]] = []
+    for channel in channels.flatten().tolist():
+        if runs and runs[-1][1] == channel:
+            runs[-1] = (runs[-1][0], channel + 1)
+        else:
+            runs.append((channel, channel + 1))
+    return tuple(runs)

@@ -76,6 +76,6 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
             f"{folder}: configuration.json was edited: it is not the configuration that these "
             "tensors were trained with"
         )
-    tuned = TunedModel(backbone, configuration, len(package.labels))
+    tuned = TunedModel(backbone, configuration, len(package.labels), finished=True)
     tuned.load(tensors)
     return LoadedModel(package, tuned)

@@ -84,8 +84,10 @@ class TrainingRun:
 
     def _train_step(self) -> None:
         batch, labels = self._batch()
+        self.model.attachment.begin_step(self.step)
         loss = torch.nn.functional.cross_entropy(self.model(**batch).float(), labels)
-        loss.backward()
+        penalty = self.model.attachment.penalty()
+        (loss if penalty is None else loss + penalty).backward()
         parameters = list(self.model.parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters, self.training.max_grad_norm)
         set_rates(self.optimiser, self.step, self.warmup)
@@ -164,7 +166,8 @@ class TrainingRun:
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""
-        save_tensors(path, self.average.values, self._facts())
+        with self.average.swapped_in():
+            save_tensors(path, self.model.stored(), self._facts())
 
     def __enter__(self) -> TrainingRun:
         return self

@@ -23,12 +23,17 @@ class TunedModel:
     """
 
     def __init__(
-        self, backbone: Backbone, configuration: Configuration, labels: int, seed: int = 0
+        self,
+        backbone: Backbone,
+        configuration: Configuration,
+        labels: int,
+        seed: int = 0,
+        finished: bool = False,
     ) -> None:
         self.backbone = backbone
         self.configuration = configuration.within(backbone.shapes)
         self.head = ClassificationHead(backbone, self.configuration.head, labels, seed)
-        self.attachment = attach(backbone, self.configuration, seed)
+        self.attachment = attach(backbone, self.configuration, seed, finished)
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -46,9 +51,17 @@ class TunedModel:
         tuned = {f"tuned/{name}": p for name, p in self.attachment.tensors.items()}
         return tuned | {f"head/{name}": p for name, p in self.head.named_parameters()}
 
+    def stored(self) -> dict[str, Tensor]:
+        """What is saved: `tuned/…` as stored (see `Attachment.stored`), and `head/…`."""
+        tuned = {f"tuned/{name}": t for name, t in self.attachment.stored().items()}
+        return tuned | {f"head/{name}": p.detach() for name, p in self.head.named_parameters()}
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy values into every trained tensor; raises ConfigurationError if any does not fit."""
-        own = self.parameters
+        """Copy values into every trained tensor (of a finished model, every stored one); raises
+        ConfigurationError if any does not fit.
+        """
+        indices = {f"tuned/{name}": t for name, t in self.attachment.indices.items()}
+        own: dict[str, Tensor] = {**self.parameters, **indices}
         if own.keys() != tensors.keys():
             missing = sorted(own.keys() ^ tensors.keys())
             raise ConfigurationError(f"tensors do not belong to this configuration: {missing[:3]}")

@@ -15,13 +15,15 @@ __all__ = ["make_optimiser", "set_rates", "warmup_steps"]
 def make_optimiser(model: TunedModel) -> AdamW:
     """The optimiser; every group keeps the rate it warms up to as `full_lr`.
 
-    Scales, gates, biases and norms are not decayed.
+    Scales, gates, biases and norms are not decayed; up-projections may have a higher rate (LoRA+).
     """
     training = model.configuration.training
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for tuned in model.attachment.tuned:
         decay = training.weight_decay if tuned.decays else 0.0
-        groups.setdefault((training.lr_of(tuned.form), decay), []).append(tuned.parameter)
+        rate = training.lr_of(tuned.form) * tuned.rate
+        rate *= training.up_lr_ratio if tuned.fast else 1.0
+        groups.setdefault((rate, decay), []).append(tuned.parameter)
     for parameter in model.head.parameters():
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((training.head_lr, decay), []).append(parameter)

@@ -1,0 +1,78 @@
+"""One view of every linear layer: nn.Linear, GPT-2's Conv1D, and parts of a fused projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from peftsearch.backbone.families import Part
+from peftsearch.errors import ConfigurationError
+
+__all__ = ["LinearView"]
+
+
+@dataclass(frozen=True)
+class LinearView:
+    """h = x W + b, with h all or some of a module's output channels."""
+
+    module: nn.Module
+    part: Part
+    head_dim: int = 0
+    """Needed where heads are fused one by one."""
+
+    @classmethod
+    def at(cls, layer: nn.Module, part: Part, head_dim: int = 0) -> LinearView:
+        """The view, or a ConfigurationError where the path leads to something else."""
+        module = layer.get_submodule(part.path)
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            raise ConfigurationError(f"{part.path} is {type(module).__name__}, not a linear layer")
+        return cls(module, part, head_dim)
+
+    @property
+    def d_in(self) -> int:
+        shape = self.module.get_parameter("weight").shape
+        return shape[0] if isinstance(self.module, Conv1D) else shape[1]
+
+    @property
+    def d_module(self) -> int:
+        """Output channels of the whole module."""
+        shape = self.module.get_parameter("weight").shape
+        return shape[1] if isinstance(self.module, Conv1D) else shape[0]
+
+    @property
+    def d_out(self) -> int:
+        return self.d_module // self.part.of
+
+    @property
+    def channels(self) -> slice | Tensor:
+        """Which of the module's output channels belong to the part."""
+        if self.part.of == 1:
+            return slice(None)
+        if not self.part.per_head:
+            return slice(self.part.index * self.d_out, (self.part.index + 1) * self.d_out)
+        every = torch.arange(self.d_module).view(-1, self.part.of, self.head_dim)
+        return every[:, self.part.index].flatten()
+
+    def weight(self) -> Tensor:
+        """W, (d_in, d_out); frozen."""
+        weight = self.module.get_parameter("weight").detach()
+        return (weight if isinstance(self.module, Conv1D) else weight.T)[:, self.channels]
+
+    def bias(self) -> Tensor | None:
+        bias = getattr(self.module, "bias", None)
+        return None if bias is None else bias.detach()[self.channels]
+
+    def read(self, output: Tensor) -> Tensor:
+        """The part's h in the module's output."""
+        return output[..., self.channels]
+
+    def written(self, output: Tensor, h: Tensor) -> Tensor:
+        """The module's output with the part's h replaced."""
+        if self.part.of == 1:
+            return h
+        changed = output.clone()
+        changed[..., self.channels] = h
+        return changed

@@ -1,0 +1,201 @@
+"""From a site's name to the module where its h can be read and changed, through hooks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
+from peftsearch.backbone.linear import LinearView
+from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.measure import head_dim_of
+from peftsearch.design.shapes import SiteShape
+
+__all__ = ["Captures", "Port"]
+
+Modified = Callable[[Tensor, Tensor], Tensor]
+"""(x, h) → the new h."""
+Undo = Callable[[], object]
+
+_PROJECTIONS = {
+    "attn.query": "query",
+    "attn.key": "key",
+    "attn.value": "value",
+    "ffn.hidden": "hidden",
+    "ffn.gate": "gate",
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """One site's modules."""
+
+    site: SiteShape
+    layer: nn.Module
+    stack: Stack
+    pre_norm: bool
+    head_dim: int
+
+    @classmethod
+    def of(cls, backbone: Backbone, site: SiteShape) -> Port:
+        assert site.layer is not None
+        stack, layer = backbone.stack_and_layer(site.layer)
+        head_dim = head_dim_of(layer, stack.attention, backbone.model.config)
+        return cls(site, layer, stack, backbone.family.pre_norm, head_dim)
+
+    @property
+    def paths(self) -> AttentionPaths | FfnPaths:
+        """Of its sub-layer."""
+        if self.site.kind in ("enc", "dec"):
+            return self.stack.ffn
+        if self.site.kind == "cross":
+            assert self.stack.cross is not None
+            return self.stack.cross
+        return self.stack.attention
+
+    def module(self, path: str) -> nn.Module:
+        return self.layer.get_submodule(path)
+
+    @property
+    def attention(self) -> nn.Module:
+        """What the attention interface is called with."""
+        assert isinstance(self.paths, AttentionPaths)
+        return self.module(self.paths.module)
+
+    @property
+    def linear(self) -> LinearView | None:
+        """The linear layer that computes h; None at heads, activations and sums."""
+        if self.site.place in _PROJECTIONS:
+            part = getattr(self.paths, _PROJECTIONS[self.site.place])
+            return LinearView.at(self.layer, part, self.head_dim)
+        if self.site.place in ("attn.out", "ffn.out"):
+            return LinearView.at(self.layer, Part(self.paths.out))
+        return None
+
+    @property
+    def entrance(self) -> nn.Module:
+        """The module whose input is the sub-layer's input."""
+        paths = self.paths
+        part = paths.query if isinstance(paths, AttentionPaths) else paths.hidden
+        return self.module(part.path)
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.module(self.paths.norm)
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def hook(self, modified: Modified, read: Callable[[Tensor], Tensor], renorms: bool) -> Undo:
+        """Have h pass `modified` in every forward; `read` turns the module's input into x."""
+        place = self.site.place
+        if place in ("attn.heads", "ffn.activated"):
+            return self._before(self.module(self.paths.out), modified, read)
+        if place.startswith("residual."):
+            return self._on_sum(modified, renorms)
+        linear = self.linear
+        assert linear is not None
+
+        def on_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            return linear.written(output, modified(read(args[0]), linear.read(output)))
+
+        return linear.module.register_forward_hook(on_output).remove
+
+    def _before(
+        self, module: nn.Module, modified: Modified, read: Callable[[Tensor], Tensor]
+    ) -> Undo:
+        def on_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (modified(read(args[0]), args[0]), *args[1:])
+
+        return module.register_forward_pre_hook(on_input).remove
+
+    def _on_sum(self, modified: Modified, renorms: bool) -> Undo:
+        """At the stream after a sub-layer has been added to it."""
+        if not self.pre_norm:
+            return self._renormed(modified) if renorms else self._output(self.norm, modified)
+        if self.site.place == "residual.ffn":
+            return self._output(self.layer, modified)
+        return self._before_the_sum(modified)
+
+    def _renormed(self, modified: Modified) -> Undo:
+        """Pfeiffer: LN(t + Δ(LN(t))), the same frozen norm twice. forward() skips the hooks."""
+
+        def on_norm(module: nn.Module, args: tuple[Any, ...], normed: Tensor) -> Any:
+            cell = _SUMS.setdefault(module, {})
+            # A second modification goes on from the first one's sum, not from the layer's.
+            t: Tensor = cell["t"] if cell.get("normed") is normed else args[0]
+            cell["t"] = t + (modified(normed, normed) - normed)
+            cell["normed"] = module.forward(cell["t"])
+            return cell["normed"]
+
+        handle = self.norm.register_forward_hook(on_norm)
+
+        def undo() -> None:
+            handle.remove()
+            _SUMS.pop(self.norm, None)
+
+        return undo
+
+    def _output(self, module: nn.Module, modified: Modified) -> Undo:
+        def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (modified(output[0], output[0]), *output[1:])
+            return modified(output, output)
+
+        return module.register_forward_hook(on_output).remove
+
+    def _before_the_sum(self, modified: Modified) -> Undo:
+        """t = x + A with A what attention adds: A becomes A + Δ(t)."""
+        assert isinstance(self.paths, AttentionPaths)
+        stream: dict[str, Tensor] = {}
+
+        def on_stream(module: nn.Module, args: tuple[Any, ...]) -> None:
+            stream["x"] = args[0]
+
+        def on_added(module: nn.Module, args: tuple[Any, ...], added: Tensor) -> Tensor:
+            t = stream["x"] + added
+            return added + (modified(t, t) - t)
+
+        last = self.module(self.paths.added or self.paths.out)
+        handles = (
+            self.norm.register_forward_pre_hook(on_stream),
+            last.register_forward_hook(on_added),
+        )
+
+        def undo() -> None:
+            for handle in handles:
+                handle.remove()
+            stream.clear()
+
+        return undo
+
+
+_SUMS: dict[nn.Module, dict[str, Tensor]] = {}
+
+
+class Captures:
+    """Sub-layer inputs kept for the modifications further down the sub-layer that read them."""
+
+    def __init__(self, undo: list[Undo]) -> None:
+        self._undo = undo
+        self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
+
+    def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
+        return self._of(port.entrance, "x")
+
+    def residual_stream(self, port: Port) -> Callable[[], Tensor]:
+        return self._of(port.norm, "stream")
+
+    def _of(self, module: nn.Module, what: str) -> Callable[[], Tensor]:
+        if (module, what) not in self._cells:
+            cell: dict[str, Tensor] = {}
+
+            def capture(module: nn.Module, args: tuple[Any, ...]) -> None:
+                cell["x"] = args[0]
+
+            self._undo += [module.register_forward_pre_hook(capture).remove, cell.clear]
+            self._cells[module, what] = cell
+        found = self._cells[module, what]
+        return lambda: found["x"]
