@@ -85,7 +85,11 @@ def attend(
     for prefix in prefixes:
         if prefix.is_exact:
             attention_mask = _causal_mask(module, query, key, attention_mask)
+            before = key.shape[2]
             key, value, attention_mask = _prepend(prefix, query, key, value, attention_mask)
+            if options.get("position_bias") is not None:  # T5's: a prefix has no position
+                bias = options["position_bias"]
+                options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
     softmax = _capped if options.get("softcap") else sdpa_attention_forward
     heads: Tensor
     heads, _ = softmax(module, query, key, value, attention_mask, scaling=scaling, **options)

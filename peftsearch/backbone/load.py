@@ -120,10 +120,11 @@ def wrap(
     tokenizer: Any = None,
     pooler: dict[str, torch.Tensor] | None = None,
 ) -> Backbone:
-    """A body in memory as a backbone, frozen in place: `lm.model` of a language model, say, which
-    then generates with whatever is attached.
+    """A body in memory as a backbone, frozen in place and without its pooler: `lm.model` of a
+    language model, say, which then generates with whatever is attached.
     """
     family = family_of(model.config)
+    pooler = pooler or _take_pooler(model, family)
     if family.takes_prefix:
         attention.register()
         model.set_attn_implementation(attention.NAME)

@@ -99,9 +99,11 @@ def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
 
 
 def _tensors(model: nn.Module, config: Any, family: Family) -> Iterator[TensorShape]:
-    norms = _norm_tensors(model)
+    norms, tables = _norm_tensors(model), _position_tables(model)
     dead = _dead_stretches(model, config, family)
     for name, parameter in model.named_parameters():
+        if name in tables:
+            continue
         is_bias = name.endswith(".bias")
         whole = ((0, parameter.numel()),) if is_bias and name.endswith(family.dead) else ()
         yield TensorShape(
@@ -130,6 +132,15 @@ def _norm_tensors(model: nn.Module) -> set[str]:
         for path, module in model.named_modules()
         if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
         for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _position_tables(model: nn.Module) -> set[str]:
+    """Sinusoids that some families keep as a parameter: computed, never trained by anybody."""
+    return {
+        f"{path}.weight"
+        for path, module in model.named_modules()
+        if "Sinusoidal" in type(module).__name__
     }
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from peftsearch.design.form import FORMS
-from peftsearch.design.modification import Modification
+from peftsearch.design.forms.base import LATER
+from peftsearch.design.modification import Modification, options_json
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.validity import reads_alike
@@ -59,7 +60,7 @@ class Training:
     warmup: float = 0.06
     """Share of the full training length."""
     max_grad_norm: float = 1.0
-    up_lr_ratio: float = 1.0
+    up_lr_ratio: float = field(default=1.0, metadata=LATER)
     """Learning rate of up-projections over that of the other tensors of their form: LoRA+ (Hayou et
     al. 2024, arXiv 2402.12354).
     """
@@ -143,7 +144,7 @@ class Configuration:
         return {
             "modifications": [m.to_json() for m in self.modifications],
             "head": asdict(self.head),
-            "training": asdict(self.training) | {"lr": dict(self.training.lr)},
+            "training": options_json(self.training) | {"lr": dict(self.training.lr)},
         }
 
     @classmethod

@@ -12,12 +12,12 @@ from peftsearch.design.composition import COMPOSITIONS, Add, Composition, RankSt
 from peftsearch.design.form import FORMS, Form, Prefix
 from peftsearch.design.forms.base import Source
 from peftsearch.design.insertion import INSERTIONS, Insertion, Parallel
-from peftsearch.design.place import Place
+from peftsearch.design.place import PLACES, Place
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.design.validity import minimum_width, why_invalid
 from peftsearch.errors import ConfigurationError, did_you_mean
 
-__all__ = ["Modification", "TunedTensor"]
+__all__ = ["Modification", "TunedTensor", "options_json"]
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,9 @@ class Modification:
 
     def maximum_width(self, shapes: BackboneShapes) -> int:
         """Beyond it a width adds no capacity at any site."""
-        return max(
-            self.form.max_width(site, self.insertion.source_width(site))
-            for site in self.place.sites(shapes)
-        )
+        sources = self.sources(shapes)
+        widths = [self.form.max_width(site, d_source) for site, d_source in sources]
+        return sum(widths) if sources[0][0].tensor else max(widths)
 
     def with_width(self, width: int | tuple[int, ...] | None) -> Modification:
         return replace(self, width=width)
@@ -136,6 +135,8 @@ class Modification:
     def _width_within(self, place: Place, shapes: BackboneShapes) -> int | tuple[int, ...] | None:
         """Widths of the layers that are left."""
         layers = place.layers_in(shapes)
+        if isinstance(self.width, int) and PLACES[place.names[0]].body:
+            return min(self.width, self.maximum_width(shapes))
         if not isinstance(self.width, tuple) or len(self.width) == len(layers):
             return self.width
         named = self.place.layers or ()
@@ -245,7 +246,16 @@ def _listed(layers: tuple[int, ...] | None) -> list[int] | None:
 
 
 def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
-    return {"name": value.name} | {f.name: getattr(value, f.name) for f in fields(value)}
+    return {"name": value.name} | options_json(value)
+
+
+def options_json(value: Any) -> dict[str, Any]:
+    """A dataclass's fields; those that came later only where they are not at their default."""
+    return {
+        f.name: getattr(value, f.name)
+        for f in fields(value)
+        if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+    }
 
 
 def _dimension(json: Any, registry: Mapping[str, type[Any]], what: str) -> Any:

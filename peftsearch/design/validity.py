@@ -211,7 +211,8 @@ def _misplaced(form: Form, names: set[str], composition: Composition) -> str | N
     if isinstance(composition, Gated):
         return "the exact gate needs the softmax form: use prefix, or composition add or scaled"
     if any(PLACES[name].body for name in names):
-        return f"place '{'+'.join(sorted(names))}' takes no projection, but a form of its own"
+        own = "the dense and sparse forms" if "weights" in names else "the constant form only"
+        return f"place '{'+'.join(sorted(names))}' takes {own}"
     if "embedding" in names:
         return "place 'embedding' takes the prompt form only"
     if "ffn.activated" in names:

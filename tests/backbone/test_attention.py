@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
@@ -25,6 +25,11 @@ class Attention(nn.Module):
     def __init__(self, groups: int) -> None:
         super().__init__()
         self.num_key_value_groups = groups
+
+
+def attached(composition: Composition, tensors: Mapping[str, Tensor]) -> AttachedPrefix:
+    """A prefix whose composition reads nothing of the sub-layer's input."""
+    return AttachedPrefix(Prefix(), composition, lambda: tensors, lambda: torch.empty(0))
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -79,7 +84,7 @@ def test_the_gate_of_equation_8_for_each_head_and_token(
     mask: str, scaling: float | None, module: Attention
 ) -> None:
     q, k, v, prefix = inputs(module)
-    attach_prefix(module, AttachedPrefix(Prefix(), Gated(), prefix))
+    attach_prefix(module, attached(Gated(), prefix))
     heads, _ = attend(module, q, k, v, MASKS[mask], scaling=scaling)
 
     k, v, keys, values = spread(module, k, v, prefix["keys"], prefix["values"])
@@ -110,7 +115,7 @@ def test_an_ungated_prefix_is_attention_over_the_prefix_alone_added(
     q, k, v, prefix = inputs(module)
     tensors = prefix | {"s": torch.full((1,), s, dtype=torch.float64)}
     plain, _ = attend(module, q, k, v, MASKS[mask], scaling=scaling)
-    attach_prefix(module, AttachedPrefix(Prefix(), composition, tensors))
+    attach_prefix(module, attached(composition, tensors))
     heads, _ = attend(module, q, k, v, MASKS[mask], scaling=scaling)
     keys, values = spread(module, prefix["keys"], prefix["values"])
     delta = torch.einsum(
@@ -126,7 +131,7 @@ def test_logits_too_large_for_exp_give_no_nan(composition: Composition) -> None:
     module = Attention(1)
     q, k, v, prefix = inputs(module)
     prefix = {"keys": prefix["keys"] * 1e4, "values": prefix["values"]}
-    attach_prefix(module, AttachedPrefix(Prefix(), composition, prefix))
+    attach_prefix(module, attached(composition, prefix))
     heads, _ = attend(module, q, k, v, padding())
     assert heads.isfinite().all()
 
@@ -136,7 +141,7 @@ def test_a_prefix_in_fp32_stands_beside_attention_in_bf16(composition: Compositi
     module = Attention(1)
     q, k, v, prefix = inputs(module)
     tensors = {n: t.float().requires_grad_() for n, t in prefix.items()}
-    attach_prefix(module, AttachedPrefix(Prefix(), composition, tensors | {"s": torch.ones(1)}))
+    attach_prefix(module, attached(composition, tensors | {"s": torch.ones(1)}))
     heads, _ = attend(module, q.bfloat16(), k.bfloat16(), v.bfloat16(), padding())
     assert heads.dtype == torch.bfloat16
     heads.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from peftsearch.backbone import load as loading
-from peftsearch.backbone.families import FAMILIES, family_of
+from peftsearch.backbone.families import FAMILIES
 from peftsearch.backbone.load import family_for, load_backbone, load_shapes, model_source
+from peftsearch.backbone.recognise import family_of
 from peftsearch.errors import ConfigurationError, MissingError
 from support.tiny import build_tiny_bert
 
@@ -97,10 +98,12 @@ def test_the_fingerprint_names_the_weights(tiny_bert: Path, tmp_path: Path) -> N
 # -- families ----------------------------------------------------------------------------------
 
 
-def test_every_model_type_of_the_table_is_found_once() -> None:
-    types = [t for family in FAMILIES for t in family.model_types]
-    assert len(set(types)) == len(types)
-    assert all(t in family_of(t).model_types for t in types)
+def test_every_model_type_of_the_table_has_a_row_for_its_default_config() -> None:
+    for model_type in {t for family in FAMILIES for t in family.model_types}:
+        config = AutoConfig.for_model(model_type)
+        family = family_of(config)
+        assert model_type in family.model_types
+        assert family.when(config)
 
 
 def test_the_family_of_a_folder_is_read_from_its_config(folder: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftsearch.design.composition import Add, Composition, Gated, Scaled
+from peftsearch.design.composition import Add, Composition, Gated, Scaled, Surroundings
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Constant, Form, Gelu, Linear, Prefix, Relu
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
@@ -16,6 +16,7 @@ from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
 D, R = 6, 3
+NOWHERE = Surroundings(torch.empty(0))
 SITE = SiteShape("layers.0.attn.heads", "attn.heads", 0, D, D, D, kv_heads=2, head_dim=3)
 PROJECTION = Parallel("projection_input")
 
@@ -55,13 +56,15 @@ def test_rule_3_an_ungated_prefix_of_one_vector_is_a_constant_and_its_key_is_dea
 def test_rule_4_a_scale_of_one_is_plain_addition() -> None:
     h, delta = random(2, 3, seed=1), random(2, 3, seed=2)
     ones = {"s": torch.ones(1, dtype=torch.float64)}
-    assert torch.equal(Scaled("learned").compose(ones, h, delta), Add().compose({}, h, delta))
+    assert torch.equal(
+        Scaled("learned").compose(ones, h, delta, NOWHERE), Add().compose({}, h, delta, NOWHERE)
+    )
 
 
 def test_rule_5_parallel_linear_at_a_linear_layer_merges_into_it() -> None:
     w, bias, x = random(D, D, seed=1), random(D, seed=2), random(2, 4, D, seed=3)
     t = bottleneck(Linear(), 4)
-    beside = Scaled(4).compose({}, x @ w + bias, Linear().delta(t, x))
+    beside = Scaled(4).compose({}, x @ w + bias, Linear().delta(t, x), NOWHERE)
     merged = x @ (w + 4 * t["down"] @ t["up"]) + bias
     assert (beside - merged).abs().max() < 1e-12
 
@@ -70,7 +73,7 @@ def test_rule_5_sequential_linear_merges_where_h_is_a_linear_layers_output() -> 
     w, bias, x = random(D, D, seed=1), random(D, seed=2), random(2, 4, D, seed=3)
     t = bottleneck(Linear(), 4)
     h = x @ w + bias
-    after = Add().compose({}, h, Linear().delta(t, h))
+    after = Add().compose({}, h, Linear().delta(t, h), NOWHERE)
     grown = torch.eye(D, dtype=torch.float64) + t["down"] @ t["up"]
     assert (after - (x @ (w @ grown) + bias @ grown)).abs().max() < 1e-12
 
@@ -133,7 +136,7 @@ def test_two_of_one_form_that_read_one_vector_at_one_site_are_refused(
     first: Modification, second: Modification
 ) -> None:
     for pair in ((first, second), (second, first)):
-        with pytest.raises(ConfigurationError, match=r"one modification with the sum|every bias"):
+        with pytest.raises(ConfigurationError, match=r"one modification with the sum|holds biases"):
             Configuration(pair)
 
 

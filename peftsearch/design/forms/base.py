@@ -17,7 +17,12 @@ from peftsearch.errors import ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["Form", "Shapes", "Source", "one_of"]
+__all__ = ["LATER", "Form", "Shapes", "Source", "one_of"]
+
+LATER = {"later": True}
+"""Metadata of an option that came after the first configurations were recorded: at its default it
+is left out of the JSON, so that their hashes stay what they were.
+"""
 
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name → shape."""

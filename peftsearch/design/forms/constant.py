@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.forms.base import Form, Shapes, Source
@@ -88,4 +89,4 @@ class Sparse(Form):
         raise ConfigurationError("a sparse change is computed over the whole body at once")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
-        return 1 << 40  # as many as the budget buys
+        return prod(site.tensor)

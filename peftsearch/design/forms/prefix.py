@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.forms.base import Form, Shapes, Source, one_of
+from peftsearch.design.forms.base import LATER, Form, Shapes, Source, one_of
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -32,8 +32,8 @@ class Prefix(Form):
     are stored and counted.
     """
 
-    mlp: int | None = None
-    init: Literal["zero", "normal"] = "zero"
+    mlp: int | None = field(default=None, metadata=LATER)
+    init: Literal["zero", "normal"] = field(default="zero", metadata=LATER)
 
     name: ClassVar[str] = "prefix"
     width_symbol: ClassVar[str | None] = "l"
