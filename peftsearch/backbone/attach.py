@@ -218,7 +218,7 @@ class _One:
         """Keys and values of every site come out of one MLP."""
         sources = self.modification.sources(self.backbone.shapes)
         trained: dict[str, Tensor] = {}
-        for name, shape in form.reparametrised(sources, self.modification.widest).items():
+        for name, shape in (form.trained(sources, self.modification.widest) or {}).items():
             value = self._empty(shape)
             form.initialise(name, value, self.generator)
             trained[name] = self._tuned(f"mlp/{name}", value)

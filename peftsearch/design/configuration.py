@@ -122,7 +122,7 @@ class Configuration:
     def trained_parameters(self, shapes: BackboneShapes, outputs: int) -> int:
         """Tuned parameters and the head."""
         head = self.head.parameters(shapes.hidden, outputs)
-        return head + sum(m.parameters(shapes) for m in self.modifications)
+        return head + sum(m.trained_parameters(shapes) for m in self.modifications)
 
     @property
     def hash(self) -> str:

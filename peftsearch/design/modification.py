@@ -183,8 +183,16 @@ class Modification:
                 yield TunedTensor(f"{site.key}/{name}", site, shape, of_composition=True)
 
     def parameters(self, shapes: BackboneShapes) -> int:
-        """Exact number of tuned parameters, from shapes alone."""
+        """Exact number of tuned parameters, from shapes alone: those that are stored."""
         return sum(prod(tensor.shape) for tensor in self.tuned_tensors(shapes))
+
+    def trained_parameters(self, shapes: BackboneShapes) -> int:
+        """Those that are trained, which may be more: an MLP for a prefix, gates for a mask."""
+        trained = self.form.trained(self.sources(shapes), self.widest)
+        if trained is None:
+            return self.parameters(shapes)
+        gates = (t for t in self.tuned_tensors(shapes) if t.of_composition)
+        return sum(map(prod, [*trained.values(), *(t.shape for t in gates)]))
 
     def describe(self) -> str:
         """`relu∥ffn.out r=64 s=4, layers 3–5`."""

@@ -88,9 +88,9 @@ def test_training_learns_what_can_be_learnt(bench: Workbench) -> None:
     budget = TrainingBudget(epochs=12, rungs=(1.0,))
     with TrainingRun(bench.backbone, bench.train, 2, configuration, budget, 0) as run:
         run.train_to(run.rung_steps[-1])
-        evaluation = run.evaluate(bench.validation)
+        evaluation = run.evaluate(bench.train)
     accuracy = bench.task.metric.value(evaluation.labels, evaluation.predicted)
-    assert accuracy > bench.task.worst + 0.2
+    assert accuracy > bench.task.worst + 0.3
 
 
 def test_evaluation_and_training_leave_the_backbone_as_it_was(bench: Workbench) -> None:

@@ -62,6 +62,10 @@ class Form(ABC):
         """Tuned tensors that all sites of one modification share; counted once."""
         return {}
 
+    def trained(self, sources: Sequence[Source], width: int) -> Shapes | None:
+        """What is trained in the place of everything that is stored; None: that itself."""
+        return None
+
     def constants(self, sources: Sequence[Source], width: int) -> Shapes:
         """Tensors that are drawn once from a fixed seed and never tuned, stored or counted."""
         return {}

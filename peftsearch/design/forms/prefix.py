@@ -48,9 +48,10 @@ class Prefix(Form):
         shape = (site.kv_heads, width, site.head_dim)
         return {"keys": shape, "values": shape}
 
-    def reparametrised(self, sources: Sequence[Source], width: int) -> Shapes:
-        """What is trained in the place of every site's keys and values."""
-        assert self.mlp is not None
+    def trained(self, sources: Sequence[Source], width: int) -> Shapes | None:
+        """One MLP in the place of every site's keys and values."""
+        if self.mlp is None:
+            return None
         d = max(site.d_sublayer for site, _ in sources)
         outputs = sum(2 * site.kv_heads * site.head_dim for site, _ in sources)
         return {
