@@ -324,10 +324,8 @@ class _One:
     def _stand(self, stand: body.Stand) -> None:
         """Computed tensors are refreshed before the model runs, or a part of it on its own."""
         model = self.backbone.model
-        self.attachment.undo.append(stand.hook(model, always=True))
-        for stack in self.backbone.family.stacks:
-            if stack.module:
-                self.attachment.undo.append(stand.hook(model.get_submodule(stack.module), False))
+        parts = [model.get_submodule(s.module) for s in self.backbone.family.stacks if s.module]
+        self.attachment.undo += stand.hook(model, parts)
         with torch.no_grad():
             stand.refresh()
 

@@ -49,19 +49,34 @@ class Stand:
     ) -> None:
         self.trained, self.compute, self.puts = list(trained), compute, puts
         self._state: object = None
+        self._inside = False
 
-    def hook(self, module: nn.Module, always: bool) -> Undo:
-        """Refresh before each forward of `module`; with gradients only if `always`."""
+    def hook(self, model: nn.Module, parts: Iterable[nn.Module]) -> list[Undo]:
+        """Refresh before each forward of the model, and of a part of it that runs on its own, as an
+        encoder does in generation.
+        """
 
-        def refresh(module: nn.Module, args: object) -> None:
-            self.refresh(again=always and torch.is_grad_enabled())
+        def begin(module: nn.Module, args: object) -> None:
+            self.refresh()
+            self._inside = True
 
-        return module.register_forward_pre_hook(refresh).remove
+        def end(module: nn.Module, args: object, output: object) -> None:
+            self._inside = False
 
-    def refresh(self, again: bool = False) -> None:
+        def begin_part(module: nn.Module, args: object) -> None:
+            if not self._inside:
+                self.refresh()
+
+        return [
+            model.register_forward_pre_hook(begin).remove,
+            model.register_forward_hook(end, always_call=True).remove,
+            *(part.register_forward_pre_hook(begin_part).remove for part in parts),
+        ]
+
+    def refresh(self) -> None:
+        """Compute anew: with gradients always, since a graph is good for one backward."""
         state = [(t.data_ptr(), t._version) for t in self.trained]
-        if again or state != self._state:
+        if torch.is_grad_enabled() or state != self._state:
             for put, tensor in zip(self.puts, self.compute(), strict=True):
                 put(tensor)
-            # A graph is good for one backward: what it was computed with is not kept.
             self._state = None if torch.is_grad_enabled() else state
