@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from peftsearch.backbone import attention
 from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hub import prepare_hub
-from peftsearch.backbone.measure import measure, stack_layers
+from peftsearch.backbone.measure import measure, positions_of, stack_layers
 from peftsearch.backbone.recognise import family_of
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
@@ -243,13 +243,7 @@ def _fingerprint(model: nn.Module) -> str:
 def _max_length(config: Any, tokenizer: Any, family: Family) -> int:
     """Tokens that fit the position table."""
     if tokenizer is None:
-        return _positions(config)
-    positions = _positions(config)
+        return positions_of(config)
+    positions = positions_of(config)
     reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
     return min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
-
-
-def _positions(config: Any) -> int:
-    """T5 names none: its relative positions have no end."""
-    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    return int(found or 10**9)

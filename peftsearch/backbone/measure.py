@@ -12,7 +12,7 @@ from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 
-__all__ = ["head_dim_of", "measure", "stack_layers"]
+__all__ = ["head_dim_of", "measure", "positions_of", "stack_layers"]
 
 _HEAD_DIM = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 """What attention modules call the width of a head."""
@@ -37,10 +37,17 @@ def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
         family=family.name,
         stacks=tuple(sizes),
         d_embedding=int(model.get_input_embeddings().weight.shape[1]),
+        longest_prompt=min(300, positions_of(config) // 4),
         pre_norm=family.pre_norm,
         takes_prefix=family.takes_prefix,
         sums_attention=family.sums_attention,
     )
+
+
+def positions_of(config: Any) -> int:
+    """Length of the position table; T5's relative positions have no end."""
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return int(found or 10**9)
 
 
 def stack_layers(model: nn.Module, stack: Stack) -> list[nn.Module]:

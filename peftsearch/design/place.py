@@ -258,7 +258,8 @@ def _sites(row: PlaceRow, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
     if row.ffn is not None:
         gate = row.name == "ffn.gate"
         return tuple(_ffn_site(row.name, f, row.ffn(f)) for f in shapes.ffn if f.gated or not gate)
-    return (SiteShape(row.name, row.name, None, d_h=shapes.d_embedding or shapes.hidden),)
+    d_h, longest = shapes.d_embedding or shapes.hidden, shapes.longest_prompt
+    return (SiteShape(row.name, row.name, None, d_h=d_h, longest=longest),)
 
 
 @lru_cache(maxsize=256)

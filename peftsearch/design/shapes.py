@@ -103,6 +103,8 @@ class BackboneShapes:
     """Layers of each stack: (12,), or (12, 12) for encoder and decoder."""
     d_embedding: int = 0
     """Width of the token embeddings; 0: as `hidden`."""
+    longest_prompt: int = 300
+    """Tokens before the text: a quarter of the positions at most, and what He et al. use."""
     pre_norm: bool = False
     """Sub-layers read a normed copy of the residual stream, rather than the stream itself."""
     takes_prefix: bool = True
@@ -152,3 +154,5 @@ class SiteShape:
     head_dim: int = 0
     kind: str = ""
     tensor: tuple[int, ...] = ()
+    longest: int = 0
+    """Of embeddings: the longest prompt that leaves room for the text."""

@@ -29,8 +29,10 @@ def retrain(
 ) -> dict[str, Any]:
     """Train, evaluate, write the result to `out` (native format); returns what was measured."""
     set_threads(threads)
-    bench = Workbench.prepare(recipe.model, recipe.task, device, recipe.max_length, say)
-    configuration = recipe.parsed().within(bench.backbone.shapes)
+    parsed = recipe.parsed()
+    prompts = any(m.form.name == "prompt" for m in parsed.modifications)
+    bench = Workbench.prepare(recipe.model, recipe.task, device, recipe.max_length, prompts, say)
+    configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
     say(f"training {configuration.describe()}")
     with TrainingRun(

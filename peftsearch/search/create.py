@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.design.configuration import Training
+from peftsearch.design.methods import METHODS
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import MetricScale, StudyInfo
 from peftsearch.search.workbench import Workbench, training_budget
@@ -49,13 +50,25 @@ def create_study(
     `go_on` is the command quoted if the study exists already.
     """
     StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
-    bench = Workbench.prepare(asked.model, spec_of(asked), asked.device, asked.max_length, say)
+    prompts = offers_prompts(asked.space)
+    bench = Workbench.prepare(
+        asked.model, spec_of(asked), asked.device, asked.max_length, prompts, say
+    )
     say(
         f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
         f"examples, at most {bench.max_length} tokens ({bench.train.truncated:,} cut)"
     )
     info = _info(asked, bench)
     return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+
+
+def offers_prompts(space: Space) -> bool:
+    """Whether a configuration of the space, or a seed, may put tokens before the text."""
+    offered = {str(form) for slot in space.file.choices.values() for form in slot.form.choices}
+    seeded = {
+        m.form.name for seed in space.file.seed_with for m in METHODS[seed.method].modifications
+    }
+    return "prompt" in offered | seeded
 
 
 def spec_of(asked: NewStudy) -> TaskSpec:

@@ -7,13 +7,14 @@ A method that the space expresses is a seed: its parameters are enqueued. One th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import ConfigurationError
 from peftsearch.space.allocate import allocate
 from peftsearch.space.encode import NotExpressible, encode
 from peftsearch.space.schema import SeedMethod
@@ -35,7 +36,7 @@ class Seed:
 
 def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     """The space's `seed_with`, in its order, without repetitions; a method of which nothing fits
-    its stated tuned % is left out.
+    its stated tuned %, or that the backbone cannot take, is left out.
     """
     seeds = (_seed(space, wanted, shapes) for wanted in space.file.seed_with)
     return list({seed.label: seed for seed in seeds if seed is not None}.values())
@@ -47,10 +48,16 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     is_head_only = not method.modifications
     # Head-only landmarks name their pooling; every other method takes the space's head.
     head = method.head if is_head_only else space.head_like(method.head)
-    modifications = _with_widths(space, wanted.tuned_pct, method.modifications, shapes)
+    try:
+        own = tuple(m.within(shapes) for m in method.modifications)
+    except ConfigurationError:
+        return None
+    modifications = _with_widths(space, wanted.tuned_pct, own, shapes)
     if modifications is None:
         return None
     training = space.training_like(forms, wanted.lr)
+    if method.training.up_lr_ratio != 1:
+        training = replace(training, up_lr_ratio=method.training.up_lr_ratio)
     configuration = Configuration(modifications, head, training).within(shapes)
     label = (
         wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.errors import ConfigurationError
 from peftsearch.space.schema import Budgets
 from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.encode import Encoded, choose_max_length, encode
@@ -35,16 +36,27 @@ class Workbench:
         spec: TaskSpec,
         device: str = "cpu",
         max_length: int | None = None,
+        with_prompts: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Workbench:
-        """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's."""
+        """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
+        `with_prompts`: texts leave room for the longest prompt before them.
+        """
         task = load_task(spec)
         for note in task.notes:
             say(note)
         backbone = load_backbone(model, device)
-        limit = min(backbone.max_length, max_length or backbone.max_length)
+        if backbone.family.note:
+            say(backbone.family.note)
+        if backbone.family.is_encoder_decoder:
+            raise ConfigurationError(
+                f"'{model}' ({backbone.family.name}) is an encoder-decoder: the tasks so far are "
+                "classification, for encoders and decoders"
+            )
+        room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
+        limit = min(room, max_length or room)
         train = encode(task.train, backbone.tokenizer, limit)
-        length = max_length or choose_max_length(train.lengths, limit)
+        length = min(max_length or choose_max_length(train.lengths, limit), limit)
         return cls(
             backbone=backbone,
             task=task,

@@ -135,7 +135,7 @@ class Prompt(Form):
         raise ConfigurationError("a prompt is read by the layers above: it has no Δh of its own")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
-        return _MAX_LENGTH
+        return site.longest
 
     @property
     def identity_at_init(self) -> bool:
