@@ -11,28 +11,29 @@ backbone's own tensors are never written. Exactly the tensors made here require 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from peftsearch.backbone import body, prompt
 from peftsearch.backbone.attachment import Attachment, TunedParameter
 from peftsearch.backbone.attention import AttachedPrefix, attach_prefix, detach_prefix
+from peftsearch.backbone.body import attach_copies
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.making import Making
+from peftsearch.backbone.prompt import attach_prompt
 from peftsearch.backbone.sites import Captures, Port
-from peftsearch.backbone.sparse import ALPHA_RATE, SparseDelta
+from peftsearch.backbone.sparse import attach_sparse
 from peftsearch.design.composition import Surroundings
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix, Prompt, Sparse
 from peftsearch.design.insertion import Parallel
-from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Attachment", "TunedParameter", "attach"]
 
-Tensors = Mapping[str, Tensor]
+_Tensors = Callable[[], Mapping[str, Tensor]]
+"""A site's tensors by name; computed anew in every forward where they are re-parametrised."""
 
 
 def attach(
@@ -50,157 +51,110 @@ def attach(
     captures = Captures(attachment.undo)
     try:
         for index, modification in enumerate(configuration.modifications):
-            one = _One(backbone, modification, index, generator, attachment, captures, finished)
-            one.attach(seed)
+            making = Making(backbone, modification, index, generator, attachment)
+            form = modification.form
+            if isinstance(form, Sparse):
+                attach_sparse(making, form, seed, finished)
+            elif PLACES[modification.place.names[0]].body:
+                attach_copies(making)
+            elif isinstance(form, Prefix) and form.mlp and not finished:
+                _attach_reparametrised(_AtSites(making, captures), form)
+            else:
+                _attach_sites(_AtSites(making, captures))
     except BaseException:
         attachment.detach()
         raise
     return attachment
 
 
-@dataclass
-class _One:
-    """One modification being attached."""
+def _attach_sites(at: _AtSites) -> None:
+    """Tensors for every site, and a hook in every site."""
+    shared = at.making.shared()
+    for site, d_source in at.making.modification.sources(at.making.backbone.shapes):
+        tensors = at.making.of_site(site, d_source) | shared
+        at.put(site, lambda tensors=tensors: tensors)  # type: ignore[misc]
 
-    backbone: Backbone
-    modification: Modification
-    index: int
-    generator: Generator
-    attachment: Attachment
+
+def _attach_reparametrised(at: _AtSites, form: Prefix) -> None:
+    """Keys and values of every site come out of one MLP, which is trained in their place."""
+    making, modification = at.making, at.making.modification
+    shapes, attachment = making.backbone.shapes, making.attachment
+    sources = modification.sources(shapes)
+    trained: dict[str, Tensor] = {}
+    for name, shape in (form.trained(sources, modification.widest) or {}).items():
+        value = making.empty(shape)
+        form.initialise(name, value, making.generator)
+        trained[name] = making.tuned(f"mlp/{name}", value)
+        attachment.not_stored.add(f"{making.index}/mlp/{name}")
+    first = 0
+    for site, d_source in sources:
+        shape = form.tensors(site, d_source, modification.width_at(site, shapes))["keys"]
+        expanded = _Expanded(form, trained, first, shape)
+        gates = making.of_composition(site, d_source)
+        attachment.computed.append((f"{making.index}/{site.key}", expanded))
+        at.put(site, lambda expanded=expanded, gates=gates: {**expanded(), **gates})  # type: ignore[misc]
+        first += 2 * site.kv_heads * site.head_dim
+
+
+@dataclass(frozen=True)
+class _Expanded:
+    """One site's keys and values out of the MLP."""
+
+    form: Prefix
+    trained: Mapping[str, Tensor]
+    first: int
+    shape: tuple[int, ...]
+
+    def __call__(self) -> dict[str, Tensor]:
+        return self.form.expand(self.trained, self.first, self.shape)
+
+
+@dataclass(frozen=True)
+class _AtSites:
+    """Where one modification's tensors take effect."""
+
+    making: Making
     captures: Captures
-    finished: bool
-    shared: dict[str, Tensor] = field(default_factory=dict)
-    """Tuned tensors and constants of the whole modification."""
 
-    def attach(self, seed: int) -> None:
-        form = self.modification.form
-        if isinstance(form, Sparse):
-            self._sparse(form, seed)
-        elif PLACES[self.modification.place.names[0]].body:
-            self._body()
-        elif isinstance(form, Prefix) and form.mlp and not self.finished:
-            self._reparametrised(form)
-        else:
-            self._make_shared()
-            for site, d_source in self.modification.sources(self.backbone.shapes):
-                tensors = self._site_tensors(site, d_source)
-                self._place(site, lambda tensors=tensors: tensors)  # type: ignore[misc]
-
-    # -- making tensors ------------------------------------------------------------------------
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """Tuned tensors are fp32 beside a backbone in half precision."""
-        return torch.float64 if self.backbone.dtype == torch.float64 else torch.float32
-
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(shape, dtype=self._dtype)
-
-    def _tuned(
-        self, name: str, value: Tensor, of_composition: bool = False, rate: float = 1.0
-    ) -> nn.Parameter:
-        """A parameter of the attachment, under a name unique in the configuration."""
-        parameter = nn.Parameter(value.to(self.backbone.device))
-        form = self.modification.form
-        decays = form.decays and not of_composition and parameter.ndim > 1
-        fast = name.rsplit("/", 1)[-1] in form.fast
-        self.attachment.tuned.append(
-            TunedParameter(f"{self.index}/{name}", parameter, form.name, decays, fast, rate)
-        )
-        return parameter
-
-    def _make_shared(self) -> None:
-        form, widest = self.modification.form, self.modification.widest
-        sources = self.modification.sources(self.backbone.shapes)
-        constant = Generator().manual_seed(0)  # the same in every trial, process and export
-        for name, shape in form.constants(sources, widest).items():
-            value = self._empty(shape)
-            form.initialise(name, value, constant)
-            self.shared[name] = value.to(self.backbone.device)
-        for name, shape in form.shared(sources, widest).items():
-            value = self._empty(shape)
-            form.initialise(name, value, self.generator)
-            self.shared[name] = self._tuned(f"shared/{name}", value)
-
-    def _site_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
-        """A site's tuned tensors, its composition's and the shared ones, by name."""
-        form = self.modification.form
-        width = self.modification.width_at(site, self.backbone.shapes)
-        pretrained = self._pretrained(site)
-        own = {n: self._empty(s) for n, s in form.tensors(site, d_source, width).items()}
-        with torch.no_grad():
-            constants = form.begin(own, self.generator, pretrained)
-        tensors: dict[str, Tensor] = {
-            name: self._tuned(f"{site.key}/{name}", value) for name, value in own.items()
-        }
-        tensors |= {n: value.to(self.backbone.device) for n, value in constants.items()}
-        tensors |= self._gate_tensors(site, d_source)
-        return tensors | self.shared
-
-    def _gate_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
-        composition, pretrained = self.modification.composition, self._pretrained(site)
-        tensors: dict[str, Tensor] = {}
-        for name, shape in composition.tensors(site, d_source).items():
-            value = self._empty(shape)
-            composition.begin(name, value, pretrained)
-            tensors[name] = self._tuned(f"{site.key}/{name}", value, of_composition=True)
-        return tensors
-
-    def _pretrained(self, site: SiteShape) -> Callable[[], Tensor]:
-        """The frozen weight (d_source, d_h) at a site, on the CPU."""
-
-        def weight() -> Tensor:
-            if site.place == "embedding":
-                found: Tensor = self.backbone.model.get_input_embeddings().weight
-            else:
-                linear = Port.of(self.backbone, site).linear
-                assert linear is not None
-                found = linear.weight()
-            return found.detach().to("cpu", self._dtype)
-
-        return weight
-
-    # -- putting them in place -----------------------------------------------------------------
-
-    def _place(self, site: SiteShape, tensors: Callable[[], Tensors]) -> None:
-        if isinstance(self.modification.form, Prompt):
-            self.attachment.undo.append(prompt.attach_prompt(self.backbone, tensors()["prompt"]))
+    def put(self, site: SiteShape, tensors: _Tensors) -> None:
+        """Have them take effect at one site."""
+        form, undo = self.making.modification.form, self.making.attachment.undo
+        if isinstance(form, Prompt):
+            undo.append(attach_prompt(self.making.backbone, tensors()["prompt"]))
             return
-        port = Port.of(self.backbone, site)
-        if isinstance(self.modification.form, Prefix):
-            self._prefix(port, self.modification.form, tensors)
+        port = Port.of(self.making.backbone, site)
+        if isinstance(form, Prefix):
+            self._prefix(port, form, tensors)
             return
-        modified, renorms = self._modified(port, tensors), self.modification.form.renorms
-        self.attachment.undo.append(port.hook(modified, self._reader(port), renorms))
+        undo.append(port.hook(self._modified(port, tensors), self._reader(port), form.renorms))
 
-    def _prefix(self, port: Port, form: Prefix, tensors: Callable[[], Tensors]) -> None:
+    def _prefix(self, port: Port, form: Prefix, tensors: _Tensors) -> None:
         module = port.attention
         read = self.captures.sublayer_input(port)
-        attach_prefix(module, AttachedPrefix(form, self.modification.composition, tensors, read))
-        self.attachment.undo.append(lambda: detach_prefix(module))
+        composition = self.making.modification.composition
+        attach_prefix(module, AttachedPrefix(form, composition, tensors, read))
+        self.making.attachment.undo.append(lambda: detach_prefix(module))
 
-    def _modified(
-        self, port: Port, tensors: Callable[[], Tensors]
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def _modified(self, port: Port, tensors: _Tensors) -> Callable[[Tensor, Tensor], Tensor]:
         """The framework itself, at one site."""
-        insertion, composition = self.modification.insertion, self.modification.composition
-        form, dtype = self.modification.form, self._dtype
-        width = self.modification.width_at(port.site, self.backbone.shapes)
+        modification, dtype = self.making.modification, self.making.dtype
+        form, insertion = modification.form, modification.insertion
+        width = modification.width_at(port.site, self.making.backbone.shapes)
         linear = port.linear
-        weight, bias = (linear.weight, linear.bias()) if linear else (None, None)
+        weight, bias = (linear.weight, linear.bias) if linear else (None, None)
 
         def modified(x: Tensor, h: Tensor) -> Tensor:
             held = tensors()
             source = insertion.source(x, h).to(dtype)
             delta = form.delta(held, source).to(h.dtype)
             around = Surroundings(source, width, held, weight, bias)
-            return composition.compose(held, h, delta, around)
+            return modification.composition.compose(held, h, delta, around)
 
         return modified
 
     def _reader(self, port: Port) -> Callable[[Tensor], Tensor]:
         """What gives the modification its x: the module's own input, or a captured one."""
-        insertion = self.modification.insertion
+        insertion = self.making.modification.insertion
         if not isinstance(insertion, Parallel):
             return lambda x: x
         if insertion.reads == "residual_stream":
@@ -211,134 +165,3 @@ class _One:
             captured = self.captures.sublayer_input(port)
             return lambda _: captured()
         return lambda x: x
-
-    # -- what is trained is not what is stored ---------------------------------------------------
-
-    def _reparametrised(self, form: Prefix) -> None:
-        """Keys and values of every site come out of one MLP."""
-        sources = self.modification.sources(self.backbone.shapes)
-        trained: dict[str, Tensor] = {}
-        for name, shape in (form.trained(sources, self.modification.widest) or {}).items():
-            value = self._empty(shape)
-            form.initialise(name, value, self.generator)
-            trained[name] = self._tuned(f"mlp/{name}", value)
-            self.attachment.not_stored.add(f"{self.index}/mlp/{name}")
-        first = 0
-        for site, d_source in sources:
-            width = self.modification.width_at(site, self.backbone.shapes)
-            shape = form.tensors(site, d_source, width)["keys"]
-            gates = self._gate_tensors(site, d_source)
-
-            def expanded(first: int = first, shape: tuple[int, ...] = shape) -> dict[str, Tensor]:
-                return form.expand(trained, first, shape)
-
-            def tensors(
-                expanded: Callable[[], Tensors] = expanded, gates: Tensors = gates
-            ) -> Tensors:
-                return {**expanded(), **gates}
-
-            self.attachment.computed.append((f"{self.index}/{site.key}", expanded))
-            self._place(site, tensors)
-            first += 2 * site.kv_heads * site.head_dim
-
-    def _body(self) -> None:
-        """Copies of tensors of the body: swapped in as they are, or cast and joined."""
-        model = self.backbone.model
-        trained: list[Tensor] = []
-        computes: list[Callable[[], Tensor]] = []
-        puts = []
-        (key,) = self.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
-        for site, _ in self.modification.sources(self.backbone.shapes):
-            frozen = model.get_parameter(site.key)
-            live = self.backbone.live(site)
-            value = frozen.detach().to(self._dtype)
-            value = value.clone() if live is None else value.flatten()[live]
-            parameter = self._tuned(f"{site.key}/{key}", value)
-            put, undo = body.replace_tensor(model, frozen)
-            self.attachment.undo.append(undo)
-            if live is None and frozen.dtype == self._dtype:
-                put(parameter)
-                continue
-            trained.append(parameter)
-            puts.append(put)
-            computes.append(_cast(frozen, parameter, live))
-        if puts:
-            self._stand(body.Stand(trained, lambda: [c() for c in computes], puts))
-
-    def _sparse(self, form: Sparse, seed: int) -> None:
-        """One vector of changes over the whole body."""
-        model = self.backbone.model
-        sources = self.modification.sources(self.backbone.shapes)
-        frozen = [model.get_parameter(site.key) for site, _ in sources]
-        entries = sum(p.numel() for p in frozen)
-        puts = []
-        for tensor in frozen:
-            put, undo = body.replace_tensor(model, tensor)
-            puts.append(put)
-            self.attachment.undo.append(undo)
-        like = torch.empty(0, dtype=self._dtype, device=self.backbone.device)
-        k = min(self.modification.widest, entries)
-        if self.finished:
-            values = self._tuned("shared/values", self._empty((k,)).zero_())
-            indices = torch.arange(k, device=self.backbone.device)
-            self.attachment.indices[f"{self.index}/shared/indices"] = indices
-            trained: list[Tensor] = [values, indices]
-
-            def delta() -> Tensor:
-                return like.new_zeros(entries).index_put((indices,), values)
-        else:
-            sparse = SparseDelta(entries, k, form.l0, like, seed)
-            trained = self._train_sparse(sparse)
-
-            def delta() -> Tensor:
-                if torch.is_grad_enabled():
-                    return sparse.sampled()
-                at, kept = sparse.kept()
-                return like.new_zeros(entries).index_put((at,), kept)
-
-        def compute() -> list[Tensor]:
-            parts = delta().split([p.numel() for p in frozen])
-            return [
-                p.detach() + part.view_as(p).to(p.dtype)
-                for p, part in zip(frozen, parts, strict=True)
-            ]
-
-        self._stand(body.Stand(trained, compute, puts))
-
-    def _train_sparse(self, sparse: SparseDelta) -> list[Tensor]:
-        self.attachment.sparse.append(sparse)
-        trained: list[Tensor] = []
-        for name, rate in (("w", 1.0), ("log_alpha", ALPHA_RATE)):
-            parameter = self._tuned(f"sparse/{name}", getattr(sparse, name).detach(), rate=rate)
-            setattr(sparse, name, parameter)
-            trained.append(parameter)
-            self.attachment.not_stored.add(f"{self.index}/sparse/{name}")
-
-        def kept() -> dict[str, Tensor]:
-            indices, values = sparse.kept()
-            return {"values": values, "indices": indices}
-
-        self.attachment.computed.append((f"{self.index}/shared", kept))
-        return trained
-
-    def _stand(self, stand: body.Stand) -> None:
-        """Computed tensors are refreshed before the model runs, or a part of it on its own."""
-        model = self.backbone.model
-        parts = [model.get_submodule(s.module) for s in self.backbone.family.stacks if s.module]
-        self.attachment.undo += stand.hook(model, parts)
-        with torch.no_grad():
-            stand.refresh()
-
-
-def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Tensor]:
-    """The tensor that stands in a frozen one's place: cast, and joined with what is not tuned."""
-
-    def whole() -> Tensor:
-        return tuned.to(frozen.dtype)
-
-    def joined() -> Tensor:
-        assert live is not None
-        flat = frozen.detach().flatten()
-        return flat.index_copy(0, live, tuned.to(frozen.dtype)).view_as(frozen)
-
-    return whole if live is None else joined

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.sparse import SparseDelta
+from peftsearch.backbone.hard_concrete import SparseDelta
 
 __all__ = ["Attachment", "TunedParameter"]
 

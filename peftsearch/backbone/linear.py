@@ -32,14 +32,20 @@ class LinearView:
         return cls(module, part, head_dim)
 
     @property
+    def _weight(self) -> Tensor:
+        """The module's own, or what stands in its place."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight
+
+    @property
     def d_in(self) -> int:
-        shape = self.module.get_parameter("weight").shape
+        shape = self._weight.shape
         return shape[0] if isinstance(self.module, Conv1D) else shape[1]
 
     @property
     def d_module(self) -> int:
         """Output channels of the whole module."""
-        shape = self.module.get_parameter("weight").shape
+        shape = self._weight.shape
         return shape[1] if isinstance(self.module, Conv1D) else shape[0]
 
     @property
@@ -58,12 +64,13 @@ class LinearView:
 
     def weight(self) -> Tensor:
         """W, (d_in, d_out); frozen."""
-        weight = self.module.get_parameter("weight").detach()
+        weight = self._weight.detach()
         return (weight if isinstance(self.module, Conv1D) else weight.T)[:, self.channels]
 
     def bias(self) -> Tensor | None:
+        """b (d_out,): the module's own, or what is tuned in its place."""
         bias = getattr(self.module, "bias", None)
-        return None if bias is None else bias.detach()[self.channels]
+        return None if bias is None else bias[self.channels]
 
     def read(self, output: Tensor) -> Tensor:
         """The part's h in the module's output."""

@@ -1,57 +1,73 @@
-"""Diff-pruning's δ: hard-concrete gates in training, the k largest entries otherwise.
-
-Guo et al. 2021 (arXiv 2012.07463), with the gates of Louizos et al. 2018 (arXiv 1712.01312).
-"""
+"""Diff-pruning: one vector of changes over the whole body stands beside its tensors."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-__all__ = ["SparseDelta"]
+from peftsearch.backbone.body import Stand, replace_tensor
+from peftsearch.backbone.hard_concrete import ALPHA_RATE, SparseDelta
+from peftsearch.backbone.making import Making
+from peftsearch.design.form import Sparse
 
-_BETA, _GAMMA, _ZETA = 2 / 3, -0.1, 1.1
-"""Temperature and stretch of the hard concrete distribution (section 4 of Louizos et al.)."""
-_OPEN = 5.0
-"""log α at first: every entry is open."""
-ALPHA_RATE = 1000.0
-"""log α moves so many times faster than w: .1 beside 1e-4, as in the authors' code."""
+__all__ = ["attach_sparse"]
 
 
-class SparseDelta:
-    """δ over the whole body as one vector of N entries: z ⊙ w, of which k are kept."""
+def attach_sparse(making: Making, form: Sparse, seed: int, finished: bool) -> None:
+    """W + δ in the place of every W: δ of k given entries if `finished`, else trained."""
+    model, attachment = making.backbone.model, making.attachment
+    sources = making.modification.sources(making.backbone.shapes)
+    frozen = [model.get_parameter(site.key) for site, _ in sources]
+    stand = Stand()
+    for tensor in frozen:
+        put, undo = replace_tensor(model, tensor)
+        stand.puts.append(put)
+        attachment.undo.append(undo)
+    entries, k = sum(p.numel() for p in frozen), making.modification.widest
+    delta = _given(making, stand, entries, k) if finished else _trained(making, stand, form, seed)
 
-    def __init__(self, entries: int, k: int, l0: float, like: Tensor, seed: int) -> None:
-        self.k, self.l0 = min(k, entries), l0
-        self.w = nn.Parameter(torch.zeros(entries, dtype=like.dtype, device=like.device))
-        self.log_alpha = nn.Parameter(torch.full_like(self.w, _OPEN))
-        self._seed = seed
-        self._noise = Generator(like.device).manual_seed(seed)
+    def compute() -> list[Tensor]:
+        parts = delta().split([p.numel() for p in frozen])
+        return [
+            p.detach() + part.view_as(p).to(p.dtype) for p, part in zip(frozen, parts, strict=True)
+        ]
 
-    def reseed(self, step: int) -> None:
-        """Noise of a training step: a function of the seed and the step alone."""
-        self._noise.manual_seed(self._seed * 1_000_003 + step)
-
-    def sampled(self) -> Tensor:
-        """z ⊙ w with z drawn from the hard concrete distribution."""
-        u = torch.empty_like(self.w).uniform_(1e-6, 1 - 1e-6, generator=self._noise)
-        noise = u.log() - (1 - u).log()
-        return _stretched((noise + self.log_alpha) / _BETA) * self.w
-
-    @torch.no_grad()
-    def kept(self) -> tuple[Tensor, Tensor]:
-        """(indices, values) of the k largest |δ|, without noise; indices rise."""
-        delta = _stretched(self.log_alpha) * self.w
-        indices = delta.abs().topk(self.k).indices.sort().values
-        return indices, delta[indices]
-
-    def penalty(self) -> Tensor:
-        """l0 times the expected number of open entries (equation 4 of Guo et al.)."""
-        shift = _BETA * math.log(-_GAMMA / _ZETA)
-        return self.l0 * (self.log_alpha - shift).sigmoid().sum()
+    stand.compute = compute
+    attachment.undo += stand.begin(making)
 
 
-def _stretched(logits: Tensor) -> Tensor:
-    return (logits.sigmoid() * (_ZETA - _GAMMA) + _GAMMA).clamp(0, 1)
+def _given(making: Making, stand: Stand, entries: int, k: int) -> Callable[[], Tensor]:
+    """δ of k values at stored indices."""
+    values = making.tuned("shared/values", making.empty((k,)).zero_())
+    indices = torch.arange(k, device=making.backbone.device)
+    making.attachment.indices[f"{making.index}/shared/indices"] = indices
+    stand.trained += [values, indices]
+    return lambda: values.new_zeros(entries).index_put((indices,), values)
+
+
+def _trained(making: Making, stand: Stand, form: Sparse, seed: int) -> Callable[[], Tensor]:
+    """δ with noisy gates while gradients are kept, its k largest entries otherwise."""
+    sources = making.modification.sources(making.backbone.shapes)
+    trained = form.trained(sources, 0)
+    w, log_alpha = (making.empty(shape).zero_() for shape in trained.values())
+    sparse = SparseDelta(
+        w=making.tuned("sparse/w", w),
+        log_alpha=making.tuned("sparse/log_alpha", log_alpha, rate=ALPHA_RATE),
+        k=making.modification.widest,
+        l0=form.l0,
+        seed=seed,
+    )
+    stand.trained += [sparse.w, sparse.log_alpha]
+    making.attachment.sparse.append(sparse)
+    making.attachment.not_stored |= {f"{making.index}/sparse/{name}" for name in trained}
+    making.attachment.computed.append((f"{making.index}/shared", sparse.stored))
+
+    def delta() -> Tensor:
+        if torch.is_grad_enabled():
+            return sparse.sampled()
+        indices, values = sparse.kept()
+        return torch.zeros_like(sparse.w).index_put((indices,), values)
+
+    return delta

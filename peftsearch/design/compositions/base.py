@@ -27,8 +27,8 @@ class Surroundings:
     """The form's tensors."""
     weight: Callable[[], Tensor] | None = None
     """The frozen weight (d_source, d_h) of the linear layer that computes h."""
-    bias: Tensor | None = None
-    """Its bias (d_h,)."""
+    bias: Callable[[], Tensor | None] | None = None
+    """Its bias (d_h,), if it has one."""
 
 
 @dataclass(frozen=True)

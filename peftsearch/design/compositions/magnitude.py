@@ -44,7 +44,8 @@ class Dora(Composition):
         weight = around.weight().to(down.dtype)
         norm: Tensor = (weight + self.s * (down.detach() @ up.detach())).norm(dim=0)
         factor = (m / norm).to(h.dtype)
-        plain = h if around.bias is None else h - around.bias
+        bias = around.bias() if around.bias else None
+        plain = h if bias is None else h - bias
         return h + (factor - 1) * plain + factor * self.s * delta
 
     def describe(self) -> str:

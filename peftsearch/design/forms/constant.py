@@ -82,7 +82,7 @@ class Sparse(Form):
     def shared(self, sources: Sequence[Source], width: int) -> Shapes:
         return {"values": (width,)}
 
-    def trained(self, sources: Sequence[Source], width: int) -> Shapes | None:
+    def trained(self, sources: Sequence[Source], width: int) -> Shapes:
         """w and log α for every entry of the body."""
         entries = sum(prod(site.tensor) for site, _ in sources)
         return {"w": (entries,), "log_alpha": (entries,)}
