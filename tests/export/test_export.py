@@ -39,7 +39,7 @@ def backbone(tiny_bert: Path) -> Backbone:
 def tensors_of(backbone: Backbone, configuration: Configuration) -> dict[str, torch.Tensor]:
     with TunedModel(backbone, configuration, 2) as model:
         perturb(model.parameters)
-        return {name: p.detach().clone() for name, p in model.parameters.items()}
+        return {name: p.detach().clone() for name, p in model.stored().items()}
 
 
 def package(backbone: Backbone, configuration: Configuration) -> Package:

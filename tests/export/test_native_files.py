@@ -62,7 +62,7 @@ def written(folder: Path, backbone: Backbone, configuration: Configuration) -> t
     with TunedModel(backbone, configuration, 2) as model:
         perturb(model.parameters)
         logits = logits_of(model, encode(split, backbone.tokenizer, 64))
-        tensors = {name: p.detach().clone() for name, p in model.parameters.items()}
+        tensors = {name: p.detach().clone() for name, p in model.stored().items()}
     write_native(folder, package(backbone, configuration), save(tensors))
     return logits
 

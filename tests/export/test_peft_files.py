@@ -71,7 +71,7 @@ def exported(folder: Path, backbone: Backbone, configuration: Configuration) -> 
     tokens = backbone.tokenizer([TEXT], return_tensors="pt")
     with torch.no_grad(), TunedModel(backbone, configuration, 2) as model:
         perturb(model.parameters)
-        tensors = {name: p.detach().clone() for name, p in model.parameters.items()}
+        tensors = {name: p.detach().clone() for name, p in model.stored().items()}
         logits = model(tokens["input_ids"], tokens["attention_mask"])
     write_peft(folder, package(backbone, configuration), tensors, backbone.family)
     return logits

@@ -91,7 +91,7 @@ def test_a_study_exports_its_loras_to_peft_and_says_of_the_others_why_not(
             continue
         configuration = Configuration.from_json(result.configuration or {})
         with TunedModel(backbone, configuration, 2) as model:
-            tensors = {n: p.detach().float().clone() for n, p in model.parameters.items()}
+            tensors = {n: p.detach().float().clone() for n, p in model.stored().items()}
         path = folder.trial(result.number).adapter_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save(tensors))
