@@ -62,7 +62,7 @@ def logits(
     backbone: Backbone, configuration: Configuration, tensors: dict[str, torch.Tensor]
 ) -> torch.Tensor:
     batch = backbone.tokenizer(TEXTS, return_tensors="pt", padding=True)
-    with torch.no_grad(), TunedModel(backbone, configuration, 2) as model:
+    with torch.no_grad(), TunedModel(backbone, configuration, 2, finished=True) as model:
         model.load(tensors)
         return model(batch["input_ids"], batch["attention_mask"])
 
