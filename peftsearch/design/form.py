@@ -10,7 +10,7 @@ from peftsearch.design.forms.bottleneck import Bottleneck, Gelu, Linear, Relu, S
 from peftsearch.design.forms.constant import Constant, Dense, Sparse
 from peftsearch.design.forms.kronecker import Kronecker
 from peftsearch.design.forms.loreft import Loreft
-from peftsearch.design.forms.prefix import Prefix, Prompt
+from peftsearch.design.forms.prefix import Prefix, PrefixRelu, Prompt
 from peftsearch.design.forms.rescale import Rescale
 from peftsearch.design.forms.vera import Vera
 
@@ -25,6 +25,7 @@ __all__ = [
     "Linear",
     "Loreft",
     "Prefix",
+    "PrefixRelu",
     "Prompt",
     "Relu",
     "Rescale",
@@ -43,6 +44,7 @@ FORMS: dict[str, type[Form]] = {
         Silu,
         Swiglu,
         Prefix,
+        PrefixRelu,
         Prompt,
         Constant,
         Rescale,

@@ -29,6 +29,7 @@ from peftsearch.design.form import (
     Linear,
     Loreft,
     Prefix,
+    PrefixRelu,
     Prompt,
     Relu,
     Rescale,
@@ -163,6 +164,12 @@ _PAPER = (
         "multi-head-pa",
         "multi-head parallel adapter",
         f"{_HE}, section 4.3",
+        (_at("attn.heads", PrefixRelu(), 16),),
+    ),
+    Method(
+        "ungated-prefix",
+        "prefix tuning without its gate",
+        f"{_HE}, section 4.4",
         (_at("attn.heads", Prefix(), 16),),
     ),
     Method(

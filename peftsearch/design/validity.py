@@ -60,7 +60,8 @@ def minimum_width(form: Form, composition: Composition) -> int:
 
     An ungated softmax over one key is a constant: its key gets no gradient.
     """
-    return 2 if isinstance(form, Prefix) and not isinstance(composition, Gated) else 1
+    softmax = isinstance(form, Prefix) and form.is_softmax
+    return 2 if softmax and not isinstance(composition, Gated) else 1
 
 
 def reads_alike(name: str, first: Insertion, second: Insertion) -> bool:
@@ -79,6 +80,8 @@ def _prefix(
 ) -> str | None:
     if names != {"attn.heads"}:
         return "the softmax form works per head: it belongs at attn.heads"
+    if not getattr(form, "is_softmax", True) and isinstance(composition, Gated):
+        return "the exact gate is a share of the softmax, which this form has not: write add"
     if insertion != Parallel():
         return "the softmax form reads the queries: its insertion is parallel"
     if isinstance(composition, Dora | RankStabilised):

@@ -16,7 +16,10 @@ from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
 from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.checkpoint import load_tensors
+from peftsearch.training.evaluate import evaluate
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.model import TunedModel
 from peftsearch.training.optimiser import set_rates
 
 BUDGET = TrainingBudget(max_steps=12, rungs=(0.5, 1.0), rung_examples=8)
@@ -229,3 +232,38 @@ def test_padded_and_single_examples_have_equal_logits(bench: Workbench) -> None:
                 run.model(**bench.validation.batch(np.array([i]), device)[0]) for i in range(6)
             ]
     assert (together[:6] - torch.cat(alone)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["diff-pruning", "prefix-mlp", "prompt", "pissa", "compacter"])
+def test_what_is_stored_gives_the_evaluated_loss_again(
+    name: str, bench: Workbench, tmp_path: Path
+) -> None:
+    """Trained and stored tensors differ in some of these: the finished model is the same one."""
+    configuration = configured(name)
+    with begin(bench, configuration) as run:
+        run.train_to(8)
+        loss = run.evaluate(bench.validation).loss
+        run.save_adapter(tmp_path / "adapter.safetensors")
+    tensors, _ = load_tensors(tmp_path / "adapter.safetensors")
+    with TunedModel(bench.backbone, configuration, 2, seed=9, finished=True) as model:
+        model.load(tensors)
+        assert evaluate(model, bench.validation).loss == loss
+
+
+@pytest.mark.parametrize("cut", [1, 7])
+@pytest.mark.parametrize("name", ["diff-pruning", "prefix-mlp", "lora-plus"])
+def test_a_run_of_other_tensors_than_the_stored_ones_is_continued_bit_for_bit(
+    name: str, cut: int, bench: Workbench, tmp_path: Path
+) -> None:
+    test_a_run_continued_from_a_checkpoint_equals_the_uninterrupted_one(name, cut, bench, tmp_path)
+
+
+def test_lora_plus_trains_up_projections_faster(bench: Workbench) -> None:
+    with begin(bench, configured("lora-plus")) as run:
+        rates = {
+            tuned.name.rsplit("/", 1)[1]: group["full_lr"]
+            for group in run.optimiser.param_groups
+            for tuned in run.model.attachment.tuned
+            if any(tuned.parameter is p for p in group["params"])
+        }
+    assert rates["up"] == pytest.approx(16 * rates["down"])

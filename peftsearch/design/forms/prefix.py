@@ -13,7 +13,7 @@ from peftsearch.errors import ConfigurationError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["Prefix", "Prompt"]
+__all__ = ["Prefix", "PrefixRelu", "Prompt"]
 
 _MAX_LENGTH = 512
 
@@ -38,6 +38,7 @@ class Prefix(Form):
     name: ClassVar[str] = "prefix"
     width_symbol: ClassVar[str | None] = "l"
     typical_lr: ClassVar[float] = 1e-2
+    is_softmax: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         one_of("prefix init", self.init, ("zero", "normal"))
@@ -86,7 +87,11 @@ class Prefix(Form):
         groups = source.shape[1] // keys.shape[0]
         if groups > 1:
             keys, values = (t.repeat_interleave(groups, dim=0) for t in (keys, values))
-        return (source @ keys.transpose(-1, -2)).softmax(-1) @ values
+        return self.weights(source @ keys.transpose(-1, -2)) @ values
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Of the l values, from the logits (batch, heads, seq, l)."""
+        return logits.softmax(-1)
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
         return _MAX_LENGTH
@@ -97,6 +102,21 @@ class Prefix(Form):
 
     def describe(self) -> str:
         return f"mlp {self.mlp}" if self.mlp else ""
+
+
+@dataclass(frozen=True)
+class PrefixRelu(Prefix):
+    """ReLU(q P_kᵀ) P_v: the multi-head parallel adapter (He et al. 2022, Table 1 and section 4.3).
+
+    A prefix whose weights are not shares of one, so that no gate belongs to it; W_q is the frozen
+    one. The queries come scaled by 1/√d_head, which P_k absorbs.
+    """
+
+    name: ClassVar[str] = "prefix_relu"
+    is_softmax: ClassVar[bool] = False
+
+    def weights(self, logits: Tensor) -> Tensor:
+        return logits.relu()
 
 
 @dataclass(frozen=True)
