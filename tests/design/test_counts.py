@@ -11,8 +11,11 @@ from functools import lru_cache
 from operator import add, mul
 from pathlib import Path
 
+import peft
 import pytest
+import torch
 from transformers import (
+    AutoModel,
     BartConfig,
     BertConfig,
     LlamaConfig,
@@ -22,8 +25,12 @@ from transformers import (
 )
 
 from peftsearch.backbone.load import shapes_of
+from peftsearch.design.composition import Gated
 from peftsearch.design.configuration import Configuration
+from peftsearch.design.form import Prefix
 from peftsearch.design.methods import METHODS
+from peftsearch.design.modification import Modification
+from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "counts.md").read_text(encoding="utf-8")
@@ -163,11 +170,6 @@ def _printed(pct: float, like: str) -> float:
 
 
 def test_encoder_self_decoder_self_and_cross_attention_are_a_third_each() -> None:
-    from peftsearch.design.composition import Gated
-    from peftsearch.design.form import Prefix
-    from peftsearch.design.modification import Modification
-    from peftsearch.design.place import Place
-
     for kind in ("enc_self", "dec_self", "cross"):
         place = Place.parse(f"attn.heads@{kind}")
         one = Modification(Prefix(), place, composition=Gated(), width=200)
@@ -267,3 +269,49 @@ def test_every_percentage_in_the_slips_is_one_of_the_recomputed_or_the_papers() 
     recomputed = {row[5] for row in table("method | widths", 6)}
     papers = {"0.1", "6.7", "7.2"}
     assert set(re.findall(r"([\d.]*\d) %", slips)) <= recomputed | papers
+
+
+# -- peft counts the same ----------------------------------------------------------------------
+
+
+def trained_by_peft(model: str, config: peft.PeftConfig) -> int:
+    with torch.device("meta"):
+        theirs = peft.get_peft_model(AutoModel.from_config(CONFIGS[model]), config)
+        return sum(p.numel() for p in theirs.parameters() if p.requires_grad)
+
+
+BART, BERT = ["q_proj", "v_proj"], ["query", "value"]
+IN_PEFT: list[tuple[str, str, tuple[int, ...], peft.PeftConfig]] = [
+    ("lora", "BART-large", (200,), peft.LoraConfig(r=200, target_modules=BART)),
+    ("lora-ffn", "BART-large", (102,), peft.LoraConfig(r=102, target_modules=["fc1", "fc2"])),
+    ("dora", "BART-large", (8,), peft.LoraConfig(r=8, target_modules=BART, use_dora=True)),
+    ("vera", "BART-large", (256,), peft.VeraConfig(r=256, target_modules=BART)),
+    ("lora", "RoBERTa-base", (8,), peft.LoraConfig(r=8, target_modules=BERT)),
+    ("vera", "RoBERTa-base", (256,), peft.VeraConfig(r=256, target_modules=BERT)),
+    (
+        "ia3",
+        "BART-large",
+        (),
+        peft.IA3Config(target_modules=["k_proj", "v_proj", "fc2"], feedforward_modules=["fc2"]),
+    ),
+    (
+        "prompt",
+        "RoBERTa-base",
+        (20,),
+        peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=20),
+    ),
+    (
+        "prefix",
+        "RoBERTa-base",
+        (16,),
+        peft.PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=16),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "model", "widths", "config"), IN_PEFT)
+def test_peft_trains_as_many_parameters(
+    name: str, model: str, widths: tuple[int, ...], config: peft.PeftConfig
+) -> None:
+    ours = at_widths(name, *widths) if widths else METHODS[name].configuration()
+    assert ours.tuned_parameters(shapes(model)) == trained_by_peft(model, config)
