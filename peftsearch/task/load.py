@@ -20,6 +20,8 @@ def load_task(spec: TaskSpec) -> ClassificationTask:
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")
     if spec.name is not None:
         return load_demo(spec) if spec.name.startswith("demo:") else load_hub(spec)
+    if spec.train is None and (spec.eval or spec.test):
+        raise UsageError("no training data: give --train FILE beside --eval and --test")
     if spec.train is None:
         raise UsageError(
             "no data: give --task demo:tweets, --task owner/dataset:config, "

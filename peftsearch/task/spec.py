@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["TaskSpec"]
 
@@ -22,7 +22,7 @@ class TaskSpec(BaseModel):
     text: tuple[str, ...] = ()
     """One or two column names; empty: guessed from the columns, and said."""
     label: str | None = None
-    split_seed: int = 0
-    train_examples: int | None = None
+    split_seed: int = Field(default=0, ge=0)
+    train_examples: int | None = Field(default=None, ge=1)
     """Use at most so many training examples (a fixed random subset)."""
-    eval_examples: int | None = None
+    eval_examples: int | None = Field(default=None, ge=1)

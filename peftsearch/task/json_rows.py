@@ -1,0 +1,78 @@
+"""JSON → rows: a list of objects, one object that holds such a list, or an object a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from peftsearch.errors import DataError
+
+__all__ = ["parse_json", "parse_json_lines"]
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a UTF-16 pair, which JSON's escapes can spell and no tokenizer reads."""
+
+
+def parse_json(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
+    """A whole document, or lines of objects under this extension, as many tools write them."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        if _first_line_is_an_object(text):
+            return parse_json_lines(path, text)
+        raise _not_json(path, getattr(error, "lineno", 1), error) from error
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply") from error
+    if isinstance(data, dict):
+        lists = [v for v in data.values() if isinstance(v, list)]
+        data = lists[0] if len(lists) == 1 else [data]
+    return _table(path, data)
+
+
+def parse_json_lines(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
+    """An object a line; blank lines are passed over."""
+    rows = []
+    for number, line in _lines(text):
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise _not_json(path, number, error) from error
+    return _table(path, rows)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not str.splitlines: U+2028 and its like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _first_line_is_an_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(next(_lines(text))[1]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _not_json(path: str, line: int, error: Exception) -> DataError:
+    return DataError(f"{path}:{line}: not JSON ({getattr(error, 'msg', None) or error})")
+
+
+def _table(path: str, rows: Any) -> tuple[pd.DataFrame, list[str]]:
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: a list of objects was expected, not {type(rows).__name__}")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number} is not an object but {str(row)[:40]!r}")
+    replaced = 0
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, str) and _HALF_PAIR.search(value):
+                row[key], count = _HALF_PAIR.subn("�", value)
+                replaced += count
+    notes = [f"{path}: {replaced:,} incomplete characters replaced"] if replaced else []
+    return pd.DataFrame(rows, dtype=object), notes
