@@ -132,7 +132,7 @@ _BART = (
         is_decoder=True,
     ),
 )
-_OPT = (Stack("decoder.layers", _bart_attention("self_attn"), _BART_FFN, is_decoder=True),)
+_OPT = (replace(_BART[1], cross=None),)
 
 
 def _t5(gated: bool) -> tuple[Stack, ...]:

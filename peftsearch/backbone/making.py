@@ -55,9 +55,9 @@ class Making:
         constant = Generator().manual_seed(0)  # the same in every trial, process and export
         tensors: dict[str, Tensor] = {}
         for name, shape in form.constants(sources, widest).items():
-            value = self.empty(shape)
+            value = torch.empty(shape)  # in fp32 always: another precision draws other numbers
             form.initialise(name, value, constant)
-            tensors[name] = value.to(self.backbone.device)
+            tensors[name] = value.to(self.backbone.device, self.dtype)
         for name, shape in form.shared(sources, widest).items():
             value = self.empty(shape)
             form.initialise(name, value, self.generator)

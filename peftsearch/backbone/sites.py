@@ -79,7 +79,11 @@ class Port:
     def entrance(self) -> nn.Module:
         """The module whose input is the sub-layer's input."""
         paths = self.paths
-        part = paths.query if isinstance(paths, AttentionPaths) else paths.hidden
+        if not isinstance(paths, AttentionPaths):
+            return self.module(paths.hidden.path)
+        # DeBERTa-v3 passes positions, too, through its query projection; across, values are the
+        # encoder's.
+        part = paths.query if self.site.kind == "cross" else paths.value
         return self.module(part.path)
 
     @property

@@ -6,8 +6,11 @@ Never above the budget; what is left over buys wider upper layers, in whole unit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
 
+from peftsearch.design.composition import Add, Dora, RankStabilised, Scaled
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 
@@ -23,6 +26,53 @@ class Allocation:
     modifications: tuple[Modification, ...]
     cost: int
     fits: bool = True
+    kept: frozenset[int] = frozenset()
+    """Which of the modifications asked for are among them."""
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """What a modification costs: `shared` once, and for each layer (fixed, a unit of width).
+
+    Embeddings and tensors of the body are one layer named None. Every form's cost is linear in its
+    width.
+    """
+
+    layers: tuple[int | None, ...]
+    each: tuple[tuple[int, int], ...]
+    shared: int
+    maximum: int
+
+
+@lru_cache(maxsize=4096)
+def layer_costs(modification: Modification, shapes: BackboneShapes) -> LayerCosts:
+    """The costs of a modification whose width is open."""
+    least = modification.minimum_width
+    sources = modification.sources(shapes)
+    maximum = modification.maximum_width(shapes)
+    layers = modification.place.layers_in(shapes)
+    if not layers:
+        one, two = (modification.with_width(w).parameters(shapes) for w in (least, least + 1))
+        return LayerCosts((None,), ((one - least * (two - one), two - one),), 0, maximum)
+    shared = sum(map(prod, modification.form.shared(sources, least).values()))
+    each = []
+    for layer in layers:
+        on_layer = modification.on((layer,))
+        one, two = (on_layer.with_width(w).parameters(shapes) for w in (least, least + 1))
+        each.append((one - shared - least * (two - one), two - one))
+    return LayerCosts(layers, tuple(each), shared, maximum)
+
+
+def _without_number(modification: Modification) -> Modification:
+    """The same costs under one name: a scale is no parameter, unless it is learned."""
+    composition = modification.composition
+    if isinstance(composition, RankStabilised) or (
+        isinstance(composition, Scaled) and composition.s != "learned"
+    ):
+        return replace(modification, composition=Add())
+    return (
+        replace(modification, composition=Dora()) if isinstance(composition, Dora) else modification
+    )
 
 
 class _Item:
@@ -30,20 +80,15 @@ class _Item:
 
     def __init__(self, modification: Modification, share: float, shapes: BackboneShapes) -> None:
         self.modification, self.share, self.shapes = modification, share, shapes
-        self.layers = modification.place.layers or tuple(range(shapes.layers))
+        self.asked = modification
         self.minimum = modification.minimum_width
-        self.maximum = max(self.minimum, modification.maximum_width(shapes))
-        costs = [self._layer_costs(layer) for layer in self.layers]
-        self.units = [unit for _, unit in costs]
-        self.fixed = sum(fixed for fixed, _ in costs)
+        costs = layer_costs(_without_number(modification), shapes)
+        self.maximum = max(self.minimum, costs.maximum)
+        self.layers, self.shared = costs.layers, costs.shared
+        self._costs = dict(zip(costs.layers, costs.each, strict=True))
+        self.units = [unit for _, unit in costs.each]
+        self.fixed = self.shared + sum(fixed for fixed, _ in costs.each)
         self.widths = [0] * len(self.layers)
-
-    def _layer_costs(self, layer: int) -> tuple[int, int]:
-        """(fixed, a unit of width) in one layer; every form's cost is linear in its width."""
-        one = self.modification.on((layer,))
-        least = one.with_width(self.minimum).parameters(self.shapes)
-        unit = one.with_width(self.minimum + 1).parameters(self.shapes) - least
-        return least - self.minimum * unit, unit
 
     @property
     def least(self) -> int:
@@ -52,7 +97,7 @@ class _Item:
     @property
     def least_layer(self) -> int:
         """The least it can cost: its minimum width in its cheapest layer."""
-        return min(f + self.minimum * u for f, u in map(self._layer_costs, self.layers))
+        return self.shared + min(f + self.minimum * u for f, u in self._costs.values())
 
     @property
     def cost(self) -> int:
@@ -73,7 +118,7 @@ class _Item:
         if every > 0:
             self.widths = [w + every for w in self.widths]
             left -= every * sum(self.units)
-        for index in reversed(range(len(self.widths))):
+        for index in reversed(range(len(self.widths) if len(self.widths) > 1 else 0)):
             if self.units[index] > left or self.widths[index] >= self.maximum:
                 break
             self.widths[index] += 1
@@ -83,22 +128,24 @@ class _Item:
     def thin(self, budget: int) -> bool:
         """Keep as many upper layers as the budget buys at the least width; False if none."""
         keep = 0
-        spent = 0
+        spent = self.shared
         for layer in reversed(self.layers):
-            fixed, unit = self._layer_costs(layer)
+            fixed, unit = self._costs[layer]
             spent += fixed + self.minimum * unit
             if spent > budget:
                 break
             keep += 1
         if keep == 0:
             return False
-        kept = self.layers[len(self.layers) - keep :]
-        thinned = _Item(self.modification.on(kept), self.share, self.shapes)
-        self.__dict__.update(thinned.__dict__)
+        kept = tuple(layer for layer in self.layers[len(self.layers) - keep :] if layer is not None)
+        if kept:
+            thinned = _Item(self.modification.on(kept), self.share, self.shapes)
+            self.__dict__.update(thinned.__dict__ | {"asked": self.asked})
         return True
 
     def solved(self) -> Modification:
-        return self.modification.with_width(tuple(self.widths))
+        """With its widths, and its layers named if it was thinned."""
+        return self.modification.with_width(tuple(self.widths)).within(self.shapes)
 
 
 def allocate(
@@ -116,7 +163,7 @@ def allocate(
     items = [_Item(m, s, shapes) for m, s in zip(with_width, shares, strict=True)]
     paid = {m: m.parameters(shapes) for m in modifications if not m.has_width}
     if not items:
-        return Allocation(tuple(paid), sum(paid.values()))
+        return Allocation(tuple(paid), sum(paid.values()), kept=frozenset(range(len(paid))))
     least = min(item.least_layer for item in items)
     while paid and sum(paid.values()) + least > budget:
         del paid[max(paid, key=paid.__getitem__)]
@@ -125,8 +172,13 @@ def allocate(
     if kept[0].least > left and not kept[0].thin(left):
         return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
     _fill(kept, left)
-    solved = (*paid, *(item.solved().within(shapes) for item in kept))
-    return Allocation(solved, sum(paid.values()) + sum(item.cost for item in kept))
+    solved = (*paid, *(item.solved() for item in kept))
+    taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
+    return Allocation(
+        modifications=solved,
+        cost=sum(paid.values()) + sum(item.cost for item in kept),
+        kept=frozenset(i for i, m in enumerate(modifications) if id(m) in taken),
+    )
 
 
 def allocate_all(

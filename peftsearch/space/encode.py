@@ -5,20 +5,20 @@ The walk is decode's own; here the answers are read off the configuration, then 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from peftsearch.design.composition import Scaled
+from peftsearch.design.composition import RankStabilised
 from peftsearch.design.configuration import Configuration
-from peftsearch.design.form import Bottleneck
-from peftsearch.design.insertion import Insertion
 from peftsearch.design.modification import Modification
+from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.space import BUDGET, Space, Structure
-from peftsearch.space.structures import NOTHING, Slot, SlotStructure, layer_mask
+from peftsearch.space.structures import NOTHING, Slot, SlotStructure
 
 __all__ = ["NotExpressible", "Replay", "encode"]
 
@@ -30,6 +30,7 @@ class NotExpressible(ConfigurationError):
 def encode(space: Space, configuration: Configuration, shapes: BackboneShapes) -> dict[str, Any]:
     """Parameters with which `space.decode` gives exactly `configuration`, or NotExpressible."""
     configuration = configuration.within(shapes)
+    space = space.on(shapes)
     for structure in _structures(space, configuration, shapes):
         answers = _Answers(space, configuration, structure, shapes)
         try:
@@ -79,7 +80,7 @@ class _Answers:
         value = self._answer(name)
         if name == BUDGET:  # a thinned structure may cost less than the least budget that gives it
             value = min(max(value, low), high)
-        return float(self._give(name, value, lambda v: v is not None and low <= v <= high))
+        return float(self._give(name, value, lambda v: _is_number(v) and low <= v <= high))
 
     def _give(self, name: str, value: Any, fits: Any) -> Any:
         if not fits(value):
@@ -104,10 +105,9 @@ class _Answers:
 
     def _of_slot(self, slot: str, dimension: str) -> Any:
         index = [s.name for s in self.space.slots].index(slot)
-        if dimension == "s":
+        if dimension in ("s", "alpha", "dora_s"):
             modification = self._modification(slot)
-            composition = modification.composition if modification else None
-            return composition.s if isinstance(composition, Scaled) else None
+            return _number(modification, dimension) if modification else None
         return getattr(self.structure[index], dimension)
 
     def _share(self, slot: str) -> float:
@@ -129,6 +129,10 @@ class _Answers:
             if _fills(self.space.slots[index], filled, modification, self.shapes):
                 return modification
         return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _split_options(name: str) -> tuple[str, str]:
@@ -160,20 +164,41 @@ def _fills(
     """Whether a slot's structure is a modification's shape (its layers may have been thinned)."""
     if structure.is_empty:
         return False
-    same = (
-        structure.form == modification.form.name
-        and structure.at == str(modification.place)
-        and structure.insertion == _insertion_name(modification.insertion)
-        and structure.composition == modification.composition.name
-        and structure.init in ("", getattr(modification.form, "init", ""))
+    if structure.form != modification.form.name or not _composed_alike(structure, modification):
+        return False
+    offered = slot.written[structure]
+    return (
+        offered.form == modification.form
+        and offered.insertion == modification.insertion
+        and _within(modification.place, offered.place, shapes)
     )
-    plain = not (isinstance(modification.form, Bottleneck) and modification.form.bias)
-    mask = layer_mask(structure.layers, shapes.layers)
-    layers = modification.place.layers
-    inside = mask is None or (layers is not None and set(layers) <= set(mask))
-    return same and plain and inside
 
 
-def _insertion_name(insertion: Insertion) -> str:
-    projection = getattr(insertion, "reads", "") == "projection_input"
-    return "projection" if projection else insertion.name
+def _within(place: Place, offered: Place, shapes: BackboneShapes) -> bool:
+    """Whether a place is an offered one, or what thinning its layers may leave of it."""
+    sites, whole = place.sites(shapes), set(offered.sites(shapes))
+    layers = place.layers_in(shapes)
+    kept = {site for site in whole if site.layer in layers} if layers else whole
+    return set(sites) == kept
+
+
+def _composed_alike(structure: SlotStructure, modification: Modification) -> bool:
+    """One width for all layers writes a rank-stabilised scale as the number it is."""
+    name = modification.composition.name
+    if structure.composition == name:
+        return True
+    uniform = isinstance(modification.width, int)
+    return structure.composition == "rank_stabilised" and uniform and name in ("add", "scaled")
+
+
+def _number(modification: Modification, dimension: str) -> Any:
+    """s, or the α that gives exactly the scale of a rank-stabilised composition."""
+    composition = modification.composition
+    if isinstance(composition, RankStabilised):
+        return composition.alpha
+    s = getattr(composition, "s", 1.0)
+    if dimension != "alpha" or s == "learned":
+        return s
+    alpha = s * math.sqrt(modification.widest)
+    near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, 0))
+    return next((a for a in near if a / math.sqrt(modification.widest) == s), alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,17 +15,17 @@ from pydantic import (
     model_validator,
 )
 
+from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.configuration import Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, did_you_mean
+from peftsearch.space.masks import LAYER_MASKS
 from peftsearch.space.values import AnyValues, Names, Numbers, Values
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]
 
-COMPOSITION_NAMES = ("add", "scaled", "gated")
-INSERTION_NAMES = ("parallel", "projection", "sequential")
-LAYER_MASKS = ("all", "upper_half", "lower_half", "every_other", "last")
+INSERTION_NAMES = ("parallel", "projection", "residual_stream", "sequential")
 DEFAULT_SCALES = Values((), 0.5, 8.0, log=True)
 
 
@@ -78,35 +79,71 @@ class SlotPlaces(Model):
         return _all_known(values, LAYER_MASKS, "layer mask")
 
 
-def _split_scales(raw: Any) -> Any:
-    """`[add, {scaled: {s: …}}]` → names, and the scales beside them (see SlotChoices.scales)."""
+_NUMBERS = {
+    "scaled": ("s", "s"),
+    "rank_stabilised": ("alpha", "alpha"),
+    "dora": ("s", "dora_s"),
+}
+"""Composition → (its number in the file, the field that keeps it)."""
+
+
+def _split_numbers(raw: Any) -> Any:
+    """`[add, {scaled: {s: …}}]` → names; the numbers stand in fields beside them."""
     items = raw if isinstance(raw, list) else [raw]
-    return ["scaled" if isinstance(item, dict) and "scaled" in item else item for item in items]
+    return [next(iter(item)) if isinstance(item, dict) and item else item for item in items]
 
 
 class SlotChoices(Model):
-    """The other dimensions of a slot. `scales` is read from `composition: {scaled: {s: …}}`."""
+    """The other dimensions of a slot. `scales` is read from `composition: {scaled: {s: …}}`, the
+    numbers of the other compositions alike.
+    """
 
     form: Names
     insertion: Names = Values(("parallel",))
-    composition: Annotated[Names, BeforeValidator(_split_scales)] = Values(("add",))
+    composition: Annotated[Names, BeforeValidator(_split_numbers)] = Values(("add",))
     scales: AnyValues = Field(DEFAULT_SCALES, alias="s")
+    alpha: Numbers = Values((), 2.0, 32.0, log=True)
+    dora_s: Numbers = Values((1.0,))
     init: Names = Values(("lora",))
+    reparametrise: Names = Values(("direct",))
 
     @model_validator(mode="before")
     @classmethod
-    def _take_scales(cls, raw: Any) -> Any:
+    def _take_numbers(cls, raw: Any) -> Any:
         if not isinstance(raw, dict) or "composition" not in raw:
             return raw
         items = raw["composition"] if isinstance(raw["composition"], list) else [raw["composition"]]
+        found: dict[str, Any] = {}
         for item in items:
-            if isinstance(item, dict):
-                if set(item) != {"scaled"} or not isinstance(item["scaled"], dict):
-                    raise ValueError("composition: expected add, gated, scaled or {scaled: {s: …}}")
-                if set(item["scaled"]) != {"s"}:
-                    raise ValueError("composition: scaled takes one key, s")
-                return raw | {"s": item["scaled"]["s"]}
-        return raw
+            if not isinstance(item, dict):
+                continue
+            name = next(iter(item), None)
+            if len(item) != 1 or name not in _NUMBERS or not isinstance(item[name], dict):
+                raise ValueError(
+                    "composition: expected a name or, with its number, {scaled: {s: …}}"
+                )
+            key, field = _NUMBERS[name]
+            if set(item[name]) != {key}:
+                raise ValueError(f"composition: {name} takes one key, {key}")
+            found[field] = item[name][key]
+        return raw | found
+
+    @model_validator(mode="after")
+    def _scales_once(self) -> SlotChoices:
+        names = self.composition.choices
+        if "rank_stabilised" in names and "scaled" in names and self.scales.is_range:
+            raise ValueError(
+                "composition: a free s and a rank-stabilised α/√r are the same configurations "
+                "twice: offer one of them"
+            )
+        return self
+
+    def number_of(self, composition: str) -> tuple[str, Values] | None:
+        """(parameter name, values) of a composition's number, None where it has none."""
+        if composition not in _NUMBERS:
+            return None
+        _, field = _NUMBERS[composition]
+        return field, self.scales if field == "s" else getattr(self, field)
 
     @field_validator("form")
     @classmethod
@@ -121,12 +158,24 @@ class SlotChoices(Model):
     @field_validator("composition")
     @classmethod
     def _known_compositions(cls, values: Values) -> Values:
-        return _all_known(values, COMPOSITION_NAMES, "composition")
+        return _all_known(values, COMPOSITIONS, "composition")
 
     @field_validator("init")
     @classmethod
     def _known_inits(cls, values: Values) -> Values:
-        return _all_known(values, ("lora", "bert"), "init")
+        return _all_known(values, ("lora", "bert", "pissa"), "init")
+
+    @field_validator("reparametrise")
+    @classmethod
+    def _known_ways(cls, values: Values) -> Values:
+        return _all_known(values, ("direct", "mlp"), "reparametrise")
+
+    @field_validator("alpha", "dora_s")
+    @classmethod
+    def _positive(cls, values: Values) -> Values:
+        if any(not isinstance(v, (int, float)) or v <= 0 for v in values.extremes):
+            raise ValueError("must be above 0")
+        return values
 
     @field_validator("scales")
     @classmethod
@@ -185,8 +234,11 @@ class TrainChoices(Model):
     weight_decay: Numbers = Values((0.01,))
     warmup: Numbers = Values((0.06,))
     max_grad_norm: Numbers = Values((1.0,))
+    up_lr_ratio: Numbers = Values((1.0,))
 
-    @field_validator("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
+    @field_validator(
+        "head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm", "up_lr_ratio"
+    )
     @classmethod
     def _usable(cls, values: Values, field: ValidationInfo) -> Values:
         for value in values.extremes:
@@ -245,7 +297,7 @@ class SpaceFile(Model):
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-def _all_known(values: Values, known: tuple[str, ...], what: str) -> Values:
+def _all_known(values: Values, known: Collection[str], what: str) -> Values:
     for choice in values.choices:
         if choice not in known:
             raise ValueError(f"{what} '{choice}' unknown{did_you_mean(str(choice), known)}")

@@ -6,11 +6,12 @@ the same walk with the answers read off a configuration: one is the exact invers
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -18,13 +19,21 @@ from pathlib import Path
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
+from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
 from peftsearch.space.allocate import Allocation, allocate, allocate_all
 from peftsearch.space.document import Document, dump_yaml
+from peftsearch.space.rules import Rule, Rules
 from peftsearch.space.schema import SpaceFile
 from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.structures import NOTHING, Slot, SlotStructure
+from peftsearch.space.structures import (
+    INSERTIONS,
+    NOTHING,
+    Slot,
+    SlotStructure,
+    make_composition,
+)
 from peftsearch.space.values import Suggests
 
 __all__ = ["Sample", "Space", "load_space"]
@@ -54,9 +63,32 @@ class Space:
         self.document = document
         self.file = document.validated(SpaceFile)
         self.slots = self._slots()
-        self._allowed: dict[tuple[int, tuple[bool, ...]], tuple[SlotStructure, ...]] = {}
+        self.shapes: BackboneShapes | None = None
+        self._placed: dict[BackboneShapes, Space] = {}
+        self._exclusive: list[Rule] = []
         self._check_slots()
         self._check_forbid()
+
+    def on(self, shapes: BackboneShapes) -> Space:
+        """The space as one backbone sees it: only structures that it has, each once.
+
+        What a sampler is offered depends on the space and the backbone alone. Raises
+        ConfigurationError where nothing of the space is left.
+        """
+        if self.shapes == shapes:
+            return self
+        if shapes not in self._placed:
+            placed = copy.copy(self)
+            placed.shapes = shapes
+            placed.slots = tuple(slot.on(shapes) for slot in self.slots)
+            placed.__dict__.pop("_rules", None)
+            if placed.count_structures() == 0:
+                raise ConfigurationError(
+                    f"{shapes.family} can take nothing of space '{self.name}' "
+                    f"('peftsearch check {self.name} --model ...' says why)"
+                )
+            self._placed[shapes] = placed
+        return self._placed[shapes]
 
     @property
     def name(self) -> str:
@@ -101,10 +133,14 @@ class Space:
                 self._check_apart(first, second)
 
     def _check_apart(self, first: Slot, second: Slot) -> None:
-        for here, there in product(_sites_taken(first), _sites_taken(second)):
+        for (here, one), (there, other) in product(_sites_taken(first), _sites_taken(second)):
             try:
-                Configuration((here, there))
+                Configuration((one, other))
             except ConfigurationError as error:
+                if {one.form.name, other.form.name} & _STANDS_APART:
+                    # One tensor of the body has one owner: the two are never sampled together.
+                    self._exclusive.append({first.name: here, second.name: there})
+                    continue
                 raise self.document.error(
                     ["places", second.name], f"clashes with slot '{first.name}': {error}"
                 ) from error
@@ -126,9 +162,10 @@ class Space:
             raise self.document.error(["forbid"], "nothing is left of the space")
 
     @cached_property
-    def _rules(self) -> tuple[dict[str, dict[str, str]], ...]:
-        """Forbidden conjunctions as slot → dimension → value; the empty structure is always one."""
-        rules: list[dict[str, dict[str, str]]] = [{s.name: {"form": "none"} for s in self.slots}]
+    def _rules(self) -> Rules:
+        """Forbidden conjunctions; the empty structure is always one."""
+        rules: list[Rule] = [{slot.name: {"form": "none"} for slot in self.slots}]
+        rules += self._exclusive
         by_name = {slot.name: slot for slot in self.slots}
         for rule in self.file.forbid:
             by_slot: dict[str, dict[str, str]] = {}
@@ -137,62 +174,27 @@ class Space:
                 value = _canonical(by_name[slot], dimension, value)
                 by_slot.setdefault(slot, {})[dimension] = value
             rules.append(by_slot)
-        return tuple(rules)
-
-    # -- structures ----------------------------------------------------------------------------
+        return Rules(self.slots, rules)
 
     def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
         """What the next slot may hold after `chosen`: every completion of it is possible."""
-        key = (len(chosen), tuple(self._still_matches(rule, chosen) for rule in self._rules))
-        if key not in self._allowed:
-            following = self.slots[len(chosen)].structures
-            self._allowed[key] = tuple(s for s in following if self._completable((*chosen, s)))
-        return self._allowed[key]
+        return self._rules.allowed(chosen)
 
-    def _completable(self, chosen: Structure) -> bool:
-        active = [rule for rule in self._rules if self._still_matches(rule, chosen)]
-        if not active:
-            return True
-        if len(chosen) == len(self.slots):
-            return False
-        following = self.slots[len(chosen)].structures
-        return any(self._completable((*chosen, s)) for s in self._distinct(following, len(chosen)))
-
-    def _distinct(self, structures: Sequence[SlotStructure], index: int) -> list[SlotStructure]:
-        """One structure for each way to meet the rules about a slot."""
-        slot = self.slots[index]
-        conditions = [rule[slot.name] for rule in self._rules if slot.name in rule]
-        groups = {tuple(slot.matches(s, c) for c in conditions): s for s in structures}
-        return list(groups.values())
-
-    def _still_matches(self, rule: dict[str, dict[str, str]], chosen: Structure) -> bool:
-        """Whether everything that a rule says of the slots chosen so far is true of them."""
-        return all(
-            slot.matches(structure, rule[slot.name])
-            for slot, structure in zip(self.slots, chosen, strict=False)
-            if slot.name in rule
-        )
-
-    def count_structures(self, chosen: Structure = ()) -> int:
+    def count_structures(self) -> int:
         """Distinct structures: widths, rates and head left aside."""
-        if not any(self._still_matches(rule, chosen) for rule in self._rules):
-            return math.prod(len(slot.structures) for slot in self.slots[len(chosen) :])
-        if len(chosen) == len(self.slots):
-            return 0
-        slot = self.slots[len(chosen)]
-        conditions = [rule[slot.name] for rule in self._rules if slot.name in rule]
-        groups: dict[tuple[bool, ...], list[SlotStructure]] = {}
-        for structure in slot.structures:
-            key = tuple(slot.matches(structure, c) for c in conditions)
-            groups.setdefault(key, []).append(structure)
-        return sum(len(g) * self.count_structures((*chosen, g[0])) for g in groups.values())
+        return self._rules.count()
 
     # -- Optuna → Configuration ----------------------------------------------------------------
 
     def decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
-        """Walk the space with a trial's suggestions."""
+        """Walk the space with a trial's suggestions, as it is on a backbone."""
+        if self.shapes is not shapes:
+            return self.on(shapes)._decode(trial, shapes)
+        return self._decode(trial, shapes)
+
+    def _decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
         structure = self.walk_structure(trial)
-        open_modifications = self._modifications(trial, structure, shapes.layers)
+        open_modifications = self._modifications(trial, structure, shapes)
         head = self._head(trial)
         pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
         budget_pct, allocation = self._solve(trial, structure, open_modifications, pooler, shapes)
@@ -212,17 +214,16 @@ class Space:
         return structure
 
     def _modifications(
-        self, trial: Suggests, structure: Structure, layers: int
+        self, trial: Suggests, structure: Structure, shapes: BackboneShapes
     ) -> list[Modification]:
         """Modifications of the filled slots, widths open."""
         modifications = []
         for slot, filled in zip(self.slots, structure, strict=True):
             if filled.is_empty:
                 continue
-            scale = None
-            if filled.composition == "scaled":
-                scale = slot.choices.scales.suggest(trial, f"{slot.name}.s")
-            modifications.append(filled.modification(layers, scale))
+            number = slot.choices.number_of(filled.composition)
+            scale = number and number[1].suggest(trial, f"{slot.name}.{number[0]}")
+            modifications.append(filled.modification(shapes, scale))
         return modifications
 
     def _head(self, trial: Suggests) -> Head:
@@ -252,18 +253,20 @@ class Space:
         shares = _break_stick(trial, with_width)
         budget = _parameters(budget_pct, shapes) - pooler
         allocation = allocate(modifications, shares, budget, shapes)
-        if allocation.fits and not self._contains(structure, allocation.modifications):
+        if allocation.fits and not self._contains(structure, allocation.kept):
             allocation = allocate_all(modifications, budget, shapes)
         return budget_pct, allocation
 
-    def _contains(self, structure: Structure, solved: Sequence[Modification]) -> bool:
-        """Whether the space allows what is left of a structure without what bought nothing."""
-        sites = {(m.form.name, str(m.place)) for m in solved}
-        left = tuple(s if (s.form, s.at) in sites else NOTHING for s in structure)
+    def _contains(self, structure: Structure, kept: frozenset[int]) -> bool:
+        """Whether the space allows what is left of a structure without what bought nothing; `kept`
+        numbers its filled slots.
+        """
+        filled = [i for i, s in enumerate(structure) if not s.is_empty]
+        stays = {filled[i] for i in kept}
+        left = tuple(s if i in stays else NOTHING for i, s in enumerate(structure))
         if left == structure:
             return True
-        offered = all(s in slot.structures for s, slot in zip(left, self.slots, strict=True))
-        return offered and not any(self._still_matches(rule, left) for rule in self._rules)
+        return self._rules.are_kept(left)
 
     def _training(self, trial: Suggests, modifications: Sequence[Modification]) -> Training:
         rules = self.file.train
@@ -275,6 +278,8 @@ class Space:
         )
         numbers = {key: getattr(rules, key).suggest(trial, key) for key in _TRAINING}
         numbers["batch_size"] = int(numbers["batch_size"])
+        if any(FORMS[form].fast for form in forms):
+            numbers["up_lr_ratio"] = rules.up_lr_ratio.suggest(trial, "up_lr_ratio")
         return Training(lr=rates, **numbers)
 
     # -- a method as a configuration of this space ---------------------------------------------
@@ -295,7 +300,8 @@ class Space:
             if form in rules.lr
         )
         defaults = Training()
-        numbers = {key: getattr(rules, key).nearest(getattr(defaults, key)) for key in _TRAINING}
+        keys = (*_TRAINING, "up_lr_ratio")
+        numbers = {key: getattr(rules, key).nearest(getattr(defaults, key)) for key in keys}
         numbers["batch_size"] = int(numbers["batch_size"])
         return Training(lr=rates, **numbers)
 
@@ -303,17 +309,32 @@ class Space:
 _TRAINING = ("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
 
 
-def _sites_taken(slot: Slot) -> list[Modification]:
+_STANDS_APART = {"constant", "dense", "sparse"}
+"""Forms that change tensors of the body, or what such a change would change as well."""
+
+
+def _sites_taken(slot: Slot) -> list[tuple[dict[str, str], Modification]]:
     """One modification for each way a slot may take a site: two that take one alike clash."""
     ways = {(s.form, s.at, s.insertion): s for s in slot.structures if not s.is_empty}
-    open_modifications = (replace(s, layers="all").modification(layers=2) for s in ways.values())
-    return [m.with_width(m.minimum_width if m.has_width else None) for m in open_modifications]
+    taken = []
+    for (form, at, insertion), structure in ways.items():
+        place = Place.parse(structure.at)
+        modification = Modification(
+            structure.make_form(),
+            place,
+            INSERTIONS[insertion],
+            make_composition(structure.composition),
+        )
+        width = modification.minimum_width if modification.has_width else None
+        rule = {"form": form, "at": at, "insertion": insertion}
+        taken.append((rule, modification.with_width(width)))
+    return taken
 
 
 def _canonical(slot: Slot, dimension: str, value: str) -> str:
     """A rule's value as structures spell it; a place that does not exist stays as it is."""
     try:
-        return slot._full_name(value) if dimension == "at" else value
+        return slot.full_name(value) if dimension == "at" else value
     except ConfigurationError:
         return value
 

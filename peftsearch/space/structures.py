@@ -8,21 +8,38 @@ same in every trial.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 
-from peftsearch.design.composition import Add, Composition, Gated, Scaled
-from peftsearch.design.form import FORMS, Bottleneck, Form
+from peftsearch.design.composition import (
+    COMPOSITIONS,
+    Composition,
+    Dora,
+    RankStabilised,
+    Scaled,
+)
+from peftsearch.design.form import FORMS, Bottleneck, Form, Prefix
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
+from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.validity import why_invalid
 from peftsearch.errors import ConfigurationError
+from peftsearch.space.masks import layer_mask
 from peftsearch.space.schema import SlotChoices, SlotPlaces
 from peftsearch.space.values import Suggests
 
-__all__ = ["NOTHING", "Slot", "SlotStructure", "layer_mask"]
+__all__ = ["INSERTIONS", "MLP_UNITS", "NOTHING", "Slot", "SlotStructure", "make_composition"]
+
+MLP_UNITS = 800
+"""Hidden units of a re-parametrised prefix (Li and Liang 2021; He et al. 2022)."""
+INSERTIONS: dict[str, Insertion] = {
+    "parallel": Parallel(),
+    "projection": Parallel("projection_input"),
+    "residual_stream": Parallel("residual_stream"),
+    "sequential": Sequential(),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,7 @@ class SlotStructure:
     at: str = ""
     insertion: str = ""
     init: str = ""
+    reparametrise: str = ""
     composition: str = ""
     layers: str = ""
 
@@ -40,51 +58,44 @@ class SlotStructure:
     def is_empty(self) -> bool:
         return self.form == "none"
 
-    def modification(self, layers: int, scale: float | str | None = None) -> Modification:
-        """The modification with its width still to be solved, in a backbone of so many layers."""
+    def make_form(self) -> Form:
+        """Under a gate that begins closed a prefix begins at random: else it would stay so."""
+        form = FORMS[self.form]
+        if issubclass(form, Bottleneck):
+            return form(init=self.init)  # type: ignore[arg-type]
+        if issubclass(form, Prefix):
+            mlp = MLP_UNITS if self.reparametrise == "mlp" else None
+            closed = COMPOSITIONS[self.composition].begins_closed
+            return form(mlp=mlp, init="normal" if closed else "zero")
+        return form()
+
+    def modification(
+        self, shapes: BackboneShapes, scale: float | str | None = None
+    ) -> Modification:
+        """The modification with its width still to be solved, its layers those of a backbone."""
+        place = Place.parse(self.at)
+        mask = layer_mask(self.layers, shapes)
         return Modification(
-            form=_form(self.form, self.init),
-            place=Place(Place.parse(self.at).names, layer_mask(self.layers, layers)),
-            insertion=_INSERTIONS[self.insertion],
-            composition=_composition(self.composition, scale),
+            form=self.make_form(),
+            place=Place(place.names, mask, place.kinds),
+            insertion=INSERTIONS[self.insertion],
+            composition=make_composition(self.composition, scale),
         ).with_width(None)
 
 
+_Groups = dict[str, tuple[SlotStructure, ...]]
 NOTHING = SlotStructure()
 DIMENSIONS = tuple(f.name for f in fields(SlotStructure))
-_INSERTIONS: dict[str, Insertion] = {
-    "parallel": Parallel(),
-    "projection": Parallel("projection_input"),
-    "sequential": Sequential(),
-}
 
 
-def _form(name: str, init: str) -> Form:
-    form = FORMS[name]
-    if not issubclass(form, Bottleneck):
-        return form()
-    return form(init="bert" if init == "bert" else "lora")
-
-
-def _composition(name: str, scale: float | str | None) -> Composition:
-    if name == "add":
-        return Add()
-    if name == "gated":
-        return Gated()
-    return Scaled("learned" if scale is None or isinstance(scale, str) else float(scale))
-
-
-def layer_mask(name: str, layers: int) -> tuple[int, ...] | None:
-    """A named set of layers, None for all; `every_other` includes the last."""
-    masks = {
-        "all": range(layers),
-        "upper_half": range(layers // 2, layers),
-        "lower_half": range(layers - layers // 2),
-        "every_other": range((layers - 1) % 2, layers, 2),
-        "last": range(layers - 1, layers),
-    }
-    chosen = tuple(masks[name])
-    return None if len(chosen) == layers else chosen
+def make_composition(name: str, scale: float | str | None = None) -> Composition:
+    """A composition with its number: s, or α of a rank-stabilised scale."""
+    cls = COMPOSITIONS[name]
+    if scale is None or cls not in (Scaled, RankStabilised, Dora):
+        return cls()
+    if cls is Scaled:
+        return Scaled("learned" if scale == "learned" else float(scale))
+    return cls(float(scale))
 
 
 class Slot:
@@ -92,19 +103,23 @@ class Slot:
 
     def __init__(self, name: str, places: SlotPlaces, choices: SlotChoices) -> None:
         self.name, self.places, self.choices = name, places, choices
-        self.at = tuple(self._full_name(str(at)) for at in places.at.choices)
+        self.at = tuple(self.full_name(str(at)) for at in places.at.choices)
+        self.left_out: dict[SlotStructure, str] = {}
+        """What a backbone cannot take of the slot, or would write as something else offered."""
+        self.written: dict[SlotStructure, Modification] = {}
+        """Each structure as the backbone writes it, its width open."""
 
-    def _full_name(self, at: str) -> str:
+    def full_name(self, at: str) -> str:
         """`query+value` in slot attn → `attn.query+value`."""
-        name = at if "." in at or at in PLACES else f"{self.name}.{at}"
+        first = at.partition("@")[0].partition("+")[0]
+        name = at if "." in first or first in PLACES else f"{self.name}.{at}"
         return str(Place.parse(name))
 
     @cached_property
     def structures(self) -> tuple[SlotStructure, ...]:
         """Every valid structure, in the order of the file; canonical ones only."""
         offered: dict[SlotStructure, None] = {}
-        forms = [str(f) for f in self.choices.form.choices]
-        for form in forms:
+        for form in map(str, self.choices.form.choices):
             if form == "none":
                 offered[NOTHING] = None
                 continue
@@ -112,25 +127,46 @@ class Slot:
                 offered[structure] = None
         return tuple(offered)
 
-    def _of_form(self, form: str) -> Iterator[SlotStructure]:
-        bottleneck = issubclass(FORMS[form], Bottleneck)
-        inits = self.choices.init.choices if bottleneck else ("",)
-        rest = (self.choices.insertion, self.choices.composition, self.places.layers)
-        names = [[str(c) for c in values.choices] for values in rest]
-        for at, insertion, init, composition, layers in product(
-            self.at, names[0], inits, names[1], names[2]
-        ):
-            structure = SlotStructure(form, at, insertion, str(init), composition, layers)
-            if self._reason_against(structure) is None:
-                yield structure
+    def on(self, shapes: BackboneShapes) -> Slot:
+        """The slot as one backbone can fill it: each representation and form in it once."""
+        placed = Slot(self.name, self.places, self.choices)
+        written: dict[Modification, SlotStructure] = {}
+        for structure in self.structures:
+            if structure.is_empty:
+                continue
+            try:
+                canonical = structure.modification(shapes).within(shapes)
+            except ConfigurationError as error:
+                placed.left_out[structure] = str(error)
+                continue
+            first = written.setdefault(canonical, structure)
+            placed.written[first] = canonical
+            if first != structure:
+                what = f"{first.at}, {first.layers}"
+                placed.left_out[structure] = f"in {shapes.family} the same as {what}"
+        kept = set(written.values())
+        placed.__dict__["structures"] = tuple(s for s in self.structures if s.is_empty or s in kept)
+        return placed
 
-    def _reason_against(self, structure: SlotStructure) -> str | None:
-        return why_invalid(
-            _form(structure.form, structure.init),
-            Place.parse(structure.at),
-            _INSERTIONS[structure.insertion],
-            _composition(structure.composition, None),
+    def _of_form(self, form: str) -> Iterator[SlotStructure]:
+        kind = FORMS[form]
+        inits: tuple[str, ...] = ("",)
+        ways: tuple[str, ...] = ("",)
+        if issubclass(kind, Bottleneck):
+            inits = tuple(str(i) for i in self.choices.init.choices if i in kind.INITS)
+        if issubclass(kind, Prefix):
+            ways = tuple(map(str, self.choices.reparametrise.choices))
+        insertions, compositions, masks = (
+            [str(c) for c in values.choices]
+            for values in (self.choices.insertion, self.choices.composition, self.places.layers)
         )
+        for at, insertion, init, way, composition in product(
+            self.at, insertions, inits, ways, compositions
+        ):
+            bare = SlotStructure(form, at, insertion, init, way, composition)
+            if _reason_against(bare) is None:
+                for mask in ("all",) if _is_placeless(at) else masks:
+                    yield replace(bare, layers=mask)
 
     def unused(self) -> list[str]:
         """What the file offers and no structure uses: `insertion 'sequential'`."""
@@ -140,7 +176,7 @@ class Slot:
             if not any(getattr(s, dimension) for s in self.structures if not s.is_empty):
                 continue  # no form here has this dimension
             for value in getattr(source, dimension).choices:
-                name = self._full_name(value) if dimension == "at" else value
+                name = self.full_name(value) if dimension == "at" else value
                 if name != "none" and not any(
                     getattr(s, dimension) == name for s in self.structures
                 ):
@@ -149,16 +185,31 @@ class Slot:
 
     def walk(self, trial: Suggests, allowed: tuple[SlotStructure, ...]) -> SlotStructure:
         """Choose one of `allowed`, a dimension at a time."""
-        left = list(allowed)
+        left: tuple[SlotStructure, ...] = allowed
         for dimension in DIMENSIONS:
-            options = list(dict.fromkeys(getattr(s, dimension) for s in left))
-            if len(options) > 1:
+            groups = self._groups(left, dimension)
+            if len(groups) > 1:
+                options = list(groups)
                 name = self._parameter(dimension, options)
-                choice = trial.suggest_categorical(name, options)
-                left = [s for s in left if getattr(s, dimension) == choice]
+                left = groups.get(trial.suggest_categorical(name, options), ())
         if len(left) != 1:
             raise ConfigurationError(f"slot '{self.name}': no structure fits the choices")
         return left[0]
+
+    def _groups(self, left: tuple[SlotStructure, ...], dimension: str) -> _Groups:
+        """Structures by their value of a dimension; the same few sets come up in every sample."""
+        key = (id(left), dimension)
+        if key not in self._grouped:
+            groups: dict[str, list[SlotStructure]] = {}
+            for structure in left:
+                groups.setdefault(getattr(structure, dimension), []).append(structure)
+            # `left` is kept beside its groups, so that no other tuple can take its id.
+            self._grouped[key] = (left, {value: tuple(group) for value, group in groups.items()})
+        return self._grouped[key][1]
+
+    @cached_property
+    def _grouped(self) -> dict[tuple[int, str], tuple[object, _Groups]]:
+        return {}
 
     def _parameter(self, dimension: str, options: list[str]) -> str:
         """`attn.form`, or `attn.insertion{parallel|sequential}` where only some are offered."""
@@ -176,3 +227,18 @@ class Slot:
     def matches(self, structure: SlotStructure, rule: Mapping[str, str]) -> bool:
         """Whether a structure meets every condition of a rule about this slot."""
         return all(getattr(structure, dimension) == value for dimension, value in rule.items())
+
+
+def _reason_against(structure: SlotStructure) -> str | None:
+    return why_invalid(
+        structure.make_form(),
+        Place.parse(structure.at),
+        INSERTIONS[structure.insertion],
+        make_composition(structure.composition),
+    )
+
+
+def _is_placeless(at: str) -> bool:
+    """Embeddings and tensors of the body are in no layer to be chosen."""
+    row = PLACES[Place.parse(at).names[0]]
+    return row.body is not None or not row.kinds

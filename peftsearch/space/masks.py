@@ -1,0 +1,30 @@
+"""Named sets of layers, for each stack of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from peftsearch.design.shapes import BackboneShapes
+
+__all__ = ["LAYER_MASKS", "layer_mask"]
+
+LAYER_MASKS: dict[str, Callable[[int], range]] = {
+    "all": lambda n: range(n),
+    "upper_half": lambda n: range(n // 2, n),
+    "lower_half": lambda n: range(n - n // 2),
+    "every_other": lambda n: range((n - 1) % 2, n, 2),
+    "last": lambda n: range(n - 1, n),
+}
+"""From the number of a stack's layers to those chosen; `every_other` includes the last."""
+
+
+@lru_cache(maxsize=1024)
+def layer_mask(name: str, shapes: BackboneShapes) -> tuple[int, ...] | None:
+    """The layers of a mask, numbered over the whole backbone; None for all."""
+    chosen: list[int] = []
+    first = 0
+    for size in shapes.stacks or (shapes.layers,):
+        chosen += [first + layer for layer in LAYER_MASKS[name](size)]
+        first += size
+    return None if len(chosen) == shapes.layers else tuple(chosen)
