@@ -22,6 +22,7 @@ from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.backbone.measure import measure, positions_of, stack_layers
 from peftsearch.backbone.recognise import family_of
+from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
 
@@ -93,6 +94,11 @@ def load_backbone(
 
     Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
     """
+    if name.startswith(PREFIX):
+        raise MissingError(
+            f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
+            "the folder of a saved model"
+        )
     source = model_source(name)
     config = _from_pretrained(AutoConfig, name, source)
     family = family_of(config)
@@ -145,13 +151,19 @@ def load_shapes(name: str) -> BackboneShapes:
     """The shapes of a model from its config alone, on the meta device: nothing is downloaded
     but the config, and nothing is allocated.
     """
-    config = _from_pretrained(AutoConfig, name, model_source(name))
-    return shapes_of(config)
+    return shapes_of(_config_of(name))
 
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    return family_of(_from_pretrained(AutoConfig, name, model_source(name)))
+    return family_of(_config_of(name))
+
+
+def _config_of(name: str) -> Any:
+    """Of a model, or of one known by its public configuration values (`config:bart-large`)."""
+    if name.startswith(PREFIX):
+        return reference_config(name)
+    return _from_pretrained(AutoConfig, name, model_source(name))
 
 
 def shapes_of(config: Any) -> BackboneShapes:

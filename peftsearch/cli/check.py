@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli.console import clean, print_json
+from peftsearch.cli.console import clean, print_json, print_table
 from peftsearch.cli.options import Json, Model
 
 __all__ = ["check"]
@@ -15,9 +15,14 @@ __all__ = ["check"]
 def check(
     space: Annotated[str, typer.Argument(help="A shipped space or a YAML file.")],
     model: Model = None,
+    families: Annotated[
+        bool, typer.Option("--families", help="One line for each model family.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Check a space file; with --model, what it reaches there and which seeds it expresses."""
+    """Check a space file; with --model or --families, what of it can be done there, and why not
+    the rest.
+    """
     from peftsearch.space.space import load_space
 
     loaded = load_space(space)
@@ -29,20 +34,96 @@ def check(
         ],
     }
     if model is not None:
-        from peftsearch.backbone.load import load_shapes
-        from peftsearch.search.seeds import seeds_of
-        from peftsearch.space.reach import sampled_reach
-
-        shapes = load_shapes(model)
-        seeds = seeds_of(loaded, shapes)
-        facts["seeds"] = [s.label for s in seeds if s.params is not None]
-        facts["landmarks (outside the space)"] = [s.label for s in seeds if s.params is None]
-        facts |= sampled_reach(loaded, shapes).facts()
+        facts |= _on_model(loaded, model)
+    rows = _on_families(loaded) if families else []
     if json:
-        print_json("check", facts)
+        print_json("check", facts | ({"families": rows} if families else {}))
         return
     for key, value in facts.items():
-        shown = ", ".join(value) if isinstance(value, list) else value
-        if shown != "":
-            print(clean(f"{key}: {shown}"))
+        if value in ("", []):
+            continue
+        if isinstance(value, list) and key.startswith("on "):
+            print(clean(f"{key}:"))
+            for line in value:
+                print(clean(f"  {line}"))
+        else:
+            shown = f"{value:,}" if isinstance(value, int) else value
+            print(clean(f"{key}: {', '.join(value) if isinstance(value, list) else shown}"))
+    if rows:
+        _print_families(rows)
     print("ok")
+
+
+def _on_model(space: Any, model: str) -> dict[str, Any]:
+    """What one model can do of it, how its seeds begin, and what random samples of it reach."""
+    from peftsearch.backbone.load import load_shapes
+    from peftsearch.search.seeds import seeds_of
+    from peftsearch.space.coverage import coverage_of
+    from peftsearch.space.reach import sampled_reach
+
+    shapes = load_shapes(model)
+    coverage = coverage_of(space, shapes)
+    facts: dict[str, Any] = {
+        f"on {shapes.family}": [
+            f"{coverage.structures:,} of {coverage.of:,} structures",
+            *coverage.slots,
+            *coverage.reasons,
+        ]
+    }
+    if not coverage.structures:
+        return facts
+    seeds = seeds_of(space, shapes)
+    kept = {seed.method for seed in seeds}
+    facts["seeds"] = [s.label for s in seeds if s.params is not None]
+    facts["landmarks (outside the space)"] = [s.label for s in seeds if s.params is None]
+    facts["seeds left out"] = [
+        seed.method for seed in space.file.seed_with if seed.method not in kept
+    ]
+    return facts | sampled_reach(space, shapes).facts()
+
+
+def _on_families(space: Any) -> list[dict[str, Any]]:
+    """Every family, in the shape of one well-known model."""
+    from peftsearch.backbone.load import shapes_of
+    from peftsearch.backbone.reference_configs import REFERENCES, reference_config
+    from peftsearch.space.coverage import coverage_of
+
+    rows = []
+    for name in REFERENCES:
+        shapes = shapes_of(reference_config(name))
+        coverage = coverage_of(space, shapes)
+        rows.append(
+            {
+                "model": name,
+                "family": shapes.family,
+                "structures": coverage.structures,
+                "of": coverage.of,
+                "left out": list(coverage.reasons),
+            }
+        )
+    return rows
+
+
+def _print_families(rows: list[dict[str, Any]]) -> None:
+    """A table, and below it every reason once, with the families it holds for."""
+    print()
+    print_table(
+        ("model", "family", "structures", "share"),
+        [
+            (
+                r["model"],
+                r["family"],
+                f"{r['structures']:,}",
+                f"{100 * r['structures'] / r['of']:.3g} %",
+            )
+            for r in rows
+        ],
+    )
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in row["left out"]:
+            told = reason.replace(row["family"], "it")
+            reasons.setdefault(told, []).append(row["family"])
+    print()
+    for reason, names in reasons.items():
+        print(clean(f"{reason} ({', '.join(dict.fromkeys(names))})"))

@@ -44,14 +44,23 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
     }
     if model is not None:
         from peftsearch.backbone.load import load_shapes
+        from peftsearch.space.coverage import coverage_of
         from peftsearch.space.reach import sampled_reach
 
-        facts |= sampled_reach(space, load_shapes(model)).facts()
+        shapes = load_shapes(model)
+        coverage = coverage_of(space, shapes)
+        facts[f"distinct structures on {shapes.family}"] = coverage.structures
+        for line in coverage.slots:
+            slot, choices = line.split(": ", 1)
+            facts[f"slot {slot} on {shapes.family}"] = choices
+        if coverage.structures:
+            facts |= sampled_reach(space, shapes).facts()
     if as_json:
         print_json("space", facts | {"file": space.file.to_plain()})
         return
     for key, value in facts.items():
-        print(clean(f"{key}: {value}"))
+        shown = f"{value:,}" if isinstance(value, int) else value
+        print(clean(f"{key}: {shown}"))
     print()
     print(space.document.text.rstrip())
 
@@ -71,6 +80,8 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
         from peftsearch.backbone.load import load_shapes
 
         shapes = load_shapes(model)
+        configuration = configuration.within(shapes)
+        facts["configuration"] = configuration.describe()
         facts["tuned parameters"] = f"{configuration.tuned_parameters(shapes):,}"
         facts["tuned %"] = f"{configuration.tuned_pct(shapes):.4g}"
     if as_json:

@@ -174,15 +174,7 @@ class Place:
 
     def sites(self, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
         """Every site of this place in a backbone, lowest layer first."""
-        if any(PLACES[name].body for name in self.names):
-            return _tensor_sites(self.names, shapes)
-        return tuple(
-            site
-            for name in self.names
-            for site in _sites(PLACES[name], shapes)
-            if (self.layers is None or site.layer in self.layers)
-            and (self.kinds is None or site.kind in self.kinds)
-        )
+        return _sites_of(self, shapes)
 
     def describe_layers(self) -> str:
         """`layers 3–5`, or nothing for all layers."""
@@ -196,6 +188,19 @@ class Place:
                 runs.append([layer])
         text = ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
         return f"layer{'s' if len(self.layers) > 1 else ''} {text}"
+
+
+@lru_cache(maxsize=65536)
+def _sites_of(place: Place, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
+    if any(PLACES[name].body for name in place.names):
+        return _tensor_sites(place.names, shapes)
+    return tuple(
+        site
+        for name in place.names
+        for site in _sites(PLACES[name], shapes)
+        if (place.layers is None or site.layer in place.layers)
+        and (place.kinds is None or site.kind in place.kinds)
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -214,7 +219,7 @@ def _within(place: Place, shapes: BackboneShapes) -> Place:
         )
     present = {site.place for site in place.sites(shapes)}
     if not present:
-        raise ConfigurationError(f"{shapes.family} has no place '{place}'{_why_none(place)}")
+        raise ConfigurationError(f"{shapes.family} has no place '{place}'{_why_none(place, shapes)}")
     if any(PLACES[name].body for name in place.names):
         return place
     names = tuple(name for name in place.names if name in present)
@@ -239,12 +244,12 @@ def _telling_kinds(
     return tuple(kind for kind in kinds if kind in present)
 
 
-def _why_none(place: Place) -> str:
+def _why_none(place: Place, shapes: BackboneShapes) -> str:
     if place.names == ("biases",):
         return (
             ": its linear layers and norms have none; method 'added-biases' or place 'norm' instead"
         )
-    if place.layers is not None:
+    if place.layers is not None and Place(place.names, None, place.kinds).sites(shapes):
         return f" in {place.describe_layers()}"
     return ""
 

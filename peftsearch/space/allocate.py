@@ -16,6 +16,9 @@ from peftsearch.design.shapes import BackboneShapes
 
 __all__ = ["Allocation", "allocate", "allocate_all", "reachable"]
 
+_SURPLUS = 0.1
+"""Share of the budget from which on what capped places leave over goes to dropped ones."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -172,6 +175,9 @@ def allocate(
     if kept[0].least > left and not kept[0].thin(left):
         return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
     _fill(kept, left)
+    left -= sum(item.cost for item in kept)
+    if left > _SURPLUS * budget:
+        kept += _taken_up([item for item in items if item not in kept], left)
     solved = (*paid, *(item.solved() for item in kept))
     taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
     return Allocation(
@@ -190,6 +196,17 @@ def allocate_all(
     if total > budget:
         return Allocation((), total, fits=False)
     return allocate(modifications, [cost / sum(least) for cost in least], budget, shapes)
+
+
+def _taken_up(dropped: list[_Item], left: int) -> list[_Item]:
+    """Places that were dropped and can have what the others could not use, largest share first."""
+    taken = []
+    for item in sorted(dropped, key=lambda i: (-i.share, i.modification.describe())):
+        if item.least <= left or item.thin(left):
+            _fill([item], left)
+            left -= item.cost
+            taken.append(item)
+    return taken
 
 
 def _drop_what_does_not_fit(items: list[_Item], budget: int) -> list[_Item]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -194,7 +194,7 @@ class Space:
 
     def _decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
         structure = self.walk_structure(trial)
-        open_modifications = self._modifications(trial, structure, shapes)
+        open_modifications = self._modifications(trial, structure)
         head = self._head(trial)
         pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
         budget_pct, allocation = self._solve(trial, structure, open_modifications, pooler, shapes)
@@ -213,9 +213,7 @@ class Space:
             structure = (*structure, slot.walk(trial, self.allowed(structure)))
         return structure
 
-    def _modifications(
-        self, trial: Suggests, structure: Structure, shapes: BackboneShapes
-    ) -> list[Modification]:
+    def _modifications(self, trial: Suggests, structure: Structure) -> list[Modification]:
         """Modifications of the filled slots, widths open."""
         modifications = []
         for slot, filled in zip(self.slots, structure, strict=True):
@@ -223,7 +221,8 @@ class Space:
                 continue
             number = slot.choices.number_of(filled.composition)
             scale = number and number[1].suggest(trial, f"{slot.name}.{number[0]}")
-            modifications.append(filled.modification(shapes, scale))
+            composition = make_composition(filled.composition, scale)
+            modifications.append(replace(slot.written[filled], composition=composition))
         return modifications
 
     def _head(self, trial: Suggests) -> Head:

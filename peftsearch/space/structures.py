@@ -134,10 +134,11 @@ class Slot:
         for structure in self.structures:
             if structure.is_empty:
                 continue
+            asked = structure.modification(shapes)
             try:
-                canonical = structure.modification(shapes).within(shapes)
+                canonical = asked.within(shapes)
             except ConfigurationError as error:
-                placed.left_out[structure] = str(error)
+                placed.left_out[structure] = str(error).removeprefix(f"{asked.describe()}: ")
                 continue
             first = written.setdefault(canonical, structure)
             placed.written[first] = canonical

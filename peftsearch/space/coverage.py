@@ -1,0 +1,64 @@
+"""What of a space a backbone can do, and why not the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import ConfigurationError
+from peftsearch.space.space import Space
+from peftsearch.space.structures import Slot
+
+__all__ = ["Coverage", "coverage_of"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One space on one backbone."""
+
+    structures: int
+    of: int
+    slots: tuple[str, ...]
+    """`attn: 120 of 138 choices`."""
+    reasons: tuple[str, ...]
+    """`heads: 97 × prefix …`, most frequent first: what is left out, and why."""
+
+
+def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
+    """Counts and reasons; nothing is left where `structures` is 0."""
+    try:
+        placed = space.on(shapes)
+    except ConfigurationError:
+        return Coverage(0, space.count_structures(), (), _reasons(space, shapes))
+    return Coverage(
+        structures=placed.count_structures(),
+        of=space.count_structures(),
+        slots=tuple(
+            f"{slot.name}: {len(here.structures)} of {len(slot.structures)} choices"
+            for slot, here in zip(space.slots, placed.slots, strict=True)
+        ),
+        reasons=_reasons(space, shapes),
+    )
+
+
+def _reasons(space: Space, shapes: BackboneShapes) -> tuple[str, ...]:
+    return tuple(
+        f"{slot.name}: {reason}"
+        for slot in space.slots
+        for reason in _of_slot(slot.on(shapes), shapes)
+    )
+
+
+def _of_slot(slot: Slot, shapes: BackboneShapes) -> list[str]:
+    """Reasons with how many structures each leaves out; what is merely written twice comes last."""
+    counts: Counter[str] = Counter()
+    for reason in slot.left_out.values():
+        counts[reason] += 1
+    repeated = [r for r in counts if r.startswith(f"in {shapes.family} the same as")]
+    others = sorted(counts.keys() - set(repeated), key=lambda r: -counts[r])
+    lines = [f"{counts[reason]} left out: {reason}" for reason in others]
+    if repeated:
+        total = sum(counts[r] for r in repeated)
+        lines.append(f"{total} left out: in {shapes.family} the same as others that are offered")
+    return lines

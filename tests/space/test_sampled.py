@@ -1,0 +1,150 @@
+"""20,000 configurations of every shipped space: none invalid, none twice, none degenerate.
+
+The rules of the design space (docs/design-space.md) are written out here once more, on sites and
+tensors, independently of `design/validity.py`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations
+
+import pytest
+from transformers import AutoConfig
+
+from peftsearch.backbone.load import shapes_of
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.space.allocate import reachable
+from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.shipped import shipped_spaces
+from peftsearch.space.space import Sample, Space, load_space
+
+SAMPLES = {"minilm": 10_000, "bart-base": 5_000, "llama-1b": 5_000}
+
+
+@lru_cache
+def shapes_named(name: str) -> BackboneShapes:
+    """Public configuration values; no weights, no download."""
+    if name == "minilm":
+        options = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+        return shapes_of(AutoConfig.for_model("bert", num_attention_heads=12, **options))
+    if name == "bart-base":
+        sides = {
+            f"{side}_{key}": value
+            for side in ("encoder", "decoder")
+            for key, value in (("layers", 6), ("attention_heads", 12), ("ffn_dim", 3072))
+        }
+        return shapes_of(AutoConfig.for_model("bart", d_model=768, **sides))
+    return shapes_of(
+        AutoConfig.for_model(
+            "llama",
+            vocab_size=128256,
+            hidden_size=2048,
+            num_hidden_layers=16,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=64,
+            intermediate_size=8192,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def broken_rule(modification: Modification) -> str | None:
+    """The rule of methods.md's list that a modification breaks, said in its own words."""
+    form, names = modification.form.name, set(modification.place.names)
+    insertion, composition = modification.insertion.name, modification.composition
+    reads = getattr(modification.insertion, "reads", "h")
+    widths = modification.width if isinstance(modification.width, tuple) else (modification.width,)
+    bottleneck = form in ("linear", "relu", "gelu", "silu", "swiglu", "kronecker")
+    if composition.name == "gated" and (form, insertion) not in (
+        ("prefix", "parallel"),
+        ("prompt", "parallel"),
+    ):
+        return "1: the exact gate without a softmax"
+    if form in ("prefix", "prefix_relu") and (names != {"attn.heads"} or insertion != "parallel"):
+        return "2: a form per head elsewhere"
+    if form == "prefix" and composition.name != "gated" and min(w or 0 for w in widths) < 2:
+        return "3: an ungated softmax over one key"
+    if getattr(composition, "s", None) == 1 and composition.name == "scaled":
+        return "4: s = 1"
+    if form == "linear" and insertion == "sequential" and names & {"attn.out"}:
+        return "5: LoRA on W_o in disguise"
+    if bottleneck and "attn.out" in names and (insertion, reads) == ("parallel", "sublayer_input"):
+        return "6: before W_o in disguise"
+    if bottleneck and insertion == "sequential" and any(n.startswith("attn.") for n in names):
+        return None if names == {"attn.out"} else "6: absorbed by a projection"
+    if form == "constant" and names & {"attn.key", "attn.value", "attn.heads"}:
+        return "7: a bias that gets no gradient, or is one at attn.out"
+    if composition.name == "tanh_gate" and modification.form.identity_at_init:
+        return "a gate that never opens"
+    if any(w is not None and w < 1 for w in widths):
+        return "a width below one"
+    return None
+
+
+def vectors_read(modification: Modification, shapes: BackboneShapes) -> set[tuple[str, str, str]]:
+    """(form, site, what it reads there): two modules that share one are one."""
+    reads = getattr(modification.insertion, "reads", "h")
+    found = set()
+    for site in modification.place.sites(shapes):
+        own_input = site.place not in ("attn.out", "ffn.out", "attn.heads")
+        same = reads in ("sublayer_input", "projection_input") and own_input
+        found.add((modification.form.name, site.key, "x" if same else reads))
+    return found
+
+
+def check(sample: Sample, shapes: BackboneShapes) -> None:
+    configuration = sample.configuration
+    if configuration is None:
+        assert sample.log_excess > 0
+        return
+    for modification in configuration.modifications:
+        assert broken_rule(modification) is None, modification.describe()
+        assert modification.within(shapes) == modification
+        widest = max(modification.maximum_width(shapes), modification.minimum_width)
+        assert modification.widest <= widest or not modification.has_width
+    for first, second in combinations(configuration.modifications, 2):
+        assert not vectors_read(first, shapes) & vectors_read(second, shapes)
+    if sample.budget_pct is not None:
+        assert configuration.tuned_pct(shapes) <= sample.budget_pct * (1 + 1e-9)
+
+
+def assert_written_once(space: Space, shapes: BackboneShapes) -> None:
+    """Structures of a slot are written differently, each from every other."""
+    for slot in space.on(shapes).slots:
+        written = list(slot.written.values())
+        assert len(set(written)) == len(written)
+        assert len(written) == sum(not s.is_empty for s in slot.structures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SAMPLES)
+@pytest.mark.parametrize("name", shipped_spaces())
+def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
+    name: str, model: str
+) -> None:
+    space, shapes = load_space(name), shapes_named(model)
+    assert_written_once(space, shapes)
+    source = RandomSuggestions(7)
+    seen: dict[Configuration, object] = {}
+    reached = used = 0
+    for _ in range(SAMPLES[model]):
+        sample = space.decode(source, shapes)
+        check(sample, shapes)
+        if sample.configuration is None:
+            continue
+        # Rates are continuous: a configuration that comes twice came from one structure twice.
+        first = seen.setdefault(sample.configuration, sample.structure)
+        assert first == sample.structure or len(sample.configuration.modifications) < 2
+        if sample.budget_pct is None:
+            continue
+        budget = int(sample.budget_pct / 100 * shapes.body_parameters + 1e-6)
+        asked = [s.modification(shapes) for s in sample.structure if not s.is_empty]
+        least, greatest = reachable([m.within(shapes) for m in asked], shapes)
+        if least <= budget <= greatest:
+            reached += 1
+            used += sample.configuration.tuned_parameters(shapes) >= 0.8 * budget
+    assert used >= 0.95 * reached
