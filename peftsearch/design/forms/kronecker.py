@@ -74,8 +74,12 @@ class Kronecker(Form):
 
 
 def _times(x: Tensor, a: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """x Σᵢ aᵢ ⊗ (sᵢ tᵢᵀ) for x (..., n·p), a (n, n, n), s (n, p), t (n, q): (..., n·q)."""
+    """x Σᵢ aᵢ ⊗ (sᵢ tᵢᵀ) for x (..., n·p), a (n, n, n), s (n, p), t (n, q): (..., n·q).
+
+    The product itself is never formed: a token costs n(np + n² + nq) multiplications.
+    """
     from torch import einsum
 
-    blocks = x.unflatten(-1, (a.shape[1], -1))
-    return einsum("...jp,ijk,ip,iq->...kq", blocks, a, s, t).flatten(-2)
+    read = x.unflatten(-1, (a.shape[1], -1)) @ s.transpose(0, 1)  # (..., j, i)
+    mixed = einsum("...ji,ijk->...ki", read, a)
+    return (mixed @ t).flatten(-2)
