@@ -1,0 +1,135 @@
+"""A search killed at many moments of real training, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.search.create import NewStudy, create_study
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.search.scheduler import Decision
+from peftsearch.search.study import Assignment
+from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.workbench import Workbench, training_budget
+from peftsearch.search.worker import Limits, Worker
+from peftsearch.space.document import Document
+from peftsearch.space.space import Space
+from peftsearch.task.spec import TaskSpec
+
+SPACE = """schema: 1
+budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 4, rungs: [0.2, 0.5, 1], rung_examples: 10}
+places: {attn: {at: [query+value, heads]}, ffn: {at: [out]}}
+choices:
+  attn: {form: [none, linear, prefix], composition: [add, gated]}
+  ffn: {form: [none, relu]}
+train: {batch_size: 8, lr: {log: [1e-3, 1e-1]}}
+seed_with: [head-only-mean, prefix]
+"""
+KILLS = 24
+AT_LEAST = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFolder:
+    asked = NewStudy(
+        name="s",
+        space=Space(Document("space.yaml", SPACE)),
+        space_name="space.yaml",
+        model=str(tiny_bert),
+        task=TaskSpec(train=str(tiny_sentiment_csv)),
+    )
+    return create_study(asked, tmp_path, "")
+
+
+def begin(folder: StudyFolder, trials: int) -> int:
+    """A process that resumes the study; a fork, since importing torch takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if process:
+        return process
+    try:
+        folder.search_lock().acquire(timeout_s=5.0)
+        worker = Worker(
+            str(folder.root), 0, Limits(trials), time.time(), 1, lambda _: None, lambda: False
+        )
+        worker.study.recover()
+        worker.run()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def kill(process: int, seconds: float, folder: StudyFolder) -> None:
+    """Kill it so long after its first word in the journal."""
+    before = folder.journal_path.stat().st_size
+    deadline = time.monotonic() + 60
+    while folder.journal_path.stat().st_size == before and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def by_number(folder: StudyFolder) -> dict[int, TrialResult]:
+    return {result.number: result for result in folder.read().results}
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_nothing_is_lost_or_trained_twice_and_curves_are_the_same(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    source = random.Random(0)
+    kept: dict[int, TrialResult] = {}
+    for _ in range(KILLS):
+        kill(begin(folder, 10_000), source.uniform(0, 0.4), folder)
+        now = by_number(folder)
+        assert all(now.get(number) == result for number, result in kept.items())
+        kept = now
+    _, status = os.waitpid(begin(folder, AT_LEAST), 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    final = by_number(folder)
+    assert all(final[number] == result for number, result in kept.items())
+    assert folder.read().running == 0
+    trained = [r for r in final.values() if r.state in ("full", "stopped")]
+    assert len({r.configuration_hash for r in trained}) == len(trained)
+    assert len(trained) + sum(r.state == "failed" for r in final.values()) >= AT_LEAST
+    for result, curve in uninterrupted(folder, trained, tmp_path / "again"):
+        assert without_clock(curve) == without_clock(result.curve), result.number
+
+
+def uninterrupted(
+    folder: StudyFolder, results: list[TrialResult], root: Path
+) -> Iterator[tuple[TrialResult, tuple[RungValue, ...]]]:
+    """Each trial again, from its beginning to the rung where it ended."""
+    info = folder.read_info()
+    spec = TaskSpec.model_validate(info.task)
+    bench = Workbench.prepare(info.model, spec, info.device, info.max_length)
+    for result in results:
+        own = TrialFolder(root / str(result.number), result.number)
+        runner = TrialRunner(
+            bench=bench,
+            budget=training_budget(Space(Document("space.yaml", SPACE)).file.budgets),
+            seed=info.seed,
+            record=lambda _, value, own=own: own.append_rung(value),  # type: ignore[misc]
+            judge=lambda _, value, last=result.rung: Decision(value.rung < (last or 0), ""),  # type: ignore[misc]
+            stop=lambda: False,
+        )
+        configuration = Configuration.from_json(result.configuration or {})
+        runner.run(Assignment(result.number, configuration, "sampled"), own)
+        yield result, own.read_curve()
+
+
+def without_clock(curve: tuple[RungValue, ...]) -> list[RungValue]:
+    return [value.model_copy(update={"wall_s": 0.0, "cpu_s": 0.0}) for value in curve]
