@@ -69,6 +69,7 @@ def _recognised(model_type: str, key: _Config) -> Family:
 
 
 def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
+    pooler = getattr(model, str(family.pooler), None)
     through_interface = bool(
         getattr(model, "_supports_attention_backend", False) or getattr(model, "_supports_sdpa", 0)
     )
@@ -78,7 +79,7 @@ def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
         takes_prefix=family.takes_prefix and through_interface,
         # Whether the stream is a plain sum cannot be seen in the modules' names.
         sums_attention=family.sums_attention and not family.pre_norm,
-        pooler=family.pooler if hasattr(model, str(family.pooler)) else None,
+        pooler=family.pooler if hasattr(pooler, "dense") else None,
         note=f"'{model_type}' is not in the table of families; its layout is that of {family.name}",
     )
 
@@ -90,11 +91,25 @@ def _misfit(model: nn.Module, family: Family) -> str | None:
             layers = stack_layers(model, stack)
         except AttributeError:
             return f"no '{stack.layers}'"
+        if _ends_in_norm(model, stack) != family.pre_norm:
+            return f"{'no' if family.pre_norm else 'a'} norm after '{stack.layers}'"
+        if any(part.of > 1 for part in _parts(stack.attention)):
+            return "one projection for queries, keys and values, whose order names do not tell"
         for layer in layers[:1] + layers[-1:]:
             reason = _layer_misfit(layer, stack)
             if reason:
                 return reason
     return None
+
+
+def _ends_in_norm(model: nn.Module, stack: Stack) -> bool:
+    """Pre-norm stacks, and no others, norm what comes out of the last layer."""
+    parent = model.get_submodule(stack.layers.rpartition(".")[0])
+    return any(
+        (isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm"))
+        and "emb" not in name
+        for name, module in parent.named_children()
+    )
 
 
 def _layer_misfit(layer: nn.Module, stack: Stack) -> str | None:

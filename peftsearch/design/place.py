@@ -219,7 +219,9 @@ def _within(place: Place, shapes: BackboneShapes) -> Place:
         )
     present = {site.place for site in place.sites(shapes)}
     if not present:
-        raise ConfigurationError(f"{shapes.family} has no place '{place}'{_why_none(place, shapes)}")
+        raise ConfigurationError(
+            f"{shapes.family} has no place '{place}'{_why_none(place, shapes)}"
+        )
     if any(PLACES[name].body for name in place.names):
         return place
     names = tuple(name for name in place.names if name in present)

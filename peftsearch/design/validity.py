@@ -38,6 +38,7 @@ __all__ = ["minimum_width", "reads_alike", "why_invalid"]
 
 _DISTINCT_PROJECTION_INPUT = {"attn.out", "ffn.out"}
 _PROJECTIONS = {"attn.query", "attn.key", "attn.value"}
+_FFN_PROJECTIONS = {"ffn.hidden", "ffn.gate"}
 _READS_STREAM = {"attn.heads", "ffn.out"}
 _RESCALED = {"attn.key", "attn.value", "attn.out", "ffn.gate", "ffn.activated", "ffn.out"}
 
@@ -171,7 +172,7 @@ def _vera(
 
 
 def _beside_a_linear_layer(what: str, names: set[str], insertion: Insertion) -> str | None:
-    linear = _PROJECTIONS | _DISTINCT_PROJECTION_INPUT | {"ffn.hidden", "ffn.gate"}
+    linear = _PROJECTIONS | _DISTINCT_PROJECTION_INPUT | _FFN_PROJECTIONS
     reads_its_input = isinstance(insertion, Parallel) and (
         insertion.reads == "projection_input" or not names & _DISTINCT_PROJECTION_INPUT
     )
@@ -237,7 +238,7 @@ def _parallel_projection(names: set[str], insertion: Insertion) -> str | None:
 
 
 def _sequential_bottleneck(form: Form, names: set[str]) -> str | None:
-    if names & _PROJECTIONS:
+    if names & (_PROJECTIONS | _FFN_PROJECTIONS):
         return "the projection absorbs the down-projection, so this is parallel: write it"
     if "attn.heads" in names:
         return "W_o absorbs both projections, so this is attn.out: write it"

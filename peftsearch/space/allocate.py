@@ -16,9 +16,6 @@ from peftsearch.design.shapes import BackboneShapes
 
 __all__ = ["Allocation", "allocate", "allocate_all", "reachable"]
 
-_SURPLUS = 0.1
-"""Share of the budget from which on what capped places leave over goes to dropped ones."""
-
 
 @dataclass(frozen=True)
 class Allocation:
@@ -176,7 +173,7 @@ def allocate(
         return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
     _fill(kept, left)
     left -= sum(item.cost for item in kept)
-    if left > _SURPLUS * budget:
+    if all(item.is_full for item in kept):
         kept += _taken_up([item for item in items if item not in kept], left)
     solved = (*paid, *(item.solved() for item in kept))
     taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
@@ -199,7 +196,7 @@ def allocate_all(
 
 
 def _taken_up(dropped: list[_Item], left: int) -> list[_Item]:
-    """Places that were dropped and can have what the others could not use, largest share first."""
+    """Places that were dropped and can have what capped ones could not use, largest share first."""
     taken = []
     for item in sorted(dropped, key=lambda i: (-i.share, i.modification.describe())):
         if item.least <= left or item.thin(left):
