@@ -12,11 +12,12 @@ DEMO_STUDY := demo
 DEMO := $(BIN)/peftsearch search demo --model demo:minilm --task demo:tweets \
 	--study $(DEMO_STUDY) --workers 2 --minutes 6
 
-.PHONY: help .venv demo test check lint format types clean
+.PHONY: help .venv demo test families check lint format types clean
 
 help:
 	@echo 'make demo     search for six minutes on a real model, print the frontier'
 	@echo 'make test     the whole test suite'
+	@echo 'make families run the matrix of methods and families, write docs/families.md'
 	@echo 'make check    lint, format, types and import directions'
 	@echo 'make format   rewrite the sources as check wants them'
 	@echo 'make clean    remove .venv and everything that was built'
@@ -37,6 +38,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
+
+families: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m support.families_page
 
 check: lint types
 	$(BIN)/lint-imports

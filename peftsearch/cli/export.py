@@ -29,12 +29,12 @@ def export(
     ] = "best",
     to: Annotated[
         Format,
-        typer.Option(help="native: for peftsearch.load; recipe: for train; peft: LoRA points."),
+        typer.Option(help="native: for peftsearch.load; recipe: for train; peft: where it can."),
     ] = Format.native,
     studies: StudiesFolder = None,
     json: Json = False,
 ) -> None:
-    """Export a point: weights to load, a recipe to repeat, or LoRA for peft."""
+    """Export a point: weights to load, a recipe to repeat, or an adapter for peft."""
     from peftsearch.export.study_point import export_point
     from peftsearch.search.folder import StudyFolder
 

@@ -1,4 +1,4 @@
-"""`peftsearch ls`: what there is: spaces, methods, models, tasks, studies."""
+"""`peftsearch ls`: what there is: spaces, methods, models, tasks, studies, the design space."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from peftsearch.cli import ls_design
 from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.options import Json, Model, StudiesFolder
 
@@ -17,6 +18,11 @@ __all__ = ["ls"]
 class What(enum.StrEnum):
     spaces = "spaces"
     methods = "methods"
+    forms = "forms"
+    places = "places"
+    insertions = "insertions"
+    compositions = "compositions"
+    families = "families"
     models = "models"
     tasks = "tasks"
     studies = "studies"
@@ -28,10 +34,17 @@ def ls(
     studies: StudiesFolder = None,
     json: Json = False,
 ) -> None:
-    """List spaces, methods (with counts for a --model), models, tasks or studies."""
+    """List spaces, methods and places (for a --model with counts), the other dimensions of the
+    design space, model families, models, tasks or studies.
+    """
     listings: dict[What, Callable[[], list[dict[str, Any]]]] = {
         What.spaces: _spaces,
-        What.methods: lambda: _methods(model),
+        What.methods: lambda: ls_design.methods(model),
+        What.forms: ls_design.forms,
+        What.places: lambda: ls_design.places(model),
+        What.insertions: ls_design.insertions,
+        What.compositions: ls_design.compositions,
+        What.families: ls_design.families,
         What.models: _models,
         What.tasks: _tasks,
         What.studies: lambda: _studies(studies),
@@ -39,7 +52,10 @@ def ls(
     rows = listings[what]()
     if json:
         print_json(f"ls.{what}", {str(what): rows})
-    elif rows:
+        return
+    if what is What.methods:
+        rows = ls_design.method_lines(rows)
+    if rows:
         print_table(list(rows[0]), [[_cell(v) for v in row.values()] for row in rows])
     else:
         print(f"no {what}")
@@ -66,25 +82,6 @@ def _spaces() -> list[dict[str, Any]]:
         }
         for space in spaces
     ]
-
-
-def _methods(model: str | None) -> list[dict[str, Any]]:
-    from peftsearch.design.methods import METHODS
-
-    rows: list[dict[str, Any]] = []
-    shapes = None
-    if model is not None:
-        from peftsearch.backbone.load import load_shapes
-
-        shapes = load_shapes(model)
-    for method in METHODS.values():
-        configuration = method.configuration()
-        row: dict[str, Any] = {"method": method.name, "configuration": configuration.describe()}
-        if shapes is not None:
-            row["tuned"] = configuration.tuned_parameters(shapes)
-            row["tuned %"] = configuration.tuned_pct(shapes)
-        rows.append(row | {"source": method.source})
-    return rows
 
 
 def _models() -> list[dict[str, Any]]:

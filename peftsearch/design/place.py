@@ -103,7 +103,6 @@ PLACES: dict[str, PlaceRow] = {
         PlaceRow("weights", "every tensor of the body", body=lambda t: t.parameters),
     )
 }
-_ORDER = {name: index for index, name in enumerate(PLACES)}
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Place:
             raise ConfigurationError(f"place '{self}' names nothing, or one representation twice")
         if len({PLACES[name].sublayer for name in self.names}) > 1:
             raise ConfigurationError(f"place '{self}' joins different sub-layers: use two places")
-        object.__setattr__(self, "names", tuple(sorted(self.names, key=_ORDER.__getitem__)))
+        object.__setattr__(self, "names", tuple(sorted(self.names, key=list(PLACES).index)))
         if self.layers is not None:
             if not all(type(layer) is int for layer in self.layers):
                 raise ConfigurationError(f"place '{self}': layers must be whole numbers")

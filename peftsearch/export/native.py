@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peftsearch.atomic import write_atomic
-from peftsearch.backbone.load import load_backbone
+from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.export.card import model_card
@@ -21,7 +21,7 @@ from peftsearch.training.checkpoint import load_tensors
 from peftsearch.training.evaluate import logits_of
 from peftsearch.training.model import TunedModel
 
-__all__ = ["LoadedModel", "load", "write_native"]
+__all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 
 
 def write_native(folder: Path, package: Package, adapter: bytes) -> None:
@@ -55,6 +55,17 @@ class LoadedModel:
         return [self.labels[i] for i in self.logits(texts, pairs).argmax(-1).tolist()]
 
 
+def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
+    """The backbone that an export was trained on; MissingError if it is another one now."""
+    backbone = load_backbone(model or package.model, device)
+    if backbone.fingerprint != package.model_fingerprint:
+        raise MissingError(
+            f"'{model or package.model}' is not the backbone this export was trained on "
+            f"(fingerprint {backbone.fingerprint}, not {package.model_fingerprint})"
+        )
+    return backbone
+
+
 def load(path: str | Path, device: str = "cpu", model: str | None = None) -> LoadedModel:
     """Load an export made by `peftsearch export --to native`.
 
@@ -64,12 +75,7 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
     folder = Path(path)
     package = Package.read(folder)
     tensors, _ = load_tensors(folder / ADAPTER)
-    backbone = load_backbone(model or package.model, device)
-    if backbone.fingerprint != package.model_fingerprint:
-        raise MissingError(
-            f"'{model or package.model}' is not the backbone this export was trained on "
-            f"(fingerprint {backbone.fingerprint}, not {package.model_fingerprint})"
-        )
+    backbone = backbone_of(package, device, model)
     configuration = Configuration.from_json(package.configuration)
     if configuration.hash != package.configuration_hash:
         raise DataError(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from peftsearch.atomic import write_atomic
+from peftsearch.design.configuration import Configuration
 from peftsearch.errors import UsageError
-from peftsearch.export.native import write_native
+from peftsearch.export.native import backbone_of, write_native
 from peftsearch.export.package import Package
-from peftsearch.export.peft import write_peft
+from peftsearch.export.peft import refuse_without_peft, write_peft
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
@@ -49,11 +50,14 @@ def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) ->
     from peftsearch.backbone.load import family_for
     from peftsearch.training.checkpoint import load_tensors
 
-    tensors, _ = load_tensors(adapter)
-    try:
-        write_peft(out, package, tensors, family_for(package.model))
+    try:  # before the weights are loaded, which takes longer
+        refuse_without_peft(
+            Configuration.from_json(package.configuration), family_for(package.model)
+        )
     except UsageError as error:
         raise UsageError(f"trial {result.number} {error}") from error
+    tensors, _ = load_tensors(adapter)
+    write_peft(out, package, tensors, backbone_of(package))
 
 
 def _chosen(record: StudyRecord, at: str) -> TrialResult:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save
 
+from peftsearch.backbone.load import load_backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.export.peft import why_not_peft
@@ -85,6 +87,9 @@ def test_a_study_exports_its_loras_to_peft_and_says_of_the_others_why_not(
     folder: StudyFolder, tiny_bert: Path, tmp_path: Path
 ) -> None:
     backbone = backbone_at(tiny_bert)
+    study = folder.study_path
+    fingerprint = load_backbone(str(tiny_bert)).fingerprint
+    study.write_text(json.dumps(json.loads(study.read_text()) | {"model_fingerprint": fingerprint}))
     forms = set()
     for result in folder.read().results:
         if result.state != "full":
@@ -95,7 +100,7 @@ def test_a_study_exports_its_loras_to_peft_and_says_of_the_others_why_not(
         path = folder.trial(result.number).adapter_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save(tensors))
-        out, reason = tmp_path / str(result.number), why_not_peft(configuration)
+        out, reason = tmp_path / str(result.number), why_not_peft(configuration, backbone.family)
         forms.add(reason is None)
         if reason is None:
             export_point(folder, f"#{result.number}", "peft", out)

@@ -1,0 +1,70 @@
+"""The README.md of an export to peft: what it is, and code that gives its logits."""
+
+from __future__ import annotations
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.export.package import Package
+
+__all__ = ["peft_card"]
+
+_TITLES = {
+    "LORA": "LoRA",
+    "IA3": "(IA)³",
+    "LN_TUNING": "Norm tuning",
+    "PROMPT_TUNING": "Prompt tuning",
+    "VERA": "VeRA",
+}
+_POOLED = {
+    "first": "states[:, 0]",
+    "mean": "(states * mask).sum(1) / mask.sum(1)",
+}
+
+
+def peft_card(package: Package, configuration: Configuration, peft_type: str) -> str:
+    """Markdown whose one block of code runs as it stands, the folder's name filled in."""
+    name, extra = f'"{package.model}"', ""
+    if package.model.startswith("demo:"):
+        name = f"model_source({name})"
+        extra = "\nfrom peftsearch.backbone.load import model_source"
+    prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
+    cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
+    no_types = ", return_token_type_ids=False" if prompts else ""
+    pooler = ""
+    if configuration.head.pooler == "trained":
+        pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
+    return f"""# {_title(configuration, peft_type)} for {package.task}, in the format of peft
+
+{package.description}: {package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of
+`{package.model}`. Labels: {", ".join(package.labels)}.
+
+```python
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer{extra}
+
+tokenizer = AutoTokenizer.from_pretrained({name})
+body = AutoModel.from_pretrained({name})
+model = PeftModel.from_pretrained(body, "this folder").eval()
+head = load_file("this folder/head.safetensors")
+
+cut = dict(truncation=True, max_length={package.max_length}{no_types})
+batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
+mask = batch["attention_mask"].unsqueeze(-1)
+states = model(**batch).last_hidden_state{cut}
+pooled = {_POOLED[configuration.head.pooling]}{pooler}
+logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]
+```
+{_NO_PAIRS if prompts else ""}"""
+
+
+_NO_PAIRS = """
+peft leaves token types out where there is a prompt: for pairs of texts on models that tell the two
+texts apart by them, load the native export instead.
+"""
+
+
+def _title(configuration: Configuration, peft_type: str) -> str:
+    if all(m.form.name == "constant" for m in configuration.modifications) and peft_type == "LORA":
+        return "BitFit (biases beside a LoRA that is zero)"
+    return _TITLES[peft_type]
