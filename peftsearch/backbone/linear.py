@@ -74,7 +74,7 @@ class LinearView:
 
     def read(self, output: Tensor) -> Tensor:
         """The part's h in the module's output."""
-        return output[..., self.channels]
+        return output if self.part.of == 1 else output[..., self.channels]
 
     def written(self, output: Tensor, h: Tensor) -> Tensor:
         """The module's output with the part's h replaced."""
