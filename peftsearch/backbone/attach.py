@@ -130,8 +130,8 @@ class _AtSites:
 
     def _prefix(self, port: Port, form: Prefix, tensors: _Tensors) -> None:
         module = port.attention
-        read = self.captures.sublayer_input(port)
         composition = self.making.modification.composition
+        read = self.captures.sublayer_input(port) if composition.reads else None
         attach_prefix(module, AttachedPrefix(form, composition, tensors, read))
         self.making.attachment.undo.append(lambda: detach_prefix(module))
 

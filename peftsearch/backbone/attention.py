@@ -33,8 +33,8 @@ class AttachedPrefix:
     composition: Composition
     tensors: Callable[[], Mapping[str, Tensor]]
     """`keys` and `values` (kv_heads, l, head_dim), and the composition's own."""
-    read: Callable[[], Tensor]
-    """The sub-layer's input (batch, seq, d), which a learned gate reads."""
+    read: Callable[[], Tensor] | None = None
+    """The sub-layer's input (batch, seq, d), for a gate that reads it."""
 
     @property
     def is_exact(self) -> bool:
@@ -45,7 +45,8 @@ class AttachedPrefix:
         """heads (batch, seq, heads, head_dim) with Δh, for a composition outside the softmax."""
         tensors = self.tensors()
         delta = self.form.delta(tensors, query.to(tensors["keys"].dtype) * scaling)
-        around = Surroundings(self.read(), tensors["keys"].shape[1], tensors)
+        read = self.read() if self.read else query.new_empty(0)
+        around = Surroundings(read, tensors["keys"].shape[1], tensors)
         return self.composition.compose(
             tensors, heads, delta.transpose(1, 2).to(heads.dtype), around
         )

@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
 def attached(composition: Composition, tensors: Mapping[str, Tensor]) -> AttachedPrefix:
     """A prefix whose composition reads nothing of the sub-layer's input."""
-    return AttachedPrefix(Prefix(), composition, lambda: tensors, lambda: torch.empty(0))
+    return AttachedPrefix(Prefix(), composition, lambda: tensors)
 
 
 def random(*shape: int, seed: int) -> Tensor:

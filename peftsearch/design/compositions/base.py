@@ -38,6 +38,8 @@ class Composition(ABC):
     name: ClassVar[str]
     keeps_identity: ClassVar[bool] = True
     """Whether Δh = 0 leaves h as it was."""
+    reads: ClassVar[bool] = False
+    """Whether it looks at what Δh was computed from."""
     begins_closed: ClassVar[bool] = False
     """Whether h is left as it was before training whatever Δh is."""
 

@@ -42,6 +42,7 @@ class SigmoidGate(Composition):
     """
 
     name: ClassVar[str] = "sigmoid_gate"
+    reads: ClassVar[bool] = True
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         return {"gate_w": (d_source,), "gate_b": (1,)}
