@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from peftsearch.backbone.attach import attach
+from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Linear, Prefix
 from peftsearch.design.methods import METHODS
@@ -33,23 +34,30 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def promises_identity(configuration: Configuration) -> bool:
-    return all(
-        m.form.identity_at_init and m.composition.keeps_identity
-        for m in configuration.modifications
-    )
+    return all(m.identity_at_init for m in configuration.modifications)
 
 
 @PROPERTY
 @given(configuration=configurations())
-def test_the_count_from_shapes_is_the_number_of_elements_that_require_grad(
+def test_the_counts_from_shapes_are_what_requires_grad_and_what_is_stored(
     configuration: Configuration, folder: Path
 ) -> None:
     backbone = backbone_at(folder)
+    shapes = backbone.shapes
     with attach(backbone, configuration) as attachment:
-        trained = {id(p): p.numel() for p in backbone.model.parameters() if p.requires_grad}
-        trained |= {id(p): p.numel() for p in attachment.tensors.values() if p.requires_grad}
-    pooler = configuration.head.pooler_parameters(32) if configuration.head.pooler_counts else 0
-    assert sum(trained.values()) == configuration.tuned_parameters(backbone.shapes) - pooler
+        leaves = [*leaves_of(backbone), *attachment.tensors.values()]
+        trained = {id(p): p.numel() for p in leaves if p.requires_grad}
+        stored = attachment.stored().items()
+        kept = sum(t.numel() for name, t in stored if not name.endswith("indices"))
+    placed = configuration.within(shapes)
+    pooler = placed.head.pooler_parameters(32) if placed.head.pooler_counts else 0
+    assert kept == placed.tuned_parameters(shapes) - pooler
+    assert sum(trained.values()) == sum(m.trained_parameters(shapes) for m in placed.modifications)
+
+
+def leaves_of(backbone: Backbone) -> list[torch.Tensor]:
+    """Its tensors but those that are computed from tuned ones while something is attached."""
+    return [p for p in backbone.model.parameters() if p.is_leaf]
 
 
 @PROPERTY
@@ -107,7 +115,7 @@ def test_every_tuned_tensor_gets_a_gradient_and_nothing_else_does(
             perturb(tuned, seed)
             (states(backbone) @ weight).pow(2).sum().backward()  # type: ignore[no-untyped-call]
             ids = {id(p) for p in tuned.values()}
-            frozen = [p for p in backbone.model.parameters() if id(p) not in ids]
+            frozen = [p for p in leaves_of(backbone) if id(p) not in ids]
         assert all(p.grad is None for p in frozen)
         assert all(p.grad is not None for p in tuned.values())
         alive |= {n for n, p in tuned.items() if relative_gradient(p) > GRADIENT_FLOOR}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from peftsearch.design.composition import Add, Composition, Gated, Scaled
+from peftsearch.design.composition import COMPOSITIONS, Add, Composition, Gated, Scaled
 from peftsearch.design.configuration import Configuration
-from peftsearch.design.form import Constant, Dense, Form, Linear, Prefix, Relu
+from peftsearch.design.form import FORMS, Constant, Dense, Form, Linear, Prefix, Relu
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
@@ -81,11 +81,9 @@ def test_full_fine_tuning_stands_alone() -> None:
 
 
 def test_every_form_place_insertion_and_composition_occurs_in_some_valid_combination() -> None:
-    assert {form.name for form, *_ in VALID} == {
-        *("linear", "relu", "gelu", "prefix", "constant", "dense")
-    }
+    assert {form.name for form, *_ in VALID} == FORMS.keys()
     assert {type(insertion).__name__ for _, _, insertion, _ in VALID} == {"Parallel", "Sequential"}
-    assert {composition.name for *_, composition in VALID} == {"add", "scaled", "gated"}
+    assert {composition.name for *_, composition in VALID} == COMPOSITIONS.keys()
     assert {place for _, place, *_ in VALID} >= {"attn.key", "residual.attn", "ffn.hidden+out"}
 
 

@@ -6,9 +6,35 @@ from itertools import product
 
 from hypothesis import strategies as st
 
-from peftsearch.design.composition import Add, Composition, Gated, Scaled
+from peftsearch.design.composition import (
+    Add,
+    Composition,
+    Dora,
+    Gated,
+    RankStabilised,
+    Scaled,
+    SigmoidGate,
+    TanhGate,
+)
 from peftsearch.design.configuration import Configuration, Head, Training
-from peftsearch.design.form import Constant, Dense, Form, Gelu, Linear, Prefix, Relu
+from peftsearch.design.form import (
+    Constant,
+    Dense,
+    Form,
+    Gelu,
+    Kronecker,
+    Linear,
+    Loreft,
+    Prefix,
+    PrefixRelu,
+    Prompt,
+    Relu,
+    Rescale,
+    Silu,
+    Sparse,
+    Swiglu,
+    Vera,
+)
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
@@ -16,19 +42,34 @@ from peftsearch.design.validity import minimum_width, why_invalid
 from peftsearch.errors import ConfigurationError
 
 FORMS: list[Form] = [
-    *(form(init=init) for form in (Linear, Relu, Gelu) for init in ("lora", "bert")),
+    *(form(init=init) for form in (Linear, Relu, Gelu, Silu, Swiglu) for init in ("lora", "bert")),
+    Linear("pissa"),
     Relu(bias=True),
     Prefix(),
+    Prefix(init="normal"),
+    Prefix(mlp=4),
+    PrefixRelu(),
+    Prompt(),
     Constant(),
+    Rescale(),
+    Loreft(),
+    Kronecker(n=2),
+    Vera(),
     Dense(),
+    Sparse(),
 ]
 PLACES = [
     *("attn.query", "attn.key", "attn.value", "attn.heads", "attn.out", "ffn.hidden", "ffn.out"),
-    *("attn.query+value", "attn.query+key+value+out", "ffn.hidden+out"),
-    *("residual.attn", "residual.ffn", "biases", "weights"),
+    *("attn.query+value", "attn.query+key+value+out", "ffn.hidden+out", "attn.key+value"),
+    *("residual.attn", "residual.ffn", "ffn.activated", "embedding"),
+    *("biases", "norm", "biases+norm", "weights"),
 ]
 INSERTIONS: list[Insertion] = [Parallel(), Parallel("projection_input"), Sequential()]
-COMPOSITIONS: list[Composition] = [Add(), Scaled(4.0), Scaled("learned"), Gated()]
+COMPOSITIONS: list[Composition] = [
+    *(Add(), Scaled(4.0), Scaled("learned"), Gated(), RankStabilised(8.0)),
+    *(SigmoidGate(), TanhGate(), Dora(2.0)),
+]
+_PLACELESS = ("biases", "norm", "biases+norm", "weights", "embedding")
 
 VALID = [
     (form, place, insertion, composition)
@@ -42,14 +83,14 @@ def modifications(draw: st.DrawFn, layers: int = 2) -> Modification:
     """Any valid modification of a backbone of so many layers."""
     form, place, insertion, composition = draw(st.sampled_from(VALID))
     chosen = None
-    if place not in ("biases", "weights"):
+    if place not in _PLACELESS:
         subsets = st.sets(st.integers(0, layers - 1), min_size=1)
         chosen = draw(st.none() | subsets.map(lambda s: tuple(sorted(s))))
     width: int | tuple[int, ...] | None = None
     if form.width_symbol is not None:
         widths = st.integers(minimum_width(form, composition), 6)
         count = layers if chosen is None else len(chosen)
-        width = draw(widths | st.tuples(*[widths] * count))
+        width = draw(widths if place in _PLACELESS else widths | st.tuples(*[widths] * count))
     return Modification(
         form, Place(Place.parse(place).names, chosen), insertion, composition, width
     )
