@@ -38,9 +38,10 @@ def methods(model: str | None) -> list[Row]:
             try:
                 configuration = configuration.within(shapes)
                 tuned, pct = configuration.tuned_parameters(shapes), configuration.tuned_pct(shapes)
+                trained = sum(m.trained_parameters(shapes) for m in configuration.modifications)
             except ConfigurationError as error:
-                tuned, pct, reason = None, None, str(error)
-            counts = {"tuned": tuned, "tuned %": pct, "reason": reason}
+                tuned, pct, trained, reason = None, None, None, str(error)
+            counts = {"tuned": tuned, "tuned %": pct, "trained": trained, "reason": reason}
         rows.append(
             {
                 "method": method.name,
@@ -124,6 +125,8 @@ def _note(row: Row) -> str:
     if row.get("reason"):
         return str(row["reason"])
     ratio = row["up_lr_ratio"]
+    if row.get("trained") not in (None, row.get("tuned")):
+        return f"{row['trained']:,} are trained in their place"
     return f"up-projections learn {ratio:g} times as fast" if ratio != 1 else ""
 
 

@@ -98,6 +98,18 @@ def test_a_model_gives_every_method_exact_counts(
     assert rows["lora-ffn"]["modifications"][0]["place"] == "ffn.hidden+out"  # as it is there
 
 
+def test_what_is_trained_in_the_place_of_what_is_stored_is_counted_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An MLP of 800 units for 6 layers of keys and values, from an embedding of 16 × 384."""
+    assert run(["ls", "methods", "--model", "config:minilm-l6"]) == 0
+    outputs = 6 * 2 * 384
+    trained = 16 * 384 + 384 * 800 + 800 + 800 * outputs + outputs
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("prefix-mlp"))
+    assert "73,728" in line
+    assert f"{trained:,} are trained in their place" in line
+
+
 def test_what_a_family_cannot_take_is_listed_with_the_reason(
     tiny_deberta: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
