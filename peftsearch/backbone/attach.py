@@ -23,15 +23,18 @@ from peftsearch.backbone.making import Making
 from peftsearch.backbone.prompt import attach_prompt
 from peftsearch.backbone.sites import Captures, Port
 from peftsearch.backbone.sparse import attach_sparse
-from peftsearch.design.composition import Surroundings
+from peftsearch.design.composition import Dora, Surroundings
 from peftsearch.design.configuration import Configuration
-from peftsearch.design.form import Prefix, Prompt, Sparse
+from peftsearch.design.form import FORMS, Prefix, Prompt, Rescale, Sparse
 from peftsearch.design.insertion import Parallel
+from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Attachment", "TunedParameter", "attach"]
 
+_Waiting = tuple[tuple[int, ...], Callable[[], None]]
+"""Its turn (see `_turn`), and what puts a hook in its place."""
 _Tensors = Callable[[], Mapping[str, Tensor]]
 """A site's tensors by name; computed anew in every forward where they are re-parametrised."""
 
@@ -49,6 +52,7 @@ def attach(
     attachment = Attachment()
     generator = Generator().manual_seed(seed)
     captures = Captures(attachment.undo)
+    waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
             making = Making(backbone, modification, index, generator, attachment)
@@ -58,9 +62,11 @@ def attach(
             elif PLACES[modification.place.names[0]].body:
                 attach_copies(making)
             elif isinstance(form, Prefix) and form.mlp and not finished:
-                _attach_reparametrised(_AtSites(making, captures), form)
+                _attach_reparametrised(_AtSites(making, captures, waiting), form)
             else:
-                _attach_sites(_AtSites(making, captures))
+                _attach_sites(_AtSites(making, captures, waiting))
+        for _, put in sorted(waiting, key=lambda one: one[0]):
+            put()
     except BaseException:
         attachment.detach()
         raise
@@ -96,6 +102,19 @@ def _attach_reparametrised(at: _AtSites, form: Prefix) -> None:
         first += 2 * site.kv_heads * site.head_dim
 
 
+def _turn(modification: Modification, site: SiteShape) -> tuple[int, ...]:
+    """Where several meet, the order of the design: by place; DoRA, which is W's own; what reads x;
+    what reads h and is normed with it, or not; and a rescaling of the whole. Nothing that is merely
+    a number decides what function a configuration is.
+    """
+    form = modification.form
+    if isinstance(modification.insertion, Parallel):
+        stage = 0 if isinstance(modification.composition, Dora) else 1
+    else:
+        stage = 4 if isinstance(form, Rescale) else 2 if form.renorms else 3
+    return list(PLACES).index(site.place), stage, list(FORMS).index(form.name)
+
+
 @dataclass(frozen=True)
 class _Expanded:
     """One site's keys and values out of the MLP."""
@@ -115,9 +134,14 @@ class _AtSites:
 
     making: Making
     captures: Captures
+    waiting: list[_Waiting]
 
     def put(self, site: SiteShape, tensors: _Tensors) -> None:
-        """Have them take effect at one site."""
+        """Have them take effect at one site, once all tensors are made."""
+        turn = _turn(self.making.modification, site)
+        self.waiting.append((turn, lambda: self._put(site, tensors)))
+
+    def _put(self, site: SiteShape, tensors: _Tensors) -> None:
         form, undo = self.making.modification.form, self.making.attachment.undo
         if isinstance(form, Prompt):
             undo.append(attach_prompt(self.making.backbone, tensors()["prompt"]))

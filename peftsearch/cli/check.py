@@ -51,7 +51,18 @@ def check(
             print(clean(f"{key}: {', '.join(value) if isinstance(value, list) else shown}"))
     if rows:
         _print_families(rows)
+    if not _is_of_use(facts, rows):
+        print(f"nothing of space '{loaded.name}' can be done there")
+        raise typer.Exit(2)
     print("ok")
+
+
+def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether anything is left on the model asked for, or on any family."""
+    nothing = any(
+        key.startswith("on ") and value[0].startswith("0 of") for key, value in facts.items()
+    )
+    return not nothing and (not rows or any(row["structures"] for row in rows))
 
 
 def _on_model(space: Any, model: str) -> dict[str, Any]:

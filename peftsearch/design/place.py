@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 from peftsearch.design.shapes import (
     ATTENTION_KINDS,
@@ -122,9 +123,14 @@ class Place:
         if not self.names or len(set(self.names)) != len(self.names):
             raise ConfigurationError(f"place '{self}' names nothing, or one representation twice")
         if len({PLACES[name].sublayer for name in self.names}) > 1:
-            raise ConfigurationError(f"place '{self}' joins different sub-layers: use two places")
+            joined = "+".join(self.names)
+            raise ConfigurationError(f"place '{joined}' joins different sub-layers: use two places")
         object.__setattr__(self, "names", tuple(sorted(self.names, key=list(PLACES).index)))
         if self.layers is not None:
+            if not all(PLACES[name].kinds for name in self.names):
+                raise ConfigurationError(
+                    f"place '{self}' is in no layer: leave out 'layers', all of it is modified"
+                )
             if not all(type(layer) is int for layer in self.layers):
                 raise ConfigurationError(f"place '{self}': layers must be whole numbers")
             if not self.layers or min(self.layers) < 0:
@@ -222,14 +228,29 @@ def _within(place: Place, shapes: BackboneShapes) -> Place:
             f"{shapes.family} has no place '{place}'{_why_none(place, shapes)}"
         )
     if any(PLACES[name].body for name in place.names):
-        return place
+        return _shortest_body(place, shapes)
     names = tuple(name for name in place.names if name in present)
     layers = Place(names, place.layers, place.kinds).layers_in(shapes)
     if not layers:
         return Place(names)
     kinds = _telling_kinds(names, layers, place.kinds, shapes)
     everywhere = Place(names, None, kinds).layers_in(shapes)
-    return Place(names, None if layers == everywhere else layers, kinds)
+    # With kinds the layers stand too: without them, nobody could tell from two places alone whether
+    # they share a site.
+    return Place(names, None if layers == everywhere and kinds is None else layers, kinds)
+
+
+def _shortest_body(place: Place, shapes: BackboneShapes) -> Place:
+    """The fewest names, first in the table, of just these tensors: without biases, `biases+norm` is
+    `norm`; where no bias is dead, `all_biases` is `biases`.
+    """
+    tuned = {(site.key, site.tensor) for site in place.sites(shapes)}
+    bodies = [name for name, row in PLACES.items() if row.body]
+    for count in range(1, len(place.names) + 1):
+        for names in combinations(bodies, count):
+            if {(site.key, site.tensor) for site in Place(names).sites(shapes)} == tuned:
+                return Place(names)
+    return place
 
 
 def _telling_kinds(

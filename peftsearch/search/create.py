@@ -58,6 +58,7 @@ def create_study(
         f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
         f"examples, at most {bench.max_length} tokens ({bench.train.truncated:,} cut)"
     )
+    asked.space.on(bench.backbone.shapes)  # refused here, before there is a folder
     info = _info(asked, bench)
     return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
 

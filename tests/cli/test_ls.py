@@ -145,3 +145,23 @@ def test_places_of_a_model_are_counted_and_missing_ones_explained(
     assert rows["norm"]["sites"] == 2 * (1 + 2 * 2)
     assert rows["ffn.gate"]["sites"] == 0
     assert "has no place 'ffn.gate'" in rows["ffn.gate"]["reason"]
+
+
+def test_a_space_of_which_a_model_can_take_nothing_is_no_ok(
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "cross.yaml"
+    space.write_text(
+        "schema: 1\nbudgets: {tuned_pct: {log: [0.1, 5]}, epochs: 1}\n"
+        "places: {a: {at: attn.heads@cross}}\nchoices: {a: {form: relu}}\n"
+    )
+    assert run(["check", str(space), "--model", str(tiny_bert)]) == 2
+    out = capsys.readouterr().out
+    assert "0 of 1 structures" in out
+    assert "nothing of space 'cross' can be done there" in out
+    words = ["--model", str(tiny_bert), "--train", str(tiny_sentiment_csv), "--label", "label"]
+    studies = tmp_path / "studies"
+    search = ["search", str(space), *words, "--study", "z", "--studies", str(studies)]
+    assert run([*search, "--trials", "1"]) == 2
+    assert "BERT can take nothing of space 'cross'" in capsys.readouterr().err
+    assert not (studies / "z").exists()

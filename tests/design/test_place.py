@@ -25,12 +25,18 @@ def keys(place: Place, shapes: BackboneShapes) -> set[str]:
         ("attn.heads", (0, 1, 2), BERT, "attn.heads", None),
         ("attn.heads@enc_self", None, BERT, "attn.heads", None),
         ("attn.heads@enc_self", None, BART, "attn.heads", (0, 1, 2)),
-        ("attn.heads@cross", None, BART, "attn.heads@cross", None),
-        ("attn.heads@cross", (0, 1, 2, 3, 4, 5), BART, "attn.heads@cross", None),
+        ("attn.heads@cross", None, BART, "attn.heads@cross", (3, 4, 5)),
+        ("attn.heads@cross", (0, 1, 2, 3, 4, 5), BART, "attn.heads@cross", (3, 4, 5)),
         ("attn.heads@cross", (4,), BART, "attn.heads@cross", (4,)),
         ("attn.heads@dec_self+cross", None, BART, "attn.heads", (3, 4, 5)),
         ("attn.heads@cross+dec_self+enc_self", None, BART, "attn.heads", None),
-        ("attn.heads@enc_self+dec_self", None, BART, "attn.heads@enc_self+dec_self", None),
+        (
+            "attn.heads@enc_self+dec_self",
+            None,
+            BART,
+            "attn.heads@enc_self+dec_self",
+            (0, 1, 2, 3, 4, 5),
+        ),
         ("attn.heads@enc_self+dec_self", (1, 2), BART, "attn.heads", (1, 2)),
         ("ffn.out@dec", None, BART, "ffn.out", (3, 4, 5)),
         ("ffn.hidden+gate+out", None, BART, "ffn.hidden+out", None),
@@ -121,6 +127,29 @@ def test_a_joined_place_of_body_tensors_names_each_tensor_once() -> None:
     apart = keys(Place.parse("biases"), BERT) | keys(Place.parse("norm"), BERT)
     assert len(joined) == len(set(joined))
     assert set(joined) == apart
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "written"),
+    [
+        ("biases+norm", "bert", "biases+norm"),
+        ("biases+norm", "t5", "norm"),
+        ("all_biases", "bert", "all_biases"),
+        ("all_biases", "qwen2", "biases"),
+        ("all_biases+norm", "qwen2", "biases+norm"),
+        ("norm", "t5", "norm"),
+    ],
+)
+def test_tensors_of_the_body_are_named_by_the_fewest_names(
+    text: str, model: str, written: str
+) -> None:
+    assert str(Place.parse(text).within(small(model))) == written
+
+
+@pytest.mark.parametrize("text", ["biases", "norm", "weights", "embedding"])
+def test_what_is_in_no_layer_takes_no_layers(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is in no layer: leave out 'layers'"):
+        Place.parse(text, (1,))
 
 
 def test_dead_key_biases_are_left_out_of_a_fused_bias() -> None:

@@ -115,9 +115,19 @@ def check(sample: Sample, shapes: BackboneShapes) -> None:
 def assert_written_once(space: Space, shapes: BackboneShapes) -> None:
     """Structures of a slot are written differently, each from every other."""
     for slot in space.on(shapes).slots:
-        written = list(slot.written.values())
-        assert len(set(written)) == len(written)
+        written = [
+            m.with_width(m.minimum_width if m.has_width else None) for m in slot.written.values()
+        ]
         assert len(written) == sum(not s.is_empty for s in slot.structures)
+        tuned = [
+            (*facts_of(m), *((t.name, t.shape) for t in m.tuned_tensors(shapes))) for m in written
+        ]
+        assert len(set(tuned)) == len(tuned)
+
+
+def facts_of(modification: Modification) -> tuple[object, ...]:
+    """The dimensions but the place, of which its tensors speak."""
+    return modification.form, modification.insertion, modification.composition
 
 
 @pytest.mark.slow
@@ -128,7 +138,7 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
 ) -> None:
     space, shapes = load_space(name), shapes_named(model)
     assert_written_once(space, shapes)
-    source = RandomSuggestions(7)
+    placed, source = space.on(shapes), RandomSuggestions(7)
     seen: dict[Configuration, object] = {}
     reached = used = 0
     for _ in range(SAMPLES[model]):
@@ -142,8 +152,12 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
         if sample.budget_pct is None:
             continue
         budget = int(sample.budget_pct / 100 * shapes.body_parameters + 1e-6)
-        asked = [s.modification(shapes) for s in sample.structure if not s.is_empty]
-        least, greatest = reachable([m.within(shapes) for m in asked], shapes)
+        asked = [
+            slot.written[structure]
+            for slot, structure in zip(placed.slots, sample.structure, strict=True)
+            if not structure.is_empty
+        ]
+        least, greatest = reachable(asked, shapes)
         if least <= budget <= greatest:
             reached += 1
             used += sample.configuration.tuned_parameters(shapes) >= 0.8 * budget

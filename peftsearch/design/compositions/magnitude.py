@@ -43,10 +43,11 @@ class Dora(Composition):
         down, up, m = around.form["down"], around.form["up"], tensors["m"]
         weight = around.weight().to(down.dtype)
         norm: Tensor = (weight + self.s * (down.detach() @ up.detach())).norm(dim=0)
-        factor = (m / norm).to(h.dtype)
+        factor = m / norm
         bias = around.bias() if around.bias else None
         plain = h if bias is None else h - bias
-        return h + (factor - 1) * plain + factor * self.s * delta
+        # In the tuned tensors' precision: half of it would round factor − 1 away.
+        return h + ((factor - 1) * plain + factor * self.s * delta).to(h.dtype)
 
     def describe(self) -> str:
         return f"DoRA s={self.s:.4g}"
