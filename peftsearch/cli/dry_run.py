@@ -21,7 +21,7 @@ def print_dry_run(space: Space, model: str, as_json: bool) -> None:
     rows = [
         (s.label, s.configuration.tuned_pct(shapes), s.configuration.describe()) for s in seeds
     ] + [("sample", c.tuned_pct(shapes), c.describe()) for c in reach.configurations[:_SHOWN]]
-    facts = {"distinct structures": space.count_structures(), **reach.facts()}
+    facts = {"distinct structures": space.on(reach.shapes).count_structures(), **reach.facts()}
     if as_json:
         keys = ("from", "tuned_pct", "configuration")
         examples = [dict(zip(keys, row, strict=True)) for row in rows]

@@ -125,6 +125,10 @@ class SlotChoices(Model):
             key, field = _NUMBERS[name]
             if set(item[name]) != {key}:
                 raise ValueError(f"composition: {name} takes one key, {key}")
+            if field in raw:
+                raise ValueError(
+                    f"composition: the number of {name} is given twice, here and as {field}"
+                )
             found[field] = item[name][key]
         return raw | found
 
