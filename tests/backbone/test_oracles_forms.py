@@ -157,7 +157,7 @@ BOTTLENECKS: dict[str, tuple[type[Any], Callable[[Tensor, dict[str, Tensor]], Te
     "relu": (Relu, lambda v, t: up(down(v, t).clamp(min=0), t)),
     "gelu": (Gelu, lambda v, t: up(gelu(down(v, t)), t)),
     "silu": (Silu, lambda v, t: up(silu(down(v, t)), t)),
-    "swiglu": (Swiglu, lambda v, t: up(silu(v @ t["gate"]) * down(v, t), t)),
+    "swiglu": (Swiglu, lambda v, t: up(silu(v @ t["gate_down"]) * down(v, t), t)),
 }
 
 

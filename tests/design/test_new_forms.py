@@ -233,3 +233,16 @@ def test_a_place_of_every_kind_of_sublayer_occurs() -> None:
     taken = {n for m in METHODS.values() for x in m.modifications for n in x.place.names}
     missing = set(PLACES) - taken
     assert missing == {"residual.attn"}
+
+
+def test_no_form_and_composition_name_a_tensor_alike() -> None:
+    """They stand in one mapping at a site, and in one file when stored."""
+    site = Place.parse("ffn.out").sites(small("bert"))[0]
+    of_forms = {
+        name
+        for form in FORMS.values()
+        for name in (*form().tensors(site, 32, 2), *form().shared([(site, 32)], 2))
+    } | {"down_bias", "up_bias", "down_0", "up_0", "A", "B"}
+    of_compositions = {name for kind in COMPOSITIONS.values() for name in kind().tensors(site, 32)}
+    assert len(of_compositions) >= 5
+    assert not of_forms & of_compositions

@@ -157,9 +157,9 @@ class Swiglu(Silu):
     name: ClassVar[str] = "swiglu"
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
-        return {"gate": (d_source, width)} | super().tensors(site, d_source, width)
+        return {"gate_down": (d_source, width)} | super().tensors(site, d_source, width)
 
     def hidden(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         down = source @ tensors["down"]
         down = down + tensors["down_bias"] if self.bias else down
-        return self.nonlinearity(source @ tensors["gate"]) * down
+        return self.nonlinearity(source @ tensors["gate_down"]) * down
