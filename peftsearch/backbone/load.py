@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
 from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hub import prepare_hub
+from peftsearch.backbone.language import (
+    Tokenizers,
+    language_model_class,
+    prepare_language_model,
+)
 from peftsearch.backbone.measure import measure, positions_of, stack_layers
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
@@ -55,6 +60,10 @@ class Backbone:
     fingerprint: str
     max_length: int
     """Tokens the model's positions allow."""
+    lm: Any = None
+    """The whole language model, head frozen like body (`model`), where texts are written."""
+    target_tokenizer: Any = None
+    """Of the texts to be written; the same as `tokenizer` for nearly every model."""
 
     @property
     def device(self) -> torch.device:
@@ -88,9 +97,13 @@ class Backbone:
 
 
 def load_backbone(
-    name: str, device: str = "cpu", dtype: torch.dtype | None = torch.float32
+    name: str,
+    device: str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    writes: bool = False,
+    tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
 ) -> Backbone:
-    """Load a Hub name, a local folder or a `demo:` model.
+    """Load a Hub name, a local folder or a `demo:` model; with `writes` the language model whole.
 
     Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
     """
@@ -104,20 +117,31 @@ def load_backbone(
     family = family_of(config)
     disable_progress_bar()
     model, loading = _from_pretrained(
-        *(AutoModel, name, source),
+        *(language_model_class(name, family) if writes else AutoModel, name, source),
         config=config,
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
     )
-    tokenizer = _from_pretrained(AutoTokenizer, name, source)
-    pooler = _take_pooler(model, family)
+    tokenizer, target_tokenizer = tokenizers.load(name, source, _from_pretrained)
+    body = model.base_model if writes else model
+    pooler = _take_pooler(body, family)
     missing = set(loading["missing_keys"])
     _refuse_random_weights(name, model, missing)
     if any(key.startswith(f"{family.pooler}.") for key in missing):
         # roberta-base has none, and transformers makes one up, differently each time.
         pooler = None
-    return wrap(model.to(device), name, tokenizer, pooler)
+    model.to(device)
+    backbone = wrap(body, name, tokenizer, pooler)
+    if not writes:
+        return backbone
+    prepare_language_model(model, tokenizers.languages, target_tokenizer)
+    return replace(
+        backbone,
+        lm=model,
+        target_tokenizer=target_tokenizer,
+        shapes=shapes_of(config),  # T5's body is its language model, whose head is none of it
+    )
 
 
 def wrap(
@@ -144,6 +168,7 @@ def wrap(
         pooler=pooler,
         fingerprint=_fingerprint(model),
         max_length=_max_length(model.config, tokenizer, family),
+        target_tokenizer=tokenizer,
     )
 
 

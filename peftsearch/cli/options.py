@@ -7,7 +7,24 @@ from typing import Annotated, Optional
 
 import typer
 
-__all__ = ["Json", "LabelColumn", "Model", "StudiesFolder", "StudyName", "TaskName", "TextColumns"]
+__all__ = [
+    "Beams",
+    "Json",
+    "Kind",
+    "LabelColumn",
+    "Languages",
+    "MaxTarget",
+    "MetricName",
+    "Model",
+    "NoHeader",
+    "StudiesFolder",
+    "StudyName",
+    "TargetTokenizer",
+    "TaskName",
+    "Template",
+    "TextColumns",
+    "TokenizerOf",
+]
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
 StudiesFolder = Annotated[
@@ -21,7 +38,11 @@ Model = Annotated[
 ]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--task", metavar="T", help="owner/dataset:config, demo:tweets or demo:bbc."),
+    typer.Option(
+        "--task",
+        metavar="T",
+        help="owner/dataset:config, or demo:tweets, demo:bbc, …",
+    ),
 ]
 TextColumns = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -29,5 +50,44 @@ TextColumns = Annotated[
 ]
 LabelColumn = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--label", metavar="COLUMN", help="Label column."),
+    typer.Option(
+        "--label",
+        "--target",
+        metavar="COLUMN",
+        help="Column of what is predicted: a label, a number or a text.",
+    ),
+]
+Kind = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="K", help="classification, regression, seq2seq or causal (default: guessed)."
+    ),
+]
+MetricName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="M", help="What is optimised (default: the task's)."),
+]
+Template = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="T", help="What a writing model reads, with {text} for the text."),
+]
+MaxTarget = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Tokens a text to be written is cut to (default: from the data)."),
+]
+Beams = Annotated[int, typer.Option(min=1, help="Beams that texts are written with.")]
+NoHeader = Annotated[
+    bool, typer.Option("--no-header", help="csv and tsv files whose columns are 1, 2, …")
+]
+Languages = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="A,B", help="Source and target, for models that want them: en_XX,ro_RO."),
+]
+TokenizerOf = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--tokenizer", metavar="T", help="The tokenizer, if not beside the model."),
+]
+TargetTokenizer = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="T", help="The tokenizer of texts to be written, if they have their own."),
 ]

@@ -1,4 +1,4 @@
-"""`peftsearch predict`: labels for texts, with an exported model."""
+"""`peftsearch predict`: labels, numbers or texts for texts, with an exported model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json
+from peftsearch.cli.console import clean, print_json
 from peftsearch.cli.options import Json, TextColumns
 from peftsearch.errors import UsageError
 
@@ -38,7 +38,7 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     json: Json = False,
 ) -> None:
-    """Print the label of each text, one a line."""
+    """Print what is predicted of each text, one a line: a label, a number, or a text."""
     from peftsearch.export.native import load
 
     inputs, pairs = _inputs(texts, file, text)
@@ -46,8 +46,8 @@ def predict(
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
-    for label in loaded.predict(inputs, pairs):
-        print(label)
+    for predicted in loaded.predict(inputs, pairs):
+        print(clean(" ".join(predicted.split())) if isinstance(predicted, str) else predicted)
 
 
 def _inputs(
@@ -77,6 +77,12 @@ def _from_file(file: str, columns: list[str] | None) -> tuple[list[str], list[st
 def _detailed(
     loaded: LoadedModel, texts: list[str], pairs: list[str] | None
 ) -> list[dict[str, object]]:
+    if loaded.package.output != "labels":
+        predicted = loaded.predict(texts, pairs)
+        return [
+            {"text": text, "prediction": value}
+            for text, value in zip(texts, predicted, strict=True)
+        ]
     shares = loaded.logits(texts, pairs).softmax(-1).tolist()
     return [
         {

@@ -5,13 +5,30 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from peftsearch.cli.console import say
-from peftsearch.cli.options import Json, LabelColumn, Model, StudiesFolder, TaskName, TextColumns
+from peftsearch.cli.options import (
+    Beams,
+    Json,
+    Kind,
+    LabelColumn,
+    Languages,
+    MaxTarget,
+    MetricName,
+    Model,
+    NoHeader,
+    StudiesFolder,
+    TargetTokenizer,
+    TaskName,
+    Template,
+    TextColumns,
+    TokenizerOf,
+)
 from peftsearch.errors import NothingFeasible, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +60,12 @@ def search(
     ] = None,
     text: TextColumns = None,
     label: LabelColumn = None,
+    kind: Kind = None,
+    metric: MetricName = None,
+    template: Template = None,
+    no_header: NoHeader = False,
+    beams: Beams = 1,
+    languages: Languages = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Name of the study (default: SPACE-TASK)."),
@@ -63,8 +86,11 @@ def search(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     max_length: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Tokens an example is cut to (default: from the data)."),
+        typer.Option(min=4, help="Tokens a text is cut to (default: from the data)."),
     ] = None,
+    max_target: MaxTarget = None,
+    tokenizer: TokenizerOf = None,
+    target_tokenizer: TargetTokenizer = None,
     train_examples: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=2, help="Train on a fixed random subset."),
@@ -72,6 +98,10 @@ def search(
     eval_examples: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=2, help="Evaluate on a fixed random subset."),
+    ] = None,
+    eval_limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=2, help="Examples evaluated below full length (default: the space's)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
@@ -83,33 +113,45 @@ def search(
     from peftsearch.search.create import NewStudy
     from peftsearch.search.worker import Limits
     from peftsearch.space.space import load_space
-    from peftsearch.task.spec import TaskSpec
 
-    spec = TaskSpec(
-        name=task,
-        train=train,
-        eval=eval_file,
-        test=test,
-        text=tuple(text or ()),
-        label=label,
-        split_seed=seed,
-        train_examples=train_examples,
-        eval_examples=eval_examples,
-    )
+    asked_task: dict[str, Any] = {
+        "name": task,
+        "train": train,
+        "eval": eval_file,
+        "test": test,
+        "text": tuple(text or ()),
+        "label": label,
+        "train_examples": train_examples,
+        "eval_examples": eval_examples,
+        "kind": kind,
+        "metric": metric,
+        "template": template,
+        "max_target": max_target,
+        "languages": _languages(languages),
+        "header": False if no_header else None,
+        "generation": {"beams": beams} if beams > 1 else None,
+    }
+    spec = task_spec(asked_task, seed)
     limits = Limits(trials, _seconds(minutes, hours))
     if resume:
         folder = _existing(study, studies, space, model, spec)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
+        recommended = loaded.file.recommended
+        if recommended is not None and task is None and train is None:
+            spec = task_spec(asked_task, seed, recommended.task)
         asked = NewStudy(
             name=study or _default_name(loaded.name, spec),
             space=loaded,
             space_name=space or DEFAULT_SPACE,
-            model=_required_model(model),
+            model=_required_model(model or (recommended.model if recommended else None)),
             task=spec,
             seed=seed,
             device=checked_device(device),
-            max_length=max_length,
+            max_length=max_length or (recommended.max_length if recommended else None),
+            rung_examples=eval_limit,
+            tokenizer=tokenizer,
+            target_tokenizer=target_tokenizer,
         )
         if dry_run:
             from peftsearch.cli.dry_run import print_dry_run
@@ -118,6 +160,33 @@ def search(
             return
         folder = _begin(asked, studies)
     _search(folder, limits, workers, threads or 1, json)
+
+
+def task_spec(
+    asked: dict[str, Any], seed: int, recommended: Mapping[str, Any] | None = None
+) -> TaskSpec:
+    """What the user said about the task, over what a space recommends; UsageError if wrong."""
+    from pydantic import ValidationError
+
+    from peftsearch.task.spec import TaskSpec
+
+    said = {key: value for key, value in asked.items() if value not in (None, ())}
+    try:
+        return TaskSpec(**{**(recommended or {}), **said, "split_seed": seed})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
+
+
+def _languages(said: str | None) -> tuple[str, str] | None:
+    if said is None:
+        return None
+    codes = [code.strip() for code in said.split(",")]
+    if len(codes) != 2 or not all(codes):
+        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
+    return codes[0], codes[1]
 
 
 def _seconds(minutes: float | None, hours: float | None) -> float | None:

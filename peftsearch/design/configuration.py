@@ -6,83 +6,17 @@ import hashlib
 import json as jsonlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
-from peftsearch.design.form import FORMS
-from peftsearch.design.forms.base import LATER
+from peftsearch.design.head import Head
 from peftsearch.design.modification import Modification, options_json
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
+from peftsearch.design.training import Training
 from peftsearch.design.validity import reads_alike
 from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Configuration", "Head", "Training"]
-
-
-@dataclass(frozen=True)
-class Head:
-    """What reads the backbone's last hidden states and is trained with every configuration."""
-
-    pooling: Literal["first", "mean"] = "mean"
-    pooler: Literal["none", "trained"] = "none"
-    """`trained`: a d×d layer and tanh before the classifier, begun from the pretrained pooler."""
-    pooler_counts: bool = False
-    """Whether the pooler counts as tuned: where a space offers it as a choice, it does."""
-
-    def __post_init__(self) -> None:
-        _one_of("pooling", self.pooling, ("first", "mean"))
-        _one_of("pooler", self.pooler, ("none", "trained"))
-        if not isinstance(self.pooler_counts, bool):
-            raise ConfigurationError(f"pooler_counts {self.pooler_counts} is not true or false")
-        if self.pooler == "none" and self.pooler_counts:
-            object.__setattr__(self, "pooler_counts", False)
-
-    def pooler_parameters(self, hidden: int) -> int:
-        return hidden * hidden + hidden if self.pooler == "trained" else 0
-
-    def parameters(self, hidden: int, outputs: int) -> int:
-        """Trained parameters of the whole head."""
-        return self.pooler_parameters(hidden) + hidden * outputs + outputs
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a configuration is trained. Learning rates are per functional form: one rate for all
-    is unfair to prefixes and biases. The schedule is constant after the warm-up, so that a rung's
-    value does not depend on the final length.
-    """
-
-    lr: tuple[tuple[str, float], ...] = ()
-    """(form, learning rate), sorted by form; a form not named uses its typical rate."""
-    head_lr: float = 1e-3
-    batch_size: int = 32
-    weight_decay: float = 0.01
-    warmup: float = 0.06
-    """Share of the full training length."""
-    max_grad_norm: float = 1.0
-    up_lr_ratio: float = field(default=1.0, metadata=LATER)
-    """Learning rate of up-projections over that of the other tensors of their form: LoRA+ (Hayou et
-    al. 2024, arXiv 2402.12354).
-    """
-
-    def __post_init__(self) -> None:
-        for form, rate in self.lr:
-            _one_of("lr: form", form, tuple(FORMS))
-            _within(f"lr of {form}", rate, 0, 10)
-        _within("head_lr", self.head_lr, 0, 10)
-        _within("weight_decay", self.weight_decay, -1e-12, 10)
-        _within("warmup", self.warmup, -1e-12, 1)
-        _within("max_grad_norm", self.max_grad_norm, 0, 1e9)
-        if type(self.batch_size) is not int or not 1 <= self.batch_size <= 65536:
-            raise ConfigurationError(f"batch_size {self.batch_size} is not between 1 and 65536")
-        _within("up_lr_ratio", self.up_lr_ratio, 0, 1e4)
-        for name in ("head_lr", "weight_decay", "warmup", "max_grad_norm", "up_lr_ratio"):
-            # 1 and 1.0 are equal and must hash equal, but are two texts in JSON.
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "lr", tuple(sorted((f, float(r)) for f, r in self.lr)))
-
-    def lr_of(self, form: str) -> float:
-        return dict(self.lr).get(form, FORMS[form].typical_lr)
 
 
 @dataclass(frozen=True)
@@ -133,6 +67,8 @@ class Configuration:
     def describe(self) -> str:
         """One line for people: `relu∥ffn.out r=64 s=4 + prefix@attn.heads l=8, layers 3–5`."""
         if not self.modifications:
+            if self.head.pooling == "none":
+                return "untuned"
             pooler = " and pooler" if self.head.pooler == "trained" else ""
             return f"head{pooler} only, {self.head.pooling} pooling"
         # Those with layers of their own come last: their layers then clearly belong to them alone.
@@ -215,16 +151,6 @@ def _overlap(first: Modification, second: Modification) -> bool:
 
 def _meet(here: tuple[object, ...] | None, there: tuple[object, ...] | None) -> bool:
     return here is None or there is None or bool(set(here) & set(there))
-
-
-def _one_of(what: str, value: Any, known: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise ConfigurationError(f"{what} '{value}' unknown{did_you_mean(str(value), known)}")
-
-
-def _within(what: str, value: Any, low: float, high: float) -> None:
-    if type(value) not in (int, float) or not low < value <= high:
-        raise ConfigurationError(f"{what} {value} is not between {max(low, 0):g} and {high:g}")
 
 
 def _mapping(json: Any, what: str) -> dict[str, Any]:

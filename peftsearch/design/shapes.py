@@ -119,6 +119,11 @@ class BackboneShapes:
         return sum(self.stacks) or 1 + max(shape.layer for shape in self.attention)
 
     @cached_property
+    def reads_forward(self) -> bool:
+        """Whether the states that a head reads are a decoder's: each has seen what comes before."""
+        return any(shape.kind == "dec_self" for shape in self.attention)
+
+    @cached_property
     def body_parameters(self) -> int:
         """The denominator of every tuned %."""
         return sum(tensor.parameters for tensor in self.tensors)

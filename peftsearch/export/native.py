@@ -12,14 +12,17 @@ from torch import Tensor
 from peftsearch.atomic import write_atomic
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import DataError, MissingError
+from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
+from peftsearch.search.workbench import DTYPES, writing_of
 from peftsearch.task.encode import encode
+from peftsearch.task.encode_texts import encode_texts
 from peftsearch.task.text import Split
 from peftsearch.training.checkpoint import load_tensors
-from peftsearch.training.evaluate import logits_of
+from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.labels import outputs_of
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 
@@ -42,22 +45,54 @@ class LoadedModel:
     def labels(self) -> tuple[str, ...]:
         return self.package.labels
 
-    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
-        """Logits (n, labels), in the order of `texts` (and of their second texts, for pairs)."""
+    def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+        """The head's outputs (n, outputs), in the order of `texts` (and of their second texts, for
+        pairs): logits, or a number. UsageError for a model that writes texts.
+        """
+        if self.package.output == "texts":
+            raise UsageError("this model writes texts and has no logits: use predict")
         if not texts:
-            return torch.empty(0, len(self.labels))
+            return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
         encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
-        return logits_of(self.model, encoded)
+        outputs = outputs_of(self.model, encoded)
+        if self.package.value_scale is None:
+            return outputs
+        mean, spread = self.package.value_scale
+        return outputs * spread + mean
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str]:
-        """The most likely label of each text."""
-        return [self.labels[i] for i in self.logits(texts, pairs).argmax(-1).tolist()]
+    logits = outputs
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> list[str] | list[float]:
+        """Of each text the most likely label, its number, or the text that is written from it."""
+        if self.package.output == "texts":
+            return self._written(texts, pairs)
+        outputs = self.outputs(texts, pairs)
+        if self.package.output == "values":
+            return [float(value) for value in outputs[:, 0]]
+        return [self.labels[i] for i in outputs.argmax(-1).tolist()]
+
+    def _written(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
+        if pairs:
+            raise UsageError("this model writes from one text, not from pairs")
+        if not texts:
+            return []
+        writing = writing_of(self.model.backbone, self.package.spec)
+        longest = self.package.max_target or self.package.max_length
+        split = Split(tuple(texts), None, ("",) * len(texts))
+        encoded = encode_texts(split, writing, self.package.max_length, longest)
+        return generate(self.model.backbone.lm, encoded, writing, self.package.generation, longest)
 
 
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
     """The backbone that an export was trained on; MissingError if it is another one now."""
-    backbone = load_backbone(model or package.model, device)
+    backbone = load_backbone(
+        *(model or package.model, device, DTYPES[package.precision]),
+        package.output == "texts",
+        package.tokenizers,
+    )
     if backbone.fingerprint != package.model_fingerprint:
         raise MissingError(
             f"'{model or package.model}' is not the backbone this export was trained on "
@@ -82,6 +117,6 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
             f"{folder}: configuration.json was edited: it is not the configuration that these "
             "tensors were trained with"
         )
-    tuned = TunedModel(backbone, configuration, len(package.labels), finished=True)
+    tuned = TunedModel(backbone, configuration, package.outputs, finished=True)
     tuned.load(tensors)
     return LoadedModel(package, tuned)

@@ -10,7 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from peftsearch.backbone.language import Tokenizers
 from peftsearch.errors import DataError, MissingError
+from peftsearch.task.kind import kind_named
+from peftsearch.task.spec import Generation, TaskSpec
 
 __all__ = ["ADAPTER", "CONFIGURATION", "Package"]
 
@@ -36,8 +39,43 @@ class Package(BaseModel):
     validation_metric: float | None = None
     tuned_parameters: int
     tuned_pct: float
+    kind: str = "classification"
+    precision: str = "fp32"
+    value_scale: tuple[float, float] | None = None
+    """Mean and spread that the head's numbers are in units of, where it predicts numbers."""
+    template: str | None = None
+    max_target: int | None = None
+    languages: tuple[str, str] | None = None
+    generation: Generation = Generation()
+    tokenizer: str | None = None
+    target_tokenizer: str | None = None
     origin: str = ""
     """`study NAME, trial 28`, or the recipe it was trained from."""
+
+    @property
+    def output(self) -> str:
+        """labels, values or texts."""
+        return kind_named(self.kind).output
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head."""
+        return kind_named(self.kind).outputs(self.labels)
+
+    @property
+    def tokenizers(self) -> Tokenizers:
+        return Tokenizers(self.tokenizer, self.target_tokenizer, self.languages)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What of a task matters to predicting."""
+        return TaskSpec(
+            kind=self.kind,
+            template=self.template,
+            max_target=self.max_target,
+            languages=self.languages,
+            generation=self.generation,
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Package:

@@ -33,6 +33,8 @@ class Recipe(BaseModel):
     rung_examples: int = 400
     max_length: int | None = None
     seed: int = 0
+    tokenizer: str | None = None
+    target_tokenizer: str | None = None
     configuration: dict[str, Any]
 
     @classmethod

@@ -8,13 +8,17 @@ from typing import Any
 
 from safetensors.torch import save
 
+from peftsearch.backbone.language import Tokenizers
 from peftsearch.errors import UsageError
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
 from peftsearch.search.workbench import Workbench, set_threads
-from peftsearch.task.encode import encode
+from peftsearch.task.encode import Encoded
+from peftsearch.task.metric import Metric
+from peftsearch.task.text import Split
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.objective import scale_of_values
 
 __all__ = ["retrain"]
 
@@ -31,25 +35,23 @@ def retrain(
     set_threads(threads)
     parsed = recipe.parsed()
     prompts = any(m.form.name == "prompt" for m in parsed.modifications)
-    bench = Workbench.prepare(recipe.model, recipe.task, device, recipe.max_length, prompts, say)
+    bench = Workbench.prepare(
+        *(recipe.model, recipe.task, device, recipe.max_length, prompts, say),
+        tokenizers=Tokenizers(recipe.tokenizer, recipe.target_tokenizer, recipe.task.languages),
+        precision=parsed.training.precision,
+    ).for_training(parsed.training)
     configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
     say(f"training {configuration.describe()}")
     with TrainingRun(
-        bench.backbone,
-        bench.train,
-        len(bench.task.labels),
-        configuration,
-        recipe.budget(),
-        recipe.seed,
+        *(bench.backbone, bench.train, bench.objective, configuration),
+        *(recipe.budget(), recipe.seed),
     ) as run:
-        last = run.rung_steps[-1]
-        for rung, step in enumerate(run.rung_steps):
+        for rung, step in run.rungs:
             run.train_to(step)
-            limit = None if step == last else recipe.rung_examples
-            evaluation = run.evaluate(bench.validation, limit)
-            value = metric.value(evaluation.labels, evaluation.predicted)
-            say(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {value:.4f}")
+            limit = None if step == run.full_steps else recipe.rung_examples
+            value = _measured(run, bench.validation, bench.task.validation, metric, limit)
+            say(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {metric.written(value)}")
         outcome: dict[str, Any] = {f"validation_{metric.name}": value}
         if open_test:
             outcome[f"test_{metric.name}"] = _test(run, bench)
@@ -60,12 +62,18 @@ def retrain(
     return outcome
 
 
+def _measured(
+    run: TrainingRun, data: Encoded, split: Split, metric: Metric, limit: int | None = None
+) -> float:
+    evaluation = run.evaluate(data, limit, predict=metric.of != "loss")
+    return metric.value(*evaluation.pair(metric, split.targets))
+
+
 def _test(run: TrainingRun, bench: Workbench) -> float:
     split = bench.task.test()
     if split is None:
         raise UsageError(f"task {bench.task.name} has no labelled test split")
-    evaluation = run.evaluate(encode(split, bench.backbone.tokenizer, bench.max_length))
-    return bench.task.metric.value(evaluation.labels, evaluation.predicted)
+    return _measured(run, bench.encode(split), split, bench.task.metric)
 
 
 def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
@@ -85,4 +93,13 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         tuned_parameters=configuration.tuned_parameters(shapes),
         tuned_pct=configuration.tuned_pct(shapes),
         origin=f"a recipe, seed {recipe.seed}",
+        kind=bench.task.kind.name,
+        precision=configuration.training.precision,
+        value_scale=scale_of_values(bench.objective),
+        template=bench.task.spec.template,
+        max_target=bench.lengths.target or None,
+        languages=bench.task.spec.languages,
+        generation=bench.task.spec.generation,
+        tokenizer=recipe.tokenizer,
+        target_tokenizer=recipe.target_tokenizer,
     )

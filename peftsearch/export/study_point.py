@@ -15,9 +15,7 @@ from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
-from peftsearch.search.workbench import training_budget
-from peftsearch.space.document import Document
-from peftsearch.space.space import Space
+from peftsearch.search.study_space import budget_of, space_of
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["export_point"]
@@ -81,6 +79,7 @@ def _chosen(record: StudyRecord, at: str) -> TrialResult:
 def _package(info: StudyInfo, result: TrialResult) -> Package:
     assert result.configuration is not None
     assert result.configuration_hash is not None
+    spec = TaskSpec.model_validate(info.task)
     return Package(
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
@@ -88,18 +87,28 @@ def _package(info: StudyInfo, result: TrialResult) -> Package:
         model=info.model,
         model_fingerprint=info.model_fingerprint,
         labels=info.labels,
-        max_length=info.max_length,
+        max_length=min(result.configuration["training"].get("max_length", 0), info.max_length)
+        or info.max_length,
         task=info.task_name,
         metric=info.metric.name,
         validation_metric=result.metric,
         tuned_parameters=result.tuned_parameters,
         tuned_pct=result.tuned_pct,
         origin=f"study {info.name}, trial {result.number}",
+        kind=info.kind,
+        precision=result.configuration["training"].get("precision", "fp32"),
+        value_scale=info.value_scale,
+        template=spec.template,
+        max_target=spec.max_target,
+        languages=spec.languages,
+        generation=spec.generation,
+        tokenizer=info.tokenizer,
+        target_tokenizer=info.target_tokenizer,
     )
 
 
 def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
-    budget = training_budget(Space(Document.read(folder.space_path)).file.budgets)
+    budget = budget_of(space_of(folder, info), info)
     return Recipe(
         description=result.description,
         model=info.model,
@@ -110,5 +119,7 @@ def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe
         rung_examples=budget.rung_examples,
         max_length=info.max_length,
         seed=info.seed,
+        tokenizer=info.tokenizer,
+        target_tokenizer=info.target_tokenizer,
         configuration=result.configuration or {},
     )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peftsearch.design.configuration import Training
+from peftsearch.backbone.language import Tokenizers
+from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
+from peftsearch.errors import DataError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import MetricScale, StudyInfo
+from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
+from peftsearch.training.batches import BatchOrder
+from peftsearch.training.model import TunedModel
+from peftsearch.training.objective import scale_of_values
 
 __all__ = ["NewStudy", "create_study", "environment"]
 
@@ -37,6 +44,9 @@ class NewStudy:
     seed: int = 0
     device: str = "cpu"
     max_length: int | None = None
+    rung_examples: int | None = None
+    tokenizer: str | None = None
+    target_tokenizer: str | None = None
 
 
 def create_study(
@@ -50,17 +60,39 @@ def create_study(
     `go_on` is the command quoted if the study exists already.
     """
     StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
-    prompts = offers_prompts(asked.space)
+    precision = str(asked.space.file.train.precision.choices[0])
+    tokenizers = Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages)
     bench = Workbench.prepare(
-        asked.model, spec_of(asked), asked.device, asked.max_length, prompts, say
+        *(asked.model, spec_of(asked), asked.device, asked.max_length),
+        with_prompts=offers_prompts(asked.space),
+        say=say,
+        tokenizers=tokenizers,
+        precision=precision,
     )
-    say(
-        f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
-        f"examples, at most {bench.max_length} tokens ({bench.train.truncated:,} cut)"
-    )
-    asked.space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    info = _info(asked, bench)
+    for line in _measures(asked, bench):
+        say(line)
+    space = for_kind(asked.space, bench.task.kind.name)
+    space.on(bench.backbone.shapes)  # refused here, before there is a folder
+    info = _info(asked, bench, precision)
     return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+
+
+def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
+    """What the user should know of the data as the model sees them."""
+    targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
+    yield (
+        f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
+        f"examples, at most {bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
+    )
+    train = asked.space.file.train
+    smallest = int(min(float(value) for value in train.batch_size.extremes))
+    if len(bench.train) < smallest and train.batch_tokens.choices == (0,):
+        yield f"fewer training examples than a batch of {smallest}: a step takes all of them"
+    if "linear" in train.schedule.choices and len(asked.space.file.budgets.rungs) > 1:
+        yield (
+            "linear schedule: a value at a rung says nothing about other lengths, so that only "
+            "full length is evaluated and no trial is stopped early"
+        )
 
 
 def offers_prompts(space: Space) -> bool:
@@ -82,11 +114,13 @@ def spec_of(asked: NewStudy) -> TaskSpec:
     return asked.task.model_copy(update=limits)
 
 
-def _info(asked: NewStudy, bench: Workbench) -> StudyInfo:
+def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
     budgets = asked.space.file.budgets
     task = bench.task
-    batch_size = int(asked.space.file.train.batch_size.nearest(Training().batch_size))
+    usual = asked.space.training_like(())
+    per_epoch = BatchOrder(bench.train.lengths, usual, asked.seed).per_epoch
     budget = training_budget(budgets)
+    spec = spec_of(asked).model_copy(update={"max_target": bench.lengths.target or None})
     return StudyInfo(
         name=asked.name,
         id=uuid.uuid4().hex,
@@ -96,25 +130,49 @@ def _info(asked: NewStudy, bench: Workbench) -> StudyInfo:
         space_hash=asked.space.hash,
         model=asked.model,
         model_fingerprint=bench.backbone.fingerprint,
-        task=spec_of(asked).model_dump(mode="json"),
+        task=spec.model_dump(mode="json"),
         task_name=task.name,
         data_fingerprint=task.fingerprint,
         labels=task.labels,
+        kind=task.kind.name,
         train_examples=len(task.train),
         eval_examples=len(task.validation),
-        metric=MetricScale(
-            name=task.metric.name,
-            maximise=task.metric.maximise,
-            worst=task.worst,
-            best=task.metric.best,
-        ),
+        metric=_scale(bench),
         budget_lo_pct=budgets.tuned_pct.low,
         budget_hi_pct=budgets.tuned_pct.high,
         body_parameters=bench.backbone.shapes.body_parameters,
-        full_steps=budget.full_steps(len(task.train), batch_size),
+        full_steps=budget.full_steps(per_epoch),
         rungs=budget.rungs,
         max_length=bench.max_length,
         device=asked.device,
+        rung_examples=asked.rung_examples,
+        tokenizer=asked.tokenizer,
+        target_tokenizer=asked.target_tokenizer,
+        precision=precision,
+        value_scale=scale_of_values(bench.objective),
+    )
+
+
+def _scale(bench: Workbench) -> MetricScale:
+    """The metric's range: from a constant predictor's, or of losses the untuned model's."""
+    metric, worst = bench.task.metric, bench.task.worst
+    if worst is None:
+        untuned = Configuration(head=Head("none"))
+        with TunedModel(bench.backbone, untuned, 0) as model:
+            evaluation = bench.objective.evaluate(model, bench.validation, predict=False)
+        worst = metric.value(*evaluation.pair(metric, None))
+    if not math.isfinite(worst) or worst == metric.best:
+        raise DataError(
+            f"the untuned model's {metric.name} is {worst}: nothing can be compared with it; "
+            "choose another --metric"
+        )
+    return MetricScale(
+        name=metric.name,
+        maximise=metric.maximise,
+        worst=worst,
+        best=metric.best,
+        decimals=metric.decimals,
+        title=metric.title,
     )
 
 

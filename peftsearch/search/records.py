@@ -6,6 +6,7 @@ each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -18,13 +19,26 @@ class Record(BaseModel):
 
 
 class MetricScale(Record):
-    """How the task's metric is read: `worst` is the constant predictor's, `best` the maximum."""
+    """How the task's metric is read. `worst` is a constant predictor's, of losses the untuned
+    model's; `best` the greatest (of losses the least) value there is.
+    """
 
     name: str
     """For example `accuracy`."""
     maximise: bool = True
     worst: float
     best: float
+    decimals: int = 4
+    """How many a value is written with."""
+    title: str = ""
+    """For people: `ROUGE-2 F1 × 100`."""
+
+    def written(self, value: float | None, error: float | None = None) -> str:
+        """`0.7530 ± 0.0136`, `21.90`, or a dash."""
+        if value is None or not math.isfinite(value):
+            return "–"
+        shown = f"{value:.{self.decimals}f}"
+        return shown if error is None else f"{shown} ± {error:.{self.decimals}f}"
 
 
 class RungValue(Record):
@@ -36,14 +50,19 @@ class RungValue(Record):
     fraction: float
     """Of the full training length, in (0, 1]."""
     metric: float
+    metric_se: float | None = None
+    """Standard error of `metric` from the examples it was measured on."""
     loss: float
-    """Mean evaluation loss, nats an example."""
-    train_loss: float
+    """Mean evaluation loss: nats an example (of texts a token), or squared error."""
+    train_loss: float | None
+    """Smoothed; None before the first step."""
     examples: int
     """Evaluated examples."""
     wall_s: float
     """Seconds of this trial so far, evaluation included."""
     cpu_s: float
+    eval_s: float = 0.0
+    """Seconds of it that were evaluation."""
 
 
 class TrialResult(Record):
@@ -88,6 +107,7 @@ class TrialResult(Record):
     cohort: int = 1
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    eval_s: float = 0.0
     finished_at: str = ""
     """UTC, ISO 8601."""
 
@@ -111,6 +131,9 @@ class StudyInfo(Record):
     task_name: str
     data_fingerprint: str
     labels: tuple[str, ...]
+    """None where numbers or texts are predicted."""
+    kind: str = "classification"
+    """Of the task: classification, regression, seq2seq or causal."""
     train_examples: int
     eval_examples: int
     metric: MetricScale
@@ -122,6 +145,15 @@ class StudyInfo(Record):
     rungs: tuple[float, ...]
     """Fractions of `full_steps`."""
     max_length: int
+    """Tokens that texts are cut to."""
+    rung_examples: int | None = None
+    """Evaluation examples below full length, where the user said other than the space."""
+    tokenizer: str | None = None
+    """Where the model's tokenizers are, if not beside it."""
+    target_tokenizer: str | None = None
+    precision: str = "fp32"
+    value_scale: tuple[float, float] | None = None
+    """Mean and standard deviation of the training targets, where numbers are predicted."""
     storage: str = "journal.log"
     device: str = "cpu"
 

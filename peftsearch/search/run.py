@@ -12,9 +12,8 @@ from peftsearch.search.events import Event, TrialEnded
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.study import Study
+from peftsearch.search.study_space import space_of
 from peftsearch.search.worker import Limits
-from peftsearch.space.document import Document
-from peftsearch.space.space import Space
 
 __all__ = ["run_search"]
 
@@ -47,8 +46,7 @@ def run_search(
 
 def _open(folder: StudyFolder) -> Study:
     info = folder.read_info()
-    space = Space(Document.read(folder.space_path))
-    return Study(folder, info, space, load_shapes(info.model))
+    return Study(folder, info, space_of(folder, info), load_shapes(info.model))
 
 
 def _settle(folder: StudyFolder, worker: int, hear: Callable[[Event | None], None]) -> None:

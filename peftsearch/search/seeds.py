@@ -39,7 +39,10 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     its stated tuned %, or that the backbone cannot take, is left out.
     """
     seeds = (_seed(space, wanted, shapes) for wanted in space.file.seed_with)
-    return list({seed.label: seed for seed in seeds if seed is not None}.values())
+    by_label = {seed.label: seed for seed in seeds if seed is not None}
+    return list({seed.configuration.hash: seed for seed in reversed(by_label.values())}.values())[
+        ::-1
+    ]
 
 
 def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:
@@ -47,7 +50,9 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     forms = [m.form.name for m in method.modifications]
     is_head_only = not method.modifications
     # Head-only landmarks name their pooling; every other method takes the space's head.
-    head = method.head if is_head_only else space.head_like(method.head)
+    head = space.head_like(method.head)
+    if is_head_only:
+        head = space.head_alone(method.head, shapes)
     try:
         own = tuple(m.within(shapes) for m in method.modifications)
     except ConfigurationError:
@@ -59,13 +64,12 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     if method.training.up_lr_ratio != 1:
         training = replace(training, up_lr_ratio=method.training.up_lr_ratio)
     configuration = Configuration(modifications, head, training).within(shapes)
-    label = (
-        wanted.method if wanted.tuned_pct is None else f"{method.name} at {wanted.tuned_pct:g} %"
-    )
+    name = "untuned" if head.pooling == "none" and is_head_only else method.name
+    label = name if wanted.tuned_pct is None else f"{name} at {wanted.tuned_pct:g} %"
     try:
-        return Seed(label, method.name, configuration, encode(space, configuration, shapes))
+        return Seed(label, name, configuration, encode(space, configuration, shapes))
     except NotExpressible:
-        return Seed(label, method.name, configuration, None)
+        return Seed(label, name, configuration, None)
 
 
 def _with_widths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,14 +10,14 @@ from typing import Literal
 
 import torch
 
-from peftsearch.errors import DataError, TrialFailure
+from peftsearch.errors import DataError, NotANumber, TrialFailure
 from peftsearch.search.folder import TrialFolder
 from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.search.samples import samples_of
 from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
 from peftsearch.search.workbench import Workbench
 from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.evaluate import Evaluation
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["TrialRunner"]
@@ -48,13 +49,10 @@ class TrialRunner:
             return self._failed(assignment, folder, failure)
 
     def _begin(self, assignment: Assignment, folder: TrialFolder) -> TrainingRun:
+        configuration = assignment.configuration
+        bench = self.bench.for_training(configuration.training)
         run = TrainingRun(
-            self.bench.backbone,
-            self.bench.train,
-            len(self.bench.task.labels),
-            assignment.configuration,
-            self.budget,
-            self.seed,
+            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed)
         )
         if assignment.resumed and folder.checkpoint_path.exists():
             try:
@@ -69,7 +67,7 @@ class TrialRunner:
     ) -> Literal["full", "stopped"] | None:
         known = {value.rung: value for value in folder.read_curve()}
         last = len(run.rung_steps) - 1
-        for rung, step in enumerate(run.rung_steps):
+        for rung, step in run.rungs:
             if step < run.step:
                 continue
             if not run.train_to(step, self.stop):
@@ -77,7 +75,7 @@ class TrialRunner:
                 return None
             value = known.get(rung)
             if value is None:
-                value = self._evaluate(run, rung)
+                value = self._evaluate(run, rung, folder)
                 self.record(assignment, value)
                 if rung < last:
                     run.save(folder.checkpoint_path)
@@ -85,25 +83,30 @@ class TrialRunner:
                 return "stopped"
         return "full"
 
-    def _evaluate(self, run: TrainingRun, rung: int) -> RungValue:
+    def _evaluate(self, run: TrainingRun, rung: int, folder: TrialFolder) -> RungValue:
         is_last = rung == len(run.rung_steps) - 1
-        evaluation = run.evaluate(
-            self.bench.validation, None if is_last else self.budget.rung_examples
-        )
+        bench, metric = self.bench.for_training(run.training), self.bench.task.metric
+        limit = None if is_last else self.budget.rung_examples
+        evaluation = run.evaluate(bench.validation, limit, predict=metric.of != "loss")
+        compared = evaluation.pair(metric, self.bench.task.validation.targets)
+        value = metric.value(*compared)
+        if not math.isfinite(value):
+            raise NotANumber(f"{metric.name} became {value} at step {run.step}")
+        if is_last:
+            folder.write_samples(samples_of(self.bench.task, evaluation))
         return RungValue(
             rung=rung,
             step=run.step,
             fraction=self.budget.rungs[rung],
-            metric=self._metric(evaluation),
+            metric=value,
+            metric_se=metric.standard_error(*compared),
             loss=evaluation.loss,
             train_loss=run.smoothed_loss,
             examples=evaluation.examples,
             wall_s=round(run.wall_s, 3),
             cpu_s=round(run.cpu_s, 3),
+            eval_s=round(run.eval_s, 3),
         )
-
-    def _metric(self, evaluation: Evaluation) -> float:
-        return self.bench.task.metric.value(evaluation.labels, evaluation.predicted)
 
     def _result(
         self,
@@ -119,13 +122,12 @@ class TrialRunner:
         return result.model_copy(
             update={
                 "metric": curve[-1].metric,
-                "metric_se": self.bench.task.metric.standard_error(
-                    curve[-1].metric, curve[-1].examples
-                ),
+                "metric_se": curve[-1].metric_se,
                 "rung": curve[-1].rung,
                 "curve": tuple(curve),
                 "wall_s": round(run.wall_s, 3),
                 "cpu_s": round(run.cpu_s, 3),
+                "eval_s": round(run.eval_s, 3),
             }
         )
 
@@ -144,6 +146,7 @@ class TrialRunner:
     ) -> TrialResult:
         """Everything about the trial but its outcome."""
         configuration, shapes = assignment.configuration, self.bench.backbone.shapes
+        dtype = self.bench.for_training(configuration.training).backbone.dtype
         return TrialResult(
             number=assignment.number,
             state=state,
@@ -154,13 +157,11 @@ class TrialRunner:
             description=configuration.describe(),
             budget_pct=assignment.budget_pct,
             tuned_parameters=configuration.tuned_parameters(shapes),
-            trained_parameters=configuration.trained_parameters(
-                shapes, len(self.bench.task.labels)
-            ),
+            trained_parameters=configuration.trained_parameters(shapes, self.bench.task.outputs),
             tuned_pct=configuration.tuned_pct(shapes),
             seed=self.seed,
             threads=torch.get_num_threads(),
             device=str(self.bench.backbone.device),
-            dtype=str(self.bench.backbone.dtype).removeprefix("torch."),
+            dtype=str(dtype).removeprefix("torch."),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -6,7 +6,7 @@ A folder without result.json is a trial that runs or was cut off.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,16 @@ class TrialFolder:
     def checkpoint_path(self) -> Path:
         """What an unfinished trial goes on from."""
         return self.root / "checkpoint.safetensors"
+
+    @property
+    def samples_path(self) -> Path:
+        """A few texts as they were written in the last evaluation, for people to look at."""
+        return self.root / "samples.json"
+
+    def write_samples(self, samples: Sequence[Mapping[str, str]]) -> None:
+        """Texts with reference and prediction, where the task is to write texts."""
+        if samples:
+            write_atomic(self.samples_path, json_text(list(samples)))
 
     def write_configuration(self, configuration: Mapping[str, Any]) -> None:
         """`Configuration.to_json()`, before anything is trained."""

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.schema import Budgets
-from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.encode import Encoded, choose_max_length, encode
+from peftsearch.task.encode_texts import Writing, encode_texts
 from peftsearch.task.load import load_task
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
+from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.objective import Objective, objective_of
 
-__all__ = ["Workbench", "training_budget"]
+__all__ = ["DTYPES", "Lengths", "Workbench", "training_budget", "writing_of"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens that texts, and targets to be written, are cut to; 0 of what there is none of."""
+
+    text: int
+    target: int = 0
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """A backbone, a task and its tokens; `max_length` is what examples are cut to."""
+    """A backbone, a task and its tokens, cut to `lengths`."""
 
     backbone: Backbone
-    task: ClassificationTask
+    task: Task
     train: Encoded
     validation: Encoded
-    max_length: int
+    lengths: Lengths
+    objective: Objective
+    writing: Writing | None = None
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
+    _others: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
+    """This bench in other precisions and lengths, made when a configuration first asks."""
+
+    @property
+    def max_length(self) -> int:
+        return self.lengths.text
 
     @classmethod
     def prepare(
@@ -38,32 +62,131 @@ class Workbench:
         max_length: int | None = None,
         with_prompts: bool = False,
         say: Callable[[str], None] = lambda _: None,
+        tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
+        precision: str = "fp32",
     ) -> Workbench:
         """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
         `with_prompts`: texts leave room for the longest prompt before them.
         """
         task = load_task(spec)
+        task.metric.refuse_if_missing()
         for note in task.notes:
             say(note)
-        backbone = load_backbone(model, device)
+        writes = task.kind.output == "texts"
+        backbone = load_backbone(model, device, DTYPES[precision], writes, tokenizers)
         if backbone.family.note:
             say(backbone.family.note)
-        if backbone.family.is_encoder_decoder:
-            raise ConfigurationError(
-                f"'{model}' ({backbone.family.name}) is an encoder-decoder: the tasks so far are "
-                "classification, for encoders and decoders"
-            )
         room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
-        limit = min(room, max_length or room)
-        train = encode(task.train, backbone.tokenizer, limit)
-        length = min(max_length or choose_max_length(train.lengths, limit), limit)
+        writing = writing_of(backbone, task.spec) if writes else None
+        lengths, train = _measured(task, backbone, writing, room, max_length)
+        if train is None:
+            train = _encoded(task.train, backbone, writing, lengths)
         return cls(
             backbone=backbone,
             task=task,
-            train=encode(task.train, backbone.tokenizer, length) if length < limit else train,
-            validation=encode(task.validation, backbone.tokenizer, length),
-            max_length=length,
+            train=train,
+            validation=_encoded(task.validation, backbone, writing, lengths),
+            lengths=lengths,
+            objective=objective_of(task, train, backbone, writing, lengths.target),
+            writing=writing,
+            tokenizers=tokenizers,
         )
+
+    def encode(self, split: Split) -> Encoded:
+        """Another split, as this bench reads texts."""
+        return _encoded(split, self.backbone, self.writing, self.lengths)
+
+    def for_training(self, training: Training) -> Workbench:
+        """The bench as a configuration's training wants it: its precision and its length."""
+        bench = self
+        dtype = DTYPES[training.precision]
+        if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
+            bench = bench._kept(training.precision, lambda b: b._in_precision(dtype))
+        length = min(training.max_length, self.lengths.text) or self.lengths.text
+        if length != bench.lengths.text:
+            bench = bench._kept(length, lambda b: b._cut_to(length))
+        return bench
+
+    def _kept(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
+        if key not in self._others:
+            self._others[key] = make(self)
+        return self._others[key]
+
+    def _in_precision(self, dtype: torch.dtype) -> Workbench:
+        backbone = load_backbone(
+            self.backbone.name,
+            str(self.backbone.device),
+            dtype,
+            self.backbone.lm is not None,
+            self.tokenizers,
+        )
+        return self._with(backbone, self.train, self.validation, self.lengths)
+
+    def _cut_to(self, length: int) -> Workbench:
+        lengths = Lengths(length, self.lengths.target)
+        splits = (self.task.train, self.task.validation)
+        train, validation = (_encoded(s, self.backbone, self.writing, lengths) for s in splits)
+        return self._with(self.backbone, train, validation, lengths)
+
+    def _with(
+        self, backbone: Backbone, train: Encoded, validation: Encoded, lengths: Lengths
+    ) -> Workbench:
+        objective = objective_of(self.task, train, backbone, self.writing, lengths.target)
+        return Workbench(
+            *(backbone, self.task, train, validation, lengths, objective),
+            writing=self.writing,
+            tokenizers=self.tokenizers,
+        )
+
+
+def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
+    """How a language model reads and writes the texts of a task."""
+    lm, target_tokenizer = backbone.lm, backbone.target_tokenizer
+    end = target_tokenizer.eos_token_id
+    if end is None:
+        own = lm.generation_config.eos_token_id
+        end = own[0] if isinstance(own, list) else own
+    return Writing(
+        tokenizer=backbone.tokenizer,
+        target_tokenizer=target_tokenizer,
+        is_decoder=not backbone.family.is_encoder_decoder,
+        template=spec.template,
+        start_id=lm.config.decoder_start_token_id if backbone.family.is_encoder_decoder else None,
+        end_id=end,
+    )
+
+
+def _encoded(
+    split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
+) -> Encoded:
+    if writing is None:
+        return encode(split, backbone.tokenizer, lengths.text)
+    return encode_texts(split, writing, lengths.text, lengths.target)
+
+
+def _measured(
+    task: Task, backbone: Backbone, writing: Writing | None, room: int, asked: int | None
+) -> tuple[Lengths, Encoded | None]:
+    """Lengths within the model's, from the training texts where the user named none; and those
+    tokens, if they are cut alike.
+    """
+    if writing is None:
+        limit = min(room, asked or room)
+        train = encode(task.train, backbone.tokenizer, limit)
+        length = asked or choose_max_length(train.inputs.lengths, limit)
+        return Lengths(min(length, limit)), train if min(length, limit) == limit else None
+    probe = encode_texts(task.train, writing, room, room)
+    assert probe.written is not None
+    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, room), room)
+    # A decoder reads and writes in one row of positions.
+    left = room - target if writing.is_decoder else room
+    if left < 1:
+        raise ConfigurationError(
+            f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
+            "lower --max-target"
+        )
+    wanted = asked or choose_max_length(probe.inputs.lengths.clip(min=1), left)
+    return Lengths(min(wanted, left), target), None
 
 
 def training_budget(budgets: Budgets) -> TrainingBudget:

@@ -20,10 +20,9 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.scheduler import Decision, RungPoint, decide
 from peftsearch.search.study import Assignment, Study
+from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
 from peftsearch.search.trial import TrialRunner
-from peftsearch.search.workbench import Workbench, set_threads, training_budget
-from peftsearch.space.document import Document
-from peftsearch.space.space import Space
+from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["Limits", "Worker"]
@@ -71,11 +70,11 @@ class Worker:
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
         self.bench = _workbench(self.info)
-        space = Space(Document.read(self.folder.space_path))
+        space = space_of(self.folder, self.info)
         self.study = Study(self.folder, self.info, space, self.bench.backbone.shapes, worker)
         self.runner = TrialRunner(
             bench=self.bench,
-            budget=training_budget(space.file.budgets),
+            budget=budget_of(space, self.info),
             seed=self.info.seed,
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
@@ -110,7 +109,7 @@ class Worker:
         """Landmarks always go on: they are what the others are compared with."""
         if value.rung == 0:
             self.first_rungs_s.append(value.wall_s)
-        if value.rung == len(self.info.rungs) - 1:
+        if value.fraction >= 1:
             decision = Decision(True, "full length")
         elif assignment.origin == "landmark":
             decision = Decision(True, "a landmark")
@@ -144,7 +143,12 @@ class Worker:
 def _workbench(info: StudyInfo) -> Workbench:
     """The study's model and data; refused if either has changed since the study began."""
     bench = Workbench.prepare(
-        info.model, TaskSpec.model_validate(info.task), info.device, info.max_length
+        info.model,
+        TaskSpec.model_validate(info.task),
+        info.device,
+        info.max_length,
+        tokenizers=tokenizers_of(info),
+        precision=info.precision,
     )
     if bench.task.fingerprint != info.data_fingerprint:
         raise PeftsearchError(

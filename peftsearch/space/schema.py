@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from peftsearch.design.composition import COMPOSITIONS
-from peftsearch.design.configuration import Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.methods import METHODS
-from peftsearch.errors import ConfigurationError, did_you_mean
+from peftsearch.errors import did_you_mean
+from peftsearch.space.file_model import Model, all_known
 from peftsearch.space.masks import LAYER_MASKS
+from peftsearch.space.train_choices import TrainChoices
 from peftsearch.space.values import AnyValues, Names, Numbers, Values
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]
 
 INSERTION_NAMES = ("parallel", "projection", "residual_stream", "sequential")
 DEFAULT_SCALES = Values((), 0.5, 8.0, log=True)
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Budgets(Model):
@@ -76,7 +69,7 @@ class SlotPlaces(Model):
     @field_validator("layers")
     @classmethod
     def _known_masks(cls, values: Values) -> Values:
-        return _all_known(values, LAYER_MASKS, "layer mask")
+        return all_known(values, LAYER_MASKS, "layer mask")
 
 
 _NUMBERS = {
@@ -152,27 +145,27 @@ class SlotChoices(Model):
     @field_validator("form")
     @classmethod
     def _known_forms(cls, values: Values) -> Values:
-        return _all_known(values, ("none", *FORMS), "form")
+        return all_known(values, ("none", *FORMS), "form")
 
     @field_validator("insertion")
     @classmethod
     def _known_insertions(cls, values: Values) -> Values:
-        return _all_known(values, INSERTION_NAMES, "insertion")
+        return all_known(values, INSERTION_NAMES, "insertion")
 
     @field_validator("composition")
     @classmethod
     def _known_compositions(cls, values: Values) -> Values:
-        return _all_known(values, COMPOSITIONS, "composition")
+        return all_known(values, COMPOSITIONS, "composition")
 
     @field_validator("init")
     @classmethod
     def _known_inits(cls, values: Values) -> Values:
-        return _all_known(values, ("lora", "bert", "pissa"), "init")
+        return all_known(values, ("lora", "bert", "pissa"), "init")
 
     @field_validator("reparametrise")
     @classmethod
     def _known_ways(cls, values: Values) -> Values:
-        return _all_known(values, ("direct", "mlp"), "reparametrise")
+        return all_known(values, ("direct", "mlp"), "reparametrise")
 
     @field_validator("alpha", "dora_s")
     @classmethod
@@ -203,60 +196,12 @@ class HeadChoices(Model):
     @field_validator("pooling")
     @classmethod
     def _known_poolings(cls, values: Values) -> Values:
-        return _all_known(values, ("first", "mean"), "pooling")
+        return all_known(values, ("first", "mean", "last"), "pooling")
 
     @field_validator("pooler")
     @classmethod
     def _known_poolers(cls, values: Values) -> Values:
-        return _all_known(values, ("none", "trained"), "pooler")
-
-
-def _lr_by_form(raw: Any) -> Any:
-    """One rule for all forms, or a mapping form → rule."""
-    if isinstance(raw, dict) and not set(raw) & {"log", "range", "choose"}:
-        for form in raw:
-            if form not in FORMS:
-                raise ValueError(f"form '{form}' unknown{did_you_mean(str(form), FORMS)}")
-        return raw
-    return dict.fromkeys(FORMS, raw)
-
-
-def _trainable(**values: Any) -> None:
-    """Refuse, with the file's line, what would end every trial that draws it."""
-    try:
-        Training(**values)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
-
-
-class TrainChoices(Model):
-    """Learning rates, and what else of training a space fixes or searches."""
-
-    lr: Annotated[dict[str, Numbers], BeforeValidator(_lr_by_form)] = Field(default_factory=dict)
-    head_lr: Numbers = Values((1e-3,))
-    batch_size: Numbers = Values((32,))
-    weight_decay: Numbers = Values((0.01,))
-    warmup: Numbers = Values((0.06,))
-    max_grad_norm: Numbers = Values((1.0,))
-    up_lr_ratio: Numbers = Values((1.0,))
-
-    @field_validator(
-        "head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm", "up_lr_ratio"
-    )
-    @classmethod
-    def _usable(cls, values: Values, field: ValidationInfo) -> Values:
-        for value in values.extremes:
-            whole = field.field_name == "batch_size" and values.is_range
-            _trainable(**{str(field.field_name): int(value) if whole else value})
-        return values
-
-    @field_validator("lr")
-    @classmethod
-    def _usable_rates(cls, rules: dict[str, Values]) -> dict[str, Values]:
-        for form, values in rules.items():
-            for rate in values.extremes:
-                _trainable(lr=((form, float(rate)),))
-        return rules
+        return all_known(values, ("none", "trained"), "pooler")
 
 
 class SeedMethod(Model):
@@ -282,6 +227,15 @@ class Width(Model):
     allocate: Literal["share_of_budget"] = "share_of_budget"
 
 
+class Recommended(Model):
+    """What a search of the space uses where the user names nothing else."""
+
+    model: str | None = None
+    task: dict[str, Any] = Field(default_factory=dict)
+    """Fields of a `TaskSpec`."""
+    max_length: int | None = Field(None, gt=0)
+
+
 class SpaceFile(Model):
     """A whole space file."""
 
@@ -295,14 +249,9 @@ class SpaceFile(Model):
     train: TrainChoices = TrainChoices()
     forbid: tuple[dict[str, str], ...] = ()
     seed_with: tuple[Annotated[SeedMethod, BeforeValidator(_as_seed)], ...] = ()
+    recommended: Recommended | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data that reads back as an equal space."""
-        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
-
-
-def _all_known(values: Values, known: Collection[str], what: str) -> Values:
-    for choice in values.choices:
-        if choice not in known:
-            raise ValueError(f"{what} '{choice}' unknown{did_you_mean(str(choice), known)}")
-    return values
+        plain = self.model_dump(by_alias=True, exclude_none=True, mode="json")
+        return plain | {"train": self.train.to_plain()}

@@ -25,7 +25,7 @@ from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
 from peftsearch.space.allocate import Allocation, allocate, allocate_all
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.rules import Rule, Rules
-from peftsearch.space.schema import SpaceFile
+from peftsearch.space.schema import HeadChoices, SpaceFile
 from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.structures import (
     INSERTIONS,
@@ -34,7 +34,8 @@ from peftsearch.space.structures import (
     SlotStructure,
     make_composition,
 )
-from peftsearch.space.values import Suggests
+from peftsearch.space.train_choices import ALWAYS
+from peftsearch.space.values import Suggests, Values
 
 __all__ = ["Sample", "Space", "load_space"]
 
@@ -81,6 +82,7 @@ class Space:
             placed = copy.copy(self)
             placed.shapes = shapes
             placed.slots = tuple(slot.on(shapes) for slot in self.slots)
+            placed.file = self.file.model_copy(update={"head": _head_on(self.file.head, shapes)})
             placed.__dict__.pop("_rules", None)
             if placed.count_structures() == 0:
                 raise ConfigurationError(
@@ -89,6 +91,14 @@ class Space:
                 )
             self._placed[shapes] = placed
         return self._placed[shapes]
+
+    def without_head(self) -> Space:
+        """The space for texts to be written, where there is no head to choose."""
+        bare = copy.copy(self)
+        no_head = HeadChoices.model_construct(pooling=Values(("none",)), pooler=Values(("none",)))
+        bare.file = self.file.model_copy(update={"head": no_head})
+        bare._placed = {}
+        return bare
 
     @property
     def name(self) -> str:
@@ -275,11 +285,8 @@ class Space:
             for form in forms
             if form in rules.lr
         )
-        numbers = {key: getattr(rules, key).suggest(trial, key) for key in _TRAINING}
-        numbers["batch_size"] = int(numbers["batch_size"])
-        if any(FORMS[form].fast for form in forms):
-            numbers["up_lr_ratio"] = rules.up_lr_ratio.suggest(trial, "up_lr_ratio")
-        return Training(lr=rates, **numbers)
+        keys = (*ALWAYS, *(["up_lr_ratio"] if any(FORMS[form].fast for form in forms) else []))
+        return Training(lr=rates, **{key: rules.suggest(trial, key) for key in keys})
 
     # -- a method as a configuration of this space ---------------------------------------------
 
@@ -290,6 +297,17 @@ class Space:
         counts = not choices.pooler.is_fixed
         return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
 
+    def head_alone(self, wanted: Head, shapes: BackboneShapes) -> Head:
+        """A head to be trained with nothing else, as this backbone and task can have it."""
+        pooling = self.on(shapes).file.head.pooling
+        if "none" in pooling.choices:
+            return Head("none")
+        return Head(
+            _pooling_on(wanted.pooling, shapes),  # type: ignore[arg-type]
+            wanted.pooler,
+            wanted.pooler_counts,
+        )
+
     def training_like(self, forms: Sequence[str], lr: float | None = None) -> Training:
         """Typical learning rates (or `lr` for all forms), moved into this space's ranges."""
         rules = self.file.train
@@ -299,13 +317,20 @@ class Space:
             if form in rules.lr
         )
         defaults = Training()
-        keys = (*_TRAINING, "up_lr_ratio")
-        numbers = {key: getattr(rules, key).nearest(getattr(defaults, key)) for key in keys}
-        numbers["batch_size"] = int(numbers["batch_size"])
-        return Training(lr=rates, **numbers)
+        keys = (*ALWAYS, "up_lr_ratio")
+        return Training(
+            lr=rates, **{key: rules.nearest(key, getattr(defaults, key)) for key in keys}
+        )
 
 
-_TRAINING = ("head_lr", "batch_size", "weight_decay", "warmup", "max_grad_norm")
+def _head_on(head: HeadChoices, shapes: BackboneShapes) -> HeadChoices:
+    """In a decoder the first token has seen nothing: what is meant is the one that has seen all."""
+    names = dict.fromkeys(_pooling_on(str(name), shapes) for name in head.pooling.choices)
+    return head.model_copy(update={"pooling": Values(tuple(names))})
+
+
+def _pooling_on(pooling: str, shapes: BackboneShapes) -> str:
+    return "last" if pooling == "first" and shapes.reads_forward else pooling
 
 
 _STANDS_APART = {"constant", "dense", "sparse"}

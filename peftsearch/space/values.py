@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator, PlainSerializer
 
-__all__ = ["Names", "Numbers", "Suggests", "Values"]
+__all__ = ["Flags", "Names", "Numbers", "Suggests", "Values"]
 
 Scalar = str | int | float | bool
 
@@ -123,7 +123,15 @@ def _parse_names(raw: Any) -> Values:
     return values
 
 
+def _parse_flags(raw: Any) -> Values:
+    values = _parse(raw)
+    if values.is_range or any(not isinstance(c, bool) for c in values.choices):
+        raise ValueError("expected true, false or [true, false]")
+    return values
+
+
 _plain = PlainSerializer(lambda values: values.to_plain())
 AnyValues = Annotated[Values, BeforeValidator(_parse), _plain]
 Numbers = Annotated[Values, BeforeValidator(_parse_numbers), _plain]
 Names = Annotated[Values, BeforeValidator(_parse_names), _plain]
+Flags = Annotated[Values, BeforeValidator(_parse_flags), _plain]

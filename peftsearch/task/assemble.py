@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from peftsearch.task.classification import ClassificationTask
-from peftsearch.task.columns import Columns, columns_in, find_columns, label_names, to_split
+from peftsearch.errors import UsageError, did_you_mean
+from peftsearch.task.columns import Columns, columns_in, find_columns, has_target_named
+from peftsearch.task.kind import KINDS, Kind, kind_named
+from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
+from peftsearch.task.metric import METRICS, Metric
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.splitting import split_off
+from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "kind_of"]
 
 EVAL_SHARE = 0.1
 TEST_SHARE = 0.1
 """Shares of the examples at hand."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of every split are read."""
+
+    spec: TaskSpec
+    kind: Kind
+    columns: Columns
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
+        columns = _find(spec, kind, train)
+        return cls(spec, kind, columns, kind.label_names(train, columns))
+
+    def split(self, rows: Rows) -> tuple[Split, list[str]]:
+        """A split beside the training rows', whose columns may have names of their own."""
+        own = columns_in(rows, self.columns, lambda found: _find(self.spec, self.kind, found))
+        split, notes = self.kind.to_split(rows, own, self.labels)
+        return split, notes if own == self.columns else [f"{rows.name}: {own.note()}", *notes]
 
 
 def assemble(
@@ -25,7 +51,7 @@ def assemble(
     validation: Rows | None,
     read_test: Callable[[], Rows | None] | None,
     names: tuple[str, ...] | None = None,
-) -> ClassificationTask:
+) -> Task:
     """A task from the splits at hand. Where only training rows exist, 10 % of each label become
     validation and 10 % test; where only validation is missing, 10 % become validation. Splits
     that were given are left as they are: a note says how many texts they share.
@@ -33,35 +59,73 @@ def assemble(
     `read_test` reads the test rows when asked, None if there are none to read. `names` are label
     names where the data hold indices into them.
     """
-    columns = find_columns(train, spec.text, spec.label)
-    labels = label_names(train, columns)
-    split, notes = to_split(train, columns, labels)
-    notes = [*train.notes, *([columns.note()] if columns.guessed else []), *notes]
+    kind, guessed = kind_of(spec, train)
+    reading = _Reading.of(spec, kind, train)
+    split, more = kind.to_split(train, reading.columns, reading.labels)
+    kind.check(split, train.name)
+    columns_note = [reading.columns.note()] if reading.columns.guessed else []
+    notes = [*train.notes, *guessed, *columns_note, *more]
     held_out: Split | None = None
     if validation is None:
-        share = EVAL_SHARE
-        if read_test is None:
-            split, held_out = split_off(split, TEST_SHARE, spec.split_seed, train.name)
-            share /= 1 - TEST_SHARE
-        split, evaluated = split_off(split, share, spec.split_seed + 1, train.name)
+        split, evaluated, held_out = _divided(spec, kind, split, train.name, read_test is None)
         notes.append(_made(len(split), evaluated, held_out, spec.split_seed))
     else:
-        own = columns_in(validation, columns, spec.text, spec.label)
-        evaluated, more = to_split(validation, own, labels)
-        if own != columns:
-            more.insert(0, f"{validation.name}: {own.note()}")
+        evaluated, more = reading.split(validation)
         notes += [*validation.notes, *more, *_shared(validation.name, split, evaluated)]
-    return ClassificationTask(
+    return Task(
         spec=spec,
         name=name,
-        labels=tuple(_named(label, names) for label in labels),
+        kind=kind,
+        metric=_metric(spec, kind),
+        labels=tuple(_named(label, names) for label in reading.labels),
         train=split.sample(spec.train_examples, spec.split_seed),
         validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
-        load_test=lambda: (
-            held_out if held_out is not None else _test(spec, read_test, columns, labels)
-        ),
+        load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
     )
+
+
+def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
+    """The kind asked for; else a guess: texts are written where a column is named as they often
+    are and none as labels often are. With a note where it is a guess of texts.
+    """
+    if spec.kind is not None:
+        return kind_named(spec.kind), []
+    classification = KINDS["classification"]
+    target = spec.label or (
+        None
+        if has_target_named(train, classification.target_names)
+        else has_target_named(train, TEXT_TARGETS)
+    )
+    if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
+        return classification, []
+    return KINDS["seq2seq"], [f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"]
+
+
+def _find(spec: TaskSpec, kind: Kind, rows: Rows) -> Columns:
+    return find_columns(rows, spec.text, spec.label, kind.target_names, kind.needs_target)
+
+
+def _metric(spec: TaskSpec, kind: Kind) -> Metric:
+    name = spec.metric or kind.metrics[0]
+    if name not in kind.metrics:
+        raise UsageError(
+            f"metric '{name}' is none of {kind.name}{did_you_mean(name, kind.metrics)}"
+        )
+    return METRICS[name]
+
+
+def _divided(
+    spec: TaskSpec, kind: Kind, split: Split, name: str, with_test: bool
+) -> tuple[Split, Split, Split | None]:
+    """Training, validation and (unless there is one) test, out of the training examples."""
+    held_out: Split | None = None
+    share = EVAL_SHARE
+    if with_test:
+        split, held_out = split_off(split, kind.strata(split), TEST_SHARE, spec.split_seed, name)
+        share /= 1 - TEST_SHARE
+    split, evaluated = split_off(split, kind.strata(split), share, spec.split_seed + 1, name)
+    return split, evaluated, held_out
 
 
 def _made(left: int, evaluated: Split, held_out: Split | None, seed: int) -> str:
@@ -70,7 +134,7 @@ def _made(left: int, evaluated: Split, held_out: Split | None, seed: int) -> str
 
 
 def _shared(name: str, train: Split, evaluated: Split) -> list[str]:
-    shared = len(set(evaluated.inputs()) & set(train.inputs()))
+    shared = len(set(evaluated.inputs()) & set(train.inputs()) - {("", "")})
     return [f"{name}: {shared:,} texts are also training texts"] if shared else []
 
 
@@ -78,13 +142,6 @@ def _named(label: str, names: tuple[str, ...] | None) -> str:
     return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
 
 
-def _test(
-    spec: TaskSpec,
-    read_test: Callable[[], Rows | None] | None,
-    columns: Columns,
-    labels: tuple[str, ...],
-) -> Split | None:
+def _test(read_test: Callable[[], Rows | None] | None, reading: _Reading) -> Split | None:
     rows = read_test() if read_test is not None else None
-    if rows is None:
-        return None
-    return to_split(rows, columns_in(rows, columns, spec.text, spec.label), labels)[0]
+    return None if rows is None else reading.split(rows)[0]

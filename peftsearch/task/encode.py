@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peftsearch.task.ragged import Ragged
 from peftsearch.task.text import Split
 
-__all__ = ["Encoded", "choose_max_length", "encode"]
+__all__ = ["Encoded", "choose_max_length", "encode", "truncated_rows"]
 
 _QUANTILE = 0.995
 _MULTIPLE = 8
@@ -21,67 +22,75 @@ _MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """n tokenised examples, laid end to end.
+    """n tokenised examples.
 
-    `input_ids` (total tokens,) int32; `token_type_ids` likewise int8 or None; `offsets` (n + 1,);
-    `labels` (n,) int64; `pad_id` fills batches up; `truncated` counts examples that were cut.
+    `inputs` are token ids, `types` (total tokens,) int8 their token types or None. What is
+    predicted is `labels` (n,), indices or numbers, or `written`: token ids of the texts to be
+    written, with the end of text. `pad_id` fills inputs up; `truncated` counts cut examples.
     """
 
-    input_ids: Tensor
-    token_type_ids: Tensor | None
-    offsets: NDArray[np.int64]
+    inputs: Ragged
+    types: Tensor | None
     labels: Tensor
     pad_id: int
+    written: Ragged | None = None
     truncated: int = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example."""
-        return np.diff(self.offsets)
+        """Tokens of each example: those read and those written."""
+        own = self.inputs.lengths
+        return own if self.written is None else own + self.written.lengths
+
+    def first(self, count: int | None) -> Encoded:
+        """The first `count` examples; all for None."""
+        if count is None or count >= len(self):
+            return self
+        inputs = self.inputs.first(count)
+        return replace(
+            self,
+            inputs=inputs,
+            types=None if self.types is None else self.types[: len(inputs.flat)],
+            labels=self.labels[:count],
+            written=None if self.written is None else self.written.first(count),
+        )
 
     def batch(
-        self, indices: NDArray[np.int64], device: torch.device | str = "cpu"
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs padded to the longest, (batch, seq) each, and labels (batch,)."""
-        starts = torch.from_numpy(self.offsets[indices])
-        lengths = torch.from_numpy(self.lengths[indices])
-        columns = torch.arange(int(lengths.max()))
-        mask = columns < lengths[:, None]
-        where = (starts[:, None] + columns)[mask]
-        inputs = {
-            "input_ids": self._filled(self.input_ids, mask, where, self.pad_id),
-            "attention_mask": mask.long(),
-        }
-        if self.token_type_ids is not None:
-            inputs["token_type_ids"] = self._filled(self.token_type_ids, mask, where, 0)
-        labels = self.labels[torch.from_numpy(indices)]
-        return {key: value.to(device) for key, value in inputs.items()}, labels.to(device)
+        self,
+        indices: NDArray[np.int64],
+        device: torch.device | str = "cpu",
+        left: bool = False,
+    ) -> dict[str, Tensor]:
+        """What the model reads, padded to the longest, (batch, seq) each; `left`: padded there."""
+        ids, mask = self.inputs.padded(indices, self.pad_id, left)
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if self.types is not None:
+            types = Ragged(self.types, self.inputs.offsets)
+            inputs["token_type_ids"] = types.padded(indices, 0, left)[0]
+        return {key: value.to(device) for key, value in inputs.items()}
 
-    @staticmethod
-    def _filled(flat: Tensor, mask: Tensor, where: Tensor, padding: int) -> Tensor:
-        padded = torch.full(mask.shape, padding, dtype=torch.int64)
-        padded[mask] = flat[where].long()
-        return padded
+    def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
+        """(batch,) label indices or numbers."""
+        return self.labels[torch.from_numpy(indices)].to(device)
 
 
 def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
-    """Tokenise a split, cutting examples to `max_length` tokens (a pair's longer text first)."""
+    """Tokenise texts with their labels or numbers, cutting examples to `max_length` tokens (a
+    pair's longer text first).
+    """
     tokens = _tokens(split, tokenizer, max_length)
-    lengths = np.array([len(ids) for ids in tokens["input_ids"]], np.int64)
+    inputs = Ragged.of(tokens["input_ids"])
     # Single texts have one type throughout, which is what a model assumes when it is told none.
     types = tokens.get("token_type_ids") if split.pairs is not None else None
     return Encoded(
-        input_ids=_flat(tokens["input_ids"], torch.int32),
-        token_type_ids=None if types is None else _flat(types, torch.int8),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=torch.from_numpy(split.labels.copy()),
+        inputs=inputs,
+        types=None if types is None else Ragged.of(types, torch.int8).flat,
+        labels=torch.from_numpy(np.array(split.targets)),
         pad_id=int(tokenizer.pad_token_id or 0),  # masked: any id does where there is none
-        truncated=_count_longer(
-            split.take(np.flatnonzero(lengths == max_length)), tokenizer, max_length
-        ),
+        truncated=truncated_rows(split, inputs, tokenizer, max_length),
     )
 
 
@@ -90,17 +99,13 @@ def _tokens(split: Split, tokenizer: Any, max_length: int) -> Any:
     return tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
 
 
-def _count_longer(full: Split, tokenizer: Any, max_length: int) -> int:
+def truncated_rows(split: Split, tokens: Ragged, tokenizer: Any, max_length: int) -> int:
     """How many examples that fill `max_length` would go on if one more token had room."""
+    full = split.take(np.flatnonzero(tokens.lengths == max_length))
     if len(full) == 0:
         return 0
-    return sum(
-        len(ids) > max_length for ids in _tokens(full, tokenizer, max_length + 1)["input_ids"]
-    )
-
-
-def _flat(rows: list[list[int]], dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(np.concatenate([np.asarray(row, np.int64) for row in rows])).to(dtype)
+    longer = _tokens(full, tokenizer, max_length + 1)["input_ids"]
+    return sum(len(ids) > max_length for ids in longer)
 
 
 def choose_max_length(lengths: NDArray[np.int64], limit: int) -> int:

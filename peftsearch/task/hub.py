@@ -6,11 +6,11 @@ from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble
-from peftsearch.task.classification import ClassificationTask
+from peftsearch.task.assemble import assemble, kind_of
 from peftsearch.task.columns import find_columns
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
 
 __all__ = ["load_hub"]
 
@@ -19,8 +19,8 @@ _HIDDEN = -1
 """What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
 
 
-def load_hub(spec: TaskSpec) -> ClassificationTask:
-    """A classification data set from the Hub (or its local cache); no code of it is run.
+def load_hub(spec: TaskSpec) -> Task:
+    """A data set from the Hub (or its local cache); no code of it is run.
 
     Of the test split nothing is read before `test()`: whether its labels are given shows then.
     """
@@ -35,8 +35,9 @@ def load_hub(spec: TaskSpec) -> ClassificationTask:
     if "train" not in found:
         raise DataError(f"'{name}' has no train split; it has: {', '.join(map(str, found))}")
     train = _rows(found, "train", name)
-    label = find_columns(train, spec.text, spec.label).label
-    names = _class_names(found["train"], label)
+    kind, _ = kind_of(spec, train)
+    label = find_columns(train, spec.text, spec.label, kind.target_names, kind.needs_target).label
+    names = _class_names(found["train"], label) if kind.output == "labels" else None
     validation = next((split for split in _VALIDATION if split in found), None)
 
     def read_test() -> Rows | None:
@@ -89,12 +90,12 @@ def _rows(found: Any, split: str, name: str) -> Rows:
     return Rows(f"{name} {split}", found[split].to_pandas().astype(object))
 
 
-def _labelled(rows: Rows, label: str, names: tuple[str, ...] | None) -> Rows:
+def _labelled(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:
     """The rows whose label is not hidden, with a note on how many are left out.
 
     Without class names −1 may be a label like any other, unless there is no other.
     """
-    if label not in rows.table.columns:
+    if label is None or label not in rows.table.columns:
         return rows
     hidden = rows.table[label].map(lambda value: value == _HIDDEN).astype(bool)
     if not hidden.any() or (names is None and not hidden.all()):
@@ -103,6 +104,6 @@ def _labelled(rows: Rows, label: str, names: tuple[str, ...] | None) -> Rows:
     return Rows(rows.name, rows.table[~hidden], (*rows.notes, note))
 
 
-def _class_names(data: Any, label: str) -> tuple[str, ...] | None:
+def _class_names(data: Any, label: str | None) -> tuple[str, ...] | None:
     names = getattr(data.features.get(label), "names", None)
     return tuple(names) if names else None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from peftsearch.errors import UsageError
 from peftsearch.task.assemble import assemble
-from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
 from peftsearch.task.hub import load_hub
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
 
 __all__ = ["load_task"]
 
 
-def load_task(spec: TaskSpec) -> ClassificationTask:
+def load_task(spec: TaskSpec) -> Task:
     """Read training and validation data; the test split stays closed."""
     if spec.name is not None and (spec.train or spec.eval or spec.test):
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["TaskSpec"]
+__all__ = ["Generation", "TaskSpec"]
+
+TEXT = "{text}"
+
+
+class Generation(BaseModel):
+    """How predictions are written, where the task is to write text: never drawn at random."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    beams: int = Field(default=1, ge=1, le=64)
+    """1 is greedy."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Default: what targets are cut to."""
+    min_tokens: int = Field(default=0, ge=0)
+    no_repeat_ngram: int = Field(default=0, ge=0)
+    length_penalty: float = 1.0
 
 
 class TaskSpec(BaseModel):
@@ -22,7 +38,28 @@ class TaskSpec(BaseModel):
     text: tuple[str, ...] = ()
     """One or two column names; empty: guessed from the columns, and said."""
     label: str | None = None
+    """The column of what is predicted: a label, a number or a text."""
     split_seed: int = Field(default=0, ge=0)
     train_examples: int | None = Field(default=None, ge=1)
     """Use at most so many training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
+    kind: str | None = None
+    """classification, regression, seq2seq or causal; None: guessed, and said."""
+    metric: str | None = None
+    """None: the data set's in the table of known ones, or the kind's first."""
+    header: bool = True
+    """Whether the first line of csv and tsv files names their columns."""
+    template: str | None = None
+    """What the model reads, with {text} for the text; of texts to be written only."""
+    max_target: int | None = Field(default=None, ge=1)
+    """Tokens that a text to be written is cut to (default: from the data)."""
+    languages: tuple[str, str] | None = None
+    """Codes of the source's and the target's language, for models that want them."""
+    generation: Generation = Generation()
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_text(cls, template: str | None) -> str | None:
+        if template is not None and template.count(TEXT) != 1:
+            raise ValueError(f"a template needs {TEXT} once, where the text goes")
+        return template

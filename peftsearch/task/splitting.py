@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peftsearch.errors import DataError
 from peftsearch.task.text import Split
@@ -12,9 +14,11 @@ from peftsearch.task.text import Split
 __all__ = ["split_off"]
 
 
-def split_off(split: Split, share: float, seed: int, name: str = "data") -> tuple[Split, Split]:
-    """(rest, part): `part` holds about `share` of each label's examples, at least one of each
-    label that has more than one distinct text; rarer labels stay in `rest`.
+def split_off(
+    split: Split, strata: NDArray[np.int64], share: float, seed: int, name: str = "data"
+) -> tuple[Split, Split]:
+    """(rest, part): `part` holds about `share` of the examples of each of `strata` (n,), a label's
+    say, at least one of each that has more than one distinct text; rarer ones stay in `rest`.
 
     Equal texts go to one side together, so that none is both trained on and evaluated. `name` is
     what an error calls the data.
@@ -22,7 +26,7 @@ def split_off(split: Split, share: float, seed: int, name: str = "data") -> tupl
     generator = np.random.default_rng(seed)
     taken = [
         row
-        for groups in _groups_by_label(split).values()
+        for groups in _groups_by_stratum(split, strata).values()
         for row in _drawn(groups, share, generator)
     ]
     if not taken:
@@ -46,12 +50,19 @@ def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator
     return drawn or (min(order, key=len) if len(order) > 1 else [])
 
 
-def _groups_by_label(split: Split) -> dict[int, list[list[int]]]:
-    """Per label, lists of the rows that share one text; such a list counts as its first label's."""
-    rows: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, text in enumerate(split.inputs()):
+def _groups_by_stratum(split: Split, strata: NDArray[np.int64]) -> dict[int, list[list[int]]]:
+    """Per stratum, lists of the rows that share one text; such a list counts as its first row's."""
+    rows: dict[object, list[int]] = defaultdict(list)
+    for index, text in enumerate(_keys(split)):
         rows[text].append(index)
     groups: dict[int, list[list[int]]] = defaultdict(list)
     for members in rows.values():
-        groups[int(split.labels[members[0]])].append(members)
+        groups[int(strata[members[0]])].append(members)
     return groups
+
+
+def _keys(split: Split) -> Iterable[object]:
+    """What makes two examples one text: their inputs, or where those are empty what is written."""
+    if isinstance(split.targets, np.ndarray) or any(split.texts):
+        return split.inputs()
+    return split.targets

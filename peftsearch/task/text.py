@@ -1,36 +1,45 @@
-"""Labelled texts in memory."""
+"""Texts with what is to be predicted of them, in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Split"]
+__all__ = ["Split", "Targets"]
+
+Targets = NDArray[np.int64] | NDArray[np.float64] | Sequence[str]
+"""Indices into the task's label names (n,), numbers (n,), or n texts."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts (with second texts for pairs) and labels (n,), indices into the task's label names."""
+    """n texts (with second texts for pairs) and their targets."""
 
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: NDArray[np.int64]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    targets: Targets
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def inputs(self) -> list[tuple[str, str]]:
         """What a model is given of each example: its text and its second text, if any."""
-        return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
+        seconds = self.pairs if self.pairs is not None else ("",) * len(self)
+        return list(zip(self.texts, seconds, strict=True))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """A subset, in the order of `indices`."""
-        chosen = [int(i) for i in indices]
-        pairs = None if self.pairs is None else tuple(self.pairs[i] for i in chosen)
-        return Split(tuple(self.texts[i] for i in chosen), pairs, self.labels[chosen])
+        chosen = np.asarray(indices, np.int64)
+        pairs = None if self.pairs is None else _taken(self.pairs, chosen)
+        return Split(_taken(self.texts, chosen), pairs, _taken(self.targets, chosen))
+
+    def first(self, count: int) -> Split:
+        """The first `count` examples."""
+        return self.take(np.arange(min(count, len(self))))
 
     def sample(self, count: int | None, seed: int) -> Split:
         """A fixed random subset of at most `count` examples, in their order."""
@@ -42,3 +51,11 @@ class Split:
     def shuffled(self, seed: int) -> Split:
         """The same examples in a fixed random order, so that the first n are a fair subset."""
         return self.take(np.random.default_rng(seed).permutation(len(self)))
+
+
+def _taken(values: Any, chosen: NDArray[np.int64]) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[chosen]
+    if hasattr(values, "take"):
+        return values.take(chosen)
+    return tuple(values[i] for i in chosen.tolist())

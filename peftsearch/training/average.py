@@ -19,17 +19,22 @@ _ETA = 9
 
 
 class WeightAverage:
-    """Averages of parameters, by name; before the first update they are the parameters' own."""
+    """Averages of parameters, by name; before the first update they are the parameters' own, and
+    with `averages` false they always are.
+    """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], averages: bool = True) -> None:
+        self._averages = averages
         self._parameters = dict(parameters)
         self.values: dict[str, Tensor] = {n: p.detach().clone() for n, p in parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after `step` (from 1) optimiser steps."""
-        weight = _ETA / (step + _ETA)
+        weight = _ETA / (step + _ETA) if self._averages else 1.0
         parameters = [p.detach() for p in self._parameters.values()]
+        if not parameters:
+            return
         torch._foreach_lerp_(list(self.values.values()), parameters, weight)
 
     @contextmanager

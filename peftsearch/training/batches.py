@@ -9,12 +9,42 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["epoch_batches", "evaluation_batches", "steps_per_epoch"]
+from peftsearch.design.training import Training
+
+__all__ = ["BatchOrder", "epoch_batches", "evaluation_batches", "steps_per_epoch", "token_batches"]
 
 _BUCKET = 16
 """Batches a bucket: examples are sorted by length within so many batches' worth of examples."""
 
 Indices = NDArray[np.int64]
+
+
+class BatchOrder:
+    """The batches of a configuration's training, step by step through as many epochs as it takes.
+
+    `lengths`: tokens of each example.
+    """
+
+    def __init__(self, lengths: Indices, training: Training, seed: int) -> None:
+        self.lengths, self.training, self.seed = lengths, training, seed
+        self._epoch, self._first, self._batches = 0, 0, self._batches_of(0)
+        self.per_epoch = len(self._batches)
+        """Batches of the first epoch; with `batch_tokens` others may have a few more or fewer."""
+
+    def batch(self, step: int) -> Indices:
+        """The examples of a step, counted from 0."""
+        if step < self._first:
+            self._epoch, self._first, self._batches = 0, 0, self._batches_of(0)
+        while step - self._first >= len(self._batches):
+            self._first += len(self._batches)
+            self._epoch += 1
+            self._batches = self._batches_of(self._epoch)
+        return self._batches[step - self._first]
+
+    def _batches_of(self, epoch: int) -> list[Indices]:
+        if self.training.batch_tokens:
+            return token_batches(self.lengths, self.training.batch_tokens, self.seed, epoch)
+        return epoch_batches(self.lengths, self.training.batch_size, self.seed, epoch)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -29,21 +59,42 @@ def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> l
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    span = batch_size * _BUCKET
-    buckets = (order[start : start + span] for start in range(0, len(order), span))
-    by_length = np.concatenate([b[np.argsort(lengths[b], kind="stable")] for b in buckets])
+    by_length = _by_length(order, lengths, batch_size * _BUCKET)
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def token_batches(lengths: Indices, tokens: int, seed: int, epoch: int) -> list[Indices]:
+    """Every example once; batches of similar length with at most `tokens` padded tokens each (one
+    example at least), in random order.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    usual = max(1, int(tokens / max(float(lengths.mean()), 1.0)))
+    batches = _filled(_by_length(order, lengths, usual * _BUCKET), lengths, tokens)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def evaluation_batches(lengths: Indices, tokens: int) -> list[Indices]:
     """Batches sorted by length with at most `tokens` padded tokens each (at least one example)."""
+    return _filled(np.argsort(lengths, kind="stable"), lengths, tokens)
+
+
+def _by_length(order: Indices, lengths: Indices, span: int) -> Indices:
+    """Sorted by length within runs of `span` examples."""
+    buckets = (order[start : start + span] for start in range(0, len(order), span))
+    return np.concatenate([b[np.argsort(lengths[b], kind="stable")] for b in buckets])
+
+
+def _filled(order: Indices, lengths: Indices, tokens: int) -> list[Indices]:
+    """Runs of `order` whose longest example times their count is at most `tokens`."""
     batches: list[Indices] = []
-    order = np.argsort(lengths, kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        full = end == len(order) or (end + 1 - start) * lengths[order[end]] > tokens
-        if full:
+    start = longest = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        longest = max(longest, length)
+        if end > start and longest * (end + 1 - start) > tokens:
             batches.append(order[start:end])
-            start = end
+            start, longest = end, length
+    if len(order):
+        batches.append(order[start:])
     return batches

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftsearch.errors import ConfigurationError
-from peftsearch.training.batches import steps_per_epoch
 
 __all__ = ["TrainingBudget"]
 
@@ -35,13 +34,13 @@ class TrainingBudget:
         if self.rung_examples < 1:
             raise ConfigurationError("rung_examples must be at least 1")
 
-    def full_steps(self, examples: int, batch_size: int) -> int:
-        """Optimiser steps of a full-length trial."""
+    def full_steps(self, per_epoch: int) -> int:
+        """Optimiser steps of a full-length trial with so many batches an epoch."""
         if self.max_steps is not None:
             return self.max_steps
-        return max(1, round((self.epochs or 0) * steps_per_epoch(examples, batch_size)))
+        return max(1, round((self.epochs or 0) * per_epoch))
 
-    def rung_steps(self, examples: int, batch_size: int) -> tuple[int, ...]:
+    def rung_steps(self, per_epoch: int) -> tuple[int, ...]:
         """The step at which each rung is evaluated."""
-        full = self.full_steps(examples, batch_size)
+        full = self.full_steps(per_epoch)
         return tuple(max(1, round(fraction * full)) for fraction in self.rungs)

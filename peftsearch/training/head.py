@@ -1,4 +1,4 @@
-"""The task head: pooling, an optional pooler, a linear classifier."""
+"""The task head: pooling, an optional pooler, a linear layer for labels or a number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ __all__ = ["ClassificationHead"]
 
 
 class ClassificationHead(nn.Module):
-    """Last hidden states (batch, seq, d) and mask (batch, seq) → logits (batch, labels)."""
+    """Last hidden states (batch, seq, d) and mask (batch, seq) → logits (batch, outputs).
 
-    def __init__(self, backbone: Backbone, head: Head, labels: int, seed: int) -> None:
+    In fp32 where the backbone is in half precision, as all that is trained.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head, outputs: int, seed: int) -> None:
         super().__init__()
         d = backbone.shapes.hidden
         # Seeded apart from the modifications: the same head begins every configuration of a seed.
@@ -25,11 +28,12 @@ class ClassificationHead(nn.Module):
             self.pooler = _linear(d, d, generator)
             if backbone.pooler is not None:
                 self.pooler.load_state_dict(backbone.pooler)
-        self.classifier = _linear(d, labels, generator)
-        self.to(backbone.device, backbone.dtype)
+        self.classifier = _linear(d, outputs, generator)
+        self.dtype = torch.promote_types(backbone.dtype, torch.float32)
+        self.to(backbone.device, self.dtype)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        pooled = hidden[:, 0] if self.pooling == "first" else _mean(hidden, attention_mask)
+        pooled = _POOLINGS[self.pooling](hidden, attention_mask).to(self.dtype)
         if self.pooler is not None:
             pooled = torch.tanh(self.pooler(pooled))
         logits: Tensor = self.classifier(pooled)
@@ -49,3 +53,17 @@ def _linear(d_in: int, d_out: int, generator: Generator) -> nn.Linear:
 def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _first(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    return hidden[:, 0]
+
+
+def _last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Of the last token that is no padding, on whichever side that is."""
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (attention_mask * places).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+_POOLINGS = {"first": _first, "mean": _mean, "last": _last}

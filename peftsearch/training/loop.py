@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
@@ -20,17 +22,16 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
 from peftsearch.task.encode import Encoded
 from peftsearch.training.average import WeightAverage
-from peftsearch.training.batches import epoch_batches, steps_per_epoch
+from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
-from peftsearch.training.evaluate import Evaluation, evaluate
+from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
 
 __all__ = ["TrainingRun"]
 
-_DIVERGED = 4.0
-"""A smoothed loss above so many times a constant predictor's never came back in our runs."""
 _SMOOTHING = 0.9
 
 
@@ -41,79 +42,96 @@ class TrainingRun:
         self,
         backbone: Backbone,
         train: Encoded,
-        labels: int,
+        objective: Objective,
         configuration: Configuration,
         budget: TrainingBudget,
         seed: int,
     ) -> None:
-        self.train_set, self.budget, self.seed = train, budget, seed
-        self.model = TunedModel(backbone, configuration, labels, seed)
+        self.train_set, self.objective, self.seed = train, objective, seed
+        self.model = TunedModel(backbone, configuration, objective.outputs, seed)
         self.training = self.model.configuration.training
-        self.rung_steps = budget.rung_steps(len(train), self.training.batch_size)
-        self.optimiser = make_optimiser(self.model)
-        self.warmup = warmup_steps(self.model, self.rung_steps[-1])
-        self.average = WeightAverage(self.model.parameters)
+        self.order = BatchOrder(train.lengths, self.training, seed)
+        self.rung_steps = budget.rung_steps(self.order.per_epoch)
+        self.full_steps = self.rung_steps[-1]
+        self.rungs = self._rungs()
+        self.optimiser = make_optimiser(self.model) if self.model.parameters else None
+        self.warmup = warmup_steps(self.model, self.full_steps)
+        self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
-        self.smoothed_loss = math.log(labels)
-        self._limit = _DIVERGED * math.log(max(labels, 2))
-        self._epoch: tuple[int, list[Any]] = (-1, [])
-        self.wall_s = 0.0
-        self.cpu_s = 0.0
+        self.smoothed_loss = objective.begins_at
+        self.wall_s = self.cpu_s = self.eval_s = 0.0
+
+    def _rungs(self) -> tuple[tuple[int, int], ...]:
+        """(index, step) of the rungs to evaluate: where the learning rate falls towards the full
+        length, that alone; where nothing is trained, the first step is the last.
+        """
+        rungs = tuple(enumerate(self.rung_steps))
+        if not self.model.parameters:
+            return ((len(rungs) - 1, 0),)
+        return rungs if self.training.rungs_are_comparable else rungs[-1:]
 
     @property
     def next_rung(self) -> int:
         """Index of the first rung not yet reached (len(rung_steps) when done)."""
-        return sum(step <= self.step for step in self.rung_steps)
+        return next((rung for rung, step in self.rungs if step > self.step), len(self.rung_steps))
 
     def train_to(self, step: int, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train up to `step`; False if `stop()` became true before it was reached.
 
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
-        with self._timed(), _memory_errors():
+        with self._timed(), _memory_errors(), conditions(self.model.backbone, self.training):
             while self.step < step:
                 if stop():
                     return False
                 self._train_step()
         return True
 
-    def evaluate(self, data: Encoded, limit: int | None = None) -> Evaluation:
-        """Predictions of the averaged weights on (the first `limit` examples of) a data set."""
+    def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
+        """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
+        began = time.perf_counter()
         with self._timed(), _memory_errors(), self.average.swapped_in():
-            return evaluate(self.model, data, limit)
+            evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
+        self.eval_s += time.perf_counter() - began
+        return evaluation
 
     def _train_step(self) -> None:
-        batch, labels = self._batch()
+        batch = self.order.batch(self.step)
         self.model.attachment.begin_step(self.step)
-        loss = torch.nn.functional.cross_entropy(self.model(**batch).float(), labels)
-        penalty = self.model.attachment.penalty()
-        (loss if penalty is None else loss + penalty).backward()
+        with seeded(self.model.backbone, self.training, self.seed, self.step):
+            loss = self._backward(batch)
         parameters = list(self.model.parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters, self.training.max_grad_norm)
-        set_rates(self.optimiser, self.step, self.warmup)
+        decays_to = None if self.training.rungs_are_comparable else self.full_steps
+        assert self.optimiser is not None
+        set_rates(self.optimiser, self.step, self.warmup, decays_to)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
-        self._watch(loss.item())
+        self._watch(loss)
 
-    def _batch(self) -> tuple[dict[str, Tensor], Tensor]:
-        size = self.training.batch_size
-        epoch, index = divmod(self.step, steps_per_epoch(len(self.train_set), size))
-        if self._epoch[0] != epoch:
-            lengths = self.train_set.lengths
-            self._epoch = (epoch, epoch_batches(lengths, size, self.seed, epoch))
-        device = self.model.backbone.device
-        return self.train_set.batch(self._epoch[1][index], device)
+    def _backward(self, batch: NDArray[np.int64]) -> float:
+        """Gradients of the batch's mean loss, piece by piece; returns that loss."""
+        weight = max(self.objective.weight(self.train_set, batch), 1)
+        pieces = np.array_split(batch, min(self.training.accumulation, len(batch)))
+        total = 0.0
+        for index, piece in enumerate(pieces):
+            loss = self.objective.loss(self.model, self.train_set, piece) / weight
+            penalty = self.model.attachment.penalty() if index == 0 else None
+            (loss if penalty is None else loss + penalty).backward()
+            total += loss.item()
+        return total
 
     def _watch(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise NotANumber(f"training loss became {loss} at step {self.step}")
-        self.smoothed_loss = _SMOOTHING * self.smoothed_loss + (1 - _SMOOTHING) * loss
-        if self.smoothed_loss > self._limit:
+        before = loss if self.smoothed_loss is None else self.smoothed_loss
+        self.smoothed_loss = _SMOOTHING * before + (1 - _SMOOTHING) * loss
+        if self.smoothed_loss > self.objective.limit:
             raise Diverged(
                 f"training loss rose to {self.smoothed_loss:.2f} by step {self.step}, "
-                f"over {_DIVERGED:g} times a constant predictor's"
+                f"over {self.objective.limit_is}"
             )
 
     @contextmanager
@@ -130,7 +148,8 @@ class TrainingRun:
         tensors: dict[str, Tensor] = dict(self.model.parameters)
         tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
         for name, parameter in self.model.parameters.items():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
+            state = self.optimiser.state.get(parameter, {}) if self.optimiser else {}
+            for key, value in state.items():
                 tensors[f"optimiser/{key}/{name}"] = value
         save_tensors(path, tensors, self._facts())
 
@@ -142,6 +161,7 @@ class TrainingRun:
             "smoothed_loss": self.smoothed_loss,
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
+            "eval_s": self.eval_s,
         }
 
     def restore(self, path: Path) -> None:
@@ -155,14 +175,16 @@ class TrainingRun:
         self.model.load({n: t for n, t in tensors.items() if n not in state | average})
         self.average.load({n.removeprefix("average/"): t for n, t in average.items()})
         for name, parameter in self.model.parameters.items():
+            assert self.optimiser is not None
             self.optimiser.state[parameter] = {
                 key.split("/", 2)[1]: value.to(parameter.device if value.ndim else "cpu")
                 for key, value in state.items()
                 if key.split("/", 2)[2] == name
             }
         self.step = int(facts["step"])
-        self.smoothed_loss = float(facts["smoothed_loss"])
+        self.smoothed_loss = facts["smoothed_loss"]
         self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
+        self.eval_s = float(facts.get("eval_s", 0.0))
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""

@@ -24,7 +24,7 @@ def make_optimiser(model: TunedModel) -> AdamW:
         rate = training.lr_of(tuned.form) * tuned.rate
         rate *= training.up_lr_ratio if tuned.fast else 1.0
         groups.setdefault((rate, decay), []).append(tuned.parameter)
-    for parameter in model.head.parameters():
+    for parameter in model.head.parameters() if model.head is not None else ():
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((training.head_lr, decay), []).append(parameter)
     return AdamW(
@@ -41,8 +41,12 @@ def warmup_steps(model: TunedModel, full_steps: int) -> int:
     return math.ceil(model.configuration.training.warmup * full_steps)
 
 
-def set_rates(optimiser: Optimizer, step: int, warmup: int) -> None:
-    """Linear warm-up, then constant: a function of the step alone, so nothing to save."""
+def set_rates(optimiser: Optimizer, step: int, warmup: int, decays_to: int | None = None) -> None:
+    """Linear warm-up, then constant, or falling linearly to 0 at step `decays_to`: a function of
+    the step alone, so nothing to save.
+    """
     share = min(1.0, (step + 1) / (warmup + 1))
+    if decays_to is not None:
+        share = min(share, (decays_to - step) / max(1, decays_to - warmup))
     for group in optimiser.param_groups:
         group["lr"] = group["full_lr"] * share

@@ -108,7 +108,7 @@ def test_an_exported_model_predicts_what_its_trial_measured(
     info = json.loads(Path("studies/small/study.json").read_text())
     task = load_task(TaskSpec.model_validate(info["task"]))
     predicted = peftsearch.load("native").predict(list(task.validation.texts))
-    truth = [task.labels[label] for label in task.validation.labels]
+    truth = [task.labels[label] for label in task.validation.targets]
     right = sum(a == b for a, b in zip(predicted, truth, strict=True))
     assert right / len(truth) == point["metric"]
 

@@ -29,9 +29,9 @@ from peftsearch.task.encode import encode
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.evaluate import logits_of
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.labels import outputs_of
 from support.backbones import perturb
 from support.exports import package
 
@@ -61,7 +61,7 @@ def written(folder: Path, backbone: Backbone, configuration: Configuration) -> t
     split = Split(tuple(TEXTS), None, np.zeros(len(TEXTS), np.int64))
     with TunedModel(backbone, configuration, 2) as model:
         perturb(model.parameters)
-        logits = logits_of(model, encode(split, backbone.tokenizer, 64))
+        logits = outputs_of(model, encode(split, backbone.tokenizer, 64))
         tensors = {name: p.detach().clone() for name, p in model.stored().items()}
     write_native(folder, package(backbone, configuration), save(tensors))
     return logits
@@ -83,16 +83,16 @@ def test_what_was_evaluated_is_what_is_exported(
     bench = Workbench.prepare(str(tiny_roberta), spec)
     configuration = METHODS["mam"].configuration()
     budget = TrainingBudget(max_steps=8)
-    with TrainingRun(bench.backbone, bench.train, 2, configuration, budget, 0) as run:
+    with TrainingRun(bench.backbone, bench.train, bench.objective, configuration, budget, 0) as run:
         run.train_to(8)
         measured = run.evaluate(bench.validation)
         run.save_adapter(tmp_path / "trial.safetensors")
     of_export = package(bench.backbone, configuration, bench.max_length)
     write_native(tmp_path / "out", of_export, (tmp_path / "trial.safetensors").read_bytes())
     logits = load(tmp_path / "out").logits(bench.task.validation.texts)
-    loss = torch.nn.functional.cross_entropy(logits, torch.as_tensor(measured.labels))
+    loss = torch.nn.functional.cross_entropy(logits, torch.as_tensor(bench.task.validation.targets))
     assert logits.argmax(-1).tolist() == measured.predicted.tolist()
-    assert loss.item() == measured.loss
+    assert loss.item() == pytest.approx(measured.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "configuration.json"])

@@ -15,8 +15,8 @@ from peftsearch.errors import SpaceError, UsageError
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.retrain import retrain
 from peftsearch.search.workbench import Workbench
-from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
 from support.strategies import configurations
 
 
@@ -112,7 +112,7 @@ def test_a_recipe_trained_twice_writes_the_same_bytes_that_predict_what_was_meas
     validation = Workbench.prepare(str(tiny_bert), task).task.validation
     loaded = peftsearch.load(tmp_path / "first")
     predicted = loaded.predict(validation.texts)
-    right = [loaded.labels[i] == p for i, p in zip(validation.labels, predicted, strict=True)]
+    right = [loaded.labels[i] == p for i, p in zip(validation.targets, predicted, strict=True)]
     assert sum(right) / len(right) == outcomes[0]["validation_accuracy"]
     assert any("training prefix@attn.heads" in line for line in said)
     stated = json.loads((tmp_path / "first/configuration.json").read_text())
@@ -133,7 +133,7 @@ def test_the_test_split_is_opened_only_when_asked(
 def test_a_task_without_a_test_split_says_so(
     tiny_bert: Path, tiny_sentiment_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ClassificationTask, "test", lambda self: None)
+    monkeypatch.setattr(Task, "test", lambda self: None)
     task = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
     asked = recipe(METHODS["head-only-mean"].configuration(), task, str(tiny_bert))
     with pytest.raises(UsageError, match="has no labelled test split"):

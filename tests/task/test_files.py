@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftsearch.errors import DataError, MissingError, UsageError
-from peftsearch.task.classification import ClassificationTask
 from peftsearch.task.load import load_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.splitting import split_off
+from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 
 ROWS = [
@@ -36,7 +36,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def task(train: str, **more: object) -> ClassificationTask:
+def task(train: str, **more: object) -> Task:
     return load_task(TaskSpec.model_validate({"train": train, **more}))
 
 
@@ -217,7 +217,7 @@ def test_one_file_gives_eight_tenths_to_training(tmp_path: Path) -> None:
     test = found.test()
     assert test is not None
     assert (len(found.train), len(found.validation), len(test)) == (1600, 200, 200)
-    assert np.bincount(found.validation.labels).tolist() == [100, 100]
+    assert np.bincount(found.validation.targets).tolist() == [100, 100]
 
 
 def test_a_label_too_rare_to_split_stays_in_training(tmp_path: Path) -> None:
@@ -288,10 +288,10 @@ def test_splitting_loses_nothing_and_keeps_equal_texts_together(
     }
     if any(0 < len(found) < 2 for found in by_label.values()):
         return
-    rest, part = split_off(split, 0.2, seed)
+    rest, part = split_off(split, split.targets, 0.2, seed)
     assert sorted(rest.texts + part.texts) == sorted(texts)
     assert not set(rest.texts) & set(part.texts)
-    assert set(part.labels) == set(rest.labels) == set(split.labels)
+    assert set(part.targets) == set(rest.targets) == set(split.targets)
 
 
 @given(
@@ -305,7 +305,7 @@ def test_a_text_with_two_labels_still_lies_on_one_side(
 ) -> None:
     split = Split(tuple(t for t, _ in rows), None, np.array([n for _, n in rows], np.int64))
     try:
-        rest, part = split_off(split, 0.3, seed)
+        rest, part = split_off(split, split.targets, 0.3, seed)
     except DataError:
         first = dict(reversed(rows))
         assert len(set(first.values())) == len(first)  # each text alone under its label

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from peftsearch.errors import ConfigurationError
+from peftsearch.training.batches import steps_per_epoch
 from peftsearch.training.budget import TrainingBudget
 
 
@@ -23,8 +24,9 @@ from peftsearch.training.budget import TrainingBudget
 def test_rungs_in_steps(
     budget: TrainingBudget, examples: int, batch: int, steps: tuple[int, ...]
 ) -> None:
-    assert budget.rung_steps(examples, batch) == steps
-    assert budget.full_steps(examples, batch) == steps[-1]
+    per_epoch = steps_per_epoch(examples, batch)
+    assert budget.rung_steps(per_epoch) == steps
+    assert budget.full_steps(per_epoch) == steps[-1]
 
 
 @pytest.mark.parametrize(

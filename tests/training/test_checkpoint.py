@@ -14,7 +14,6 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, DataError, OutOfMemory, TrialFailure
 from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loop
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.loop import TrainingRun
@@ -35,7 +34,7 @@ def configured(name: str, **changes: Any) -> Configuration:
 
 
 def begin(bench: Workbench, configuration: Configuration, seed: int = 0) -> TrainingRun:
-    return TrainingRun(bench.backbone, bench.train, 2, configuration, BUDGET, seed)
+    return TrainingRun(bench.backbone, bench.train, bench.objective, configuration, BUDGET, seed)
 
 
 def everything(run: TrainingRun) -> dict[str, torch.Tensor]:
@@ -163,7 +162,7 @@ def test_running_out_of_memory_while_evaluating_has_its_cause_and_restores_the_w
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
-    monkeypatch.setattr(loop, "evaluate", fail)
+    monkeypatch.setattr(bench.objective, "evaluate", fail)
     with begin(bench, configured("lora")) as run:
         run.train_to(3)
         before = everything(run)
@@ -213,7 +212,8 @@ def test_only_matrices_of_full_fine_tuning_are_decayed(bench: Workbench) -> None
 def test_the_loss_of_a_step_is_the_mean_over_its_examples_in_nats(bench: Workbench) -> None:
     configuration = configured("lora")
     with begin(bench, configuration) as run:
-        batch, labels = run._batch()
+        indices = run.order.batch(0)
+        batch, labels = run.train_set.batch(indices), run.train_set.labels_of(indices)
         logits = run.model(**batch)
         expected = -logits.log_softmax(-1)[torch.arange(len(labels)), labels].mean().item()
         before = run.smoothed_loss

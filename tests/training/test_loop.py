@@ -17,7 +17,6 @@ from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors
-from peftsearch.training.evaluate import evaluate
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.optimiser import set_rates
@@ -33,7 +32,7 @@ def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
 
 
 def begin(bench: Workbench, configuration: Configuration, seed: int = 0) -> TrainingRun:
-    return TrainingRun(bench.backbone, bench.train, 2, configuration, BUDGET, seed)
+    return TrainingRun(bench.backbone, bench.train, bench.objective, configuration, BUDGET, seed)
 
 
 def configured(name: str, **changes: object) -> Configuration:
@@ -89,10 +88,12 @@ def test_a_run_continued_from_a_checkpoint_equals_the_uninterrupted_one(
 def test_training_learns_what_can_be_learnt(bench: Workbench) -> None:
     configuration = configured("lora", lr=(("linear", 1e-2),))
     budget = TrainingBudget(epochs=12, rungs=(1.0,))
-    with TrainingRun(bench.backbone, bench.train, 2, configuration, budget, 0) as run:
+    with TrainingRun(bench.backbone, bench.train, bench.objective, configuration, budget, 0) as run:
         run.train_to(run.rung_steps[-1])
         evaluation = run.evaluate(bench.train)
-    accuracy = bench.task.metric.value(evaluation.labels, evaluation.predicted)
+    accuracy = bench.task.metric.value(
+        *evaluation.pair(bench.task.metric, bench.task.train.targets)
+    )
     assert accuracy > bench.task.worst + 0.3
 
 
@@ -147,10 +148,12 @@ def test_running_out_of_memory_ends_the_trial_with_its_cause(
             run.train_to(1)
 
 
-def test_a_failed_run_leaves_the_backbone_clean(bench: Workbench) -> None:
+def test_a_failed_run_leaves_the_backbone_clean(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         with begin(bench, configured("full")) as run:
-            run._limit = 0.0
+            monkeypatch.setattr(run.objective, "limit", 0.0)
             run.train_to(12)
 
     with pytest.raises(Diverged):
@@ -220,17 +223,15 @@ def test_no_dropout_acts_in_the_frozen_backbone(bench: Workbench) -> None:
 
 
 def test_padded_and_single_examples_have_equal_logits(bench: Workbench) -> None:
-    from peftsearch.training.evaluate import logits_of
+    from peftsearch.training.objectives.labels import outputs_of
 
     with begin(bench, configured("mam")) as run:
-        together = logits_of(run.model, bench.validation)
+        together = outputs_of(run.model, bench.validation)
         device = bench.backbone.device
         import numpy as np
 
         with torch.no_grad():
-            alone = [
-                run.model(**bench.validation.batch(np.array([i]), device)[0]) for i in range(6)
-            ]
+            alone = [run.model(**bench.validation.batch(np.array([i]), device)) for i in range(6)]
     assert (together[:6] - torch.cat(alone)).abs().max() < 1e-5
 
 
@@ -247,7 +248,7 @@ def test_what_is_stored_gives_the_evaluated_loss_again(
     tensors, _ = load_tensors(tmp_path / "adapter.safetensors")
     with TunedModel(bench.backbone, configuration, 2, seed=9, finished=True) as model:
         model.load(tensors)
-        assert evaluate(model, bench.validation).loss == loss
+        assert bench.objective.evaluate(model, bench.validation).loss == loss
 
 
 @pytest.mark.parametrize("cut", [1, 7])

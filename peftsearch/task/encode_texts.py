@@ -1,0 +1,127 @@
+"""Texts to be written → tokens: what is read (a source, a prompt) and what follows or answers it.
+
+An encoder-decoder reads the source and writes the target; a decoder reads a prompt and goes on with
+the response. Both end with the end of text, so that the model learns where to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from peftsearch.errors import ConfigurationError
+from peftsearch.task.encode import Encoded
+from peftsearch.task.ragged import Ragged
+from peftsearch.task.spec import TEXT
+from peftsearch.task.text import Split
+
+__all__ = ["Writing", "encode_texts"]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a model reads and writes: `is_decoder` for one stack that goes on with its prompt."""
+
+    tokenizer: Any
+    target_tokenizer: Any
+    is_decoder: bool
+    template: str | None = None
+    start_id: int | None = None
+    """What an encoder-decoder's decoder begins with."""
+    end_id: int | None = None
+    """The end of text."""
+
+    def filled(self, text: str) -> str:
+        """A text in the template: by default itself, on a line of its own before a response."""
+        if self.is_decoder and not text:
+            return ""
+        return self.whole_template.replace(TEXT, text)
+
+    @property
+    def whole_template(self) -> str:
+        return self.template or (f"{TEXT}\n" if self.is_decoder else TEXT)
+
+    @property
+    def tail(self) -> int:
+        """Tokens at the end of an input that are never cut: the template's, and special ones."""
+        suffix = self.whole_template.partition(TEXT)[2]
+        probe = self.read([f"a{suffix}"])[0]
+        special = set(self.tokenizer.all_special_ids)
+        ends = next((i for i, t in enumerate(reversed(probe)) if t not in special), 0)
+        return ends + len(self.tokenizer(suffix, add_special_tokens=False)["input_ids"])
+
+    def read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of filled templates, uncut."""
+        if not texts:
+            return []
+        found = self.tokenizer(list(texts), return_attention_mask=False)["input_ids"]
+        return [self._open_ended(ids) for ids in found] if self.is_decoder else found
+
+    def _open_ended(self, ids: list[int]) -> list[int]:
+        """A prompt that the tokenizer did not close."""
+        return ids[:-1] if ids and ids[-1] == self.end_id and self.end_id is not None else ids
+
+    def write(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of targets with the end of text, uncut; what the decoder begins with is left
+        out: the model puts it there.
+        """
+        if not texts:
+            return []
+        if self.is_decoder:
+            found = self.target_tokenizer(
+                list(texts), add_special_tokens=False, return_attention_mask=False
+            )["input_ids"]
+            return [[*ids, *self._end()] for ids in found]
+        found = self._targets(list(texts))
+        begins = self.start_id is not None and all(ids and ids[0] == self.start_id for ids in found)
+        return [ids[1:] for ids in found] if begins else found
+
+    def _end(self) -> list[int]:
+        return [] if self.end_id is None else [self.end_id]
+
+    def _targets(self, texts: list[str]) -> list[list[int]]:
+        options = {"return_attention_mask": False}
+        if self.target_tokenizer is self.tokenizer:
+            return self.tokenizer(text_target=texts, **options)["input_ids"]  # type: ignore[no-any-return]
+        return self.target_tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Written tokens as text, without special ones."""
+        text: str = self.target_tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
+
+
+def encode_texts(split: Split, writing: Writing, max_length: int, max_target: int) -> Encoded:
+    """Tokenise sources and targets. A source that is too long loses the end of its text, never that
+    of the template; a target loses its end.
+    """
+    tail = writing.tail
+    if tail >= max_length:
+        raise ConfigurationError(
+            f"texts of {max_length} tokens have no room beside the template's {tail}: "
+            "raise --max-length, or shorten --template"
+        )
+    sources = writing.read([writing.filled(text) for text in split.texts])
+    targets = writing.write([str(text) for text in split.targets])
+    cut = sum(len(ids) > max_length for ids in sources)
+    cut += sum(len(ids) > max_target for ids in targets)
+    return Encoded(
+        inputs=Ragged.of([_cut(ids, max_length, tail) for ids in sources]),
+        types=None,
+        labels=torch.zeros(len(split), dtype=torch.int64),
+        pad_id=int(writing.tokenizer.pad_token_id or 0),
+        written=Ragged.of(
+            [_cut(ids, max_target, 0 if writing.is_decoder else 1) for ids in targets]
+        ),
+        truncated=cut,
+    )
+
+
+def _cut(ids: list[int], length: int, tail: int) -> list[int]:
+    """At most `length` ids, the last `tail` of them the last."""
+    if len(ids) <= length:
+        return ids
+    return [*ids[: length - tail], *(ids[-tail:] if tail else [])]

@@ -1,0 +1,55 @@
+"""What a kind of task is: which column it predicts, how rows are read, which metrics fit it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.task.columns import Columns
+from peftsearch.task.rows import Rows
+from peftsearch.task.text import Split
+
+__all__ = ["Kind", "Output"]
+
+Output = Literal["labels", "values", "texts"]
+
+
+class Kind(ABC):
+    """A kind of task. `output` is what a model of it gives: labels and values come from a trained
+    head, texts from the language model's own.
+    """
+
+    name: ClassVar[str]
+    output: ClassVar[Output]
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of the metrics that fit, the default first."""
+    target_names: ClassVar[tuple[str, ...]]
+    """Names that a target's column often has, the likeliest first."""
+    needs_target: ClassVar[bool] = True
+
+    def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
+        """Names of the labels in the training rows; none where there are no labels."""
+        return ()
+
+    @abstractmethod
+    def to_split(
+        self, rows: Rows, columns: Columns, labels: Sequence[str]
+    ) -> tuple[Split, list[str]]:
+        """Texts and targets, and notes on rows left out. DataError counts data rows from 1, the
+        header not among them.
+        """
+
+    def check(self, split: Split, name: str) -> None:  # noqa: B027 (most have nothing to check)
+        """DataError if nothing can be learned from a training split."""
+
+    def strata(self, split: Split) -> NDArray[np.int64]:
+        """(n,): examples of one number are divided alike when a split is made."""
+        return np.zeros(len(split), np.int64)
+
+    def outputs(self, labels: Sequence[str]) -> int:
+        """Width of the trained head; 0 without one."""
+        return {"labels": len(labels), "values": 1, "texts": 0}[self.output]

@@ -1,0 +1,102 @@
+"""Classification of texts or pairs of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.errors import DataError, did_you_mean
+from peftsearch.task.columns import Columns, filled_rows, is_nothing
+from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.rows import Rows
+from peftsearch.task.text import Split
+
+__all__ = ["Classification"]
+
+
+class Classification(Kind):
+    name = "classification"
+    output: ClassVar[Output] = "labels"
+    metrics = ("accuracy", "macro_f1", "f1", "matthews")
+    target_names = (
+        *("label", "labels", "class", "category", "sentiment", "target", "gold", "topic"),
+    )
+
+    def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
+        """Label names in a stable order: numbers by value, others by name.
+
+        At least two, and at least two examples of each on average: rows with an empty text, which
+        are left out, do not count.
+        """
+        _, found = _labelled(rows, columns)
+        present = set(found.values()) - {""}
+        where = f"{rows.name}: column '{columns.label}' holds"
+        if len(present) < 2:
+            only = f"only '{next(iter(present))}'" if present else "none"
+            raise DataError(f"{where} {only}; two labels are needed")
+        if len(found) < 2 * len(present):
+            raise DataError(
+                f"{where} {len(present):,} labels in {len(found):,} rows, and two rows of each are "
+                "the least that can be learned from; is it the right column? (numbers are "
+                "predicted with --kind regression, texts with --kind seq2seq)"
+            )
+        return tuple(sorted(present, key=_label_order))
+
+    def to_split(
+        self, rows: Rows, columns: Columns, labels: Sequence[str]
+    ) -> tuple[Split, list[str]]:
+        index = {label: i for i, label in enumerate(labels)}
+        texts, found = _labelled(rows, columns)
+        for row, label in found.items():
+            if label not in index:
+                raise DataError(_label_problem(rows.name, row + 1, label, labels))
+        empty = len(rows.table) - len(found)
+        notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+        kept = [tuple(column[row] for row in found) for column in texts]
+        numbers = np.array([index[label] for label in found.values()], np.int64)
+        return Split(kept[0], kept[1] if len(kept) == 2 else None, numbers), notes
+
+    def strata(self, split: Split) -> NDArray[np.int64]:
+        return np.asarray(split.targets, np.int64)
+
+
+def _labelled(rows: Rows, columns: Columns) -> tuple[list[Sequence[str]], dict[int, str]]:
+    """The text columns, and row (from 0) → label for the rows in which no text is empty."""
+    texts, kept = filled_rows(rows, columns.text, columns.label)
+    values = rows.table[columns.label].tolist()
+    return texts, {row: _label(rows.name, row + 1, str(columns.label), values[row]) for row in kept}
+
+
+def _label_order(label: str) -> tuple[int, float, str]:
+    try:
+        number = float(label)
+    except ValueError:
+        return 1, 0.0, label
+    return (1, 0.0, label) if math.isnan(number) else (0, number, label)
+
+
+def _label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str:
+    if not label:
+        return f"{name}: data row {row} has no label"
+    known = did_you_mean(label, labels) if len(labels) <= 20 else ""
+    return f"{name}: data row {row} has label '{label[:60]}', unseen in training{known}"
+
+
+def _label(name: str, row: int, column: str, value: Any) -> str:
+    """A label is a text, a whole number (1.0 too: a column with gaps turns to floats), a bool."""
+    if isinstance(value, str):
+        return value.strip()
+    if is_nothing(value):
+        return ""
+    if isinstance(value, Integral):  # bool is one
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    shown = f"{value!r}"[:40]
+    hint = " (numbers are predicted with --kind regression)" if isinstance(value, float) else ""
+    raise DataError(f"{name}: data row {row}, column '{column}' is not a label: {shown}{hint}")

@@ -1,0 +1,59 @@
+"""Regression: a number for a text or a pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+
+from peftsearch.errors import DataError
+from peftsearch.task.columns import Columns, filled_rows, is_nothing
+from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.rows import Rows
+from peftsearch.task.text import Split
+
+__all__ = ["Regression"]
+
+
+class Regression(Kind):
+    name = "regression"
+    output: ClassVar[Output] = "values"
+    metrics = ("pearson", "spearman", "mse")
+    target_names = ("label", "score", "rating", "target", "value", "similarity", "y")
+
+    def to_split(
+        self, rows: Rows, columns: Columns, labels: Sequence[str]
+    ) -> tuple[Split, list[str]]:
+        texts, kept = filled_rows(rows, columns.text, columns.label)
+        values = rows.table[columns.label].tolist()
+        where = f"{rows.name}: data row {{}}, column '{columns.label}'"
+        numbers = np.array([_number(where.format(row + 1), values[row]) for row in kept])
+        empty = len(rows.table) - len(kept)
+        notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+        columns_kept = [tuple(column[row] for row in kept) for column in texts]
+        pairs = columns_kept[1] if len(columns_kept) == 2 else None
+        return Split(columns_kept[0], pairs, numbers), notes
+
+    def check(self, split: Split, name: str) -> None:
+        numbers = np.asarray(split.targets, np.float64)
+        if np.ptp(numbers) == 0:
+            raise DataError(f"{name}: every target is {numbers[0]:g}: there is nothing to predict")
+
+
+def _number(where: str, value: Any) -> float:
+    """A finite number, or a text that spells one."""
+    if is_nothing(value) or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where} is empty: a number is needed")
+    try:
+        number = float(value) if isinstance(value, (str, Real)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{where} is not a finite number: {value!r:.60} (labels are predicted with "
+            "--kind classification, texts with --kind seq2seq)"
+        )
+    return number

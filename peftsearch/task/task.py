@@ -1,0 +1,72 @@
+"""A task as a search sees it: splits, what is predicted, and how that is scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftsearch.task.kind import Kind
+from peftsearch.task.metric import Metric
+from peftsearch.task.spec import TaskSpec
+from peftsearch.task.text import Split
+
+__all__ = ["Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a search sees of a task. Only `test()` reads the test split; no search calls it."""
+
+    spec: TaskSpec
+    """With what a table of known data sets says where the user said nothing."""
+    name: str
+    kind: Kind
+    metric: Metric
+    labels: tuple[str, ...]
+    """Names of the labels; none where numbers or texts are predicted."""
+    train: Split
+    validation: Split
+    load_test: Callable[[], Split | None]
+    notes: tuple[str, ...] = ()
+
+    def test(self) -> Split | None:
+        """The test split, None if the task has none. Opening it is for the very end."""
+        return self.load_test()
+
+    @property
+    def outputs(self) -> int:
+        """Width of the trained head; 0 where texts are written, which needs none."""
+        return self.kind.outputs(self.labels)
+
+    @property
+    def worst(self) -> float | None:
+        """The metric of a constant predictor on the validation split; None for a loss, whose worst
+        is the untuned model's.
+        """
+        return (
+            None
+            if self.metric.of == "loss"
+            else self.metric.constant_value(self.validation.targets)
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over label names, texts and targets of training and validation."""
+        digest = hashlib.sha256("\0".join(self.labels).encode())
+        for split in (self.train, self.validation):
+            targets = split.targets
+            if isinstance(targets, np.ndarray):
+                digest.update(targets.tobytes())
+                _digest(digest.update, (split.texts, split.pairs or ()))
+            else:
+                _digest(digest.update, (split.texts, split.pairs or (), targets))
+        return digest.hexdigest()[:16]
+
+
+def _digest(update: Callable[[bytes], None], columns: Iterable[Iterable[str]]) -> None:
+    for column in columns:
+        for text in column:
+            update(text.encode("utf-8", "surrogatepass") + b"\0")

@@ -1,0 +1,67 @@
+"""What holds while a step is trained: dropout, gradient checkpointing; undone afterwards.
+
+The backbone is shared by every trial and stands in evaluation mode: whatever a configuration's
+training asks for is set for its own steps alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from peftsearch.backbone.load import Backbone
+from peftsearch.design.training import Training
+
+__all__ = ["conditions", "seeded"]
+
+
+@contextmanager
+def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
+    """The backbone as `training` wants it."""
+    if not training.dropout and not training.checkpointing:
+        yield
+        return
+    model = backbone.lm if backbone.lm is not None else backbone.model
+    before = _set_dropout(model, training.dropout)
+    model.train()
+    if training.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if training.checkpointing:
+            model.gradient_checkpointing_disable()
+        model.eval()
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _set_dropout(model: nn.Module, share: float) -> list[tuple[nn.Module, str, float]]:
+    """Set every dropout of a model, but LayerDrop to 0; returns what was there."""
+    before = []
+    for module in model.modules():
+        names = ["p"] if isinstance(module, nn.Dropout) else _dropouts(module)
+        for name in names:
+            before.append((module, name, getattr(module, name)))
+            setattr(module, name, 0.0 if "layer" in name else share)
+    return before
+
+
+def _dropouts(module: nn.Module) -> list[str]:
+    """Attributes that functional dropout reads."""
+    return [n for n, v in vars(module).items() if "drop" in n and type(v) in (int, float)]
+
+
+@contextmanager
+def seeded(backbone: Backbone, training: Training, seed: int, step: int) -> Iterator[None]:
+    """Dropout as a function of seed and step alone, so that a checkpoint needs no random state."""
+    if not training.dropout:
+        yield
+        return
+    devices = [backbone.device] if backbone.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+        yield

@@ -1,0 +1,75 @@
+"""What an objective is: the loss of examples, and what a model predicts of them.
+
+The loss of a step is a sum over its examples divided by their whole weight, so that it does not
+depend on the pieces in which it is computed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from peftsearch.task.encode import Encoded
+from peftsearch.task.metric import Metric
+from peftsearch.training.model import TunedModel
+
+__all__ = ["Evaluation", "Objective"]
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """n examples in their order: `predicted` (label indices, numbers or texts; None if only losses
+    were asked for), `losses` (n,) each summed over the example's `weights` (n,): 1, or the tokens
+    of its target.
+    """
+
+    predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
+    losses: NDArray[np.float64]
+    weights: NDArray[np.int64]
+
+    @property
+    def examples(self) -> int:
+        return len(self.losses)
+
+    @property
+    def loss(self) -> float:
+        """The mean; of texts in nats a token."""
+        return float(self.losses.sum() / max(int(self.weights.sum()), 1))
+
+    def pair(self, metric: Metric, targets: Any) -> tuple[Any, Any]:
+        """What a metric compares: references (of the examples evaluated) and predictions."""
+        if metric.of == "loss":
+            return self.weights, self.losses
+        return targets[: self.examples], self.predicted
+
+
+class Objective(ABC):
+    """A loss over examples, and predictions."""
+
+    outputs: int = 0
+    """Width of the trained head; 0 without one."""
+    begins_at: float | None = None
+    """The loss of a model that knows nothing; None: the loss of the first step."""
+    limit: float
+    """A smoothed loss above it never came back in our runs; `limit_is` says in words what it is."""
+    limit_is: str = "4 times a constant predictor's"
+
+    @abstractmethod
+    def weight(self, data: Encoded, indices: Indices) -> int:
+        """What the loss of these examples is divided by."""
+
+    @abstractmethod
+    def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        """The loss summed over examples, a scalar to differentiate."""
+
+    @abstractmethod
+    def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
+        """Losses, and with `predict` predictions, of all examples of a data set."""

@@ -1,0 +1,129 @@
+"""Writing texts: the loss of each target token given what is read and what comes before it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from peftsearch.backbone.language import decoder_inputs
+from peftsearch.backbone.load import Backbone
+from peftsearch.task.encode import Encoded
+from peftsearch.task.encode_texts import Writing
+from peftsearch.task.ragged import Ragged
+from peftsearch.task.spec import Generation
+from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.generation import generate
+from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.base import Evaluation, Indices, Objective
+
+__all__ = ["Texts", "target_logits"]
+
+_TOKENS = 4096
+IGNORED = -100
+"""Marks tokens that are not predicted: prompts and padding."""
+
+
+@dataclass
+class Texts(Objective):
+    """Encoder-decoders and decoders alike; `max_tokens`: what targets are cut to."""
+
+    backbone: Backbone
+    writing: Writing
+    generation: Generation
+    max_tokens: int
+    limit_is = "1.5 times that of finding every token equally likely"
+
+    def __post_init__(self) -> None:
+        self.limit = 1.5 * math.log(int(self.backbone.lm.config.vocab_size))
+
+    def weight(self, data: Encoded, indices: Indices) -> int:
+        return int(self._weights(data, indices).sum())
+
+    def _weights(self, data: Encoded, indices: Indices) -> Indices:
+        """Predicted tokens of each example: nothing comes before a first token without a prompt."""
+        assert data.written is not None
+        written: Indices = data.written.lengths[indices]
+        if not self.writing.is_decoder:
+            return written
+        return np.asarray(written - (data.inputs.lengths[indices] == 0), np.int64)
+
+    def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
+        smoothing = model.configuration.training.label_smoothing
+        return cross_entropy(
+            *(logits.flatten(0, 1).float(), wanted.flatten()),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=smoothing,
+        )
+
+    @torch.inference_mode()
+    def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
+        losses = np.zeros(len(data))
+        for indices in evaluation_batches(data.lengths, _TOKENS):
+            logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
+            each = cross_entropy(
+                logits.transpose(1, 2).float(), wanted, ignore_index=IGNORED, reduction="none"
+            )
+            losses[indices] = each.sum(1).double().cpu().numpy()
+        predicted = self.write(model, data) if predict else None
+        return Evaluation(predicted, losses, self._weights(data, np.arange(len(data))))
+
+    def write(self, model: TunedModel, data: Encoded) -> list[str]:
+        """The texts that the model writes, in the examples' order."""
+        return generate(model.backbone.lm, data, self.writing, self.generation, self.max_tokens)
+
+
+def target_logits(
+    model: TunedModel, data: Encoded, indices: Indices, is_decoder: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits (batch, tokens, vocabulary) and the token wanted at each place (batch, tokens), -100
+    where none is: of prompts and padding.
+    """
+    assert data.written is not None
+    lm, device = model.backbone.lm, model.backbone.device
+    if is_decoder:
+        return _continued(lm, data.inputs, data.written, indices, data.pad_id, device)
+    ids, mask = data.written.padded(indices, data.pad_id)
+    wanted = ids.masked_fill(~mask, IGNORED).to(device)
+    logits = lm(
+        **data.batch(indices, device),
+        decoder_input_ids=decoder_inputs(lm, wanted, data.pad_id),
+        use_cache=False,
+    ).logits
+    return logits, wanted
+
+
+def _continued(
+    lm: Any, prompts: Ragged, written: Ragged, indices: Indices, padding: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A decoder reads prompt and response as one text, and predicts the response."""
+    ids, mask, is_response = joined(prompts, written, indices, padding)
+    wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
+    first = int(is_response[:, 1:].any(0).int().argmax())  # no logits where nobody is asked
+    options: dict[str, Any] = {"use_cache": False}
+    if first and "logits_to_keep" in inspect.signature(lm.forward).parameters:
+        options["logits_to_keep"] = torch.arange(first, ids.shape[1], device=device)
+    logits = lm(input_ids=ids.to(device), attention_mask=mask.long().to(device), **options).logits
+    logits = logits if logits.shape[1] < ids.shape[1] else logits[:, first:]
+    return logits[:, :-1], wanted[:, first:].to(device)
+
+
+def joined(
+    prompts: Ragged, written: Ragged, indices: Indices, padding: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompt and response of each example end to end, padded at the end: token ids, which of them
+    are no padding, which belong to the response; (batch, seq) each.
+    """
+    pairs = [(prompts.row(i).tolist(), written.row(i).tolist()) for i in indices.tolist()]
+    whole = Ragged.of([[*prompt, *response] for prompt, response in pairs])
+    ids, mask = whole.padded(np.arange(len(pairs)), padding)
+    begins = torch.tensor([len(prompt) for prompt, _ in pairs])[:, None]
+    return ids, mask, mask & (torch.arange(ids.shape[1]) >= begins)

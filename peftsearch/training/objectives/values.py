@@ -1,0 +1,49 @@
+"""Regression: squared error of one number.
+
+The head predicts in units of the training targets' mean and standard deviation, so that learning
+rates mean the same whatever the numbers' scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from peftsearch.task.encode import Encoded
+from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.base import Evaluation, Indices, Objective
+from peftsearch.training.objectives.labels import outputs_of
+
+__all__ = ["Values"]
+
+
+class Values(Objective):
+    """Numbers with the training targets' `mean` and `spread`, their standard deviation."""
+
+    outputs = 1
+    begins_at = 1.0
+    limit = 4.0
+
+    def __init__(self, mean: float, spread: float) -> None:
+        self.mean, self.spread = mean, spread
+
+    @classmethod
+    def of(cls, train: Encoded) -> Values:
+        numbers = train.labels.double()
+        return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
+
+    def weight(self, data: Encoded, indices: Indices) -> int:
+        return len(indices)
+
+    def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        device = model.backbone.device
+        predicted = model(**data.batch(indices, device)).float()[:, 0]
+        wanted = (data.labels_of(indices) - self.mean) / self.spread
+        return mse_loss(predicted, wanted.to(device, predicted.dtype), reduction="sum")
+
+    def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
+        scaled = outputs_of(model, data)[:, 0].double().numpy()
+        wanted = (data.labels.double().numpy() - self.mean) / self.spread
+        predicted = scaled * self.spread + self.mean
+        return Evaluation(predicted, (scaled - wanted) ** 2, np.ones(len(data), np.int64))
