@@ -43,9 +43,9 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
             f"#{point['number']}",
             f"{point['tuned_pct']:.3g}",
             f"{point['tuned_parameters']:,}",
-            f"{point['metric']:.4f} ± {point['metric_se']:.4f}",
+            metric.written(point["metric"], point["metric_se"]),
             f"{point['method']}: {point['description']}"
-            if point["method"]
+            if point["method"] not in (None, point["description"])
             else point["description"],
         )
         for point in document["points"]
@@ -53,8 +53,8 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     print_table(("trial", "tuned %", "tuned", metric.name, "configuration"), rows)
     print(
         f"\nhypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
-        f"to {reference['hi_pct']:g}, {metric.name} from {reference['worst']:.4f} to "
-        f"{reference['best']:g}), {document['counts']['evaluated']} configurations evaluated"
+        f"to {reference['hi_pct']:g}, {metric.name} from "
+        f"{metric.written(reference['worst'])} to {reference['best']:g}), {document['counts']['evaluated']} configurations evaluated"
     )
     if folder.report_path.exists():
         print(f"report: {_shown(folder.report_path)}")

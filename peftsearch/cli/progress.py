@@ -84,7 +84,7 @@ class Progress:
         elif event.value.fraction < 1:
             self._say(
                 f"#{event.number} at {event.value.fraction:.0%}: {self.info.metric.name} "
-                f"{event.value.metric:.3f}, {event.decision}"
+                f"{self.info.metric.written(event.value.metric)}, {event.decision}"
             )
 
     def _ended(self, result: TrialResult) -> None:
@@ -95,7 +95,7 @@ class Progress:
 
     def _line(self, result: TrialResult, on_front: bool) -> str:
         mark = "★" if on_front else " "
-        name = f"{result.method}: " if result.method else ""
+        name = f"{result.method}: " if result.method not in (None, result.description) else ""
         what = f"{mark} #{result.number} {name}{result.description}"
         if result.state == "duplicate":
             return f"{what}: the same configuration as #{result.same_as}"
@@ -103,7 +103,8 @@ class Progress:
             return f"{what}: {result.cause or result.state} {result.message or ''}".rstrip()
         stopped = "" if result.state == "full" else " (stopped early)"
         return (
-            f"{what}: {self.info.metric.name} {result.metric:.3f} at {result.tuned_pct:.3g} %"
+            f"{what}: {self.info.metric.name} {self.info.metric.written(result.metric)} "
+            f"at {result.tuned_pct:.3g} %"
             f" tuned{stopped}, {result.wall_s:.0f} s"
         )
 

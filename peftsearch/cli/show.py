@@ -116,7 +116,13 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
             print(clean(f"{key.replace('_', ' ')}: {value}"))
     print()
     rows = [
-        (str(v.step), f"{v.metric:.4f}", f"{v.loss:.4f}", str(v.examples), f"{v.wall_s:.1f}")
+        (
+            str(v.step),
+            record.info.metric.written(v.metric),
+            f"{v.loss:.4f}",
+            str(v.examples),
+            f"{v.wall_s:.1f}",
+        )
         for v in result.curve
     ]
     print_table(("step", record.info.metric.name, "loss", "examples", "seconds"), rows)

@@ -23,6 +23,8 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         if result.state == "failed":
             causes[result.cause or "unknown"] = causes.get(result.cause or "unknown", 0) + 1
     cpu_s = sum(result.cpu_s for result in record.results)
+    wall_s = sum(result.wall_s for result in record.results)
+    evaluating = sum(result.eval_s for result in record.results) / max(wall_s, 1e-9)
     facts = {
         "study": info.name,
         "model": info.model,
@@ -38,6 +40,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         "frontier_points": len(front_of(record)),
         "hypervolume": hypervolume_of(record),
         "cpu_s": round(cpu_s, 1),
+        "evaluation_share": round(evaluating, 4),
     }
     if json:
         print_json("status", facts)
@@ -53,6 +56,6 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         ("trials", ended),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{facts['frontier_points']} points, hypervolume {facts['hypervolume']:.4f}"),
-        ("cost", f"{cpu_s / 60:.1f} CPU minutes of training and evaluation"),
+        ("cost", f"{cpu_s / 60:.1f} CPU minutes, {evaluating:.0%} of it evaluation"),
     ]
     print_table(("", ""), rows)

@@ -49,6 +49,7 @@ class Package(BaseModel):
     generation: Generation = Generation()
     tokenizer: str | None = None
     target_tokenizer: str | None = None
+    is_encoder_decoder: bool = False
     origin: str = ""
     """`study NAME, trial 28`, or the recipe it was trained from."""
 

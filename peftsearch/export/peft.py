@@ -23,7 +23,7 @@ from peftsearch.export.package import Package
 from peftsearch.export.peft_card import peft_card
 from peftsearch.export.peft_lora import lora
 from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
-from peftsearch.export.peft_parts import Adapter, SitePart, site_parts
+from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
 from peftsearch.export.peft_reasons import peft_type_of, why_not_peft
 
 __all__ = ["refuse_without_peft", "why_not_peft", "write_peft"]
@@ -42,24 +42,44 @@ def write_peft(
 ) -> None:
     """Write a point with its stored tensors; UsageError if peft cannot express it."""
     configuration = Configuration.from_json(package.configuration).within(backbone.shapes)
+    encoder_decoder = backbone.family.is_encoder_decoder
+    package = package.model_copy(update={"is_encoder_decoder": encoder_decoder})
     refuse_without_peft(configuration, backbone.family)
     peft_type = peft_type_of(configuration)
     parts = site_parts(configuration, tensors, backbone)
     adapter = _WRITERS[peft_type](backbone, parts)
     head = {n.removeprefix("head/"): t for n, t in tensors.items() if n.startswith("head/")}
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in adapter.tensors.items()}
+    contiguous = {
+        _in_whole_model(name, backbone): t.detach().cpu().contiguous()
+        for name, t in adapter.tensors.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "adapter_model.safetensors", save(contiguous, {"format": "pt"}))
-    write_atomic(folder / "head.safetensors", save(head, {"format": "pt"}))
+    if head:
+        write_atomic(folder / "head.safetensors", save(head, {"format": "pt"}))
     write_atomic(folder / "README.md", peft_card(package, configuration, peft_type))
     common = {
         "peft_type": peft_type,
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": _task_type(backbone),
         "base_model_name_or_path": package.model,
         "inference_mode": True,
     }
     config = json.dumps(common | adapter.config, indent=2, sort_keys=True)
     write_atomic(folder / "adapter_config.json", config + "\n")
+
+
+def _task_type(backbone: Backbone) -> str:
+    if backbone.lm is None:
+        return "FEATURE_EXTRACTION"
+    return "SEQ_2_SEQ_LM" if backbone.family.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _in_whole_model(name: str, backbone: Backbone) -> str:
+    """A tensor's name where the language model, not its body alone, is wrapped by peft."""
+    lm = backbone.lm
+    if lm is None or lm.base_model is lm or not name.startswith(PREFIX):
+        return name
+    return f"{PREFIX}{lm.base_model_prefix}.{name.removeprefix(PREFIX)}"
 
 
 def refuse_without_peft(configuration: Configuration, family: Family) -> None:

@@ -22,6 +22,8 @@ _POOLED = {
 
 def peft_card(package: Package, configuration: Configuration, peft_type: str) -> str:
     """Markdown whose one block of code runs as it stands, the folder's name filled in."""
+    if package.output == "texts":
+        return _writing_card(package, configuration, peft_type)
     name, extra = f'"{package.model}"', ""
     if package.model.startswith("demo:"):
         name = f"model_source({name})"
@@ -56,6 +58,38 @@ pooled = {_POOLED[configuration.head.pooling]}{pooler}
 logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]
 ```
 {_NO_PAIRS if prompts else ""}"""
+
+
+def _writing_card(package: Package, configuration: Configuration, peft_type: str) -> str:
+    """Of a model that writes texts: peft wraps the whole language model."""
+    written = package.spec.generation
+    limits = f"max_new_tokens={written.max_tokens or package.max_target}, num_beams={written.beams}"
+    auto = "AutoModelForSeq2SeqLM" if package.is_encoder_decoder else "AutoModelForCausalLM"
+    source = package.tokenizer or package.model
+    target = package.target_tokenizer or source
+    decoded = "written[0]" if package.is_encoder_decoder else "written[0, ids.shape[1] :]"
+    template = package.template or ("{text}" if package.is_encoder_decoder else "{text}\\n")
+    return f"""# {_title(configuration, peft_type)} for {package.task}, in the format of peft
+
+{package.description}: {package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of
+`{package.model}`.
+
+```python
+from peft import PeftModel
+from transformers import {auto}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{source}")
+answers = AutoTokenizer.from_pretrained("{target}")
+model = {auto}.from_pretrained("{package.model}")
+model = PeftModel.from_pretrained(model, "this folder").eval()
+
+text = "{template}".replace("{{text}}", "a text")
+cut = dict(max_length={package.max_length}, truncation=True)
+ids = tokenizer(text, return_tensors="pt", **cut)["input_ids"]
+written = model.generate(input_ids=ids, {limits})
+print(answers.decode({decoded}, skip_special_tokens=True))
+```
+"""
 
 
 _NO_PAIRS = """

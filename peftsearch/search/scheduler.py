@@ -8,7 +8,7 @@ its own tuned %. The prediction is the rung's value plus the mean gain of the tr
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Decision", "RungPoint", "decide"]
@@ -34,8 +34,16 @@ class Decision:
     reason: str
 
 
-def decide(candidate: RungPoint, peers: Sequence[RungPoint]) -> Decision:
-    """Whether `candidate` trains on, given the other trials that reached its rung."""
+def _written(metric: float) -> str:
+    return f"{metric:.3f}"
+
+
+def decide(
+    candidate: RungPoint, peers: Sequence[RungPoint], written: Callable[[float], str] = _written
+) -> Decision:
+    """Whether `candidate` trains on, given the other trials that reached its rung. `written` is how
+    the reason shows a metric, which is higher for better here.
+    """
     if not any(_beats(peer, candidate) for peer in peers):
         return Decision(True, "on the rung's own frontier")
     finished = [p for p in peers if p.final is not None]
@@ -45,9 +53,10 @@ def decide(candidate: RungPoint, peers: Sequence[RungPoint]) -> Decision:
     hoped = candidate.metric + statistics.fmean(gains) + MARGIN_SD * statistics.stdev(gains)
     rivals = [p.final or 0.0 for p in finished if p.tuned_pct <= candidate.tuned_pct]
     to_beat = max(rivals, default=float("-inf"))
-    if hoped > to_beat:
-        return Decision(True, f"may reach {hoped:.3f}, above {to_beat:.3f} at its tuned %")
-    return Decision(False, f"may reach {hoped:.3f}, not above {to_beat:.3f} at its tuned %")
+    better = hoped > to_beat
+    hope, rival = written(hoped), written(to_beat)
+    verb = "better" if better else "not better"
+    return Decision(better, f"may reach {hope}, {verb} than {rival} at its tuned %")
 
 
 def _beats(one: RungPoint, other: RungPoint) -> bool:

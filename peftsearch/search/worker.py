@@ -117,7 +117,8 @@ class Worker:
             sign = 1.0 if self.info.metric.maximise else -1.0
             tuned_pct = assignment.configuration.tuned_pct(self.bench.backbone.shapes)
             point = RungPoint(assignment.number, tuned_pct, sign * value.metric)
-            decision = decide(point, self.study.peers(assignment.number, value.rung))
+            peers = self.study.peers(assignment.number, value.rung)
+            decision = decide(point, peers, lambda metric: self.info.metric.written(sign * metric))
         self.emit(TrialEvaluated(self.worker, assignment.number, value, decision.reason))
         return decision
 

@@ -19,7 +19,7 @@ FINISHED = [
 def test_a_hopeless_trial_is_stopped() -> None:
     decision = decide(RungPoint(9, 2.0, 0.55), FINISHED)
     assert not decision.go_on
-    assert decision.reason == "may reach 0.658, not above 0.750 at its tuned %"
+    assert decision.reason == "may reach 0.658, not better than 0.750 at its tuned %"
 
 
 def test_a_trial_that_may_beat_the_frontier_at_its_own_cost_goes_on() -> None:
@@ -29,7 +29,7 @@ def test_a_trial_that_may_beat_the_frontier_at_its_own_cost_goes_on() -> None:
 def test_costlier_trials_are_no_rivals() -> None:
     assert decide(RungPoint(9, 0.05, 0.40), FINISHED).go_on
     cheap = RungPoint(9, 0.2, 0.58)
-    assert decide(cheap, FINISHED).reason.endswith("not above 0.700 at its tuned %")
+    assert decide(cheap, FINISHED).reason.endswith("not better than 0.700 at its tuned %")
 
 
 def test_nothing_is_stopped_before_enough_trials_have_finished() -> None:
