@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from support.tiny import build_tiny_bert, build_tiny_roberta, sentiment_rows, write_csv
+from support.tiny import (
+    build_tiny_bart,
+    build_tiny_bert,
+    build_tiny_llama,
+    build_tiny_roberta,
+    sentiment_rows,
+    write_csv,
+)
 
 # The same examples in every run: a failure is a change of the code, not of the draw.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -41,6 +48,18 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random RoBERTa of the same shape."""
     return build_tiny_roberta(tmp_path_factory.mktemp("models") / "tiny-roberta")
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random BART with its language-model head."""
+    return build_tiny_bart(tmp_path_factory.mktemp("models") / "tiny-bart")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama with its language-model head, and no padding token."""
+    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import peft
 import pytest
@@ -28,24 +29,34 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
+from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.workbench import Workbench
 from peftsearch.space.document import Document
-from peftsearch.space.space import Space
+from peftsearch.space.space import Space, load_space
+from peftsearch.task.kind import KINDS
+from peftsearch.task.metric import METRICS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.loop import TrainingRun
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.exports import package
+from support.tiny import sentiment_rows, write_csv
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 TEXTS = ["a good film", "it was bad"]
+ROWS = sentiment_rows(60)
+SPACE = """schema: 1
+budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 2}
+places: {attn: {at: [query+value]}}
+choices: {attn: {form: [none, linear]}}
+"""
 
 
 @pytest.fixture
 def page() -> Iterator[dict[str, Any]]:
     """The names that the page's Python defines; the registries are put back afterwards."""
     order: dict[str, int] = getattr(places, "_ORDER", {})
-    registries: tuple[dict[str, Any], ...] = (FORMS, COMPOSITIONS, PLACES, order)
+    registries: tuple[dict[str, Any], ...] = (FORMS, COMPOSITIONS, PLACES, order, METRICS, KINDS)
     before = [dict(registry) for registry in registries]
     order.setdefault("norm_weights", len(PLACES))  # made of PLACES when it is imported
     module = types.ModuleType("extending")
@@ -118,7 +129,7 @@ def test_the_form_trains_and_its_export_loads_to_the_same_logits(
     bench = Workbench.prepare(str(tiny_bert), TaskSpec(train=str(tiny_sentiment_csv)))
     budget = TrainingBudget(max_steps=30, rungs=(1.0,), rung_examples=8)
     configuration = loha(page)
-    with TrainingRun(bench.backbone, bench.train, 2, configuration, budget, 0) as run:
+    with TrainingRun(bench.backbone, bench.train, bench.objective, configuration, budget, 0) as run:
         run.train_to(1)
         first = run.evaluate(bench.train).loss
         run.train_to(30)
@@ -191,6 +202,29 @@ def test_the_place_tunes_the_norms_weights_and_no_bias(
     expected = {n for n, p in backbone.model.named_parameters() if n.endswith("LayerNorm.weight")}
     assert sites == expected
     assert torch.equal(states(backbone), untouched)
+
+
+# -- the metric and the kind of task -----------------------------------------------------------
+
+
+def test_the_kind_is_searched_by_its_metric(
+    page: dict[str, Any], tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": row["text"], "stars": str(index % 3)} for index, row in enumerate(ROWS)]
+    write_csv(tmp_path / "stars.csv", rows)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    spec = TaskSpec(train="stars.csv", kind="ratings")
+    asked = NewStudy("s", load_space("space.yaml"), "space.yaml", str(tiny_bert), spec)
+    info = create_study(asked, None, "").read_info()
+    assert (info.kind, info.metric.name, info.labels) == ("ratings", "kappa", ("0", "1", "2"))
+    one = np.arange(60) % 3
+    other = np.where(np.arange(60) % 4 == 0, 1, one)
+    expected = cohen_kappa_score(one, other, weights="quadratic")
+    assert METRICS["kappa"].value(one, other) == pytest.approx(expected)
+    assert 0 < METRICS["kappa"].standard_error(one, other) < 1
 
 
 # -- the family --------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     print(
         f"\nhypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
-        f"{metric.written(reference['worst'])} to {reference['best']:g}), {document['counts']['evaluated']} configurations evaluated"
+        f"{metric.written(reference['worst'])} to {reference['best']:g}), "
+        f"{document['counts']['evaluated']} configurations evaluated"
     )
     if folder.report_path.exists():
         print(f"report: {_shown(folder.report_path)}")

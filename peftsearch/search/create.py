@@ -18,7 +18,7 @@ from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.records import MetricScale, StudyInfo
+from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
 from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
 from peftsearch.space.space import Space
@@ -150,6 +150,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         target_tokenizer=asked.target_tokenizer,
         precision=precision,
         value_scale=scale_of_values(bench.objective),
+        published=PublishedValue.all_of(asked.space.file.published),
     )
 
 

@@ -7,11 +7,16 @@ each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["MetricScale", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"]
+if TYPE_CHECKING:
+    from peftsearch.space.published import Published
+
+__all__ = [
+    *("MetricScale", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"),
+]
 
 
 class Record(BaseModel):
@@ -39,6 +44,32 @@ class MetricScale(Record):
             return "–"
         shown = f"{value:.{self.decimals}f}"
         return shown if error is None else f"{shown} ± {error:.{self.decimals}f}"
+
+
+class PublishedValue(Record):
+    """A result that a paper reports: drawn beside the study's own, never counted among them."""
+
+    name: str
+    metric: str
+    value: float
+    tuned_pct: float
+    source: str
+
+    @classmethod
+    def all_of(cls, published: Published | None) -> tuple[PublishedValue, ...]:
+        """The points of a space file, each with its metric and source."""
+        if published is None:
+            return ()
+        return tuple(
+            cls(
+                name=point.label,
+                metric=published.metric,
+                value=point.value,
+                tuned_pct=point.tuned_pct,
+                source=published.source,
+            )
+            for point in published.points
+        )
 
 
 class RungValue(Record):
@@ -154,6 +185,8 @@ class StudyInfo(Record):
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""
+    published: tuple[PublishedValue, ...] = ()
+    """What the space's paper reports, to be drawn beside the frontier."""
     storage: str = "journal.log"
     device: str = "cpu"
 

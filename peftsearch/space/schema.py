@@ -17,6 +17,7 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
 from peftsearch.space.file_model import Model, all_known
 from peftsearch.space.masks import LAYER_MASKS
+from peftsearch.space.published import Published
 from peftsearch.space.train_choices import TrainChoices
 from peftsearch.space.values import AnyValues, Names, Numbers, Values
 
@@ -250,6 +251,7 @@ class SpaceFile(Model):
     forbid: tuple[dict[str, str], ...] = ()
     seed_with: tuple[Annotated[SeedMethod, BeforeValidator(_as_seed)], ...] = ()
     recommended: Recommended | None = None
+    published: Published | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data that reads back as an equal space."""

@@ -76,7 +76,7 @@ def assemble(
         spec=spec,
         name=name,
         kind=kind,
-        metric=_metric(spec, kind),
+        metric=_metric(spec, kind, reading.labels),
         labels=tuple(_named(label, names) for label in reading.labels),
         train=split.sample(spec.train_examples, spec.split_seed),
         validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
@@ -106,12 +106,14 @@ def _find(spec: TaskSpec, kind: Kind, rows: Rows) -> Columns:
     return find_columns(rows, spec.text, spec.label, kind.target_names, kind.needs_target)
 
 
-def _metric(spec: TaskSpec, kind: Kind) -> Metric:
+def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> Metric:
     name = spec.metric or kind.metrics[0]
     if name not in kind.metrics:
         raise UsageError(
             f"metric '{name}' is none of {kind.name}{did_you_mean(name, kind.metrics)}"
         )
+    if name == "f1" and len(labels) != 2:
+        raise UsageError(f"metric 'f1' is of two labels, not {len(labels)}: take macro_f1")
     return METRICS[name]
 
 

@@ -66,7 +66,10 @@ def find_columns(
     found = label or _first_of(target_names, unused)
     if found is None and needs_target:
         listed = ", ".join(names)
-        raise DataError(f"{rows.name}: name the label column (--label); columns are: {listed}")
+        raise DataError(
+            f"{rows.name}: name the label column (--label) or the kind of task (--kind); "
+            f"columns are: {listed}"
+        )
     used = (*texts, *([found] if found else []))
     twice = next((name for name in used if used.count(name) > 1), None)
     if twice is not None:

@@ -1,4 +1,4 @@
-"""Metrics of every kind of task, by name."""
+"""Metrics of every kind of task, by name: how predictions are scored, and how surely."""
 
 from __future__ import annotations
 
@@ -9,82 +9,229 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["METRICS", "Metric"]
+from peftsearch.task.metrics import classification, losses, regression, texts
+
+__all__ = ["METRICS", "Metric", "metrics_for"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How predictions are scored."""
+    """How predictions are scored. What references and predictions are depends on `of`:
+
+    - "labels": label indices, int64 (n,);
+    - "values": numbers, float64 (n,);
+    - "texts": sequences of n texts;
+    - "loss": tokens of each example's target, int64 (n,), and nats lost on it, float64 (n,).
+
+    Scores and errors of no examples, or of predictions that are no numbers, are nan.
+    """
 
     name: str
     of: Literal["labels", "values", "texts", "loss"]
     score: Callable[[Any, Any], float]
+    error: Callable[[Any, Any], float]
+    title: str
+    """For people: `ROUGE-2 F1 × 100`."""
     maximise: bool = True
     best: float = 1.0
+    """The greatest value there is; where less is better, the least."""
     decimals: int = 4
-    title: str = ""
+    """How many a value is written with."""
+    constant: Callable[[Any], float | None] = lambda references: 0.0
+    """The score of a constant predictor, given the references."""
+    needs: str | None = None
+    """The module that computes it and may be missing."""
 
     def value(self, references: Any, predictions: Any) -> float:
-        return float(self.score(references, predictions))
+        """The score of predictions, in their order."""
+        self._check(references, predictions)
+        return self.score(references, predictions)
 
     def standard_error(self, references: Any, predictions: Any) -> float:
-        value, n = self.value(references, predictions), len(references)
-        return math.sqrt(max(value * (1 - value), 0.0) / max(n, 1)) if self.best == 1 else 0.0
+        """Of `value`, if the examples were drawn anew; always the same for the same examples."""
+        self._check(references, predictions)
+        return self.error(references, predictions)
 
     def constant_value(self, references: Any) -> float | None:
-        if self.of == "labels":
-            values, counts = np.unique(references, return_counts=True)
-            return self.value(references, np.full_like(references, values[counts.argmax()]))
-        return None if self.of == "loss" else 0.0
+        """The score of a constant predictor: the worst that a model has to be. None for losses of
+        texts, where the untuned model's takes its place.
+        """
+        return self.constant(references)
 
     def refuse_if_missing(self) -> None:
-        return
+        """MissingError if the library that computes it is not installed."""
+        if self.needs is not None:
+            texts.library(self.needs)
 
     def written(self, value: float, error: float | None = None) -> str:
-        shown = f"{value:.{self.decimals}f}"
-        return shown if error is None else f"{shown} ± {error:.{self.decimals}f}"
+        """`0.7530 ± 0.0136`, `21.90`, or a dash for nan."""
+        if math.isnan(value):
+            return "–"
+        # z: a rounded −0 is written without its sign.
+        shown = f"{value:z.{self.decimals}f}"
+        known = error is not None and math.isfinite(error)
+        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
+
+    def _check(self, references: Any, predictions: Any) -> None:
+        if len(references) != len(predictions):
+            raise ValueError(
+                f"{self.name}: {len(references)} references and {len(predictions)} predictions"
+            )
 
 
-def _accuracy(labels: Any, predicted: Any) -> float:
-    return float((labels == predicted).mean())
+def metrics_for(output: str) -> tuple[str, ...]:
+    """Names of the metrics of what a model gives: "labels", "values" or "texts"; texts also have
+    losses.
+    """
+    fitting = {"texts": {"texts", "loss"}}.get(output, {output})
+    return tuple(name for name, metric in METRICS.items() if metric.of in fitting)
 
 
-def _macro_f1(labels: Any, predicted: Any) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predicted, average="macro", zero_division=0))
-
-
-def _exact(a: Any, b: Any) -> float:
-    return float(np.mean([x.strip() == y.strip() for x, y in zip(a, b, strict=True)]))
+def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
+    """The score of always saying the label that is most frequent among the references."""
+    return lambda references: (
+        score(references, classification.most_frequent(references)) if len(references) else math.nan
+    )
 
 
-def _rouge(name: str) -> Callable[[Any, Any], float]:
-    def score(a: Any, b: Any) -> float:
-        from rouge_score.rouge_scorer import RougeScorer
-
-        scorer = RougeScorer([name], use_stemmer=True)
-        return 100 * float(np.mean([scorer.score(x, y)[name].fmeasure for x, y in zip(a, b)]))
-
-    return score
-
+ROUGE = "rouge_score.rouge_scorer"
+SACREBLEU = "sacrebleu"
 
 METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric("accuracy", "labels", _accuracy),
-        Metric("macro_f1", "labels", _macro_f1),
-        Metric("exact_match", "texts", _exact),
-        Metric("rouge2", "texts", _rouge("rouge2"), best=100.0, decimals=2),
-        Metric("pearson", "values", lambda a, b: float(np.corrcoef(a, b)[0, 1])),
-        Metric("loss", "loss", lambda w, n: float(n.sum() / w.sum()), maximise=False, best=0.0),
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy",
+            "labels",
+            classification.accuracy,
+            classification.accuracy_error,
+            title="accuracy",
+            constant=_of_most_frequent(classification.accuracy),
+        ),
+        Metric(
+            "macro_f1",
+            "labels",
+            classification.macro_f1,
+            classification.macro_f1_error,
+            title="F1, mean over labels",
+            constant=_of_most_frequent(classification.macro_f1),
+        ),
+        Metric(
+            "f1",
+            "labels",
+            classification.f1,
+            classification.f1_error,
+            title="F1 of the second label",
+            constant=_of_most_frequent(classification.f1),
+        ),
+        Metric(
+            "matthews",
+            "labels",
+            classification.matthews,
+            classification.matthews_error,
+            title="Matthews correlation",
+        ),
+        Metric(
+            "pearson",
+            "values",
+            regression.pearson,
+            regression.pearson_error,
+            title="Pearson correlation",
+        ),
+        Metric(
+            "spearman",
+            "values",
+            regression.spearman,
+            regression.spearman_error,
+            title="Spearman rank correlation",
+        ),
+        Metric(
+            "mse",
+            "values",
+            regression.mse,
+            regression.mse_error,
+            title="mean squared error",
+            maximise=False,
+            best=0.0,
+            constant=lambda references: float(np.var(references)) if len(references) else math.nan,
+        ),
+        Metric(
+            "rouge2",
+            "texts",
+            texts.rouge2,
+            texts.rouge2_error,
+            title="ROUGE-2 F1 × 100",
+            best=100.0,
+            decimals=2,
+            needs=ROUGE,
+        ),
+        Metric(
+            "rouge1",
+            "texts",
+            texts.rouge1,
+            texts.rouge1_error,
+            title="ROUGE-1 F1 × 100",
+            best=100.0,
+            decimals=2,
+            needs=ROUGE,
+        ),
+        Metric(
+            "rougeL",
+            "texts",
+            texts.rouge_l,
+            texts.rouge_l_error,
+            title="ROUGE-L F1 × 100",
+            best=100.0,
+            decimals=2,
+            needs=ROUGE,
+        ),
+        Metric(
+            "bleu",
+            "texts",
+            texts.bleu,
+            texts.bleu_error,
+            title="BLEU",
+            best=100.0,
+            decimals=2,
+            needs=SACREBLEU,
+        ),
+        Metric(
+            "chrf",
+            "texts",
+            texts.chrf,
+            texts.chrf_error,
+            title="chrF2",
+            best=100.0,
+            decimals=2,
+            needs=SACREBLEU,
+        ),
+        Metric(
+            "exact_match",
+            "texts",
+            texts.exact_match,
+            texts.exact_match_error,
+            title="exact match",
+        ),
+        Metric(
+            "loss",
+            "loss",
+            losses.loss,
+            losses.loss_error,
+            title="loss, nats a token",
+            maximise=False,
+            best=0.0,
+            constant=lambda references: None,
+        ),
         Metric(
             "perplexity",
             "loss",
-            lambda w, n: float(np.exp(n.sum() / w.sum())),
+            losses.perplexity,
+            losses.perplexity_error,
+            title="perplexity of a token",
             maximise=False,
             best=1.0,
             decimals=2,
+            constant=lambda references: None,
         ),
     )
 }

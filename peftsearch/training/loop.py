@@ -89,10 +89,10 @@ class TrainingRun:
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
         """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
-        began = time.perf_counter()
+        before = self.wall_s
         with self._timed(), _memory_errors(), self.average.swapped_in():
             evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
-        self.eval_s += time.perf_counter() - began
+        self.eval_s += self.wall_s - before
         return evaluation
 
     def _train_step(self) -> None:

@@ -14,8 +14,12 @@ from typing import Any
 __all__ = [
     "LABELS",
     "TINY_SHAPE",
+    "build_tiny_bart",
     "build_tiny_bert",
+    "build_tiny_llama",
     "build_tiny_roberta",
+    "copying_rows",
+    "scored_rows",
     "sentiment_rows",
     "write_csv",
 ]
@@ -94,6 +98,94 @@ def build_tiny_roberta(folder: Path, seed: int = 0) -> Path:
     tokenizer = RobertaTokenizer(vocab=vocab, merges=merges, model_max_length=64)
     config = RobertaConfig(vocab_size=len(tokenizer), type_vocab_size=1, **TINY_SHAPE)
     return _saved(folder, RobertaModel, config, tokenizer, seed)
+
+
+def build_tiny_bart(folder: Path, seed: int = 0) -> Path:
+    """A random BART that writes: 2 + 2 layers, RoBERTa's tokenizer with its own special tokens."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    tokenizer = _byte_level(folder, "<pad>")
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=66,
+        init_std=0.2,
+        dropout=0.0,
+        forced_eos_token_id=None,
+        **_special_ids(tokenizer),
+        decoder_start_token_id=tokenizer.eos_token_id,
+    )
+    return _saved(folder, BartForConditionalGeneration, config, tokenizer, seed)
+
+
+def build_tiny_llama(folder: Path, seed: int = 0) -> Path:
+    """A random Llama that writes, whose tokenizer has no padding token, as many decoders' have."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_level(folder, None)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        **TINY_SHAPE,
+        **_special_ids(tokenizer),
+    )
+    return _saved(folder, LlamaForCausalLM, config, tokenizer, seed)
+
+
+def _byte_level(folder: Path, padding: str | None) -> Any:
+    """Byte-level BPE that puts `<s>` before a text and, where it knows padding, `</s>` after it."""
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    learned = ByteLevelBPETokenizer()
+    texts = [row["text"] for row in sentiment_rows(400)]
+    learned.train_from_iterator(texts, vocab_size=420, show_progress=False, special_tokens=special)
+    learned._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>" if padding else "<s> $A",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=learned._tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token=padding,
+        model_max_length=64,
+    )
+
+
+def _special_ids(tokenizer: Any) -> dict[str, Any]:
+    names = ("bos", "eos", "pad")
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
+
+
+def copying_rows(rows: int, seed: int = 0) -> list[dict[str, str]]:
+    """`source` → `answer`: the first of its words."""
+    return [
+        {"source": row["text"], "answer": row["text"].split()[0]}
+        for row in sentiment_rows(rows, seed)
+    ]
+
+
+def scored_rows(rows: int, seed: int = 0) -> list[dict[str, str]]:
+    """`text` and `score`: the number of positive words minus that of negative ones, and a half."""
+    made = []
+    for row in sentiment_rows(rows, seed):
+        words = row["text"].split()
+        score = sum(w in _POSITIVE for w in words) - sum(w in _NEGATIVE for w in words)
+        made.append({"text": row["text"], "score": str(100 + 10.5 * score)})
+    return made
 
 
 def _saved(folder: Path, model_class: Any, config: Any, tokenizer: Any, seed: int) -> Path:

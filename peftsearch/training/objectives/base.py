@@ -27,8 +27,8 @@ Indices = NDArray[np.int64]
 @dataclass(frozen=True)
 class Evaluation:
     """n examples in their order: `predicted` (label indices, numbers or texts; None if only losses
-    were asked for), `losses` (n,) each summed over the example's `weights` (n,): 1, or the tokens
-    of its target.
+    were asked for), `losses` each summed over the example's `weights`: 1, or the tokens of its
+    target. Losses are of all n examples, or where texts were written of the first few.
     """
 
     predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def examples(self) -> int:
-        return len(self.losses)
+        return len(self.losses) if self.predicted is None else len(self.predicted)
 
     @property
     def loss(self) -> float:

@@ -1,0 +1,142 @@
+"""Scores of predicted labels. References and predictions are label indices, int64 (n,).
+
+Errors of F1 and MCC are bootstrapped over counts of labels, which is all that they depend on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
+
+__all__ = [
+    "POSITIVE",
+    "accuracy",
+    "accuracy_error",
+    "f1",
+    "f1_error",
+    "macro_f1",
+    "macro_f1_error",
+    "matthews",
+    "matthews_error",
+    "most_frequent",
+]
+
+Labels = NDArray[np.int64]
+
+POSITIVE = 1
+"""Index of the label whose F1 is the F1 of a task of two labels."""
+
+
+def accuracy(references: Labels, predictions: Labels) -> float:
+    """Share of predictions equal to the reference."""
+    return float((references == predictions).mean()) if len(references) else math.nan
+
+
+def accuracy_error(references: Labels, predictions: Labels) -> float:
+    return mean_error((references == predictions).astype(np.float64))
+
+
+def macro_f1(references: Labels, predictions: Labels) -> float:
+    """Mean F1 of the labels that occur in references or predictions."""
+    return _f1_of(references, predictions, "macro")
+
+
+def macro_f1_error(references: Labels, predictions: Labels) -> float:
+    return _counts_error(references, predictions, _macro_f1_of)
+
+
+def f1(references: Labels, predictions: Labels) -> float:
+    """F1 of the label POSITIVE; 0 where it occurs nowhere."""
+    return _f1_of(references == POSITIVE, predictions == POSITIVE, "binary")
+
+
+def f1_error(references: Labels, predictions: Labels) -> float:
+    positive = (references == POSITIVE).astype(np.int64), (predictions == POSITIVE).astype(np.int64)
+    return _counts_error(*positive, lambda counts: float(counts.f1()[1]), labels=2)
+
+
+def matthews(references: Labels, predictions: Labels) -> float:
+    """Matthews' correlation coefficient, of any number of labels (Gorodkin 2004); 0 where all
+    references or all predictions are one label.
+    """
+    if len(references) == 0:
+        return math.nan
+    if len(np.unique(references)) == 1 or len(np.unique(predictions)) == 1:
+        return 0.0
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(references, predictions))
+
+
+def matthews_error(references: Labels, predictions: Labels) -> float:
+    return _counts_error(references, predictions, _matthews_of)
+
+
+def most_frequent(references: Labels) -> Labels:
+    """What a constant predictor says: the most frequent label (the first of equals) n times."""
+    values, counts = np.unique(references, return_counts=True)
+    return np.full_like(references, values[counts.argmax()])
+
+
+def _f1_of(
+    references: Labels | NDArray[np.bool_], predictions: Labels | NDArray[np.bool_], average: str
+) -> float:
+    if len(references) == 0:
+        return math.nan
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(references, predictions, average=average, zero_division=0))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How often each of c labels is predicted rightly, predicted, and a reference: (c,) each."""
+
+    right: Labels
+    predicted: Labels
+    true: Labels
+
+    @classmethod
+    def of(cls, references: Labels, predictions: Labels, labels: int) -> _Counts:
+        right = references[references == predictions]
+        three = (np.bincount(found, minlength=labels) for found in (right, predictions, references))
+        return cls(*three)
+
+    def f1(self) -> NDArray[np.float64]:
+        """F1 of every label (c,); 0 of one that occurs nowhere."""
+        either = np.maximum(self.predicted + self.true, 1)
+        return np.asarray(2 * self.right / either, np.float64)
+
+
+def _macro_f1_of(counts: _Counts) -> float:
+    return float(counts.f1()[counts.predicted + counts.true > 0].mean())
+
+
+def _matthews_of(counts: _Counts) -> float:
+    """Covariance of references and predictions over the root of their variances."""
+    right, predicted, true = (
+        found.astype(np.float64) for found in (counts.right, counts.predicted, counts.true)
+    )
+    n = true.sum()
+    spread = (n**2 - (predicted**2).sum()) * (n**2 - (true**2).sum())
+    return float((right.sum() * n - predicted @ true) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def _counts_error(
+    references: Labels,
+    predictions: Labels,
+    score: Callable[[_Counts], float],
+    labels: int | None = None,
+) -> float:
+    if len(references) == 0:
+        return math.nan
+    width = int(max(references.max(), predictions.max())) + 1 if labels is None else labels
+    return bootstrap_error(
+        len(references), lambda at: score(_Counts.of(references[at], predictions[at], width))
+    )

@@ -1,0 +1,43 @@
+"""Losses of texts as metrics: over n examples, the tokens of each target, int64 (n,), and the
+nats that the model lost on it, float64 (n,).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.task.metrics.resampling import ratio_error
+
+__all__ = ["loss", "loss_error", "perplexity", "perplexity_error"]
+
+Tokens = NDArray[np.int64]
+Nats = NDArray[np.float64]
+
+
+def loss(tokens: Tokens, nats: Nats) -> float:
+    """Nats a token; nan without tokens."""
+    total = int(tokens.sum())
+    return float(nats.sum()) / total if total else math.nan
+
+
+def loss_error(tokens: Tokens, nats: Nats) -> float:
+    """The examples, not the tokens, are taken to be independent."""
+    if not np.isfinite(nats).all():
+        return math.nan
+    return ratio_error(nats, tokens)
+
+
+def perplexity(tokens: Tokens, nats: Nats) -> float:
+    """exp(loss); inf where that is beyond a float."""
+    try:
+        return math.exp(loss(tokens, nats))
+    except OverflowError:
+        return math.inf
+
+
+def perplexity_error(tokens: Tokens, nats: Nats) -> float:
+    """By the delta method: the loss's error times the slope of exp, which is the perplexity."""
+    return perplexity(tokens, nats) * loss_error(tokens, nats)

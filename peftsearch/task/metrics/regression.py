@@ -1,0 +1,85 @@
+"""Scores of predicted numbers. References and predictions are float64 (n,).
+
+A prediction that is no finite number makes the score nan.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
+
+__all__ = ["mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
+
+Values = NDArray[np.float64]
+
+CONSTANT = 1e-13
+"""Numbers whose spread is below this share of their mean are equal but for rounding (scipy's
+limit in pearsonr)."""
+
+
+def pearson(references: Values, predictions: Values) -> float:
+    """Pearson's correlation; 0 where references or predictions are constant."""
+    if not _usable(references, predictions):
+        return math.nan
+    one, other = _standardised(references), _standardised(predictions)
+    return 0.0 if one is None or other is None else float(np.clip(one @ other, -1.0, 1.0))
+
+
+def pearson_error(references: Values, predictions: Values) -> float:
+    if not _usable(references, predictions):
+        return math.nan
+    return bootstrap_error(len(references), lambda at: pearson(references[at], predictions[at]))
+
+
+def spearman(references: Values, predictions: Values) -> float:
+    """Pearson's correlation of the ranks, equal numbers sharing their mean rank."""
+    if not _usable(references, predictions):
+        return math.nan
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(references), rankdata(predictions))
+
+
+def spearman_error(references: Values, predictions: Values) -> float:
+    if not _usable(references, predictions):
+        return math.nan
+    return bootstrap_error(len(references), lambda at: spearman(references[at], predictions[at]))
+
+
+def mse(references: Values, predictions: Values) -> float:
+    """Mean squared error."""
+    if not _usable(references, predictions):
+        return math.nan
+    return float(_squares(references, predictions).mean())
+
+
+def mse_error(references: Values, predictions: Values) -> float:
+    if not _usable(references, predictions):
+        return math.nan
+    return mean_error(_squares(references, predictions))
+
+
+def _usable(references: Values, predictions: Values) -> bool:
+    return len(references) > 0 and all(
+        bool(np.isfinite(values).all()) for values in (references, predictions)
+    )
+
+
+def _squares(references: Values, predictions: Values) -> Values:
+    with np.errstate(over="ignore"):
+        return (references - predictions) ** 2
+
+
+def _standardised(values: Values) -> Values | None:
+    """Less their mean and of length 1; None where they are constant."""
+    centred = values - values.mean()
+    # Divided by the largest first: the squares of very large or small numbers are inf or 0.
+    largest = np.abs(centred).max()
+    if largest <= CONSTANT * abs(values.mean()):
+        return None
+    scaled = centred / largest
+    return np.asarray(scaled / np.linalg.norm(scaled), np.float64)

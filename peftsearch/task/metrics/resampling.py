@@ -1,0 +1,50 @@
+"""Standard errors from the examples at hand: of a mean, of a ratio of sums, of anything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["RESAMPLES", "SEED", "bootstrap_error", "mean_error", "ratio_error", "resamples"]
+
+RESAMPLES = 200
+"""Enough for a standard error; percentiles would need more (Efron & Tibshirani 1993, ch. 6.4)."""
+SEED = 0
+"""One for all: the errors of two trials differ by their predictions alone."""
+
+
+def mean_error(each: NDArray[np.floating]) -> float:
+    """sd/√n of n scores; of zeros and ones √(p(1 − p)/n). The plug-in estimate, which divides the
+    variance by n (Efron & Tibshirani 1993, eq. 5.12). nan of no scores.
+    """
+    return float(each.std() / math.sqrt(len(each))) if len(each) else math.nan
+
+
+def ratio_error(above: NDArray[np.floating], below: NDArray[np.int64]) -> float:
+    """Of Σ above / Σ below over n examples that are drawn as pairs: the delta method,
+    √Σ(aᵢ − R bᵢ)² / Σ bᵢ with R the ratio (Cochran 1977, eq. 2.46). nan where Σ below is 0.
+    """
+    total = float(below.sum())
+    if total == 0:
+        return math.nan
+    residuals = above - above.sum() / total * below
+    return float(np.sqrt((residuals**2).sum()) / total)
+
+
+def resamples(n: int) -> Iterator[NDArray[np.int64]]:
+    """Indices (n,) of RESAMPLES samples of n examples, drawn with replacement from SEED."""
+    draws = np.random.default_rng(SEED)
+    for _ in range(RESAMPLES):
+        yield draws.integers(0, n, size=n)
+
+
+def bootstrap_error(n: int, score: Callable[[NDArray[np.int64]], float]) -> float:
+    """Standard deviation over resamples of the score of the examples at some indices (Efron &
+    Tibshirani 1993, alg. 6.1). nan of no examples.
+    """
+    if n == 0:
+        return math.nan
+    return float(np.std([score(indices) for indices in resamples(n)], ddof=1))

@@ -1,0 +1,201 @@
+"""Scores of written texts. References and predictions are sequences of n texts.
+
+ROUGE is a mean over texts. BLEU and chrF are computed from counts summed over all texts, and
+their errors by resampling those counts (Koehn 2004, Statistical Significance Tests for Machine
+Translation Evaluation).
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.errors import MissingError
+from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
+
+__all__ = [
+    "bleu",
+    "bleu_error",
+    "chrf",
+    "chrf_error",
+    "exact_match",
+    "exact_match_error",
+    "library",
+    "rouge1",
+    "rouge1_error",
+    "rouge2",
+    "rouge2_error",
+    "rouge_l",
+    "rouge_l_error",
+]
+
+Texts = Sequence[str]
+Counts = NDArray[np.int64]
+
+CHRF_ORDERS = 6
+CHRF_BETA = 2
+"""chrF2, sacrebleu's default (Popović 2015)."""
+
+
+def library(module: str) -> Any:
+    """`rouge_score.rouge_scorer` or `sacrebleu`, imported; MissingError if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0].replace("_", "-")
+        raise MissingError(
+            f"package '{name}', which this metric needs, is not installed: "
+            "pip install 'peftsearch[text]'"
+        ) from error
+
+
+def exact_match(references: Texts, predictions: Texts) -> float:
+    """Share of predictions equal to the reference but for white space around them."""
+    return _mean(_exact(references, predictions))
+
+
+def exact_match_error(references: Texts, predictions: Texts) -> float:
+    return mean_error(_exact(references, predictions))
+
+
+def rouge1(references: Texts, predictions: Texts) -> float:
+    """Mean F1 × 100 of words, stemmed (Lin 2004)."""
+    return _mean(_rouge("rouge1", references, predictions))
+
+
+def rouge1_error(references: Texts, predictions: Texts) -> float:
+    return mean_error(_rouge("rouge1", references, predictions))
+
+
+def rouge2(references: Texts, predictions: Texts) -> float:
+    """Mean F1 × 100 of pairs of words, stemmed (Lin 2004)."""
+    return _mean(_rouge("rouge2", references, predictions))
+
+
+def rouge2_error(references: Texts, predictions: Texts) -> float:
+    return mean_error(_rouge("rouge2", references, predictions))
+
+
+def rouge_l(references: Texts, predictions: Texts) -> float:
+    """Mean F1 × 100 of the longest common subsequence of stemmed words, a text being one sequence
+    whatever its lines (Lin 2004).
+    """
+    return _mean(_rouge("rougeL", references, predictions))
+
+
+def rouge_l_error(references: Texts, predictions: Texts) -> float:
+    return mean_error(_rouge("rougeL", references, predictions))
+
+
+def bleu(references: Texts, predictions: Texts) -> float:
+    """BLEU of the whole corpus, 0–100: sacrebleu's defaults (Post 2018): 13a tokens, mixed case,
+    exponential smoothing.
+    """
+    if len(references) == 0:
+        return math.nan
+    # force only silences a warning, at every evaluation, about texts that end in " .".
+    scored = library("sacrebleu").corpus_bleu(list(predictions), [list(references)], force=True)
+    return float(scored.score)
+
+
+def bleu_error(references: Texts, predictions: Texts) -> float:
+    if len(references) == 0:
+        return math.nan
+    compute = library("sacrebleu").BLEU.compute_bleu
+    counts = _bleu_counts(references, predictions)
+
+    def score(at: NDArray[np.int64]) -> float:
+        sums = counts[at].sum(axis=0).tolist()
+        return float(compute(sums[2:6], sums[6:], sums[0], sums[1], smooth_method="exp").score)
+
+    return bootstrap_error(len(counts), score)
+
+
+def chrf(references: Texts, predictions: Texts) -> float:
+    """chrF2 of the whole corpus, 0–100: sacrebleu's defaults."""
+    if len(references) == 0:
+        return math.nan
+    scored = library("sacrebleu").corpus_chrf(list(predictions), [list(references)])
+    return float(scored.score)
+
+
+def chrf_error(references: Texts, predictions: Texts) -> float:
+    if len(references) == 0:
+        return math.nan
+    pairs = zip(references, predictions, strict=True)
+    counts = np.array([_chrf_counts(*pair) for pair in pairs], np.int64)
+    return bootstrap_error(len(counts), lambda at: _chrf_of(counts[at].sum(axis=0)))
+
+
+def _mean(each: NDArray[np.float64]) -> float:
+    return float(each.mean()) if len(each) else math.nan
+
+
+def _exact(references: Texts, predictions: Texts) -> NDArray[np.float64]:
+    pairs = zip(references, predictions, strict=True)
+    return np.array([a.strip() == b.strip() for a, b in pairs], np.float64)
+
+
+def _rouge(name: str, references: Texts, predictions: Texts) -> NDArray[np.float64]:
+    return _rouge_each(name, tuple(references), tuple(predictions))
+
+
+@lru_cache(maxsize=1)
+def _rouge_each(
+    name: str, references: tuple[str, ...], predictions: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """F1 × 100 of every text (n,). Kept until other texts come: the stemmer takes half a second
+    for 1,000 sentences, and the error is asked for after the value.
+    """
+    scorer = library("rouge_score.rouge_scorer").RougeScorer([name], use_stemmer=True)
+    pairs = zip(references, predictions, strict=True)
+    each = np.array([100 * scorer.score(a, b)[name].fmeasure for a, b in pairs], np.float64)
+    each.setflags(write=False)
+    return each
+
+
+def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
+    """Of every text (n, 10): length, reference's length, 4 counts of n-grams that match, 4 of
+    n-grams there are.
+    """
+    metric = library("sacrebleu").BLEU(force=True)
+    rows = []
+    for reference, prediction in zip(references, predictions, strict=True):
+        one = metric.corpus_score([prediction], [[reference]])
+        rows.append([one.sys_len, one.ref_len, *one.counts, *one.totals])
+    return np.array(rows, np.int64)
+
+
+def _chrf_counts(reference: str, prediction: str) -> list[int]:
+    """Of one text (18,): n-grams of the prediction, of the reference, in both, n from 1 to 6."""
+    one, other = "".join(prediction.split()), "".join(reference.split())
+    counts: list[int] = []
+    for n in range(1, CHRF_ORDERS + 1):
+        found, wanted = _ngrams(one, n), _ngrams(other, n)
+        # sacrebleu counts no n-grams of a prediction whose reference is too short to have any.
+        total = sum(found.values()) if wanted else 0
+        counts += [total, sum(wanted.values()), sum((found & wanted).values())]
+    return counts
+
+
+def _ngrams(text: str, n: int) -> Counter[str]:
+    return Counter(text[i : i + n] for i in range(len(text) - n + 1))
+
+
+def _chrf_of(sums: Counts) -> float:
+    """F2 of precision and recall averaged over the n that occur in both (sacrebleu ≥ 2)."""
+    found, wanted, both = sums.reshape(CHRF_ORDERS, 3).T
+    seen = (found > 0) & (wanted > 0)
+    if not both.any():
+        return 0.0
+    precision = (both[seen] / found[seen]).mean()
+    recall = (both[seen] / wanted[seen]).mean()
+    factor = CHRF_BETA**2
+    return float(100 * (1 + factor) * precision * recall / (factor * precision + recall))
