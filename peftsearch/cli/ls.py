@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli import ls_design
+from peftsearch.cli import ls_design, ls_tasks
 from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.options import Json, Model, StudiesFolder
 
@@ -25,6 +25,8 @@ class What(enum.StrEnum):
     families = "families"
     models = "models"
     tasks = "tasks"
+    kinds = "kinds"
+    metrics = "metrics"
     studies = "studies"
 
 
@@ -35,7 +37,7 @@ def ls(
     json: Json = False,
 ) -> None:
     """List spaces, methods and places (for a --model with counts), the other dimensions of the
-    design space, model families, models, tasks or studies.
+    design space, model families, models, tasks with their kinds and metrics, or studies.
     """
     listings: dict[What, Callable[[], list[dict[str, Any]]]] = {
         What.spaces: _spaces,
@@ -46,7 +48,9 @@ def ls(
         What.compositions: ls_design.compositions,
         What.families: ls_design.families,
         What.models: _models,
-        What.tasks: _tasks,
+        What.tasks: ls_tasks.tasks,
+        What.kinds: ls_tasks.kinds,
+        What.metrics: ls_tasks.metrics,
         What.studies: lambda: _studies(studies),
     }
     rows = listings[what]()
@@ -93,15 +97,6 @@ def _models() -> list[dict[str, Any]]:
         {"model": f"model type {name}", "about": f"{family.name}: {about}"}
         for family in FAMILIES
         for name in family.model_types
-    ]
-
-
-def _tasks() -> list[dict[str, Any]]:
-    return [
-        {"task": "demo:tweets", "about": "tweets by sentiment, 3 labels (peftsearch[demo])"},
-        {"task": "demo:bbc", "about": "BBC news by topic, 5 labels (peftsearch[demo])"},
-        {"task": "owner/dataset:config", "about": "any text classification data set of the Hub"},
-        {"task": "--train FILE", "about": "your own csv, tsv, json, jsonl or parquet"},
     ]
 
 

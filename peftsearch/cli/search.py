@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from peftsearch.cli.asked import default_name, existing_study, languages_of, task_spec
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
     Beams,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from peftsearch.search.create import NewStudy
     from peftsearch.search.folder import StudyFolder
     from peftsearch.search.worker import Limits
-    from peftsearch.task.spec import TaskSpec
 
 __all__ = ["search"]
 
@@ -127,21 +126,21 @@ def search(
         "metric": metric,
         "template": template,
         "max_target": max_target,
-        "languages": _languages(languages),
+        "languages": languages_of(languages),
         "header": False if no_header else None,
         "generation": {"beams": beams} if beams > 1 else None,
     }
     spec = task_spec(asked_task, seed)
     limits = Limits(trials, _seconds(minutes, hours))
     if resume:
-        folder = _existing(study, studies, space, model, spec)
+        folder = existing_study(study, studies, space, model, spec)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
         recommended = loaded.file.recommended
         if recommended is not None and task is None and train is None:
             spec = task_spec(asked_task, seed, recommended.task)
         asked = NewStudy(
-            name=study or _default_name(loaded.name, spec),
+            name=study or default_name(loaded.name, spec),
             space=loaded,
             space_name=space or DEFAULT_SPACE,
             model=_required_model(model or (recommended.model if recommended else None)),
@@ -160,33 +159,6 @@ def search(
             return
         folder = _begin(asked, studies)
     _search(folder, limits, workers, threads or 1, json)
-
-
-def task_spec(
-    asked: dict[str, Any], seed: int, recommended: Mapping[str, Any] | None = None
-) -> TaskSpec:
-    """What the user said about the task, over what a space recommends; UsageError if wrong."""
-    from pydantic import ValidationError
-
-    from peftsearch.task.spec import TaskSpec
-
-    said = {key: value for key, value in asked.items() if value not in (None, ())}
-    try:
-        return TaskSpec(**{**(recommended or {}), **said, "split_seed": seed})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
-
-
-def _languages(said: str | None) -> tuple[str, str] | None:
-    if said is None:
-        return None
-    codes = [code.strip() for code in said.split(",")]
-    if len(codes) != 2 or not all(codes):
-        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
-    return codes[0], codes[1]
 
 
 def _seconds(minutes: float | None, hours: float | None) -> float | None:
@@ -217,45 +189,11 @@ def checked_device(device: str) -> str:
     return device
 
 
-def _default_name(space: str, spec: TaskSpec) -> str:
-    source = spec.name or Path(spec.train or "task").stem
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space}-{source}")
-    return name.strip("-.")[:100] or "study"
-
-
 def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:
     from peftsearch.search.create import create_study
 
     go_on = " ".join(map(shlex.quote, ["peftsearch", *sys.argv[1:], "--resume"]))
     return create_study(asked, studies, go_on, say)
-
-
-def _existing(
-    study: str | None, studies: Path | None, space: str | None, model: str | None, spec: TaskSpec
-) -> StudyFolder:
-    """The study to continue; what is said about it again must be what it was begun with."""
-    from peftsearch.search.folder import StudyFolder
-    from peftsearch.space.space import load_space
-
-    if study is None and space is None:
-        raise UsageError("which study? give --study NAME with --resume")
-    name = study or _default_name(load_space(str(space)).name, spec)
-    folder = StudyFolder.open(name, studies)
-    info = folder.read_info()
-    if space is not None and load_space(space).hash != info.space_hash:
-        raise UsageError(
-            f"space '{space}' is not the one study '{name}' was begun with; leave it out to go on "
-            f"with {folder.space_path}, or begin a new study"
-        )
-    if model is not None and model != info.model:
-        raise UsageError(f"study '{name}' was begun with --model {info.model}, not {model}")
-    began = info.task
-    for key in ("name", "train", "eval", "test", "label"):
-        said = getattr(spec, key)
-        if said is not None and said != began.get(key):
-            flag = "task" if key == "name" else key
-            raise UsageError(f"study '{name}' was begun with --{flag} {began.get(key)}, not {said}")
-    return folder
 
 
 def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_json: bool) -> None:

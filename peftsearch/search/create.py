@@ -164,8 +164,8 @@ def _scale(bench: Workbench) -> MetricScale:
         worst = metric.value(*evaluation.pair(metric, None))
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
-            f"the untuned model's {metric.name} is {worst}: nothing can be compared with it; "
-            "choose another --metric"
+            f"{metric.name} is {worst:g} before anything is tuned: nothing can be compared with "
+            "it; choose another --metric, or look at the validation data"
         )
     return MetricScale(
         name=metric.name,

@@ -42,8 +42,9 @@ class MetricScale(Record):
         """`0.7530 ± 0.0136`, `21.90`, or a dash."""
         if value is None or not math.isfinite(value):
             return "–"
-        shown = f"{value:.{self.decimals}f}"
-        return shown if error is None else f"{shown} ± {error:.{self.decimals}f}"
+        shown = f"{value:z.{self.decimals}f}"
+        known = error is not None and math.isfinite(error)
+        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
 
 
 class PublishedValue(Record):

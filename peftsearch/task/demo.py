@@ -104,11 +104,12 @@ class DemoTask:
     """`read()` gives texts with their targets, and the sizes of training, validation and test."""
 
     kind: str
+    about: str
     read: Callable[[], tuple[pd.DataFrame, tuple[int, int, int]]]
 
 
 DEMO_TASKS: dict[str, DemoTask] = {
-    "demo:tweets": DemoTask("classification", _tweets),
-    "demo:bbc": DemoTask("classification", _bbc),
-    "demo:headlines": DemoTask("seq2seq", _headlines),
+    "demo:tweets": DemoTask("classification", "tweets by sentiment, 3 labels", _tweets),
+    "demo:bbc": DemoTask("classification", "BBC news by topic, 5 labels", _bbc),
+    "demo:headlines": DemoTask("seq2seq", "headlines of BBC news", _headlines),
 }

@@ -1,8 +1,10 @@
-"""Local files: csv, tsv, json, jsonl, parquet → rows. Bad input becomes one clear sentence."""
+"""Local data → rows: csv, tsv, json, jsonl, parquet, `save_to_disk` folders, parallel text.
+
+Bad input becomes one clear sentence.
+"""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import warnings
@@ -13,38 +15,55 @@ from typing import Literal
 import pandas as pd
 
 from peftsearch.errors import DataError, did_you_mean
+from peftsearch.task.folders import read_folder
 from peftsearch.task.json_rows import parse_json, parse_json_lines
+from peftsearch.task.nested import frame_of
+from peftsearch.task.parallel import parallel_paths, read_parallel
+from peftsearch.task.plain_text import decoded
 from peftsearch.task.rows import Rows
 
 __all__ = ["read_rows"]
 
-_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-"""What a spreadsheet's "Unicode text" begins with (UTF-32's other mark begins with UTF-16's)."""
 
+def read_rows(path_text: str, header: bool = True) -> Rows:
+    """Read a file by its extension, a folder, or two files of parallel text (`news.en,news.ro`);
+    DataError says what is wrong with it.
 
-def read_rows(path_text: str) -> Rows:
-    """Read one file by its extension; DataError says what is wrong with it."""
-    path = Path(path_text)
+    Without `header` the columns of csv and tsv are named "1", "2", ….
+    """
+    path, pair = Path(path_text), None
     try:
+        pair = parallel_paths(path_text)
+        if pair is not None:
+            return read_parallel(pair, _READERS)
         path = path.expanduser()
         if path.is_dir():
-            raise DataError(f"{path_text}: a folder; give a file ({', '.join(_READERS)})")
+            return read_folder(path_text)
         reader = _READERS.get(path.suffix.lower())
         if reader is None:
-            hint = did_you_mean(path.suffix.lower(), _READERS)
-            raise DataError(f"{path_text}: unknown kind of file '{path.suffix}'{hint}")
+            raise DataError(f"{path_text}: {_unknown(path)}")
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{path_text}: no such file{_nearest(path)}") from error
+        missing = path if pair is None else Path(str(error.filename))
+        shown = path_text if pair is None else missing
+        raise DataError(f"{shown}: no such file{_nearest(missing)}") from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a NUL
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path_text[:100]}: cannot be read ({why})") from error
     if not content.strip():
         raise DataError(f"{path_text}: the file is empty")
-    table, notes = reader(path_text, content)
+    table, notes = reader(path_text, content, header)
     if table.empty:
         raise DataError(f"{path_text}: the file has no rows")
     return Rows(path.name, table, tuple(notes))
+
+
+def _unknown(path: Path) -> str:
+    if not path.exists() and not path.suffix:
+        return f"no such file or folder{_nearest(path)}"
+    hint = did_you_mean(path.suffix.lower(), _READERS)
+    also = "" if "mean" in hint else ", folders of save_to_disk, parallel text as news.en,news.ro"
+    return f"unknown kind of file '{path.suffix}'{hint}{also}"
 
 
 def _nearest(path: Path) -> str:
@@ -54,36 +73,34 @@ def _nearest(path: Path) -> str:
 
 
 _Read = tuple[pd.DataFrame, list[str]]
+_Reader = Callable[[str, bytes, bool], _Read]
 
 
-def _text(path: str, content: bytes) -> tuple[str, list[str]]:
-    """UTF-8, with what is not replaced and counted rather than fatal."""
-    if content.startswith(_WIDE):
-        raise DataError(f"{path}: UTF-16 or UTF-32 text; save it as UTF-8")
-    text = content.decode("utf-8-sig", errors="replace")
-    replaced = text.count("�") - content.count("�".encode())
-    note = f"{path}: {replaced:,} invalid UTF-8 sequences replaced"
-    return text, [note] if replaced > 0 else []
-
-
-def _delimited(separator: str) -> Callable[[str, bytes], _Read]:
-    def read(path: str, content: bytes) -> _Read:
-        text, notes = _text(path, content)
-        table = _parse_delimited(path, text, separator)
-        table.columns = table.columns.str.strip()
-        header = table.columns[0]
-        other = next((mark for mark in ",;\t|" if mark != separator and mark in header), None)
-        if len(table.columns) == 1 and other is not None:
-            raise DataError(
-                f"{path}: one column, '{header}': are they separated by {other!r}? "
-                "(commas in .csv, tabs in .tsv)"
-            )
+def _delimited(separator: str) -> _Reader:
+    def read(path: str, content: bytes, header: bool) -> _Read:
+        text, notes = decoded(path, content)
+        table = _parse_delimited(path, text, separator, header)
+        if header:
+            table.columns = table.columns.str.strip()
+            _refuse_other_separator(path, table, separator)
+        else:
+            table.columns = pd.Index([str(number + 1) for number in range(table.shape[1])])
         return table.fillna(""), notes
 
     return read
 
 
-def _parse_delimited(path: str, text: str, separator: str) -> pd.DataFrame:
+def _refuse_other_separator(path: str, table: pd.DataFrame, separator: str) -> None:
+    first = table.columns[0]
+    other = next((mark for mark in ",;\t|" if mark != separator and mark in first), None)
+    if len(table.columns) == 1 and other is not None:
+        raise DataError(
+            f"{path}: one column, '{first}': are they separated by {other!r}? "
+            "(commas in .csv, tabs in .tsv)"
+        )
+
+
+def _parse_delimited(path: str, text: str, separator: str, header: bool) -> pd.DataFrame:
     # Tab-separated files (GLUE's) do not quote.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
     try:
@@ -95,6 +112,7 @@ def _parse_delimited(path: str, text: str, separator: str) -> pd.DataFrame:
                 io.StringIO(text),
                 sep=separator,
                 quoting=quoting,
+                header=0 if header else None,
                 dtype=str,
                 keep_default_na=False,
                 na_values=[],
@@ -108,32 +126,30 @@ def _parse_delimited(path: str, text: str, separator: str) -> pd.DataFrame:
         raise DataError(f"{path}: not a readable table ({what})") from error
 
 
-def _json(path: str, content: bytes) -> _Read:
-    text, notes = _text(path, content)
+def _json(path: str, content: bytes, header: bool) -> _Read:
+    text, notes = decoded(path, content)
     table, more = parse_json(path, text)
     return table, notes + more
 
 
-def _json_lines(path: str, content: bytes) -> _Read:
-    text, notes = _text(path, content)
+def _json_lines(path: str, content: bytes, header: bool) -> _Read:
+    text, notes = decoded(path, content)
     table, more = parse_json_lines(path, text)
     return table, notes + more
 
 
-def _parquet(path: str, content: bytes) -> _Read:
+def _parquet(path: str, content: bytes, header: bool) -> _Read:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # Without pandas' metadata a column that was an index is a column like any other.
-        table = pq.read_table(io.BytesIO(content)).to_pandas(ignore_metadata=True)
+        return frame_of(path, pq.read_table(io.BytesIO(content))), []
     except (pa.ArrowException, OSError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable parquet file ({why})") from error
-    return table.astype(object), []
 
 
-_READERS: dict[str, Callable[[str, bytes], _Read]] = {
+_READERS: dict[str, _Reader] = {
     ".csv": _delimited(","),
     ".tsv": _delimited("\t"),
     ".json": _json,

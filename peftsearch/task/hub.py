@@ -2,70 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble, kind_of
-from peftsearch.task.columns import find_columns
+from peftsearch.task.assemble import assemble
+from peftsearch.task.class_names import label_of, names_of, without_hidden
+from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
+from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.task import Task
 
-__all__ = ["load_hub"]
+__all__ = ["VALIDATION", "load_hub"]
 
-_VALIDATION = ("validation", "validation_matched", "dev", "valid")
-_HIDDEN = -1
-"""What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
+VALIDATION = ("validation", "validation_matched", "dev", "valid")
+"""What validation splits are called."""
 
 
 def load_hub(spec: TaskSpec) -> Task:
-    """A data set from the Hub (or its local cache); no code of it is run.
+    """A data set from the Hub (or its local cache); no code of it is run. Where the table of known
+    data sets has it, its row says what the user did not.
 
     Of the test split nothing is read before `test()`: whether its labels are given shows then.
     """
     assert spec.name is not None
-    name = spec.name
-    path, _, config = name.partition(":")
-    if not path.strip():
-        raise UsageError(
-            f"--task '{name}': a data set's name is owner/dataset or owner/dataset:config"
-        )
-    found = _load(name, path, config or None)
-    if "train" not in found:
-        raise DataError(f"'{name}' has no train split; it has: {', '.join(map(str, found))}")
-    train = _rows(found, "train", name)
-    kind, _ = kind_of(spec, train)
-    label = find_columns(train, spec.text, spec.label, kind.target_names, kind.needs_target).label
-    names = _class_names(found["train"], label) if kind.output == "labels" else None
-    validation = next((split for split in _VALIDATION if split in found), None)
+    name, row = spec.name, known_dataset(spec.name)
+    found = _found(row.name if row else name)
+    splits = _splits(name, found, row)
+    spec = completed(spec, row) if row else spec
+    train = _rows(found, splits.train, name)
+    if row:
+        train = replace(train, notes=(*train.notes, row.note(spec)))
+    label = label_of(spec, train)
+    names = names_of(spec, train, label, _class_names(found[splits.train]))
+
+    def read(split: str) -> Rows:
+        return without_hidden(_rows(found, split, name), label, names)
 
     def read_test() -> Rows | None:
-        rows = _labelled(_rows(found, "test", name), label, names) if "test" in found else None
+        rows = read(splits.test) if splits.test else None
         return None if rows is None or rows.table.empty else rows
 
     return assemble(
         spec,
         name,
-        _labelled(train, label, names),
-        _labelled(_rows(found, validation, name), label, names) if validation else None,
-        read_test if "test" in found or validation else None,
+        without_hidden(train, label, names),
+        read(splits.validation) if splits.validation else None,
+        read_test if splits.test or splits.validation else None,
         names,
     )
 
 
-def _load(name: str, path: str, config: str | None) -> Any:
+def _found(name: str) -> Any:
+    """The splits of `owner/dataset:config`, of which no row is read yet."""
+    path, _, config = name.partition(":")
+    if not path.strip():
+        raise UsageError(
+            f"--task '{name}': a data set's name is owner/dataset or owner/dataset:config"
+        )
     state = prepare_hub()
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        return datasets.load_dataset(path, config)
     # The library passes on what its HTTP client, parsers and file systems raise: no list of
     # those would be complete.
+    try:
+        return datasets.load_dataset(path, config or None)
     except Exception as error:
-        raise _refused(name, state, error) from error
+        if not _needs_code(error):
+            raise _refused(name, state, error) from error
+        first = error
+    try:
+        return _converted(path, config)
+    except Exception as error:
+        raise _refused(name, state, first) from error
+
+
+def _converted(path: str, config: str) -> Any:
+    """The Hub's own parquet files of a data set whose repository holds a script: one folder a
+    config, https://huggingface.co/docs/dataset-viewer/parquet.
+    """
+    import datasets
+
+    return datasets.load_dataset(
+        path, data_dir=config or "default", revision="refs/convert/parquet"
+    )
+
+
+def _needs_code(error: Exception) -> bool:
+    return "scripts are no longer supported" in str(error)
 
 
 def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
@@ -76,8 +104,11 @@ def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
         return DataError(f"'{name}': its files cannot be read as one table ({why})")
     if isinstance(error, ValueError) and ("onfig name" in why or "BuilderConfig" in why):
         return DataError(f"'{name}': {why}")
-    if "scripts are no longer supported" in why:
-        return DataError(f"'{name}' needs code of its own, which is never run; give local files")
+    if _needs_code(error):
+        return DataError(
+            f"'{name}' needs code of its own, which is never run, and the Hub has no tables made "
+            "by it: give local files, or name a config (owner/dataset:config)"
+        )
     reason = state or (f" ({why})" if why else "")
     return MissingError(
         f"data set '{name[:100]}' is not to be had from the Hugging Face Hub here{reason}: check "
@@ -86,24 +117,24 @@ def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
     )
 
 
+def _splits(name: str, found: Any, row: KnownDataset | None) -> KnownSplits:
+    """The row's splits, which must be there; else those that have the usual names."""
+    validation = next((split for split in VALIDATION if split in found), None)
+    usual = KnownSplits(
+        train="train", validation=validation, test="test" if "test" in found else None
+    )
+    splits = row.splits if row else usual
+    for split in (splits.train, splits.validation, splits.test):
+        if split is not None and split not in found:
+            raise DataError(f"'{name}' has no {split} split; it has: {', '.join(map(str, found))}")
+    return splits
+
+
 def _rows(found: Any, split: str, name: str) -> Rows:
-    return Rows(f"{name} {split}", found[split].to_pandas().astype(object))
+    shown = f"{name} {split}"
+    return Rows(shown, frame_of(shown, found[split].with_format("arrow")[:]))
 
 
-def _labelled(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:
-    """The rows whose label is not hidden, with a note on how many are left out.
-
-    Without class names −1 may be a label like any other, unless there is no other.
-    """
-    if label is None or label not in rows.table.columns:
-        return rows
-    hidden = rows.table[label].map(lambda value: value == _HIDDEN).astype(bool)
-    if not hidden.any() or (names is None and not hidden.all()):
-        return rows
-    note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
-    return Rows(rows.name, rows.table[~hidden], (*rows.notes, note))
-
-
-def _class_names(data: Any, label: str | None) -> tuple[str, ...] | None:
-    names = getattr(data.features.get(label), "names", None)
-    return tuple(names) if names else None
+def _class_names(data: Any) -> dict[str, tuple[str, ...]]:
+    named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}
+    return {column: tuple(names) for column, names in named.items() if names}

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from peftsearch.errors import DataError
+from peftsearch.task.nested import flat_frame
 
 __all__ = ["parse_json", "parse_json_lines"]
 
@@ -68,11 +69,18 @@ def _table(path: str, rows: Any) -> tuple[pd.DataFrame, list[str]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {number} is not an object but {str(row)[:40]!r}")
+    table = flat_frame(path, pd.DataFrame(rows, dtype=object))
     replaced = 0
-    for row in rows:
-        for key, value in row.items():
-            if isinstance(value, str) and _HALF_PAIR.search(value):
-                row[key], count = _HALF_PAIR.subn("�", value)
-                replaced += count
+    for column in table.columns:
+        cells = table[column].tolist()
+        halves = {
+            i: _HALF_PAIR.subn("�", cell)
+            for i, cell in enumerate(cells)
+            if isinstance(cell, str) and _HALF_PAIR.search(cell)
+        }
+        if halves:
+            whole = [halves[i][0] if i in halves else cell for i, cell in enumerate(cells)]
+            table[column] = pd.Series(whole, table.index, dtype=object)
+            replaced += sum(count for _, count in halves.values())
     notes = [f"{path}: {replaced:,} incomplete characters replaced"] if replaced else []
-    return pd.DataFrame(rows, dtype=object), notes
+    return table, notes

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from peftsearch.errors import UsageError
+from dataclasses import dataclass, replace
+
+from peftsearch.errors import DataError, UsageError
 from peftsearch.task.assemble import assemble
+from peftsearch.task.class_names import class_names_in, label_of, names_of, without_hidden
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
-from peftsearch.task.hub import load_hub
+from peftsearch.task.folders import splits_in
+from peftsearch.task.hub import VALIDATION, load_hub
+from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.task import Task
@@ -27,11 +32,47 @@ def load_task(spec: TaskSpec) -> Task:
             "no data: give --task demo:tweets, --task owner/dataset:config, "
             "or --train FILE with --text and --label"
         )
-    test = spec.test
+    return _load_local(spec, _paths(spec, spec.train))
+
+
+@dataclass(frozen=True)
+class _Paths:
+    train: str
+    validation: str | None
+    test: str | None
+
+
+def _paths(spec: TaskSpec, train: str) -> _Paths:
+    """What was given; of a folder with several splits, what was not given is found in it."""
+    splits = splits_in(train)
+    if not splits:
+        return _Paths(train, spec.eval, spec.test)
+    if "train" not in splits:
+        raise DataError(f"{train}: no train split in this folder; it has: {', '.join(splits)}")
+    validation = next((splits[split] for split in VALIDATION if split in splits), None)
+    return _Paths(splits["train"], spec.eval or validation, spec.test or splits.get("test"))
+
+
+def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
+    train = read_rows(paths.train, spec.header)
+    if spec.kind is None and parallel_paths(paths.train):
+        spec = spec.model_copy(update={"kind": "seq2seq"})
+        train = replace(train, notes=(*train.notes, "kind: seq2seq, as the data are parallel text"))
+    label = label_of(spec, train)
+    names = names_of(spec, train, label, class_names_in(paths.train))
+
+    def read(path: str) -> Rows:
+        return without_hidden(read_rows(path, spec.header), label, names)
 
     def read_test() -> Rows | None:
-        return read_rows(test) if test else None
+        rows = read(paths.test) if paths.test else None
+        return None if rows is None or (rows.table.empty and not spec.test) else rows
 
-    train = read_rows(spec.train)
-    validation = read_rows(spec.eval) if spec.eval else None
-    return assemble(spec, train.name, train, validation, read_test if test else None)
+    return assemble(
+        spec,
+        train.name,
+        without_hidden(train, label, names),
+        read(paths.validation) if paths.validation else None,
+        read_test if paths.test else None,
+        names,
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.cli.main import run
+from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
 
 SPACE = """schema: 1
@@ -178,3 +179,23 @@ def test_fewer_examples_than_a_batch_are_one_batch(
     data = "--train labels.csv --train-examples 5 --study s --trials 1".split()
     assert run(["search", "space.yaml", "--model", str(tiny_bert), *data]) == 0
     assert "fewer training examples than a batch of 8" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_page_on_tasks_run(
+    here: Path, tiny_bert: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    mail = [{"body": row["text"], "topic": row["label"]} for row in sentiment_rows(60)]
+    write_csv(here / "mail.csv", mail)
+    news = [{"article": r["source"], "summary": r["answer"]} for r in copying_rows(40)]
+    (here / "news.jsonl").write_text("\n".join(map(json.dumps, news)))
+    commands = readme_commands(page)
+    assert len(commands) == 3
+    for number, command in enumerate(commands):
+        model = tiny_bart if "--target" in command.words else tiny_bert
+        words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
+        few = ["--eval-examples", "20", "--train-examples", "40"]
+        assert run([*words[1:], *few, "--study", f"s{number}"]) == 0, capsys.readouterr().err
+
+
+SMALLER = {"--minutes": "--trials", "0.2": "1"}

@@ -1,0 +1,76 @@
+"""Columns inside columns: `translation: {en, ro}` becomes `translation.en` and `translation.ro`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from peftsearch.errors import DataError
+from peftsearch.task.columns import is_nothing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["flat_frame", "frame_of"]
+
+_MOST_FIELDS = 64
+"""A column with more keys than this is a map (words → counts, say), not columns in a column."""
+
+
+def frame_of(name: str, table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a flat table of plain objects; DataError if two columns share a name."""
+    import pyarrow as pa
+
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    _refuse_twice(name, table.column_names)
+    # Without pandas' metadata a column that was an index is a column like any other.
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    return frame.astype(object)
+
+
+def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The same for a table whose cells are objects of JSON."""
+    columns = {str(column): table[column].tolist() for column in table.columns}
+    flat = list(_flat(columns))
+    if [column for column, _ in flat] == list(columns):
+        return table
+    _refuse_twice(name, (column for column, _ in flat))
+    return pd.DataFrame(dict(flat), dtype=object)
+
+
+def _flat(columns: dict[str, list[Any]]) -> Iterable[tuple[str, list[Any]]]:
+    for name, cells in columns.items():
+        fields = _fields(cells)
+        if not fields:
+            yield name, cells
+            continue
+        inner = {
+            f"{name}.{field}": [
+                cell.get(field) if isinstance(cell, dict) else None for cell in cells
+            ]
+            for field in fields
+        }
+        yield from _flat(inner)
+
+
+def _fields(cells: list[Any]) -> list[str]:
+    """The keys of a column of objects, in order of appearance; none if it is another column."""
+    fields: dict[str, None] = {}
+    for cell in cells:
+        if isinstance(cell, dict):
+            fields.update(dict.fromkeys(cell))
+        elif not is_nothing(cell):
+            return []
+        if len(fields) > _MOST_FIELDS:
+            return []
+    return list(fields)
+
+
+def _refuse_twice(name: str, columns: Iterable[str]) -> None:
+    twice = next((column for column, count in Counter(columns).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{name}: two columns are called '{twice}'; rename one")

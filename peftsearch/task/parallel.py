@@ -1,0 +1,62 @@
+"""Parallel text: two plain text files whose lines with one number belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from peftsearch.errors import DataError
+from peftsearch.task.plain_text import decoded
+from peftsearch.task.rows import Rows
+
+__all__ = ["parallel_paths", "read_parallel"]
+
+
+def parallel_paths(path_text: str) -> tuple[str, str] | None:
+    """The two files that `news.en,news.ro` names: of several commas, the one between two files.
+    None if there is no comma between two names, or a file really has this name.
+    """
+    if "," not in path_text or Path(path_text).expanduser().exists():
+        return None
+    commas = [i for i, letter in enumerate(path_text) if letter == ","]
+    pairs = [(path_text[:i].strip(), path_text[i + 1 :].strip()) for i in commas]
+    named = [pair for pair in pairs if all(pair)]
+    there = (pair for pair in named if all(Path(one).expanduser().is_file() for one in pair))
+    return next(there, named[0] if named else None)
+
+
+def read_parallel(paths: tuple[str, str], tables: Collection[str]) -> Rows:
+    """Columns `text` and `target`, a row a line; empty lines are rows. `tables` are the extensions
+    of files that are no plain text.
+    """
+    (texts, some), (targets, more) = (_lines(path, tables) for path in paths)
+    if len(texts) != len(targets):
+        raise DataError(
+            f"{paths[0]} has {len(texts):,} lines and {paths[1]} {len(targets):,}: parallel text "
+            "has one sentence a line, and as many lines in both files"
+        )
+    name = ",".join(Path(path).name for path in paths)
+    table = pd.DataFrame({"text": texts, "target": targets}, dtype=object)
+    return Rows(name, table, (*some, *more))
+
+
+def _lines(path_text: str, tables: Collection[str]) -> tuple[list[str], list[str]]:
+    path = Path(path_text).expanduser()
+    if path.suffix.lower() in tables:
+        raise DataError(
+            f"{path_text}: parallel text is two plain text files, and '{path.suffix}' is a table; "
+            "give it alone, with --text and --label"
+        )
+    if path.is_dir():
+        raise DataError(f"{path_text}: a folder; parallel text is two plain text files")
+    content = path.read_bytes()
+    if not content.strip():
+        raise DataError(f"{path_text}: the file is empty")
+    text, notes = decoded(path_text, content)
+    if "\0" in text:
+        raise DataError(f"{path_text}: not plain text (compressed?); one sentence a line is needed")
+    # Not str.splitlines: U+2028 and its like may stand inside a sentence.
+    lines = text.removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines], notes

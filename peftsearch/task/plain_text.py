@@ -1,0 +1,22 @@
+"""Bytes of a text file → text: UTF-8, with what is not replaced and counted rather than fatal."""
+
+from __future__ import annotations
+
+import codecs
+
+from peftsearch.errors import DataError
+
+__all__ = ["decoded"]
+
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""What a spreadsheet's "Unicode text" begins with (UTF-32's other mark begins with UTF-16's)."""
+
+
+def decoded(path: str, content: bytes) -> tuple[str, list[str]]:
+    """The text without its byte order mark, and a note on what was replaced."""
+    if content.startswith(_WIDE):
+        raise DataError(f"{path}: UTF-16 or UTF-32 text; save it as UTF-8")
+    text = content.decode("utf-8-sig", errors="replace")
+    replaced = text.count("�") - content.count("�".encode())
+    note = f"{path}: {replaced:,} invalid UTF-8 sequences replaced"
+    return text, [note] if replaced > 0 else []
