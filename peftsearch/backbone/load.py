@@ -25,7 +25,7 @@ from peftsearch.backbone.language import (
     language_model_class,
     prepare_language_model,
 )
-from peftsearch.backbone.measure import measure, positions_of, stack_layers
+from peftsearch.backbone.measure import measure, position_tables, positions_of, stack_layers
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.design.shapes import BackboneShapes, SiteShape
@@ -249,7 +249,10 @@ def _explained(
 
 
 def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> None:
-    """A checkpoint that lacks tensors of the body loads with random ones in their place."""
+    """A checkpoint that lacks tensors of the body loads with random ones in their place; tables of
+    sinusoids are never saved, as they are computed.
+    """
+    missing = missing - position_tables(model)
     lost = [key for key, _ in model.named_parameters() if key in missing]
     if lost:
         raise MissingError(

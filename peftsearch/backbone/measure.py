@@ -12,7 +12,7 @@ from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 
-__all__ = ["head_dim_of", "measure", "positions_of", "stack_layers"]
+__all__ = ["head_dim_of", "measure", "position_tables", "positions_of", "stack_layers"]
 
 _HEAD_DIM = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 """What attention modules call the width of a head."""
@@ -106,7 +106,7 @@ def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
 
 
 def _tensors(model: nn.Module, config: Any, family: Family) -> Iterator[TensorShape]:
-    norms, tables = _norm_tensors(model), _position_tables(model)
+    norms, tables = _norm_tensors(model), position_tables(model)
     dead = _dead_stretches(model, config, family)
     for name, parameter in model.named_parameters():
         if name in tables:
@@ -142,7 +142,7 @@ def _norm_tensors(model: nn.Module) -> set[str]:
     }
 
 
-def _position_tables(model: nn.Module) -> set[str]:
+def position_tables(model: nn.Module) -> set[str]:
     """Sinusoids that some families keep as a parameter: computed, never trained by anybody."""
     return {
         f"{path}.weight"

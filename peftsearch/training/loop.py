@@ -33,6 +33,7 @@ from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_step
 __all__ = ["TrainingRun"]
 
 _SMOOTHING = 0.9
+_RISE = 1.5
 
 
 class TrainingRun:
@@ -58,7 +59,7 @@ class TrainingRun:
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
-        self.smoothed_loss = objective.begins_at
+        self.smoothed_loss, self.first_loss = objective.begins_at, 0.0
         self.wall_s = self.cpu_s = self.eval_s = 0.0
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
@@ -126,9 +127,11 @@ class TrainingRun:
     def _watch(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise NotANumber(f"training loss became {loss} at step {self.step}")
-        before = loss if self.smoothed_loss is None else self.smoothed_loss
-        self.smoothed_loss = _SMOOTHING * before + (1 - _SMOOTHING) * loss
-        if self.smoothed_loss > self.objective.limit:
+        if self.smoothed_loss is None:
+            self.smoothed_loss = self.first_loss = loss
+        self.smoothed_loss = _SMOOTHING * self.smoothed_loss + (1 - _SMOOTHING) * loss
+        # A model may begin beyond the limit (an untuned head of another size): that is no fault.
+        if self.smoothed_loss > max(self.objective.limit, _RISE * self.first_loss):
             raise Diverged(
                 f"training loss rose to {self.smoothed_loss:.2f} by step {self.step}, "
                 f"over {self.objective.limit_is}"
@@ -159,6 +162,7 @@ class TrainingRun:
             "seed": self.seed,
             "step": self.step,
             "smoothed_loss": self.smoothed_loss,
+            "first_loss": self.first_loss,
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "eval_s": self.eval_s,
@@ -183,6 +187,7 @@ class TrainingRun:
             }
         self.step = int(facts["step"])
         self.smoothed_loss = facts["smoothed_loss"]
+        self.first_loss = float(facts.get("first_loss", 0.0))
         self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
         self.eval_s = float(facts.get("eval_s", 0.0))
 
