@@ -107,4 +107,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if nearest:
         return f"; did you mean '{nearest[0]}'?"
-    return f"; known: {', '.join(options)}" if options else ""
+    return f"; known: {listed(options)}" if options else ""
+
+
+def listed(names: Iterable[str], most: int = 40) -> str:
+    """Names for a message, the first `most` of them."""
+    every = [name[:80] for name in names]
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

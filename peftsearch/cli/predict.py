@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.cli.console import clean, print_json
-from peftsearch.cli.options import Json, TextColumns
+from peftsearch.cli.options import Json, NoHeader, TextColumns
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def predict(
         ),
     ] = None,
     text: TextColumns = None,
+    no_header: NoHeader = False,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--model", help="Where the backbone lies now, if it moved."),
@@ -41,7 +42,7 @@ def predict(
     """Print what is predicted of each text, one a line: a label, a number, or a text."""
     from peftsearch.export.native import load
 
-    inputs, pairs = _inputs(texts, file, text)
+    inputs, pairs = _inputs(texts, file, text, not no_header)
     loaded = load(model, device, backbone)
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
@@ -51,12 +52,12 @@ def predict(
 
 
 def _inputs(
-    texts: list[str] | None, file: str | None, columns: list[str] | None
+    texts: list[str] | None, file: str | None, columns: list[str] | None, header: bool
 ) -> tuple[list[str], list[str] | None]:
     if file is not None:
         if texts:
             raise UsageError("give texts or --file, not both")
-        return _from_file(file, columns)
+        return _from_file(file, columns, header)
     if texts:
         return list(texts), None
     if sys.stdin.isatty():
@@ -64,11 +65,13 @@ def _inputs(
     return [line.rstrip("\n") for line in sys.stdin if line.strip()], None
 
 
-def _from_file(file: str, columns: list[str] | None) -> tuple[list[str], list[str] | None]:
+def _from_file(
+    file: str, columns: list[str] | None, header: bool
+) -> tuple[list[str], list[str] | None]:
     from peftsearch.task.columns import find_text, text_column
     from peftsearch.task.files import read_rows
 
-    rows = read_rows(file)
+    rows = read_rows(file, header)
     names = find_text(rows, columns or ())
     found = [text_column(rows, name) for name in names]
     return found[0], found[1] if len(found) > 1 else None

@@ -1,19 +1,21 @@
-"""The log axis of tuned %, with a place for 0 % left of a break, and the page's colours."""
+"""The axes that figures share (log tuned % with 0 % left of a break, the metric), and colours."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peftsearch.search.records import StudyInfo, StudyRecord
+from peftsearch.search.records import MetricScale, StudyInfo, StudyRecord
 
-__all__ = ["COLOURS", "TunedAxis", "layout"]
+__all__ = ["COLOURS", "TunedAxis", "layout", "metric_range", "metric_title"]
 
 COLOURS = {
     "frontier": "#0b6e4f",
     "landmark": "#b3541e",
     "full": "#4a6fa5",
     "stopped": "#b8bfca",
+    "published": "#7b8794",
     "ink": "#1d2733",
     "grid": "#e8ebf0",
 }
@@ -29,13 +31,16 @@ class TunedAxis:
     has_zero: bool
 
     @classmethod
-    def of(cls, record: StudyRecord) -> TunedAxis:
+    def of(cls, record: StudyRecord, beside: Sequence[float] = ()) -> TunedAxis:
+        """Wide enough for every trial, and for tuned % to be drawn beside them."""
         info = record.info
         tuned = [r.tuned_pct for r in record.results if r.tuned_pct > 0]
+        tuned += [tuned_pct for tuned_pct in beside if tuned_pct > 0]
         low = math.log10(min([info.budget_lo_pct, *tuned]))
         high = math.log10(max([info.budget_hi_pct, *tuned]))
         zero = low - 0.12 * (high - low)
         has_zero = any(r.tuned_pct == 0 and r.metric is not None for r in record.results)
+        has_zero = has_zero or 0 in beside
         return cls(low, high, zero, has_zero)
 
     def at(self, tuned_pct: float) -> float:
@@ -81,7 +86,7 @@ def layout(title_x: str, title_y: str, height: int) -> dict[str, object]:
     return {
         "template": "none",
         "height": height,
-        "margin": {"l": 64, "r": 20, "t": 16, "b": 52},
+        "margin": {"l": 84 if "<br>" in title_y else 64, "r": 20, "t": 16, "b": 52},
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": COLOURS["ink"]},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -95,5 +100,29 @@ def layout(title_x: str, title_y: str, height: int) -> dict[str, object]:
 
 
 def metric_title(info: StudyInfo) -> str:
-    """`validation accuracy`."""
-    return f"validation {info.metric.name}"
+    """`validation accuracy`; of losses with the direction, which is not what one expects."""
+    metric = info.metric
+    direction = "" if metric.maximise else "<br>(less is better)"
+    return f"validation {metric.title or metric.name}{direction}"
+
+
+BEYOND_WORST = 0.25
+"""How far below a constant predictor an axis goes, in shares of what the best is above it."""
+
+
+def metric_range(values: Sequence[float], metric: MetricScale) -> tuple[float, float]:
+    """Bounds of an axis of the metric: all values, but not far beyond `worst`: the perplexity of
+    one trial that diverged would leave the others on a line.
+    """
+    drawn = [value for value in values if math.isfinite(value)]
+    if not drawn:
+        return min(metric.worst, metric.best), max(metric.worst, metric.best)
+    low, high = min(drawn), max(drawn)
+    best = high if metric.maximise else low
+    limit = metric.worst - BEYOND_WORST * (best - metric.worst)
+    if metric.maximise and best > metric.worst:
+        low = max(low, limit)
+    elif not metric.maximise and best < metric.worst:
+        high = min(high, limit)
+    margin = 0.06 * max(high - low, 10.0**-metric.decimals)
+    return low - margin, high + margin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from peftsearch.report.axis import COLOURS, layout, metric_title
+from peftsearch.report.axis import COLOURS, layout, metric_range, metric_title
 from peftsearch.report.labels import hover
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyRecord, TrialResult
@@ -21,6 +21,8 @@ def curves_figure(record: StudyRecord) -> go.Figure:
         figure.add_trace(_curve(record, result, result.number in front))
     figure.update_layout(layout("training steps", metric_title(record.info), 340))
     figure.update_xaxes(rangemode="tozero")
+    values = [value.metric for result in drawn for value in result.curve]
+    figure.update_yaxes(range=metric_range(values, record.info.metric))
     return figure
 
 

@@ -14,9 +14,12 @@ from plotly.offline import get_plotlyjs
 from peftsearch.atomic import write_atomic
 from peftsearch.report.curves import curves_figure
 from peftsearch.report.hypervolume import hypervolume_figure
-from peftsearch.report.pareto import pareto_figure
+from peftsearch.report.pareto import pareto_figure, pareto_range
+from peftsearch.report.published import sources_of
+from peftsearch.report.samples import Samples, samples_of_best
 from peftsearch.report.table import frontier_rows, trial_rows
 from peftsearch.search.derive import count_states
+from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import hypervolume_of
 from peftsearch.search.records import StudyRecord
 from peftsearch.version import __version__
@@ -24,12 +27,22 @@ from peftsearch.version import __version__
 __all__ = ["render_report", "write_report"]
 
 
-def write_report(record: StudyRecord, path: Path, environment: Mapping[str, Any] = {}) -> None:
-    """Render a study and write it to `path`, whole or not at all."""
-    write_atomic(path, render_report(record, environment or {}))
+def write_report(
+    record: StudyRecord,
+    path: Path,
+    environment: Mapping[str, Any] = {},
+    folder: StudyFolder | None = None,
+) -> None:
+    """Render a study and write it to `path`, whole or not at all; of a study's `folder` also
+    examples of what its best configuration writes.
+    """
+    samples = samples_of_best(folder, record) if folder is not None else None
+    write_atomic(path, render_report(record, environment or {}, samples))
 
 
-def render_report(record: StudyRecord, environment: Mapping[str, Any]) -> str:
+def render_report(
+    record: StudyRecord, environment: Mapping[str, Any], samples: Samples | None = None
+) -> str:
     """The page as text. Everything of the user's is escaped."""
     page = Environment(
         loader=PackageLoader("peftsearch.report"),
@@ -47,6 +60,11 @@ def render_report(record: StudyRecord, environment: Mapping[str, Any]) -> str:
     front = frontier_rows(record)
     return page.render(
         info=record.info,
+        metric=record.info.metric,
+        title=_capital(record.info.metric.title or record.info.metric.name),
+        sources=sources_of(record.info),
+        outside=_outside(record),
+        samples=samples,
         counts=count_states(record),
         front=front,
         best=front[-1] if front else None,
@@ -65,6 +83,21 @@ def _best_head_only(record: StudyRecord) -> float | None:
     sign = 1.0 if record.info.metric.maximise else -1.0
     values = [r.metric for r in record.results if r.state == "full" and r.tuned_parameters == 0]
     return max((v for v in values if v is not None), key=lambda v: sign * v, default=None)
+
+
+def _capital(text: str) -> str:
+    """Only the first letter: `str.capitalize` would make Rouge-2 f1 of ROUGE-2 F1."""
+    return text[:1].upper() + text[1:]
+
+
+def _outside(record: StudyRecord) -> int:
+    """Trials whose metric lies beyond the plot's range."""
+    low, high = pareto_range(record)
+    return sum(
+        r.metric is not None and not low <= r.metric <= high
+        for r in record.results
+        if r.state in ("full", "stopped")
+    )
 
 
 def _json(figure: go.Figure) -> Markup:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import textwrap
 
-from peftsearch.search.records import StudyInfo, TrialResult
+from peftsearch.search.records import PublishedValue, StudyInfo, TrialResult
 
-__all__ = ["hover", "safe"]
+__all__ = ["hover", "hover_published", "safe"]
 
 
 def safe(text: str) -> str:
@@ -21,8 +21,21 @@ def hover(result: TrialResult, info: StudyInfo) -> str:
     name = f"<b>#{result.number}{' ' + safe(result.method) if result.method else ''}</b>"
     rows = [name, *map(safe, lines)]
     if result.metric is not None:
-        rows.append(f"{safe(info.metric.name)} {result.metric:.4f} ± {result.metric_se or 0:.4f}")
+        shown = info.metric.written(result.metric, result.metric_se)
+        rows.append(f"{safe(info.metric.name)} {shown}")
     rows.append(f"{result.tuned_pct:.4g} % tuned, {result.tuned_parameters:,} parameters")
     if result.state == "stopped":
         rows.append("stopped early: not comparable with full length")
+    return "<br>".join(rows)
+
+
+def hover_published(value: PublishedValue, info: StudyInfo) -> str:
+    """A paper's result, and that it is one."""
+    rows = [
+        f"<b>{safe(value.name)} (published)</b>",
+        f"{safe(info.metric.name)} {info.metric.written(value.value)}",
+        f"{value.tuned_pct:.4g} % tuned",
+        "not measured here:",
+        *map(safe, textwrap.wrap(value.source, 60)),
+    ]
     return "<br>".join(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Box", "Label", "place_labels"]
+__all__ = ["NEAR", "Box", "Label", "place_labels"]
 
 _CHARACTER_PX = 6.4
 _HEIGHT_PX = 14.0
@@ -44,16 +44,19 @@ def place_labels(
     points: Sequence[tuple[float, float]],
     width: float,
     height: float,
+    before: Sequence[Label] = (),
+    places: Sequence[tuple[str, float, float]] | None = None,
 ) -> list[Label]:
     """A label for each (name, x, y), pixels from the upper left of a plot of `width` × `height`.
 
     Greedy: each takes the first of some places around its point that covers nothing, or the one
-    that covers least.
+    that covers least. Labels placed `before` stay where they are.
     """
     taken = [Box(x - _POINT_PX, y - _POINT_PX, x + _POINT_PX, y + _POINT_PX) for x, y in points]
+    taken += [label.box for label in before]
     labels = []
     for text, x, y in names:
-        options = [_label(text, x, y, *place) for place in _PLACES]
+        options = [_label(text, x, y, *place) for place in places or _PLACES]
         label = min(options, key=lambda o: _cost(o.box, taken, width, height))
         taken.append(label.box)
         labels.append(label)
@@ -66,6 +69,8 @@ _PLACES = tuple(
     for anchor, shift in (("left", 8), ("right", -8), ("center", 0))
     if anchor != "center" or abs(rise) > 20
 )
+NEAR = tuple(place for place in _PLACES if abs(place[2]) < 20)
+"""The places of text that belongs to a marker, as plotly knows them."""
 
 
 def _label(text: str, x: float, y: float, anchor: str, xshift: float, rise: float) -> Label:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from peftsearch.errors import DataError, did_you_mean
+from peftsearch.errors import DataError, did_you_mean, listed
 from peftsearch.task.rows import Rows
 
 __all__ = [
@@ -65,10 +65,9 @@ def find_columns(
     unused = [name for name in names if name not in texts]
     found = label or _first_of(target_names, unused)
     if found is None and needs_target:
-        listed = ", ".join(names)
         raise DataError(
             f"{rows.name}: name the label column (--label) or the kind of task (--kind); "
-            f"columns are: {listed}"
+            f"columns are: {listed(names)}"
         )
     used = (*texts, *([found] if found else []))
     twice = next((name for name in used if used.count(name) > 1), None)
@@ -107,8 +106,7 @@ def find_text(rows: Rows, text: Sequence[str]) -> tuple[str, ...]:
         raise DataError(f"{len(text)} text columns were given; one or two can be used")
     texts = tuple(text) or _guess_text(names)
     if not texts:
-        listed = ", ".join(names)
-        raise DataError(f"{rows.name}: name the text column (--text); columns are: {listed}")
+        raise DataError(f"{rows.name}: name the text column (--text); columns are: {listed(names)}")
     return texts
 
 

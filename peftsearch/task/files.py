@@ -143,7 +143,7 @@ def _parquet(path: str, content: bytes, header: bool) -> _Read:
     import pyarrow.parquet as pq
 
     try:
-        return frame_of(path, pq.read_table(io.BytesIO(content))), []
+        return frame_of(path, pq.ParquetFile(io.BytesIO(content)).read()), []
     except (pa.ArrowException, OSError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable parquet file ({why})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ __all__ = ["arrow_schema", "read_folder", "splits_in"]
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
 _WANTED = "give a file, or a folder written by save_to_disk"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What a stream of Arrow ends with (https://arrow.apache.org/docs/format/Columnar.html)."""
 _SHOWN = 5
 """So many names of a folder's content are shown."""
 
@@ -61,7 +64,7 @@ def arrow_schema(path_text: str) -> pa.Schema | None:
         if not (folder / _STATE).is_file():
             return None
         with pa.memory_map(str(_files(folder, path_text)[0])) as source:
-            return _opened(source).schema
+            return pa.ipc.open_stream(source).schema
     except (pa.ArrowException, OSError, ValueError):
         return None  # reading the rows says what is wrong
 
@@ -82,7 +85,8 @@ def _table(folder: Path, path_text: str) -> pa.Table:
         shown = f"{path_text}/{path.name}"
         try:
             with pa.memory_map(str(path)) as source:
-                tables.append(_opened(source).read_all())
+                tables.append(pa.ipc.open_stream(source).read_all())
+            _refuse_cut_off(path, shown)
         except FileNotFoundError as error:
             raise DataError(f"{shown}: missing, though {_STATE} names it") from error
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -94,17 +98,12 @@ def _table(folder: Path, path_text: str) -> pa.Table:
         raise DataError(f"{path_text}: its Arrow files have different columns") from error
 
 
-def _opened(source: Any) -> Any:
-    """A stream, as `save_to_disk` writes; or a file of Arrow's other form."""
-    import pyarrow as pa
-
-    try:
-        return pa.ipc.open_stream(source)
-    except pa.ArrowInvalid:
-        source.seek(0)
-        if source.read(6) != b"ARROW1":
-            raise
-        return pa.ipc.open_file(source)
+def _refuse_cut_off(path: Path, shown: str) -> None:
+    """A stream that was cut off between two batches reads as a shorter one."""
+    with path.open("rb") as file:
+        file.seek(-len(_END), os.SEEK_END)
+        if file.read() != _END:
+            raise DataError(f"{shown}: cut off: the end of its rows is missing")
 
 
 def _files(folder: Path, path_text: str) -> list[Path]:
@@ -113,9 +112,11 @@ def _files(folder: Path, path_text: str) -> list[Path]:
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise DataError(f"{path_text}: rows chosen by an index, of an old version; save it again")
     files: Any = state.get("_data_files")
-    listed = files if isinstance(files, list) else []
-    names = [entry.get("filename") for entry in listed if isinstance(entry, dict)]
-    if not names or not all(isinstance(name, str) and _is_plain(name) for name in names):
+    if files == []:
+        raise DataError(f"{path_text}: the folder has no rows")
+    listed = files if isinstance(files, list) else [None]
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
+    if not all(isinstance(name, str) and _is_plain(name) for name in names):
         raise DataError(f"{shown}: it names no Arrow files")
     return [folder / str(name) for name in names]
 

@@ -1,4 +1,6 @@
-"""JSON → rows: a list of objects, one object that holds such a list, or an object a line."""
+"""JSON → rows: a list of objects, one object that holds such a list, an object of objects (rows by
+their id, or columns by their rows' numbers, as pandas writes them), or an object a line.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,19 @@ def parse_json(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
         raise _not_json(path, getattr(error, "lineno", 1), error) from error
     except RecursionError as error:
         raise DataError(f"{path}: nested too deeply") from error
-    if isinstance(data, dict):
-        lists = [v for v in data.values() if isinstance(v, list)]
-        data = lists[0] if len(lists) == 1 else [data]
-    return _table(path, data)
+    return _table(path, _rows_of(data) if isinstance(data, dict) else data)
+
+
+def _rows_of(data: dict[str, Any]) -> list[Any]:
+    lists = [value for value in data.values() if isinstance(value, list)]
+    if len(lists) == 1:
+        return lists[0]
+    inner = [value for value in data.values() if isinstance(value, dict)]
+    if len(inner) < max(2, len(data)):
+        return [data]
+    if all(map(str.isdecimal, inner[0])) and not all(map(str.isdecimal, data)):
+        return [{column: data[column].get(row) for column in data} for row in inner[0]]
+    return inner
 
 
 def parse_json_lines(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:

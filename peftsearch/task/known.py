@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ruamel.yaml import YAML
 
 from peftsearch.errors import did_you_mean
 from peftsearch.task.kind import KINDS, kind_named
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["KnownDataset", "KnownSplits", "completed", "known_dataset", "known_datasets"]
+__all__ = ["KNOWN_DATASETS", "KnownDataset", "KnownSplits", "completed", "known_dataset"]
 
 
 class _Row(BaseModel):
@@ -59,25 +57,19 @@ class KnownDataset(_Row):
         return f"{self.name} is known: {kind}{columns}; {validation} as validation, {test}"
 
 
+def _read() -> tuple[KnownDataset, ...]:
+    text = files("peftsearch.task").joinpath("known_datasets.yaml").read_text("utf-8")
+    return tuple(map(KnownDataset.model_validate, YAML(typ="safe", pure=True).load(text)))
+
+
+KNOWN_DATASETS: tuple[KnownDataset, ...] = _read()
+
+_BY_NAME = {name: row for row in KNOWN_DATASETS for name in (row.name, *row.aliases)}
+
+
 def known_dataset(name: str) -> KnownDataset | None:
     """The row of a data set by its name or another that it goes by; None if it is not known."""
-    return known_datasets().get(name)
-
-
-@cache
-def known_datasets() -> Mapping[str, KnownDataset]:
-    """Every name and alias → its row."""
-    from ruamel.yaml import YAML
-
-    text = files("peftsearch.task").joinpath("known_datasets.yaml").read_text("utf-8")
-    rows = [KnownDataset.model_validate(row) for row in YAML(typ="safe", pure=True).load(text)]
-    table: dict[str, KnownDataset] = {}
-    for row in rows:
-        for name in (row.name, *row.aliases):
-            if name in table:
-                raise ValueError(f"known_datasets.yaml: '{name}' is there twice")
-            table[name] = row
-    return MappingProxyType(table)
+    return _BY_NAME.get(name)
 
 
 def completed(spec: TaskSpec, row: KnownDataset) -> TaskSpec:

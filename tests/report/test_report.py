@@ -143,7 +143,7 @@ def test_a_study_of_no_or_one_trial_has_a_report_too(results: tuple[TrialResult,
 
 def test_the_page_states_the_reference_of_the_hypervolume_and_the_export_command() -> None:
     page = " ".join(render_report(study(), {}).split())
-    assert "tuned % from 0.005 to 5 (log), accuracy from 0.400 to 1" in page
+    assert "tuned % from 0.005 to 5 (log), accuracy from 0.4000 to 1" in page
     assert "peftsearch export study --at &#39;#3&#39; --to native OUT" in page
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peftsearch.errors import DataError, MissingError, UsageError
+from peftsearch.task.columns import is_nothing
+from peftsearch.task.files import read_rows
 from peftsearch.task.load import load_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.splitting import split_off
@@ -118,7 +122,13 @@ def test_pairs_are_two_columns(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n', "is not text"),
         ("a.jsonl", '{"text": "a", "label": 1}\nnonsense\n', "a.jsonl:2: not JSON"),
         ("a.parquet", "nonsense", "not a readable parquet file"),
-        ("a.txt", "text", "unknown kind of file '.txt'"),
+        (
+            "a.txt",
+            "text",
+            "unknown kind of file '.txt'; known: .csv, .json, .jsonl, .parquet, .tsv",
+        ),
+        ("a.cvs", "text", "unknown kind of file '.cvs'; did you mean '.csv'?"),
+        ("a.json", '[{"a": {"b": "x"}, "a.b": "y"}]', "two columns are called 'a.b'; rename one"),
         ("a.csv", " \n", "the file is empty"),
         ("a.csv", "text,label\n", "the file has no rows"),
     ],
@@ -141,6 +151,7 @@ def test_what_cannot_be_used_is_named(
         ("a" * 5000 + ".csv", "cannot be read"),
         ("a\0.csv", "cannot be read"),
         ("nowhere/a.csv", "no such file"),
+        ("nowhere", "no such file or folder"),
         ("", "a folder"),
     ],
 )
@@ -168,6 +179,84 @@ def test_a_parquet_index_is_a_column(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     pd.DataFrame(ROWS).set_index("text").to_parquet(path)
     assert set(task(str(path)).train.texts) < {row["text"] for row in ROWS}
+
+
+def test_a_parquet_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    pd.DataFrame(ROWS).to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"d\.parquet: not a readable parquet file"):
+        task(str(path))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.parquet"
+    table = pa.table([["a"], ["b"]], names=["text", "text"])
+    pq.write_table(table, path)
+    with pytest.raises(DataError, match="two columns are called 'text'"):
+        read_rows(str(path))
+
+
+def test_a_json_object_may_hold_rows_by_id_or_columns_by_number(tmp_path: Path) -> None:
+    expected = write(tmp_path / "d.csv", ROWS)
+    table = pd.DataFrame(ROWS)
+    for orient in ("index", "columns"):
+        path = tmp_path / f"{orient}.json"
+        path.write_text(str(table.to_json(orient=orient)))
+        found = read_rows(str(path)).table
+        assert list(found.columns) == ["text", "label"]
+        assert found["text"].tolist() == read_rows(expected).table["text"].tolist()
+
+
+NESTED = [
+    {"id": i, "translation": {"en": f"text {i}", "ro": None if i == 1 else f"textul {i}"}}
+    for i in range(3)
+]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
+def test_columns_inside_a_column_are_columns(suffix: str, tmp_path: Path) -> None:
+    table = read_rows(write(tmp_path / f"d{suffix}", NESTED)).table
+    assert list(table.columns) == ["id", "translation.en", "translation.ro"]
+    assert table["translation.en"].tolist() == ["text 0", "text 1", "text 2"]
+    assert [is_nothing(cell) for cell in table["translation.ro"]] == [False, True, False]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_columns_may_lie_deeper(suffix: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"a": {"b": {"c": "x"}, "d": 1}}, {"a": None}]
+    table = read_rows(write(tmp_path / f"d{suffix}", rows)).table
+    assert list(table.columns) == ["a.b.c", "a.d"]
+    assert table["a.b.c"].tolist()[0] == "x"
+
+
+def test_a_column_of_maps_is_left_alone(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "x", "counts": {f"w{i}": i}} for i in range(100)]
+    assert list(read_rows(write(tmp_path / "d.json", rows)).table.columns) == ["text", "counts"]
+
+
+def test_half_a_surrogate_pair_inside_a_column_is_replaced_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.json", [{"a": {"b": "x\ud800"}}])
+    rows = read_rows(path)
+    assert rows.table["a.b"].tolist() == ["x�"]
+    assert any("1 incomplete characters replaced" in note for note in rows.notes)
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [(".csv", ","), (".tsv", "\t")])
+def test_without_a_header_columns_are_numbered(suffix: str, mark: str, tmp_path: Path) -> None:
+    path = tmp_path / f"d{suffix}"
+    path.write_text("".join(f"text {i}{mark}{'yn'[i % 2]}\n" for i in range(40)))
+    table = read_rows(str(path), header=False).table
+    assert list(table.columns) == ["1", "2"]
+    assert len(table) == 40
+    found = task(str(path), text=("1",), label="2", header=False)
+    assert found.labels == ("n", "y")
+    assert len(task(str(path), text=("text 0",), label="y").train) < len(found.train)
+
+
+def test_without_a_header_one_column_may_hold_commas(tmp_path: Path) -> None:
+    (tmp_path / "d.tsv").write_text("a, b\nc, d\n")
+    assert read_rows(str(tmp_path / "d.tsv"), header=False).table["1"].tolist() == ["a, b", "c, d"]
 
 
 def test_json_lines_end_at_newlines_only(tmp_path: Path) -> None:

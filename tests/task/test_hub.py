@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pandas as pd
 import pytest
 
 from peftsearch.errors import DataError, MissingError, UsageError
@@ -107,6 +111,146 @@ def test_class_names_are_labels_and_undecided_rows_are_left_out(repository: Path
     assert any("1 rows without a label (−1) left out" in note for note in task.notes)
 
 
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes `owner/dataset:config` with the splits given, beside those that are there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+    def write(name: str, **splits: Rows) -> None:
+        path, _, config = name.partition(":")
+        folder = Path(path)
+        folder.mkdir(parents=True)
+        lines = ["---", "configs:", f"- config_name: {config or 'default'}", "  data_files:"]
+        for split, rows in splits.items():
+            content = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{split}.jsonl").write_text(content)
+            lines.append(f"  - {{split: {split}, path: {split}.jsonl}}")
+        (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+    return write
+
+
+def pairs(count: int, mark: str, label: int | None = None) -> Rows:
+    return [
+        {
+            "premise": f"{mark} {i}",
+            "hypothesis": f"so {mark} {i}",
+            "label": i % 3 if label is None else label,
+            "idx": i,
+        }
+        for i in range(count)
+    ]
+
+
+def test_mnli_is_evaluated_on_its_matched_pairs_and_has_no_test(hub: Callable[..., None]) -> None:
+    hub(
+        "nyu-mll/glue:mnli",
+        train=pairs(60, "train"),
+        validation_mismatched=pairs(9, "mismatched"),
+        validation_matched=pairs(12, "matched"),
+        test_matched=pairs(5, "test", label=-1),
+    )
+    task = load_task(TaskSpec(name="glue:mnli"))
+    assert task.name == "glue:mnli"
+    assert len(task.validation) == 12
+    assert all(text.startswith("matched") for text in task.validation.texts)
+    assert task.validation.pairs is not None
+    assert task.test() is None
+    assert not any("guessed" in note for note in task.notes)
+    assert (
+        "nyu-mll/glue:mnli is known: classification, premise + hypothesis → label; "
+        "validation_matched as validation, no test (its labels are hidden)"
+    ) in task.notes
+
+
+def test_a_known_data_set_has_its_kind_and_its_metric(hub: Callable[..., None]) -> None:
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": i / 7} for i in range(40)]
+    hidden = [{**row, "label": -1.0} for row in rows]
+    hub("nyu-mll/glue:stsb", train=rows, validation=rows[:9], test=hidden)
+    task = load_task(TaskSpec(name="nyu-mll/glue:stsb"))
+    assert (task.kind.name, task.metric.name, task.test()) == ("regression", "pearson", None)
+    assert load_task(TaskSpec(name="glue:stsb", metric="mse")).metric.name == "mse"
+
+
+def translations(count: int) -> Rows:
+    return [{"translation": {"ro": f"textul {i}", "en": f"text {i}"}} for i in range(count)]
+
+
+def test_translation_goes_from_english_unless_romanian_is_named(hub: Callable[..., None]) -> None:
+    hub(
+        "wmt/wmt16:ro-en",
+        train=translations(30),
+        validation=translations(9),
+        test=translations(8),
+    )
+    task = load_task(TaskSpec(name="wmt16:ro-en"))
+    assert (task.kind.name, task.metric.name) == ("seq2seq", "bleu")
+    assert (task.train.texts[3], task.train.targets[3]) == ("text 3", "textul 3")
+    turned = load_task(TaskSpec(name="wmt/wmt16:ro-en", text=("translation.ro",)))
+    assert (turned.train.texts[3], turned.train.targets[3]) == ("textul 3", "text 3")
+    test = turned.test()
+    assert test is not None
+    assert test.targets[0] == "text 0"
+
+
+def test_a_known_data_set_without_validation_has_it_made(hub: Callable[..., None]) -> None:
+    rows = [{"text": f"text {i}", "label": i % 2} for i in range(60)]
+    others = [{"text": f"other {i}", "label": i % 2} for i in range(20)]
+    hub("stanfordnlp/imdb", train=rows, test=others, unsupervised=[{"text": "x", "label": -1}])
+    task = load_task(TaskSpec(name="imdb"))
+    test = task.test()
+    assert test is not None
+    assert (len(task.train) + len(task.validation), len(test)) == (60, 20)
+
+
+def test_a_known_data_set_that_has_changed_is_refused(hub: Callable[..., None]) -> None:
+    rows = [{"document": f"text {i}", "summary": f"{i}"} for i in range(9)]
+    hub("EdinburghNLP/xsum", train=rows, test=rows)
+    with pytest.raises(DataError, match="'xsum' has no validation split; it has: train, test"):
+        load_task(TaskSpec(name="xsum"))
+
+
+def test_a_data_set_without_a_train_split_is_refused(hub: Callable[..., None]) -> None:
+    hub("owner/texts", test=[{"text": "a", "label": 1}])
+    with pytest.raises(DataError, match="'owner/texts' has no train split; it has: test"):
+        load_task(TaskSpec(name="owner/texts"))
+
+
+def test_tables_made_by_the_hub_stand_in_for_a_script(
+    hub: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`EdinburghNLP/xsum` needs them: its tables lie in `default/SPLIT/`."""
+    rows = [{"document": f"text {i}", "summary": f"{i}"} for i in range(30)]
+    for split in ("train", "validation", "test"):
+        folder = Path("converted", "default", split)
+        folder.mkdir(parents=True)
+        pd.DataFrame(rows).to_parquet(folder / "0000.parquet")
+    plain = datasets.load_dataset
+
+    def scripted(path: str, name: str | None = None, **more: str) -> Any:
+        if more.pop("revision", None) != "refs/convert/parquet":
+            raise RuntimeError("Dataset scripts are no longer supported, but found xsum.py")
+        assert path == "EdinburghNLP/xsum"
+        return plain("converted", **more)
+
+    monkeypatch.setattr("datasets.load_dataset", scripted)
+    task = load_task(TaskSpec(name="xsum"))
+    assert (len(task.train), len(task.validation), task.metric.name) == (30, 30, "rouge2")
+
+
+def test_a_script_is_never_run(hub: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def scripted(*_: object, **__: object) -> Any:
+        raise RuntimeError("Dataset scripts are no longer supported, but found xsum.py")
+
+    monkeypatch.setattr("datasets.load_dataset", scripted)
+    with pytest.raises(DataError, match="'owner/texts' needs code of its own, which is never run"):
+        load_task(TaskSpec(name="owner/texts"))
+
+
 def test_files_that_cannot_be_read_are_an_error_of_the_data(repository: Path) -> None:
     with pytest.raises(DataError, match=r"owner/sentiment:broken.*cannot be read"):
         load_task(TaskSpec(name="owner/sentiment:broken"))
@@ -125,7 +269,7 @@ def test_a_name_without_a_data_set_is_refused(name: str) -> None:
         load_task(TaskSpec(name=name))
 
 
-@pytest.mark.parametrize("name", ["glue:sst2", "a/b/c", "../x", "no such/name", "x" * 300])
+@pytest.mark.parametrize("name", ["glue:sst2", "a/b/c", "../x", "no such/name", "xsum", "x" * 300])
 def test_a_name_that_is_not_here_is_missing(name: str) -> None:
     with pytest.raises(MissingError, match="HF_HUB_OFFLINE"):
         load_task(TaskSpec(name=name))

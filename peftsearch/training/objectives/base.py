@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
 from peftsearch.training.model import TunedModel
 
-__all__ = ["Evaluation", "Objective"]
+__all__ = ["Evaluation", "Objective", "at_least_fp32"]
 
 Indices = NDArray[np.int64]
 
@@ -73,3 +74,8 @@ class Objective(ABC):
     @abstractmethod
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         """Losses, and with `predict` predictions, of all examples of a data set."""
+
+
+def at_least_fp32(outputs: Tensor) -> Tensor:
+    """A loss is computed in fp32 where the model is in half precision."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from peftsearch.task.encode import Encoded
 from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective
+from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
 
 __all__ = ["Labels", "outputs_of"]
 
@@ -33,7 +33,7 @@ class Labels(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         device = model.backbone.device
-        logits = model(**data.batch(indices, device)).float()
+        logits = at_least_fp32(model(**data.batch(indices, device)))
         smoothing = model.configuration.training.label_smoothing
         targets = data.labels_of(indices, device)
         return cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
@@ -53,4 +53,4 @@ def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
     batches = evaluation_batches(data.inputs.lengths, _TOKENS)
     outputs = [model(**data.batch(indices, model.backbone.device)) for indices in batches]
     order = torch.from_numpy(np.argsort(np.concatenate(batches)))
-    return torch.cat(outputs).float().cpu()[order]
+    return at_least_fp32(torch.cat(outputs)).cpu()[order]

@@ -21,7 +21,7 @@ from peftsearch.task.spec import Generation
 from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective
+from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
 
 __all__ = ["Texts", "target_logits"]
 
@@ -60,7 +60,7 @@ class Texts(Objective):
         logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
         smoothing = model.configuration.training.label_smoothing
         return cross_entropy(
-            *(logits.flatten(0, 1).float(), wanted.flatten()),
+            *(at_least_fp32(logits.flatten(0, 1)), wanted.flatten()),
             ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=smoothing,
@@ -75,7 +75,10 @@ class Texts(Objective):
         for indices in evaluation_batches(data.lengths, _TOKENS):
             logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
-                logits.transpose(1, 2).float(), wanted, ignore_index=IGNORED, reduction="none"
+                at_least_fp32(logits.transpose(1, 2)),
+                wanted,
+                ignore_index=IGNORED,
+                reduction="none",
             )
             losses[indices] = each.sum(1).double().cpu().numpy()
         return Evaluation(predicted, losses, self._weights(data, np.arange(len(data))))

@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 
 from peftsearch.task.encode import Encoded
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective
+from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
 from peftsearch.training.objectives.labels import outputs_of
 
 __all__ = ["Values"]
@@ -38,7 +38,7 @@ class Values(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         device = model.backbone.device
-        predicted = model(**data.batch(indices, device)).float()[:, 0]
+        predicted = at_least_fp32(model(**data.batch(indices, device)))[:, 0]
         wanted = (data.labels_of(indices) - self.mean) / self.spread
         return mse_loss(predicted, wanted.to(device, predicted.dtype), reduction="sum")
 
