@@ -56,10 +56,11 @@ class _Inserted:
         ids = given.pop("input_ids", None)
         embedded = given.get("inputs_embeds")
         embedded = self.embed(ids) if embedded is None else embedded
+        order = self._order(given.get("attention_mask"))
         past = given.get("past_key_values")
         self._cut = past is None or past.get_seq_length() == 0
         if self._cut:
-            embedded = torch.cat((self._expanded(embedded), embedded), dim=1)
+            embedded = _taken(torch.cat((self._expanded(embedded), embedded), dim=1), order)
         if embedded.shape[1] > self.max_length:
             raise ConfigurationError(
                 f"a prompt of {self.length} tokens before texts of "
@@ -69,21 +70,34 @@ class _Inserted:
         given["inputs_embeds"] = embedded
         for name, fill in (("attention_mask", 1), ("token_type_ids", 0)):
             if given.get(name) is not None and (self._cut or name == "attention_mask"):
-                given[name] = _padded(given[name], self.length, fill)
+                given[name] = _taken(_padded(given[name], self.length, fill), order)
         for name in ("position_ids", "cache_position"):
             if given.get(name) is not None:
-                given[name] = self._shifted(given[name])
+                given[name] = self._shifted(given[name], order)
         return (), given
+
+    def _order(self, mask: Tensor | None) -> Tensor | None:
+        """Where texts are padded on the left: which of (prompt, padding, text) stands at each place
+        (batch, l + seq), so that the prompt follows the padding. Attention over a window of places
+        would else see padding in the prompt's stead.
+        """
+        if mask is None or mask.ndim != 2 or bool(mask[:, 0].all()):
+            return None
+        padding = (mask.cumsum(1) == 0).sum(1, keepdim=True)
+        places = torch.arange(self.length + mask.shape[1], device=mask.device).expand(len(mask), -1)
+        from_prompt = torch.where(places < padding + self.length, places - padding, places)
+        return torch.where(places < padding, places + self.length, from_prompt)
 
     def _expanded(self, embedded: Tensor) -> Tensor:
         return self.prompt.to(embedded.dtype).expand(len(embedded), -1, -1)
 
-    def _shifted(self, positions: Tensor) -> Tensor:
+    def _shifted(self, positions: Tensor, order: Tensor | None) -> Tensor:
         moved = positions + self.length
         if not self._cut:
             return moved
         own = torch.arange(self.length, device=positions.device).expand(*moved.shape[:-1], -1)
-        return torch.cat((own, moved), dim=-1)
+        both = torch.cat((own, moved), dim=-1)
+        return both if both.ndim == 1 else _taken(both, order)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """The tokens' states alone."""
@@ -104,3 +118,12 @@ class _Inserted:
 
 def _padded(mask: Tensor, length: int, fill: int) -> Tensor:
     return torch.cat((mask.new_full((len(mask), length), fill), mask), dim=1)
+
+
+def _taken(values: Tensor, order: Tensor | None) -> Tensor:
+    """Values (batch, seq) or (batch, seq, d) in another order of places."""
+    if order is None:
+        return values
+    values = values.expand(len(order), *values.shape[1:])
+    wanted = order if values.ndim == 2 else order.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, wanted)

@@ -49,7 +49,7 @@ class Training:
     accumulation: int = field(default=1, metadata=LATER)
     """Pieces that a batch is computed in, to save memory: the step stays the whole batch's."""
     batch_tokens: int = field(default=0, metadata=LATER)
-    """Where above 0, in place of `batch_size`: tokens of a batch, its longest example's (of input and
+    """Where above 0, in place of `batch_size`: tokens of a batch, its longest (of input and
     target) times their number.
     """
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)

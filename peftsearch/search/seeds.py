@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from peftsearch.design.composition import Scaled
 from peftsearch.design.configuration import Configuration
+from peftsearch.design.forms.prefix import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.allocate import allocate
 from peftsearch.space.encode import NotExpressible, encode
-from peftsearch.space.schema import SeedMethod
+from peftsearch.space.seed_method import SeedMethod
 from peftsearch.space.space import Space
+from peftsearch.space.structures import MLP_UNITS
 
 __all__ = ["Seed", "seeds_of"]
 
@@ -54,10 +57,10 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     if is_head_only:
         head = space.head_alone(method.head, shapes)
     try:
-        own = tuple(m.within(shapes) for m in method.modifications)
+        own = tuple(m.within(shapes) for m in _as_stated(method.modifications, wanted))
     except ConfigurationError:
         return None
-    modifications = _with_widths(space, wanted.tuned_pct, own, shapes)
+    modifications = own if wanted.widths else _with_widths(space, wanted.tuned_pct, own, shapes)
     if modifications is None:
         return None
     training = space.training_like(forms, wanted.lr)
@@ -65,11 +68,36 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
         training = replace(training, up_lr_ratio=method.training.up_lr_ratio)
     configuration = Configuration(modifications, head, training).within(shapes)
     name = "untuned" if head.pooling == "none" and is_head_only else method.name
-    label = name if wanted.tuned_pct is None else f"{name} at {wanted.tuned_pct:g} %"
+    label = _label(name, wanted)
     try:
         return Seed(label, name, configuration, encode(space, configuration, shapes))
     except NotExpressible:
         return Seed(label, name, configuration, None)
+
+
+def _label(name: str, wanted: SeedMethod) -> str:
+    """`mam`, `lora at 0.01 %`, `mam 30, 512`."""
+    if wanted.widths is not None:
+        return f"{name} {', '.join(map(str, wanted.widths))}"
+    return name if wanted.tuned_pct is None else f"{name} at {wanted.tuned_pct:g} %"
+
+
+def _as_stated(
+    modifications: Sequence[Modification], wanted: SeedMethod
+) -> tuple[Modification, ...]:
+    """A method's modifications with the widths, the scale and the prefix that the space states."""
+    widths = iter(wanted.widths or ())
+    stated = []
+    for m in modifications:
+        if m.has_width and wanted.widths is not None:
+            m = m.with_width(next(widths))
+        if wanted.s is not None and isinstance(m.composition, Scaled):
+            m = replace(m, composition=Scaled(wanted.s))
+        if wanted.reparametrise is not None and isinstance(m.form, Prefix):
+            units = MLP_UNITS if wanted.reparametrise == "mlp" else None
+            m = replace(m, form=replace(m.form, mlp=units))
+        stated.append(m)
+    return tuple(stated)
 
 
 def _with_widths(

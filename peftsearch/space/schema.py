@@ -13,11 +13,10 @@ from pydantic import (
 
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
-from peftsearch.design.methods import METHODS
-from peftsearch.errors import did_you_mean
 from peftsearch.space.file_model import Model, all_known
 from peftsearch.space.masks import LAYER_MASKS
 from peftsearch.space.published import Published
+from peftsearch.space.seed_method import SeedMethod, as_seed
 from peftsearch.space.train_choices import TrainChoices
 from peftsearch.space.values import AnyValues, Names, Numbers, Values
 
@@ -205,25 +204,6 @@ class HeadChoices(Model):
         return all_known(values, ("none", "trained"), "pooler")
 
 
-class SeedMethod(Model):
-    """A method to begin with, at its authors' widths and typical rates, or at stated ones."""
-
-    method: str
-    tuned_pct: float | None = Field(None, gt=0, le=100)
-    lr: float | None = Field(None, gt=0, le=10)
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in METHODS:
-            raise ValueError(f"method '{name}' unknown{did_you_mean(name, METHODS)}")
-        return name
-
-
-def _as_seed(raw: Any) -> Any:
-    return {"method": raw} if isinstance(raw, str) else raw
-
-
 class Width(Model):
     allocate: Literal["share_of_budget"] = "share_of_budget"
 
@@ -249,7 +229,7 @@ class SpaceFile(Model):
     head: HeadChoices = HeadChoices()
     train: TrainChoices = TrainChoices()
     forbid: tuple[dict[str, str], ...] = ()
-    seed_with: tuple[Annotated[SeedMethod, BeforeValidator(_as_seed)], ...] = ()
+    seed_with: tuple[Annotated[SeedMethod, BeforeValidator(as_seed)], ...] = ()
     recommended: Recommended | None = None
     published: Published | None = None
 

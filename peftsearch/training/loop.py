@@ -33,7 +33,7 @@ from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_step
 __all__ = ["TrainingRun"]
 
 _SMOOTHING = 0.9
-_RISE = 1.5
+_RISE = 2.0
 
 
 class TrainingRun:

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from peftsearch.backbone.load import load_shapes
+from peftsearch.design.composition import Scaled
+from peftsearch.design.form import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.search.seeds import Seed, seeds_of
-from peftsearch.space.document import Document
+from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.encode import Replay
+from peftsearch.space.seed_method import SeedMethod
 from peftsearch.space.space import Space, load_space
 
 SPACE = """schema: 1
@@ -90,3 +93,19 @@ def test_a_stated_rate_is_taken_into_the_spaces_range(shapes: BackboneShapes) ->
     )
     assert stated.configuration.training.lr_of("linear") == 2e-3
     assert beyond.configuration.training.lr_of("linear") == 1e-2
+
+
+def test_a_seed_may_state_its_widths_its_scale_and_how_its_prefix_is_trained(
+    shapes: BackboneShapes,
+) -> None:
+    plain = load_space("mix-and-match")
+    stated = SeedMethod(method="mam", widths=(30, 100), s=4, reparametrise="mlp", lr=2e-3)
+    file = plain.file.model_copy(update={"seed_with": (stated, SeedMethod(method="mam"))})
+    space = Space(Document("s.yaml", dump_yaml(file.to_plain())))
+    first, second = seeds_of(space, shapes)
+    prefix, adapter = first.configuration.modifications
+    assert (first.label, second.label) == ("mam 30, 100", "mam")
+    assert (prefix.width, adapter.width) == (30, 100)
+    assert (prefix.form, adapter.composition) == (Prefix(mlp=800), Scaled(4))
+    assert dict(first.configuration.training.lr) == {"prefix": 2e-3, "relu": 2e-3}
+    assert space.decode(Replay(first.params or {}), shapes).configuration == first.configuration

@@ -119,9 +119,7 @@ def _pairs(count: int) -> Split:
     """Sources of 1 to 12 words; a target of 1 to 6 words tells what its source begins with."""
     draw = random.Random(0)
     sources = [draw.choices(WORDS, k=draw.randint(1, 12)) for _ in range(count)]
-    targets = [
-        [source[0], *draw.choices(WORDS, k=draw.randint(0, 5))] for source in sources
-    ]
+    targets = [[source[0], *draw.choices(WORDS, k=draw.randint(0, 5))] for source in sources]
     return Split([words(*s) for s in sources], None, [words(*t) for t in targets])
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.families import TINY, tiny_config
-from support.tiny import copying_rows, write_csv
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from peftsearch.design.configuration import Head, Training
@@ -16,6 +14,8 @@ from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.loop import TrainingRun
+from support.families import TINY, tiny_config
+from support.tiny import copying_rows, write_csv
 
 WRITERS = [name for name, tiny in TINY.items() if tiny.kind != "encoder"]
 

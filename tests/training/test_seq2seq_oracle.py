@@ -158,7 +158,7 @@ def test_the_smoothed_loss_is_that_of_the_trainer_of_transformers() -> None:
         logits, labels = target_logits(model, data, chosen, is_decoder=False)
     theirs = LabelSmoother(epsilon=0.1)({"logits": logits}, labels)
     unsmoothed = LabelSmoother(epsilon=0.0)({"logits": logits}, labels)
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-12)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-7)  # theirs is summed in fp32
     assert abs(float(theirs - unsmoothed)) > 1e-3
 
 

@@ -40,10 +40,10 @@ class Texts(Objective):
     writing: Writing
     generation: Generation
     max_tokens: int
-    limit_is = "1.5 times that of finding every token equally likely"
+    limit_is = "2 times that of finding every token equally likely"
 
     def __post_init__(self) -> None:
-        self.limit = 1.5 * math.log(int(self.backbone.lm.config.vocab_size))
+        self.limit = 2 * math.log(int(self.backbone.lm.config.vocab_size))
 
     def weight(self, data: Encoded, indices: Indices) -> int:
         return int(self._weights(data, indices).sum())
