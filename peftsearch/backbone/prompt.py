@@ -56,7 +56,8 @@ class _Inserted:
         ids = given.pop("input_ids", None)
         embedded = given.get("inputs_embeds")
         embedded = self.embed(ids) if embedded is None else embedded
-        order = self._order(given.get("attention_mask"))
+        placed = given.get("position_ids") is not None
+        order = self._order(given.get("attention_mask")) if placed else None
         past = given.get("past_key_values")
         self._cut = past is None or past.get_seq_length() == 0
         if self._cut:
@@ -77,9 +78,9 @@ class _Inserted:
         return (), given
 
     def _order(self, mask: Tensor | None) -> Tensor | None:
-        """Where texts are padded on the left: which of (prompt, padding, text) stands at each place
-        (batch, l + seq), so that the prompt follows the padding. Attention over a window of places
-        would else see padding in the prompt's stead.
+        """Where texts with positions of their own are padded on the left: which of prompt, padding
+        and text stands at each place (batch, l + seq), so that the prompt follows the padding.
+        Attention over a window of places would else see padding in the prompt's stead.
         """
         if mask is None or mask.ndim != 2 or bool(mask[:, 0].all()):
             return None

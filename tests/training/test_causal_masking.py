@@ -126,7 +126,10 @@ def test_the_loss_is_the_sum_of_log_probabilities_written_by_hand(family: str) -
 @pytest.mark.parametrize("family", DECODERS)
 def test_padding_on_the_left_gives_the_same_loss(family: str) -> None:
     """The same examples padded on the other side, by hand, in the model as it comes."""
-    rows = [[token for token, read in zip(*both, strict=True) if read] for both in zip(IDS, READ)]
+    rows = [
+        [token for token, read in zip(*both, strict=True) if read]
+        for both in zip(IDS, READ, strict=True)
+    ]
     longest = max(map(len, rows))
     ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,21 +14,14 @@ import torch
 from peftsearch.backbone.load import Backbone
 from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import encode_texts
-from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
 from peftsearch.task.text import Split
-from peftsearch.training import generation
 from peftsearch.training.generation import generate
 from support.families import EOS, TINY
 from support.perturbed import attached
 from support.texts import (
-    BOS,
     PAD,
-    encoded,
-    objective,
-    tokenizer,
     twin,
-    untuned,
     words,
     writer,
     writing,
