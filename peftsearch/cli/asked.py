@@ -24,8 +24,11 @@ def task_spec(
     from peftsearch.task.spec import TaskSpec
 
     said = {key: value for key, value in asked.items() if value not in (None, ())}
+    whole = {**(recommended or {}), **said, "split_seed": seed}
+    if recommended and "generation" in recommended:  # beams alone are said; its limits stay
+        whole["generation"] = {**recommended["generation"], **said.get("generation", {})}
     try:
-        return TaskSpec(**{**(recommended or {}), **said, "split_seed": seed})
+        return TaskSpec(**whole)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))

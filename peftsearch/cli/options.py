@@ -75,7 +75,10 @@ MaxTarget = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Tokens a text to be written is cut to (default: from the data)."),
 ]
-Beams = Annotated[int, typer.Option(min=1, help="Beams that texts are written with.")]
+Beams = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Beams that texts are written with (default: 1, greedy)."),
+]
 NoHeader = Annotated[
     bool, typer.Option("--no-header", help="csv and tsv files whose columns are 1, 2, …")
 ]

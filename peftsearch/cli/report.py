@@ -20,6 +20,10 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", metavar="FILE", help="Default: report.html in the study."),
     ] = None,
+    plotly_from: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="URL", help="Where plotly.js is loaded from, in place of inside it."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
@@ -31,7 +35,7 @@ def report(
     record = folder.read()
     write_derived(folder, record)
     path = out or folder.report_path
-    write_report(record, path, folder.read_environment())
+    write_report(record, path, folder.read_environment(), folder, plotly_from)
     if json:
         print_json("report", {"study": study, "report": str(path)})
     else:

@@ -63,7 +63,7 @@ def search(
     metric: MetricName = None,
     template: Template = None,
     no_header: NoHeader = False,
-    beams: Beams = 1,
+    beams: Beams = None,
     languages: Languages = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
@@ -128,7 +128,7 @@ def search(
         "max_target": max_target,
         "languages": languages_of(languages),
         "header": False if no_header else None,
-        "generation": {"beams": beams} if beams > 1 else None,
+        "generation": None if beams is None else {"beams": beams},
     }
     spec = task_spec(asked_task, seed)
     limits = Limits(trials, _seconds(minutes, hours))
@@ -210,7 +210,7 @@ def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_
     write_derived(folder, record)
     from peftsearch.report.html import write_report
 
-    write_report(record, folder.report_path, folder.read_environment())
+    write_report(record, folder.report_path, folder.read_environment(), folder)
     if any(r.state == "full" for r in record.results):
         print_frontier(folder, record, as_json)
     go_on = f"peftsearch search --study {folder.name} --resume"

@@ -32,16 +32,21 @@ def write_report(
     path: Path,
     environment: Mapping[str, Any] = {},
     folder: StudyFolder | None = None,
+    plotly_from: str | None = None,
 ) -> None:
     """Render a study and write it to `path`, whole or not at all; of a study's `folder` also
-    examples of what its best configuration writes.
+    examples of what its best configuration writes. The page holds plotly.js, 4.7 MB, unless it is
+    to load it from somewhere.
     """
     samples = samples_of_best(folder, record) if folder is not None else None
-    write_atomic(path, render_report(record, environment or {}, samples))
+    write_atomic(path, render_report(record, environment or {}, samples, plotly_from))
 
 
 def render_report(
-    record: StudyRecord, environment: Mapping[str, Any], samples: Samples | None = None
+    record: StudyRecord,
+    environment: Mapping[str, Any],
+    samples: Samples | None = None,
+    plotly_from: str | None = None,
 ) -> str:
     """The page as text. Everything of the user's is escaped."""
     page = Environment(
@@ -74,7 +79,8 @@ def render_report(
         environment=dict(environment),
         cpu_minutes=sum(r.cpu_s for r in record.results) / 60,
         figures={name: _json(figure) for name, figure in figures.items()},
-        plotly_js=Markup(get_plotlyjs()),
+        plotly_from=plotly_from,
+        plotly_js=Markup("" if plotly_from else get_plotlyjs()),
         version=__version__,
     )
 

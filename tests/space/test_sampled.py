@@ -141,7 +141,9 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
     placed, source = space.on(shapes), RandomSuggestions(7)
     seen: dict[Configuration, object] = {}
     reached = used = 0
-    for _ in range(SAMPLES[model]):
+    # The recipes are smaller spaces of places and forms that the others have as well.
+    few = space.file.recommended is not None
+    for _ in range(SAMPLES[model] // (10 if few else 1)):
         sample = space.decode(source, shapes)
         check(sample, shapes)
         if sample.configuration is None:
