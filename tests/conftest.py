@@ -30,6 +30,12 @@ settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tokens of tests do not go where the user's do."""
+    os.environ["PEFTSEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Results depend on the thread count; a test that needs more sets it for itself."""

@@ -65,11 +65,15 @@ def _machine() -> list[dict[str, Any]]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = shutil.disk_usage(".").free
+    from peftsearch.task.token_cache import cache_bytes, cache_folder, cache_limit
+
+    kept = f"{cache_folder()}, {cache_bytes() / 1e9:.2f} of {cache_limit() / 1e9:g} GB"
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
         _row("devices", ", ".join(["cpu", *gpus])),
         _row("cores", str(os.cpu_count())),
         _row("memory", f"{pages * page / 2**30:.1f} GiB"),
         _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
+        _row("cache of tokens", kept),
         _row("Hugging Face Hub", "HF_HUB_OFFLINE is set" if offline else "asked when needed"),
     ]

@@ -23,6 +23,9 @@ from peftsearch.training.objective import Objective, objective_of
 
 __all__ = ["DTYPES", "Lengths", "Workbench", "training_budget", "writing_of"]
 
+_MEASURED = 10_000
+"""Training examples that lengths are chosen from."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -170,12 +173,15 @@ def _measured(
     """Lengths within the model's, from the training texts where the user named none; and those
     tokens, if they are cut alike.
     """
+    few = task.train.sample(_MEASURED, seed=0)
     if writing is None:
         limit = min(room, asked or room)
-        train = encode(task.train, backbone.tokenizer, limit)
-        length = asked or choose_max_length(train.inputs.lengths, limit)
-        return Lengths(min(length, limit)), train if min(length, limit) == limit else None
-    probe = encode_texts(task.train, writing, room, room)
+        if asked is not None and len(few) < len(task.train):
+            return Lengths(limit), None
+        probe = encode(few, backbone.tokenizer, limit)
+        length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
+        return Lengths(length), probe if length == limit and few is task.train else None
+    probe = encode_texts(few, writing, room, room)
     assert probe.written is not None
     target = min(task.spec.max_target or choose_max_length(probe.written.lengths, room), room)
     # A decoder reads and writes in one row of positions.

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.text import Split
+from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
 
-__all__ = ["Encoded", "choose_max_length", "encode", "truncated_rows"]
+__all__ = ["Encoded", "choose_max_length", "encode"]
 
 _QUANTILE = 0.995
 _MULTIPLE = 8
@@ -81,29 +82,41 @@ def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
     """Tokenise texts with their labels or numbers, cutting examples to `max_length` tokens (a
     pair's longer text first).
     """
-    tokens = _tokens(split, tokenizer, max_length)
-    inputs = Ragged.of(tokens["input_ids"])
-    # Single texts have one type throughout, which is what a model assumes when it is told none.
-    types = tokens.get("token_type_ids") if split.pairs is not None else None
+
+    def make(first: int, end: int) -> Chunk:
+        part = split.between(first, end)
+        tokens = _tokens(part, tokenizer, max_length)
+        columns = {"inputs": tokens["input_ids"]}
+        # Single texts have one type throughout, which is what a model assumes when told none.
+        if split.pairs is not None and "token_type_ids" in tokens:
+            columns["types"] = tokens["token_type_ids"]
+        return Chunk(columns, _truncated(part, tokens["input_ids"], tokenizer, max_length))
+
+    def key() -> dict[str, Any]:
+        own = {"texts": split.digest(with_targets=False), "max_length": max_length}
+        return own | {"tokenizer": tokenizer_hash(tokenizer)}
+
+    columns, truncated = tokenised(len(split), make, key)
+    types = columns.get("types")
     return Encoded(
-        inputs=inputs,
-        types=None if types is None else Ragged.of(types, torch.int8).flat,
+        inputs=columns["inputs"],
+        types=None if types is None else types.flat,
         labels=torch.from_numpy(np.array(split.targets)),
         pad_id=int(tokenizer.pad_token_id or 0),  # masked: any id does where there is none
-        truncated=truncated_rows(split, inputs, tokenizer, max_length),
+        truncated=truncated,
     )
 
 
 def _tokens(split: Split, tokenizer: Any, max_length: int) -> Any:
+    if not len(split):
+        return {"input_ids": []}
     texts = [list(split.texts)] + ([list(split.pairs)] if split.pairs is not None else [])
     return tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=False)
 
 
-def truncated_rows(split: Split, tokens: Ragged, tokenizer: Any, max_length: int) -> int:
+def _truncated(split: Split, tokens: list[list[int]], tokenizer: Any, max_length: int) -> int:
     """How many examples that fill `max_length` would go on if one more token had room."""
-    full = split.take(np.flatnonzero(tokens.lengths == max_length))
-    if len(full) == 0:
-        return 0
+    full = split.take([row for row, ids in enumerate(tokens) if len(ids) == max_length])
     longer = _tokens(full, tokenizer, max_length + 1)["input_ids"]
     return sum(len(ids) > max_length for ids in longer)
 

@@ -14,9 +14,9 @@ import torch
 
 from peftsearch.errors import ConfigurationError
 from peftsearch.task.encode import Encoded
-from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import TEXT
 from peftsearch.task.text import Split
+from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
 
 __all__ = ["Writing", "encode_texts"]
 
@@ -104,20 +104,41 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
             f"texts of {max_length} tokens have no room beside the template's {tail}: "
             "raise --max-length, or shorten --template"
         )
-    sources = writing.read([writing.filled(text) for text in split.texts])
-    targets = writing.write([str(text) for text in split.targets])
-    cut = sum(len(ids) > max_length for ids in sources)
-    cut += sum(len(ids) > max_target for ids in targets)
+    kept = 0 if writing.is_decoder else 1  # the end of text
+
+    def make(first: int, end: int) -> Chunk:
+        part = split.between(first, end)
+        sources = writing.read([writing.filled(text) for text in part.texts])
+        targets = writing.write([str(text) for text in part.targets])
+        truncated = sum(len(ids) > max_length for ids in sources)
+        truncated += sum(len(ids) > max_target for ids in targets)
+        columns = {
+            "inputs": [_cut(ids, max_length, tail) for ids in sources],
+            "written": [_cut(ids, max_target, kept) for ids in targets],
+        }
+        return Chunk(columns, truncated)
+
+    columns, truncated = tokenised(
+        len(split), make, lambda: _key(split, writing, max_length, max_target)
+    )
     return Encoded(
-        inputs=Ragged.of([_cut(ids, max_length, tail) for ids in sources]),
+        inputs=columns["inputs"],
         types=None,
         labels=torch.zeros(len(split), dtype=torch.int64),
         pad_id=int(writing.tokenizer.pad_token_id or 0),
-        written=Ragged.of(
-            [_cut(ids, max_target, 0 if writing.is_decoder else 1) for ids in targets]
-        ),
-        truncated=cut,
+        written=columns["written"],
+        truncated=truncated,
     )
+
+
+def _key(split: Split, writing: Writing, max_length: int, max_target: int) -> dict[str, Any]:
+    """What the tokens depend on."""
+    return {
+        "texts": split.digest(with_targets=True),
+        "lengths": [max_length, max_target],
+        "tokenizers": [tokenizer_hash(t) for t in (writing.tokenizer, writing.target_tokenizer)],
+        "writing": [writing.is_decoder, writing.whole_template, writing.start_id, writing.end_id],
+    }
 
 
 def _cut(ids: list[int], length: int, tail: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,18 @@ class Ragged:
     def of(cls, rows: Sequence[Sequence[int]], dtype: torch.dtype = torch.int32) -> Ragged:
         """From lists."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        flat = np.concatenate([np.zeros(0, np.int64), *(np.asarray(r, np.int64) for r in rows)])
+        flat = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
         return cls(torch.from_numpy(flat).to(dtype), np.concatenate([[0], np.cumsum(lengths)]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Rows of several, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            torch.cat([part.flat for part in parts]), np.concatenate([[0], np.cumsum(lengths)])
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

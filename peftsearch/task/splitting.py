@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError
 from peftsearch.task.text import Split
 
 __all__ = ["split_off"]
+
+Rows = NDArray[np.int64]
 
 
 def split_off(
@@ -24,45 +28,73 @@ def split_off(
     what an error calls the data.
     """
     generator = np.random.default_rng(seed)
+    groups = _Groups.of(split)
+    stratum = np.asarray(strata, np.int64)[groups.first_row]
     taken = [
-        row
-        for groups in _groups_by_stratum(split, strata).values()
-        for row in _drawn(groups, share, generator)
+        group
+        for of_one in _in_order(stratum)
+        for group in _drawn(of_one, groups.sizes, share, generator)
     ]
     if not taken:
         raise DataError(
             f"{name}: no label has enough different texts to split off an evaluation set; "
             "give one with --eval"
         )
-    chosen = np.zeros(len(split), bool)
-    chosen[taken] = True
+    chosen = np.isin(groups.of_row, taken)
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))
 
 
-def _drawn(groups: list[list[int]], share: float, generator: np.random.Generator) -> list[int]:
-    """Rows of random groups, about `share` of all rows; never the only group."""
-    wanted = max(1, round(share * sum(map(len, groups))))
-    order = [groups[i] for i in generator.permutation(len(groups))]
+def _drawn(groups: Rows, sizes: Rows, share: float, generator: np.random.Generator) -> list[int]:
+    """Random groups of rows, about `share` of all rows of theirs; never the only group."""
+    wanted = max(1, round(share * int(sizes[groups].sum())))
+    order = groups[generator.permutation(len(groups))]
     drawn: list[int] = []
-    for group in order[:-1]:
-        if len(drawn) + len(group) <= wanted:
-            drawn += group
-    return drawn or (min(order, key=len) if len(order) > 1 else [])
+    rows = 0
+    for group, size in zip(order[:-1].tolist(), sizes[order[:-1]].tolist(), strict=True):
+        if rows + size <= wanted:
+            drawn.append(group)
+            rows += size
+    if drawn or len(order) < 2:
+        return drawn
+    return [int(order[sizes[order].argmin()])]
 
 
-def _groups_by_stratum(split: Split, strata: NDArray[np.int64]) -> dict[int, list[list[int]]]:
-    """Per stratum, lists of the rows that share one text; such a list counts as its first row's."""
-    rows: dict[object, list[int]] = defaultdict(list)
-    for index, text in enumerate(_keys(split)):
-        rows[text].append(index)
-    groups: dict[int, list[list[int]]] = defaultdict(list)
-    for members in rows.values():
-        groups[int(strata[members[0]])].append(members)
-    return groups
+@dataclass(frozen=True)
+class _Groups:
+    """Rows that share one text, numbered in the order in which those come: `of_row` (n,) is a row's
+    group, `first_row` and `sizes` (groups,) are a group's.
+    """
+
+    of_row: Rows
+    first_row: Rows
+    sizes: Rows
+
+    @classmethod
+    def of(cls, split: Split) -> _Groups:
+        of_row, texts = pd.factorize(_keys(split))
+        first_row = np.full(len(texts), len(split), np.int64)
+        np.minimum.at(first_row, of_row, np.arange(len(split)))
+        return cls(of_row, first_row, np.bincount(of_row, minlength=len(texts)))
 
 
-def _keys(split: Split) -> Iterable[object]:
-    """What makes two examples one text: their inputs, or where those are empty what is written."""
-    if isinstance(split.targets, np.ndarray) or any(split.texts):
-        return split.inputs()
-    return split.targets
+def _in_order(stratum: Rows) -> Iterator[Rows]:
+    """The groups of each stratum; strata in the order in which they come."""
+    codes, names = pd.factorize(stratum)
+    for code in range(len(names)):
+        yield np.flatnonzero(codes == code)
+
+
+def _keys(split: Split) -> NDArray[Any]:
+    """What makes two examples one text (n,): their inputs, or where those are empty what is
+    written.
+    """
+    if not isinstance(split.targets, np.ndarray) and not any(split.texts):
+        return _array(split.targets)
+    if split.pairs is None:
+        return _array(split.texts)
+    first, second = (pd.factorize(_array(column))[0] for column in (split.texts, split.pairs))
+    return np.asarray(first * len(split) + second)
+
+
+def _array(texts: Sequence[str]) -> NDArray[Any]:
+    return np.array(texts, dtype=object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,21 @@ class Split:
     def first(self, count: int) -> Split:
         """The first `count` examples."""
         return self.take(np.arange(min(count, len(self))))
+
+    def between(self, first: int, end: int) -> Split:
+        """Examples from `first` up to, not with, `end`."""
+        pairs = None if self.pairs is None else self.pairs[first:end]
+        return Split(self.texts[first:end], pairs, self.targets[first:end])
+
+    def digest(self, with_targets: bool) -> str:
+        """SHA-256 over texts, and targets where those are texts to be tokenised too."""
+        digest = hashlib.sha256()
+        written = self.targets if with_targets else ()
+        for column in (self.texts, self.pairs or (), written):
+            for text in column:
+                digest.update(str(text).encode("utf-8", "surrogatepass") + b"\0")
+            digest.update(b"\1")
+        return digest.hexdigest()
 
     def sample(self, count: int | None, seed: int) -> Split:
         """A fixed random subset of at most `count` examples, in their order."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,13 +38,17 @@ __all__ = [
     "BOS",
     "NEWLINE",
     "PAD",
+    "TRAINING",
+    "after",
     "encoded",
+    "furthest",
+    "gradients",
     "lora",
     "objective",
     "run_of",
-    "saved_model",
     "tokenizer",
     "trained",
+    "tuned",
     "twin",
     "untuned",
     "words",
@@ -53,7 +56,9 @@ __all__ = [
     "writing",
 ]
 
-PAD, UNKNOWN, BOS, NEWLINE, WORDS = 0, 1, 2, 4, range(5, EOS)
+PAD, BOS, NEWLINE, WORDS = 0, 2, 4, range(5, EOS)
+TRAINING = Training(lr=(("linear", 0.02),), batch_size=8)
+"""Ten steps of it learn something."""
 
 
 def words(*numbers: int) -> str:
@@ -64,7 +69,7 @@ def words(*numbers: int) -> str:
 @cache
 def tokenizer(decoder: bool, pads: bool = True) -> Any:
     """Puts `<s>` before what a decoder reads, and `</s>` after what an encoder does."""
-    own = {"<pad>": PAD, "<unk>": UNKNOWN, "<s>": BOS, "<sep>": 3, "\n": NEWLINE, "</s>": EOS}
+    own = {"<pad>": PAD, "<unk>": 1, "<s>": BOS, "<sep>": 3, "\n": NEWLINE, "</s>": EOS}
     inner = Tokenizer(models.WordLevel(own | {f"w{n}": n for n in WORDS}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(Regex(" +"), "removed")]
@@ -175,8 +180,36 @@ def trained(run: TrainingRun, steps: int) -> list[float]:
     return [loss / weight for loss, weight in zip(sums.values(), weights, strict=True)]
 
 
-def saved_model(folder: Path, family: str) -> Path:
-    """The model and its tokenizer as a folder to load."""
-    tiny_lm(family, torch.float32).save_pretrained(folder)
-    tokenizer(TINY[family].kind == "decoder").save_pretrained(folder)
-    return folder
+def after(
+    backbone: Backbone, training: Training, steps: int = 10
+) -> tuple[list[float], dict[str, Tensor]]:
+    """The losses of some steps, and what is tuned after them."""
+    with run_of(backbone, training, steps) as run:
+        losses = trained(run, steps)
+        return losses, tuned(run)
+
+
+def tuned(run: TrainingRun) -> dict[str, Tensor]:
+    """Copies of what is tuned, and of its averages."""
+    own = {name: p.detach().clone() for name, p in run.model.parameters.items()}
+    return own | {f"average/{name}": value.clone() for name, value in run.average.values.items()}
+
+
+def furthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference between tensors of one name."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def gradients(run: TrainingRun) -> dict[str, Tensor]:
+    """What the optimiser is given in the next step."""
+    given: dict[str, Tensor] = {}
+
+    def noted(*_: Any) -> None:
+        given.update({n: p.grad.clone() for n, p in run.model.parameters.items()})
+
+    assert run.optimiser is not None
+    hook = run.optimiser.register_step_pre_hook(noted)
+    run.train_to(run.step + 1)
+    hook.remove()
+    return given

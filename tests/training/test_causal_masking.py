@@ -99,15 +99,12 @@ def log_probabilities(family: str, prompt: list[int], response: list[int]) -> li
 def by_hand(family: str, examples: Encoded) -> list[float]:
     """The loss of each example: minus the sum of its response's log-probabilities."""
     assert examples.written is not None
-    rows = zip(range(len(examples)), range(len(examples)), strict=True)
-    return [
-        -sum(
-            log_probabilities(
-                family, examples.inputs.row(i).tolist(), examples.written.row(j).tolist()
-            )
-        )
-        for i, j in rows
-    ]
+    prompts, responses = (
+        [rows.row(i).tolist() for i in range(len(examples))]
+        for rows in (examples.inputs, examples.written)
+    )
+    pairs = zip(prompts, responses, strict=True)
+    return [-sum(log_probabilities(family, *pair)) for pair in pairs]
 
 
 @pytest.mark.parametrize("family", DECODERS)

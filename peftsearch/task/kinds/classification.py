@@ -33,8 +33,8 @@ class Classification(Kind):
         At least two, and at least two examples of each on average: rows with an empty text, which
         are left out, do not count.
         """
-        _, found = _labelled(rows, columns)
-        present = set(found.values()) - {""}
+        _, _, found = _labelled(rows, columns)
+        present = set(found) - {""}
         where = f"{rows.name}: column '{columns.label}' holds"
         if len(present) < 2:
             only = f"only '{next(iter(present))}'" if present else "none"
@@ -51,25 +51,26 @@ class Classification(Kind):
         self, rows: Rows, columns: Columns, labels: Sequence[str]
     ) -> tuple[Split, list[str]]:
         index = {label: i for i, label in enumerate(labels)}
-        texts, found = _labelled(rows, columns)
-        for row, label in found.items():
+        texts, kept, found = _labelled(rows, columns)
+        for row, label in zip(kept, found, strict=True):
             if label not in index:
                 raise DataError(_label_problem(rows.name, row + 1, label, labels))
-        empty = len(rows.table) - len(found)
+        empty = len(rows.table) - len(kept)
         notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
-        kept = [tuple(column[row] for row in found) for column in texts]
-        numbers = np.array([index[label] for label in found.values()], np.int64)
-        return Split(kept[0], kept[1] if len(kept) == 2 else None, numbers), notes
+        filled = [tuple(column[row] for row in kept) for column in texts]
+        numbers = np.array([index[label] for label in found], np.int64)
+        return Split(filled[0], filled[1] if len(filled) == 2 else None, numbers), notes
 
     def strata(self, split: Split) -> NDArray[np.int64]:
         return np.asarray(split.targets, np.int64)
 
 
-def _labelled(rows: Rows, columns: Columns) -> tuple[list[Sequence[str]], dict[int, str]]:
-    """The text columns, and row (from 0) → label for the rows in which no text is empty."""
+def _labelled(rows: Rows, columns: Columns) -> tuple[list[Sequence[str]], list[int], list[str]]:
+    """The text columns, the rows (from 0) in which no text is empty, and the labels of those."""
     texts, kept = filled_rows(rows, columns.text, columns.label)
     values = rows.table[columns.label].tolist()
-    return texts, {row: _label(rows.name, row + 1, str(columns.label), values[row]) for row in kept}
+    column = str(columns.label)
+    return texts, kept, [_label(rows.name, row + 1, column, values[row]) for row in kept]
 
 
 def _label_order(label: str) -> tuple[int, float, str]:
