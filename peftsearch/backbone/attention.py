@@ -139,6 +139,7 @@ def _capped(
     mask: Tensor | None,
     scaling: float | None = None,
     softcap: float = 50.0,
+    dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention whose logits are capped by tanh (Gemma 2): SDPA has no word for it."""
@@ -152,4 +153,6 @@ def _capped(
     elif mask is not None:
         logits = logits + mask
     weights = logits.softmax(-1, dtype=torch.promote_types(torch.float32, query.dtype))
+    if dropout:
+        weights = nn.functional.dropout(weights, dropout)
     return (weights.to(query.dtype) @ value).transpose(1, 2).contiguous(), None

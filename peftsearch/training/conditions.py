@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,16 +28,30 @@ def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
     model = backbone.lm if backbone.lm is not None else backbone.model
     before = _set_dropout(model, training.dropout)
     model.train()
-    if training.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:
+        if training.checkpointing:
+            _checkpointed(model, True)
         yield
     finally:
         if training.checkpointing:
-            model.gradient_checkpointing_disable()
+            _checkpointed(model, False)
         model.eval()
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def _checkpointed(model: Any, on: bool) -> None:
+    """Layers are computed again in the backward pass, or no longer."""
+    # `activation_…` since transformers 5.23 or so, which warns of the older name.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if not on:
+        getattr(model, f"{kind}_checkpointing_disable")()
+        return
+    options = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
+    getattr(model, f"{kind}_checkpointing_enable")(**options)
+    if hasattr(model, "_require_grads_hooks"):
+        # Reentrant checkpointing alone needs embeddings with a gradient; their hooks would stay.
+        model.disable_input_require_grads()
 
 
 def _set_dropout(model: nn.Module, share: float) -> list[tuple[nn.Module, str, float]]:

@@ -98,7 +98,6 @@ class TrainingRun:
 
     def _train_step(self) -> None:
         batch = self.order.batch(self.step)
-        self.model.attachment.begin_step(self.step)
         with seeded(self.model.backbone, self.training, self.seed, self.step):
             loss = self._backward(batch)
         parameters = list(self.model.parameters.values())
@@ -118,6 +117,7 @@ class TrainingRun:
         pieces = np.array_split(batch, min(self.training.accumulation, len(batch)))
         total = 0.0
         for index, piece in enumerate(pieces):
+            self.model.attachment.begin_step(self.step)  # the same gates for every piece
             loss = self.objective.loss(self.model, self.train_set, piece) / weight
             penalty = self.model.attachment.penalty() if index == 0 else None
             (loss if penalty is None else loss + penalty).backward()
