@@ -17,9 +17,9 @@ from pathlib import Path
 
 STEPS = 50
 WORDS = (
-    "the a and of to in is you that it he was for on are as with his they at be this have from or "
-    "one had by word but not what all were we when your can said there use an each which she do how "
-    "their if will up other about out many then them these so some her would make like him into time"
+    "the a and of to in is you that it he was for on are as with his they at be this have from "
+    "or one had by word but not what all were we when your can said there use an each which she "
+    "do how their if will up other about out many then them these so some her would make like"
 ).split()
 
 
