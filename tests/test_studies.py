@@ -19,9 +19,7 @@ RECORDED = sorted(readme.parent.name for readme in STUDIES.glob("*/README.md"))
 
 
 def test_four_tasks_are_recorded() -> None:
-    kinds = {
-        json.loads((STUDIES / name / "study.json").read_text())["kind"] for name in RECORDED
-    }
+    kinds = {json.loads((STUDIES / name / "study.json").read_text())["kind"] for name in RECORDED}
     assert len(RECORDED) >= 4
     assert {"classification", "seq2seq"} <= kinds
 

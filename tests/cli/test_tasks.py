@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from peftsearch.cli.main import run
+from peftsearch.search import run as search_run
+from peftsearch.search.events import Event
+from peftsearch.search.worker import Limits, Worker
 from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
 
@@ -22,8 +27,21 @@ seed_with: [head-only-mean, head-only-first, lora]
 """
 
 
+class WorkerHere:
+    """A worker in this process: starting one takes longer than these searches do."""
+
+    def __init__(self, root: str, count: int, limits: Limits, threads: int) -> None:
+        self.arguments = (root, 0, limits, time.time(), threads)
+
+    def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
+        events: list[Event] = []
+        Worker(*self.arguments, events.append, lambda: False).run()
+        yield from events
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(search_run, "LocalWorkers", WorkerHere)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     write_csv(tmp_path / "labels.csv", sentiment_rows(60))
