@@ -84,6 +84,9 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
         f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
         f"examples, at most {bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
     )
+    if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
+        shown = bench.writing.whole_template.replace("\n", "\\n")
+        yield f"the model reads '{shown}' and goes on with the target (set it with --template)"
     train = asked.space.file.train
     smallest = int(min(float(value) for value in train.batch_size.extremes))
     if len(bench.train) < smallest and train.batch_tokens.choices == (0,):

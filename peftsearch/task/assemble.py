@@ -11,7 +11,7 @@ from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.metric import METRICS, Metric
 from peftsearch.task.rows import Rows
-from peftsearch.task.spec import TaskSpec
+from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.task.splitting import split_off
 from peftsearch.task.task import Task
 from peftsearch.task.text import Split
@@ -60,6 +60,7 @@ def assemble(
     names where the data hold indices into them.
     """
     kind, guessed = kind_of(spec, train)
+    _refuse_unused(spec, kind)
     reading = _Reading.of(spec, kind, train)
     split, more = kind.to_split(train, reading.columns, reading.labels)
     kind.check(split, train.name)
@@ -100,6 +101,24 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
         return classification, []
     return KINDS["seq2seq"], [f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"]
+
+
+def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
+    """What is said about writing texts must not be passed over where none are written."""
+    if kind.output == "texts":
+        return
+    said = {
+        "--template": spec.template,
+        "--max-target": spec.max_target,
+        "--languages": spec.languages,
+        "--beams": None if spec.generation == Generation() else spec.generation,
+    }
+    for flag, value in said.items():
+        if value is not None:
+            raise UsageError(
+                f"{flag} is about texts to be written, and this is {kind.name}: leave it out, or "
+                "say --kind seq2seq or causal"
+            )
 
 
 def _find(spec: TaskSpec, kind: Kind, rows: Rows) -> Columns:

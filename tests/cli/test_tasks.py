@@ -143,6 +143,8 @@ BAD = [
     ("--train hollow.csv --kind seq2seq", "every text in column 'answer' is empty"),
     ("--train answers.csv --metric accuracy", "metric 'accuracy' is none of seq2seq"),
     ("--train answers.csv --kind seqseq", "kind of task 'seqseq' unknown; did you mean 'seq2seq'"),
+    ("--train labels.csv --template x{text}", "--template is about texts to be written"),
+    ("--train labels.csv --beams 4", "--beams is about texts to be written"),
     ("--train answers.csv --template none", "a template needs {text} once"),
     ("--train answers.csv --languages en", "--languages wants two codes"),
     ("--train answers.csv --languages en,ro", "takes no languages"),
