@@ -1,9 +1,9 @@
 """British pronunciations as a table for peftsearch: word, pronunciation; split by seed.
 
-Usage: prepare.py gb_gold.tsv OUT. The data are Misaki's gold lexicon (word, tab, phonemes). The model
-writes the symbols of American English; of the four that British English has besides, two stand for
-American ones (a for æ, Q for O), and two take the place of American ones that British English has not
-(ɒ that of ᵻ, ː that of ʔ). The map is one to one: nothing of a pronunciation is lost.
+Usage: prepare.py gb_gold.tsv OUT. The data are Misaki's gold lexicon (word, tab, phonemes). The
+model writes the symbols of American English. Of the four that British English has besides, two
+stand for American ones (a for æ, Q for O), and two take the place of American ones that British
+English has not (ɒ that of ᵻ, ː that of ʔ). The map is one to one: nothing is lost.
 """
 
 from __future__ import annotations
