@@ -132,4 +132,6 @@ def uninterrupted(
 
 
 def without_clock(curve: tuple[RungValue, ...]) -> list[RungValue]:
-    return [value.model_copy(update={"wall_s": 0.0, "cpu_s": 0.0}) for value in curve]
+    return [
+        value.model_copy(update={"wall_s": 0.0, "cpu_s": 0.0, "eval_s": 0.0}) for value in curve
+    ]
