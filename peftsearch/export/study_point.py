@@ -85,7 +85,7 @@ def _package(info: StudyInfo, result: TrialResult) -> Package:
         configuration_hash=result.configuration_hash,
         description=result.description,
         model=info.model,
-        model_fingerprint=info.model_fingerprint,
+        model_fingerprint=result.model_fingerprint or info.model_fingerprint,
         labels=info.labels,
         max_length=min(result.configuration["training"].get("max_length", 0), info.max_length)
         or info.max_length,

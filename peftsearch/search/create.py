@@ -93,8 +93,8 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
         yield f"fewer training examples than a batch of {smallest}: a step takes all of them"
     if "linear" in train.schedule.choices and len(asked.space.file.budgets.rungs) > 1:
         yield (
-            "linear schedule: a value at a rung says nothing about other lengths, so that only "
-            "full length is evaluated and no trial is stopped early"
+            "linear schedule: a value at a rung says nothing about other lengths, so that trials "
+            "with it are evaluated at full length only, and none of them is stopped early"
         )
 
 

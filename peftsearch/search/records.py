@@ -136,6 +136,9 @@ class TrialResult(Record):
     threads: int = 1
     device: str = "cpu"
     dtype: str = "float32"
+    """Of the frozen backbone."""
+    model_fingerprint: str | None = None
+    """Of the backbone in that dtype; None: the study's."""
     cohort: int = 1
     wall_s: float = 0.0
     cpu_s: float = 0.0

@@ -146,7 +146,7 @@ class TrialRunner:
     ) -> TrialResult:
         """Everything about the trial but its outcome."""
         configuration, shapes = assignment.configuration, self.bench.backbone.shapes
-        dtype = self.bench.for_training(configuration.training).backbone.dtype
+        backbone = self.bench.for_training(configuration.training).backbone
         return TrialResult(
             number=assignment.number,
             state=state,
@@ -162,6 +162,7 @@ class TrialRunner:
             seed=self.seed,
             threads=torch.get_num_threads(),
             device=str(self.bench.backbone.device),
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=str(backbone.dtype).removeprefix("torch."),
+            model_fingerprint=backbone.fingerprint,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

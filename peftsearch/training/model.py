@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,11 @@ class TunedModel:
     ) -> Tensor:
         if self.head is None:
             raise ValueError("a model without a head has no outputs of its own")
-        options = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        options: dict[str, Any] = {}
+        if token_type_ids is not None:
+            options["token_type_ids"] = token_type_ids
+        if self.backbone.shapes.reads_forward:
+            options["use_cache"] = False  # nothing is written after it
         if self.backbone.family.is_encoder_decoder:
             # The decoder reads the text too, one place later, as in BART's own classification.
             body, padding = self.backbone.model, self.backbone.tokenizer.pad_token_id or 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.cli.main import run
+from peftsearch.export.native import load
 from peftsearch.search import run as search_run
 from peftsearch.search.events import Event
 from peftsearch.search.worker import Limits, Worker
@@ -219,3 +220,23 @@ def test_the_commands_of_the_page_on_tasks_run(
 
 
 SMALLER = {"--minutes": "--trials", "0.2": "1"}
+
+
+def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(
+    here: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In both precisions of one space, cut to two lengths, on both schedules."""
+    train = "{precision: [fp32, bf16], schedule: [constant, linear], max_length: [0, 12], lr: 0.01}"
+    space = SPACE[: SPACE.index("train:")] + f"train: {train}\nseed_with: [head-only-mean]\n"
+    (here / "mixed.yaml").write_text(space)
+    data = "--train answers.csv --metric chrf --study s --trials 6".split()
+    assert run(["search", "mixed.yaml", "--model", str(tiny_bart), *data]) == 0
+    full = [json.loads(p.read_text()) for p in here.glob("studies/s/trials/*/result.json")]
+    full = [result for result in full if result["state"] == "full"]
+    assert {result["dtype"] for result in full} == {"float32", "bfloat16"}
+    for number in (result["number"] for result in full):
+        out = f"out{number}"
+        assert run(["export", "s", "--at", f"#{number}", "--to", "native", out]) == 0
+        samples = json.loads((here / f"studies/s/trials/{number:05d}/samples.json").read_text())
+        written = load(out).predict([sample["text"] for sample in samples])
+        assert written == [sample["prediction"] for sample in samples]
