@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +20,10 @@ from transformers.masking_utils import sdpa_mask
 from peftsearch.design.composition import Composition, Surroundings
 from peftsearch.design.form import Prefix
 
-__all__ = ["NAME", "AttachedPrefix", "attach_prefix", "detach_prefix", "register"]
+__all__ = [
+    *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
+    *("read_all", "read_rows", "register"),
+]
 
 NAME = "peftsearch"
 
@@ -55,6 +58,24 @@ class AttachedPrefix:
 _ATTACHED: WeakKeyDictionary[nn.Module, list[AttachedPrefix]] = WeakKeyDictionary()
 
 
+class Rows(Protocol):
+    """Which queries are wanted."""
+
+    def of(self, states: Tensor, dim: int = 1) -> Tensor: ...
+
+
+_ROWS: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
+
+
+def read_rows(module: nn.Module, rows: Rows) -> None:
+    """From now on one query a text is computed: `rows` of them."""
+    _ROWS[module] = rows
+
+
+def read_all(module: nn.Module) -> None:
+    _ROWS.pop(module, None)
+
+
 def register() -> None:
     """Make `set_attn_implementation("peftsearch")` possible."""
     AttentionInterface.register(NAME, attend)
@@ -82,7 +103,10 @@ def attend(
 
     `query` is (batch, heads, seq, head_dim); `key` and `value` have kv_heads.
     """
-    prefixes = _ATTACHED.get(module, [])
+    prefixes, rows, length = _ATTACHED.get(module, []), _ROWS.get(module), query.shape[2]
+    if rows is not None:
+        attention_mask = _causal_mask(module, query, key, attention_mask)
+        query, attention_mask = _selected(rows, query, attention_mask, options)
     for prefix in prefixes:
         if prefix.is_exact:
             attention_mask = _causal_mask(module, query, key, attention_mask)
@@ -97,7 +121,18 @@ def attend(
     for prefix in prefixes:
         if not prefix.is_exact:
             heads = prefix.compose(heads, query, _scaling(query, scaling))
+    if heads.shape[1] < length:  # the model reshapes to what it gave
+        heads = heads.expand(-1, length, -1, -1)
     return heads, None
+
+
+def _selected(
+    rows: Rows, query: Tensor, mask: Tensor | None, options: dict[str, Any]
+) -> tuple[Tensor, Tensor | None]:
+    """One query a text, and what it sees."""
+    if options.get("position_bias") is not None:
+        options["position_bias"] = rows.of(options["position_bias"], dim=2)
+    return rows.of(query, dim=2), None if mask is None else rows.of(mask, dim=2)
 
 
 def _scaling(query: Tensor, scaling: float | None) -> float:

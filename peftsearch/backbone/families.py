@@ -99,6 +99,12 @@ class Family:
     """Whether its attention goes through transformers' attention interface."""
     sums_attention: bool = True
     """False: attention and ffn join the stream in one sum."""
+    layer_gives: Callable[[Any, Any], Any] = field(
+        default=lambda states, others: states, compare=False
+    )
+    """What a layer returns, from its states and the positional arguments after its first."""
+    first_layer_shares: bool = False
+    """The first layer computes what the others take from it (T5's position bias)."""
     when: Callable[[Any], bool] = field(default=lambda config: True, compare=False)
     """Which configs of its model types the row is for."""
     note: str = ""
@@ -201,6 +207,24 @@ _DISTILBERT = Stack(
 )
 
 
+def _with_nothing(states: Any, others: Any) -> tuple[Any, None]:
+    """DeBERTa's layers return attention weights too, or None."""
+    return states, None
+
+
+def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
+    """T5's layers hand on the position biases that the first one computes."""
+    return Family(
+        name,
+        ("t5", "mt5"),
+        _t5(gated),
+        pre_norm=True,
+        layer_gives=lambda states, others: (states, others[1], others[4]),
+        first_layer_shares=True,
+        when=when,
+    )
+
+
 def _decoder(name: str, *model_types: str, stack: Stack = _LLAMA, **options: Any) -> Family:
     """A decoder-only family with rotary positions."""
     return Family(name, model_types, (stack,), pre_norm=True, key_bias="alive", **options)
@@ -224,6 +248,7 @@ FAMILIES: tuple[Family, ...] = (
         key_bias="alive",
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
+        layer_gives=_with_nothing,
         note="its attention adds terms of relative positions: no prefix can stand beside them",
         when=lambda config: "p2c" in (config.pos_att_type or ()),
     ),
@@ -233,14 +258,15 @@ FAMILIES: tuple[Family, ...] = (
         _bert("query_proj key_proj value_proj"),
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
+        layer_gives=_with_nothing,
     ),
     Family("ModernBERT", ("modernbert",), (_MODERNBERT,), pre_norm=True, key_bias="alive"),
     Family("BART", ("bart",), _BART),
     Family("mBART", ("mbart",), _BART, pre_norm=True),
     Family("Marian", ("marian",), _BART),
     Family("Pegasus", ("pegasus",), _BART, pre_norm=True),
-    Family("T5", ("t5", "mt5"), _t5(False), pre_norm=True, when=lambda c: not c.is_gated_act),
-    Family("T5, gated ffn", ("t5", "mt5"), _t5(True), pre_norm=True),
+    _t5_family("T5", False, when=lambda config: not config.is_gated_act),
+    _t5_family("T5, gated ffn", True, when=lambda config: config.is_gated_act),
     Family("GPT-2", ("gpt2",), (_GPT2,), pre_norm=True),
     Family(
         "GPT-NeoX",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.options import Json
 from peftsearch.errors import MissingError
+
+if TYPE_CHECKING:
+    from peftsearch.task.disk_cache import DiskCache
 
 __all__ = ["doctor"]
 
@@ -65,15 +68,21 @@ def _machine() -> list[dict[str, Any]]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = shutil.disk_usage(".").free
-    from peftsearch.task.token_cache import cache_bytes, cache_folder, cache_limit
+    from peftsearch.task.token_cache import CACHE as TOKENS
+    from peftsearch.training.activations import CACHE as ACTIVATIONS
 
-    kept = f"{cache_folder()}, {cache_bytes() / 1e9:.2f} of {cache_limit() / 1e9:g} GB"
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
         _row("devices", ", ".join(["cpu", *gpus])),
         _row("cores", str(os.cpu_count())),
         _row("memory", f"{pages * page / 2**30:.1f} GiB"),
         _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
-        _row("cache of tokens", kept),
+        _row("cache of tokens", _kept(TOKENS)),
+        _row("cache of activations", _kept(ACTIVATIONS)),
         _row("Hugging Face Hub", "HF_HUB_OFFLINE is set" if offline else "asked when needed"),
     ]
+
+
+def _kept(cache: DiskCache) -> str:
+    """Where a cache is, and how full."""
+    return f"{cache.folder}, {cache.bytes / 1e9:.2f} of {cache.limit / 1e9:g} GB"

@@ -24,6 +24,7 @@ __all__ = [
     "Template",
     "TextColumns",
     "TokenizerOf",
+    "Without",
 ]
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
@@ -93,4 +94,10 @@ TokenizerOf = Annotated[
 TargetTokenizer = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="T", help="The tokenizer of texts to be written, if they have their own."),
+]
+Without = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        help="Switch a saving off, to measure it: activations, rows, features, … Repeatable."
+    ),
 ]

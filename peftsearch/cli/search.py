@@ -28,6 +28,7 @@ from peftsearch.cli.options import (
     Template,
     TextColumns,
     TokenizerOf,
+    Without,
 )
 from peftsearch.errors import NothingFeasible, UsageError
 
@@ -102,6 +103,7 @@ def search(
         Optional[int],  # noqa: UP045
         typer.Option(min=2, help="Examples evaluated below full length (default: the space's)."),
     ] = None,
+    without: Without = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")
@@ -151,6 +153,7 @@ def search(
             rung_examples=eval_limit,
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
+            without=tuple(without or ()),
         )
         if dry_run:
             from peftsearch.cli.dry_run import print_dry_run

@@ -58,6 +58,12 @@ class Configuration:
         head = self.head.parameters(shapes.hidden, outputs)
         return head + sum(m.trained_parameters(shapes) for m in self.modifications)
 
+    def frozen_layers(self, shapes: BackboneShapes) -> int:
+        """Layers at the bottom of the first stack that nothing modifies, nor what they read."""
+        layers = [s.layer for m in self.modifications for s, _ in m.sources(shapes)]
+        lowest = min((-1 if layer is None else layer for layer in layers), default=shapes.layers)
+        return max(0, min(lowest, shapes.stacks[0] if shapes.stacks else shapes.layers))
+
     @property
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical JSON."""

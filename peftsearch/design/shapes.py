@@ -128,6 +128,11 @@ class BackboneShapes:
         """The denominator of every tuned %."""
         return sum(tensor.parameters for tensor in self.tensors)
 
+    def parameters_below(self, layers: int) -> int:
+        """Parameters of the lowest `layers` layers."""
+        own = (t.parameters for t in self.tensors if t.layer is not None and t.layer < layers)
+        return sum(own)
+
     @cached_property
     def _hash(self) -> int:
         parts = (self.hidden, self.attention, self.ffn, self.tensors, self.family, self.stacks)

@@ -24,6 +24,7 @@ from peftsearch.search.workbench import Workbench, training_budget
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.batches import BatchOrder
+from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objective import scale_of_values
 
@@ -47,6 +48,8 @@ class NewStudy:
     rung_examples: int | None = None
     tokenizer: str | None = None
     target_tokenizer: str | None = None
+    without: tuple[str, ...] = ()
+    """Levers to switch off, for measuring."""
 
 
 def create_study(
@@ -60,6 +63,7 @@ def create_study(
     `go_on` is the command quoted if the study exists already.
     """
     StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
+    Levers().without(*asked.without)
     precision = str(asked.space.file.train.precision.choices[0])
     tokenizers = Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages)
     bench = Workbench.prepare(
@@ -151,6 +155,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         rung_examples=asked.rung_examples,
         tokenizer=asked.tokenizer,
         target_tokenizer=asked.target_tokenizer,
+        without=asked.without,
         precision=precision,
         value_scale=scale_of_values(bench.objective),
         published=PublishedValue.all_of(asked.space.file.published),

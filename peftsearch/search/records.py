@@ -140,6 +140,8 @@ class TrialResult(Record):
     model_fingerprint: str | None = None
     """Of the backbone in that dtype; None: the study's."""
     cohort: int = 1
+    kept_layers: int = 0
+    """Lowest layers whose states were computed once and kept; all of them under a head alone."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
     eval_s: float = 0.0
@@ -191,6 +193,8 @@ class StudyInfo(Record):
     """Mean and standard deviation of the training targets, where numbers are predicted."""
     published: tuple[PublishedValue, ...] = ()
     """What the space's paper reports, to be drawn beside the frontier."""
+    without: tuple[str, ...] = ()
+    """Levers that the user switched off (docs/performance.md)."""
     storage: str = "journal.log"
     device: str = "cpu"
 

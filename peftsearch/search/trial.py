@@ -18,6 +18,8 @@ from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
 from peftsearch.search.workbench import Workbench
 from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.cost import SHARED_BY
+from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["TrialRunner"]
@@ -38,6 +40,7 @@ class TrialRunner:
     record: Callable[[Assignment, RungValue], None]
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
+    levers: Levers = Levers()  # noqa: RUF009 (frozen)
 
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
         """The result, or None if the trial was interrupted (its checkpoint is written)."""
@@ -52,7 +55,9 @@ class TrialRunner:
         configuration = assignment.configuration
         bench = self.bench.for_training(configuration.training)
         run = TrainingRun(
-            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed)
+            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed),
+            levers=self.levers,
+            shared_by=SHARED_BY,
         )
         if assignment.resumed and folder.checkpoint_path.exists():
             try:
@@ -128,6 +133,7 @@ class TrialRunner:
                 "wall_s": round(run.wall_s, 3),
                 "cpu_s": round(run.cpu_s, 3),
                 "eval_s": round(run.eval_s, 3),
+                "kept_layers": run.frozen.kept_layers,
             }
         )
 

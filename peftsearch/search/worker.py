@@ -24,6 +24,7 @@ from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.spec import TaskSpec
+from peftsearch.training.levers import Levers
 
 __all__ = ["Limits", "Worker"]
 
@@ -79,6 +80,7 @@ class Worker:
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
             stop=self._interrupted,
+            levers=Levers().without(*self.info.without),
         )
 
     def run(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Encoded:
     pad_id: int
     written: Ragged | None = None
     truncated: int = 0
+    _whole: Encoded | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -45,6 +48,20 @@ class Encoded:
         """Tokens of each example: those read and those written."""
         own = self.inputs.lengths
         return own if self.written is None else own + self.written.lengths
+
+    @property
+    def whole(self) -> Encoded:
+        """The data set that these are the first examples of."""
+        return self if self._whole is None else self._whole
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is read: token ids, types and how they are padded."""
+        digest = hashlib.sha256(f"{self.pad_id}".encode())
+        for flat in (self.inputs.flat, self.inputs.offsets, self.types):
+            if flat is not None:
+                digest.update(np.ascontiguousarray(flat).data)
+        return digest.hexdigest()
 
     def first(self, count: int | None) -> Encoded:
         """The first `count` examples; all for None."""
@@ -57,6 +74,7 @@ class Encoded:
             types=None if self.types is None else self.types[: len(inputs.flat)],
             labels=self.labels[:count],
             written=None if self.written is None else self.written.first(count),
+            _whole=self.whole,
         )
 
     def batch(

@@ -38,6 +38,17 @@ class Ragged:
             torch.cat([part.flat for part in parts]), np.concatenate([[0], np.cumsum(lengths)])
         )
 
+    @classmethod
+    def end_to_end(cls, first: Ragged, second: Ragged) -> Ragged:
+        """Each row of `first` with the same row of `second` after it."""
+        lengths = first.lengths + second.lengths
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        flat = torch.empty(int(offsets[-1]), dtype=first.flat.dtype)
+        for part, begins in ((first, offsets[:-1]), (second, offsets[:-1] + first.lengths)):
+            moved = np.repeat(begins - part.offsets[:-1], part.lengths)
+            flat[torch.from_numpy(np.arange(int(part.offsets[-1])) + moved)] = part.flat
+        return cls(flat, offsets)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -1,8 +1,6 @@
 """Tokens on disk: made once, a chunk of examples at a time, mapped into memory where they are many.
 
-An entry is a folder named by a hash of everything that the tokens depend on. It is written beside
-its place and renamed when it is whole, so that processes may race and a kill leaves no half of one.
-A cache that cannot be written to costs time and memory, never the search.
+Where the disk refuses, they are made in memory.
 """
 
 from __future__ import annotations
@@ -11,9 +9,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from peftsearch.task.disk_cache import DiskCache
 from peftsearch.task.ragged import Ragged
 
-__all__ = ["Chunk", "cache_bytes", "cache_folder", "cache_limit", "tokenised", "tokenizer_hash"]
+__all__ = ["CACHE", "Chunk", "tokenised", "tokenizer_hash"]
 
 CHUNK = 10_000
 """Examples tokenised at a time."""
@@ -34,8 +30,7 @@ IN_MEMORY = 64 * 2**20
 """Bytes of a column that are read; more are mapped."""
 
 _DTYPES = {"inputs": torch.int32, "types": torch.int8, "written": torch.int32}
-_used: set[str] = set()
-"""Entries that this process reads from: never evicted by it."""
+CACHE = DiskCache("tokens", "PEFTSEARCH_CACHE_GB", default_gb=20)
 
 
 @dataclass(frozen=True)
@@ -59,38 +54,8 @@ def tokenised(
     """
     if count < WORTHWHILE:
         return _in_memory(count, make)
-    name = hashlib.sha256(json.dumps(dict(key()), sort_keys=True).encode()).hexdigest()[:24]
-    folder = cache_folder() / name
-    _used.add(name)
-    try:
-        found = _read(folder)
-        if found is None:
-            _write(folder, count, make)
-            _evict()
-            found = _read(folder)
-    except OSError:  # read-only, full, or not ours
-        found = None
+    found = CACHE.fetched(key(), _read, lambda folder: _write(folder, count, make))
     return found if found is not None else _in_memory(count, make)
-
-
-def cache_folder() -> Path:
-    """$PEFTSEARCH_CACHE, or peftsearch/ where the user's caches are."""
-    own = os.environ.get("PEFTSEARCH_CACHE")
-    users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(own) if own else Path(users) / "peftsearch").expanduser() / "tokens"
-
-
-def cache_limit() -> int:
-    """Bytes, from $PEFTSEARCH_CACHE_GB; 20 GB."""
-    try:
-        return int(float(os.environ.get("PEFTSEARCH_CACHE_GB", "20")) * 1e9)
-    except ValueError:
-        return 20 * 10**9
-
-
-def cache_bytes() -> int:
-    """What the cache takes on the disk."""
-    return sum(_bytes_of(entry) for entry in _entries())
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -126,16 +91,8 @@ def _in_memory(count: int, make: Make) -> tuple[dict[str, Ragged], int]:
 
 
 def _write(folder: Path, count: int, make: Make) -> None:
-    """Make an entry; of two processes that make one, the first to end it wins."""
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
-    try:
-        facts = _write_columns(partial, count, make)
-        (partial / "entry.json").write_text(json.dumps(facts), encoding="utf-8")
-        with contextlib.suppress(OSError):
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    facts = _write_columns(folder, count, make)
+    (folder / "entry.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _write_columns(folder: Path, count: int, make: Make) -> dict[str, Any]:
@@ -158,18 +115,10 @@ def _write_columns(folder: Path, count: int, make: Make) -> dict[str, Any]:
     return {"columns": sorted(lengths), "count": count, "truncated": truncated}
 
 
-def _read(folder: Path) -> tuple[dict[str, Ragged], int] | None:
-    """An entry; None if there is none. A damaged one is taken away."""
-    try:
-        facts = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-        columns = {name: _read_column(folder, name, facts["count"]) for name in facts["columns"]}
-        os.utime(folder / "entry.json")
-        return columns, int(facts["truncated"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, EOFError, RuntimeError):
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+def _read(folder: Path) -> tuple[dict[str, Ragged], int]:
+    facts = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+    columns = {name: _read_column(folder, name, facts["count"]) for name in facts["columns"]}
+    return columns, int(facts["truncated"])
 
 
 def _read_column(folder: Path, name: str, count: int) -> Ragged:
@@ -183,28 +132,3 @@ def _read_column(folder: Path, name: str, count: int) -> Ragged:
     else:
         flat = torch.from_file(str(path), shared=False, size=total, dtype=dtype)
     return Ragged(torch.zeros(0, dtype=dtype) if flat is None else flat, offsets)
-
-
-# -- all of them -------------------------------------------------------------------------------
-
-
-def _entries() -> list[Path]:
-    return [entry for entry in cache_folder().glob("*") if (entry / "entry.json").is_file()]
-
-
-def _bytes_of(entry: Path) -> int:
-    return sum(file.stat().st_size for file in entry.glob("*"))
-
-
-def _evict() -> None:
-    """Take away what was not used for longest, until the rest is within the limit."""
-    with contextlib.suppress(OSError):
-        by_use = sorted(_entries(), key=lambda entry: (entry / "entry.json").stat().st_mtime)
-        sizes = {entry: _bytes_of(entry) for entry in by_use}
-        excess = sum(sizes.values()) - cache_limit()
-        for entry in by_use:
-            if excess <= 0:
-                return
-            if entry.name not in _used:
-                shutil.rmtree(entry, ignore_errors=True)
-                excess -= sizes[entry]

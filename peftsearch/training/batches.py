@@ -22,11 +22,14 @@ Indices = NDArray[np.int64]
 class BatchOrder:
     """The batches of a configuration's training, step by step through as many epochs as it takes.
 
-    `lengths`: tokens of each example.
+    `lengths`: tokens of each example; without `buckets` their batches are of any lengths.
     """
 
-    def __init__(self, lengths: Indices, training: Training, seed: int) -> None:
+    def __init__(
+        self, lengths: Indices, training: Training, seed: int, buckets: bool = True
+    ) -> None:
         self.lengths, self.training, self.seed = lengths, training, seed
+        self.bucket = _BUCKET if buckets else 1
         self._epoch, self._first, self._batches = 0, 0, self._batches_of(0)
         self.per_epoch = len(self._batches)
         """Batches of the first epoch; with `batch_tokens` others may have a few more or fewer."""
@@ -43,8 +46,9 @@ class BatchOrder:
 
     def _batches_of(self, epoch: int) -> list[Indices]:
         if self.training.batch_tokens:
-            return token_batches(self.lengths, self.training.batch_tokens, self.seed, epoch)
-        return epoch_batches(self.lengths, self.training.batch_size, self.seed, epoch)
+            tokens = self.training.batch_tokens
+            return token_batches(self.lengths, tokens, self.seed, epoch, self.bucket)
+        return epoch_batches(self.lengths, self.training.batch_size, self.seed, epoch, self.bucket)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -52,26 +56,30 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
-def epoch_batches(lengths: Indices, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+def epoch_batches(
+    lengths: Indices, batch_size: int, seed: int, epoch: int, bucket: int = _BUCKET
+) -> list[Indices]:
     """Every example once; batches of similar length, in random order.
 
     `lengths`: tokens of each example. Returns `steps_per_epoch` index arrays.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    by_length = _by_length(order, lengths, batch_size * _BUCKET)
+    by_length = _by_length(order, lengths, batch_size * bucket)
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def token_batches(lengths: Indices, tokens: int, seed: int, epoch: int) -> list[Indices]:
+def token_batches(
+    lengths: Indices, tokens: int, seed: int, epoch: int, bucket: int = _BUCKET
+) -> list[Indices]:
     """Every example once; batches of similar length with at most `tokens` padded tokens each (one
     example at least), in random order.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
     usual = max(1, int(tokens / max(float(lengths.mean()), 1.0)))
-    batches = _filled(_by_length(order, lengths, usual * _BUCKET), lengths, tokens)
+    batches = _filled(_by_length(order, lengths, usual * bucket), lengths, tokens)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
@@ -14,15 +18,22 @@ from peftsearch.training.batches import evaluation_batches
 
 __all__ = ["generate", "generation_config"]
 
+Reading = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
+
 _TOKENS = 8192
 """Padded tokens a batch, those to be written and every beam among them."""
 
 
 @torch.inference_mode()
 def generate(
-    lm: Any, data: Encoded, writing: Writing, asked: Generation, max_tokens: int
+    lm: Any,
+    data: Encoded,
+    writing: Writing,
+    asked: Generation,
+    max_tokens: int,
+    reading: Reading | None = None,
 ) -> list[str]:
-    """What the model writes for each example, in their order.
+    """What the model writes for each example, in their order; an encoder reads them in `reading`.
 
     A decoder's prompts are padded on the left, so that all texts go on from one place.
     """
@@ -31,7 +42,8 @@ def generate(
     lengths = (data.inputs.lengths + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
-        found = lm.generate(**inputs, generation_config=config)
+        with reading(data, indices) if reading else nullcontext():
+            found = lm.generate(**inputs, generation_config=config)
         begins = inputs["input_ids"].shape[1] if writing.is_decoder else 0
         for index, ids in zip(indices.tolist(), found[:, begins:].tolist(), strict=True):
             written[index] = writing.decode(ids)

@@ -33,7 +33,19 @@ class ClassificationHead(nn.Module):
         self.to(backbone.device, self.dtype)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        pooled = _POOLINGS[self.pooling](hidden, attention_mask).to(self.dtype)
+        return self.read(self.pool(hidden, attention_mask))
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """One state (batch, d) for each text."""
+        return _POOLINGS[self.pooling](hidden, attention_mask)
+
+    def row(self, attention_mask: Tensor) -> Tensor | None:
+        """Which token's state (batch,) is all that is read; None: the first. Not for `mean`."""
+        return _last_place(attention_mask) if self.pooling == "last" else None
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled states (batch, d)."""
+        pooled = pooled.to(self.dtype)
         if self.pooler is not None:
             pooled = torch.tanh(self.pooler(pooled))
         logits: Tensor = self.classifier(pooled)
@@ -61,9 +73,13 @@ def _first(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 def _last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Of the last token that is no padding, on whichever side that is."""
-    places = torch.arange(hidden.shape[1], device=hidden.device)
-    last = (attention_mask * places).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    texts = torch.arange(len(hidden), device=hidden.device)
+    return hidden[texts, _last_place(attention_mask)]
+
+
+def _last_place(attention_mask: Tensor) -> Tensor:
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (attention_mask * places).argmax(1)
 
 
 _POOLINGS = {"first": _first, "mean": _mean, "last": _last}

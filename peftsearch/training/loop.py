@@ -26,6 +26,8 @@ from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.conditions import conditions, seeded
+from peftsearch.training.frozen import FrozenStates
+from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
@@ -37,7 +39,10 @@ _RISE = 2.0
 
 
 class TrainingRun:
-    """Trains one configuration from rung to rung. Use as a context manager: leaving detaches."""
+    """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
+
+    `shared_by`: trials that are expected to read the same frozen states, where they are kept.
+    """
 
     def __init__(
         self,
@@ -47,15 +52,23 @@ class TrainingRun:
         configuration: Configuration,
         budget: TrainingBudget,
         seed: int,
+        levers: Levers = Levers(),  # noqa: B008 (frozen)
+        shared_by: int = 1,
     ) -> None:
         self.train_set, self.objective, self.seed = train, objective, seed
-        self.model = TunedModel(backbone, configuration, objective.outputs, seed)
-        self.training = self.model.configuration.training
-        self.order = BatchOrder(train.lengths, self.training, seed)
+        configuration = configuration.within(backbone.shapes)
+        self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)
+        self.model = TunedModel(
+            *(backbone, configuration, objective.outputs, seed),
+            levers=levers,
+            frozen=self.frozen,
+        )
+        self.training = configuration.training
+        self.order = BatchOrder(train.lengths, self.training, seed, levers.buckets)
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
-        self.optimiser = make_optimiser(self.model) if self.model.parameters else None
+        self.optimiser = make_optimiser(self.model, levers.fused) if self.model.parameters else None
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
@@ -82,6 +95,9 @@ class TrainingRun:
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
         with self._timed(), _memory_errors(), conditions(self.model.backbone, self.training):
+            if self.step < step:
+                passes = self.full_steps / self.order.per_epoch
+                self.frozen.prepare(self.train_set, passes, self.model.pooled)
             while self.step < step:
                 if stop():
                     return False
@@ -92,6 +108,7 @@ class TrainingRun:
         """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
         before = self.wall_s
         with self._timed(), _memory_errors(), self.average.swapped_in():
+            self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
         return evaluation

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attach
 from peftsearch.backbone.language import shifted
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.rows import LastRows
 from peftsearch.design.configuration import Configuration
+from peftsearch.design.form import Prompt
 from peftsearch.errors import ConfigurationError
+from peftsearch.task.encode import Encoded
+from peftsearch.training.frozen import FrozenStates
 from peftsearch.training.head import ClassificationHead
+from peftsearch.training.levers import Levers
 
 __all__ = ["TunedModel"]
 
@@ -32,20 +40,54 @@ class TunedModel:
         outputs: int,
         seed: int = 0,
         finished: bool = False,
+        levers: Levers = Levers(),  # noqa: B008 (frozen)
+        frozen: FrozenStates | None = None,
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.levers, self.frozen = backbone, levers, frozen
         self.configuration = configuration.within(backbone.shapes)
         self.outputs = outputs
         self.head: ClassificationHead | None = None
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
         self.attachment = attach(backbone, self.configuration, seed, finished)
+        self.last_rows = LastRows(backbone) if self._reads_one_row() else None
+        if not levers.short_backward:
+            self.attachment.undo.append(_long_backward(backbone))
+
+    def _reads_one_row(self) -> bool:
+        """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
+        prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
+        pooling = self.configuration.head.pooling
+        return self.levers.rows and self.head is not None and pooling != "mean" and not prompts
+
+    def outputs_of(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
+        """Logits (batch, outputs) of examples: from what is kept of them where something is."""
+        assert self.head is not None
+        features = self.frozen.features(data, indices) if self.frozen else None
+        if features is not None:
+            return self.head.read(features)
+        with self.reading(data, indices):
+            return self(**data.batch(indices, self.backbone.device))
+
+    def reading(self, data: Encoded, indices: NDArray[np.int64]) -> AbstractContextManager[None]:
+        """Forwards of these examples take what the lowest layers would give from what is kept."""
+        return nullcontext() if self.frozen is None else self.frozen.given(data, indices)
+
+    def pooled(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
+        """The states (batch, d) that the head reads."""
+        return self._pooled(**data.batch(indices, self.backbone.device))
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         if self.head is None:
             raise ValueError("a model without a head has no outputs of its own")
+        return self.head.read(self._pooled(input_ids, attention_mask, token_type_ids))
+
+    def _pooled(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        assert self.head is not None
         options: dict[str, Any] = {}
         if token_type_ids is not None:
             options["token_type_ids"] = token_type_ids
@@ -56,11 +98,14 @@ class TunedModel:
             body, padding = self.backbone.model, self.backbone.tokenizer.pad_token_id or 0
             options["decoder_input_ids"] = shifted(body.config, input_ids, padding)
             options["decoder_attention_mask"] = attention_mask
-        states = self.backbone.model(
+        if self.last_rows is not None:
+            self.last_rows.read(self.head.row(attention_mask))
+        states: Tensor = self.backbone.model(
             input_ids=input_ids, attention_mask=attention_mask, **options
         ).last_hidden_state
-        logits: Tensor = self.head(states, attention_mask)
-        return logits
+        if self.last_rows is not None:
+            return self.last_rows.of(states)[:, 0]
+        return self.head.pool(states, attention_mask)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -96,6 +141,8 @@ class TunedModel:
                 parameter.copy_(tensors[name])
 
     def detach(self) -> None:
+        if self.last_rows is not None:
+            self.last_rows.detach()
         self.attachment.detach()
 
     def __enter__(self) -> TunedModel:
@@ -103,3 +150,15 @@ class TunedModel:
 
     def __exit__(self, *_: object) -> None:
         self.detach()
+
+
+def _long_backward(backbone: Backbone) -> Callable[[], None]:
+    """Gradients down to the embeddings, as `enable_input_require_grads`; and the way back."""
+
+    def grown(module: nn.Module, args: object, output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            output.requires_grad_(True)
+
+    handle: Any = backbone.model.get_input_embeddings().register_forward_hook(grown)
+    undo: Callable[[], None] = handle.remove
+    return undo

@@ -12,7 +12,7 @@ from peftsearch.training.model import TunedModel
 __all__ = ["make_optimiser", "set_rates", "warmup_steps"]
 
 
-def make_optimiser(model: TunedModel) -> AdamW:
+def make_optimiser(model: TunedModel, fused: bool = True) -> AdamW:
     """The optimiser; every group keeps the rate it warms up to as `full_lr`.
 
     Scales, gates, biases and norms are not decayed; up-projections may have a higher rate (LoRA+).
@@ -32,7 +32,8 @@ def make_optimiser(model: TunedModel) -> AdamW:
             {"params": parameters, "lr": lr, "full_lr": lr, "weight_decay": decay}
             for (lr, decay), parameters in groups.items()
         ],
-        fused=True,
+        fused=fused,
+        foreach=False,
     )
 
 

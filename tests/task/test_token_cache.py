@@ -15,7 +15,7 @@ from peftsearch.task import token_cache
 from peftsearch.task.encode import Encoded, encode
 from peftsearch.task.encode_texts import Writing, encode_texts
 from peftsearch.task.text import Split
-from peftsearch.task.token_cache import Chunk, cache_bytes, cache_folder, tokenised, tokenizer_hash
+from peftsearch.task.token_cache import CACHE, Chunk, tokenised, tokenizer_hash
 from support.tiny import sentiment_rows
 
 TEXTS = tuple(row["text"] for row in sentiment_rows(100))
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(token_cache, "WORTHWHILE", 50)
     monkeypatch.setattr(token_cache, "CHUNK", 30)
-    monkeypatch.setattr(token_cache, "_used", set())
+    CACHE.release()
     return tmp_path / "cache" / "tokens"
 
 
@@ -146,13 +146,13 @@ def test_what_was_used_longest_ago_goes_first(cache: Path, monkeypatch: pytest.M
         newest = max(cache.iterdir(), key=lambda p: p.stat().st_ctime_ns)
         os.utime(newest / "entry.json", (1000 - age, 1000 - age))
     by_age = sorted(cache.iterdir(), key=lambda p: (p / "entry.json").stat().st_mtime)
-    monkeypatch.setattr(token_cache, "_used", set())
-    monkeypatch.setenv("PEFTSEARCH_CACHE_GB", str(3.5 * cache_bytes() / 3 / 1e9))
+    CACHE.release()
+    monkeypatch.setenv("PEFTSEARCH_CACHE_GB", str(3.5 * CACHE.bytes / 3 / 1e9))
     tokenised(100, numbers, key(name="d"))
     left = set(cache.iterdir())
     assert by_age[0] not in left
     assert {by_age[1], by_age[2]} < left
-    assert cache_folder() == cache
+    assert CACHE.folder == cache
 
 
 def test_few_examples_are_not_worth_a_file(cache: Path) -> None:

@@ -7,7 +7,8 @@ depend on the pieces in which it is computed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +19,18 @@ from torch import Tensor
 
 from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
+from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 
-__all__ = ["Evaluation", "Objective", "at_least_fp32"]
+__all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_gradients"]
 
 Indices = NDArray[np.int64]
+
+_TOKENS = 4096
+"""Padded tokens a batch of an evaluation."""
+_FEW = 32
+"""Examples a batch without that."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,10 @@ class Objective(ABC):
     """A smoothed loss above it never came back in our runs; `limit_is` says in words what it is."""
     limit_is: str = "4 times a constant predictor's"
 
+    def reads(self, data: Encoded) -> Encoded:
+        """What the backbone's first stack reads of a data set."""
+        return data
+
     @abstractmethod
     def weight(self, data: Encoded, indices: Indices) -> int:
         """What the loss of these examples is divided by."""
@@ -79,3 +91,17 @@ class Objective(ABC):
 def at_least_fp32(outputs: Tensor) -> Tensor:
     """A loss is computed in fp32 where the model is in half precision."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+@contextmanager
+def without_gradients(levers: Levers) -> Iterator[None]:
+    """Evaluation: in inference mode, or as it is done without that lever."""
+    with torch.inference_mode() if levers.inference else torch.no_grad():
+        yield
+
+
+def read_batches(lengths: Indices, levers: Levers) -> list[Indices]:
+    """Batches of an evaluation: large ones sorted by length, or small ones as examples come."""
+    if levers.inference:
+        return evaluation_batches(lengths, _TOKENS)
+    return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

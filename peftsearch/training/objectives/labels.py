@@ -10,14 +10,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from peftsearch.task.encode import Encoded
-from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
+from peftsearch.training.objectives.base import (
+    Evaluation,
+    Indices,
+    Objective,
+    at_least_fp32,
+    read_batches,
+    without_gradients,
+)
 
 __all__ = ["Labels", "outputs_of"]
-
-_TOKENS = 4096
-"""Padded tokens a batch of an evaluation."""
 
 
 class Labels(Objective):
@@ -33,7 +36,7 @@ class Labels(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         device = model.backbone.device
-        logits = at_least_fp32(model(**data.batch(indices, device)))
+        logits = at_least_fp32(model.outputs_of(data, indices))
         smoothing = model.configuration.training.label_smoothing
         targets = data.labels_of(indices, device)
         return cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
@@ -45,12 +48,12 @@ class Labels(Objective):
         return Evaluation(predicted, losses.double().numpy(), np.ones(len(data), np.int64))
 
 
-@torch.inference_mode()
 def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
     """The head's outputs (n, outputs) in the examples' order."""
     if len(data) == 0:
         return torch.empty(0, model.outputs)
-    batches = evaluation_batches(data.inputs.lengths, _TOKENS)
-    outputs = [model(**data.batch(indices, model.backbone.device)) for indices in batches]
-    order = torch.from_numpy(np.argsort(np.concatenate(batches)))
-    return at_least_fp32(torch.cat(outputs)).cpu()[order]
+    with without_gradients(model.levers):
+        batches = read_batches(data.inputs.lengths, model.levers)
+        outputs = [model.outputs_of(data, indices) for indices in batches]
+        order = torch.from_numpy(np.argsort(np.concatenate(batches)))
+        return at_least_fp32(torch.cat(outputs)).cpu()[order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,19 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
-from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
+from peftsearch.training.objectives.base import (
+    Evaluation,
+    Indices,
+    Objective,
+    at_least_fp32,
+    read_batches,
+    without_gradients,
+)
 
 __all__ = ["Texts", "target_logits"]
 
-_TOKENS = 4096
 _LOSS_EXAMPLES = 16
 """Where texts are written, the loss is for the curves alone: a quarter of the examples does."""
 IGNORED = -100
@@ -66,13 +71,23 @@ class Texts(Objective):
             label_smoothing=smoothing,
         )
 
-    @torch.inference_mode()
+    def reads(self, data: Encoded) -> Encoded:
+        """A decoder reads prompt and response as one text."""
+        if not self.writing.is_decoder:
+            return data
+        assert data.written is not None
+        return replace(data, inputs=Ragged.end_to_end(data.inputs, data.written), written=None)
+
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
+        with without_gradients(model.levers):
+            return self._evaluate(model, data, predict)
+
+    def _evaluate(self, model: TunedModel, data: Encoded, predict: bool) -> Evaluation:
         predicted = self.write(model, data) if predict else None
         if predict:
             data = data.first(max(_LOSS_EXAMPLES, len(data) // 4))
         losses = np.zeros(len(data))
-        for indices in evaluation_batches(data.lengths, _TOKENS):
+        for indices in read_batches(data.lengths, model.levers):
             logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
                 at_least_fp32(logits.transpose(1, 2)),
@@ -85,7 +100,10 @@ class Texts(Objective):
 
     def write(self, model: TunedModel, data: Encoded) -> list[str]:
         """The texts that the model writes, in the examples' order."""
-        return generate(model.backbone.lm, data, self.writing, self.generation, self.max_tokens)
+        return generate(
+            *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
+            reading=None if self.writing.is_decoder else model.reading,
+        )
 
 
 def target_logits(
@@ -95,7 +113,15 @@ def target_logits(
     where none is: of prompts and padding.
     """
     assert data.written is not None
-    lm, device = model.backbone.lm, model.backbone.device
+    with model.reading(data, indices):
+        return _target_logits(model.backbone.lm, data, indices, is_decoder)
+
+
+def _target_logits(
+    lm: Any, data: Encoded, indices: Indices, is_decoder: bool
+) -> tuple[Tensor, Tensor]:
+    assert data.written is not None
+    device = lm.device
     if is_decoder:
         return _continued(lm, data.inputs, data.written, indices, data.pad_id, device)
     ids, mask = data.written.padded(indices, data.pad_id)

@@ -38,7 +38,7 @@ class Values(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         device = model.backbone.device
-        predicted = at_least_fp32(model(**data.batch(indices, device)))[:, 0]
+        predicted = at_least_fp32(model.outputs_of(data, indices))[:, 0]
         wanted = (data.labels_of(indices) - self.mean) / self.spread
         return mse_loss(predicted, wanted.to(device, predicted.dtype), reduction="sum")
 

@@ -1,0 +1,143 @@
+"""Folders of computed data on the disk that processes share: made once, taken away when unused.
+
+An entry is a folder named by a hash of everything that its content depends on. It is written beside
+its place and renamed when it is whole, so that a kill leaves no half of one; who needs what another
+process is making waits for it. A cache that cannot be written to costs time, never the search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["DiskCache"]
+
+_Read = TypeVar("_Read")
+
+
+class DiskCache:
+    """All entries of one `kind`: a folder of $PEFTSEARCH_CACHE, or of where the user's caches are.
+
+    `variable` names the environment variable that limits it, in GB; `default_gb` where it is unset.
+    """
+
+    def __init__(self, kind: str, variable: str, default_gb: float) -> None:
+        self.kind, self.variable, self.default_gb = kind, variable, default_gb
+        self._used: set[str] = set()
+
+    @property
+    def folder(self) -> Path:
+        own = os.environ.get("PEFTSEARCH_CACHE")
+        users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (Path(own) if own else Path(users) / "peftsearch").expanduser() / self.kind
+
+    @property
+    def limit(self) -> int:
+        """Bytes."""
+        try:
+            gigabytes = float(os.environ.get(self.variable, self.default_gb))
+            return max(0, int(gigabytes * 1e9))
+        except (ValueError, OverflowError):
+            return int(self.default_gb * 1e9)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the disk."""
+        return sum(_bytes_of(entry) for entry in self._entries())
+
+    def fetched(
+        self,
+        key: Mapping[str, Any],
+        read: Callable[[Path], _Read],
+        make: Callable[[Path], object] | None,
+    ) -> _Read | None:
+        """What `read` gives of the entry of `key` (JSON values), which `make` fills where there is
+        none; None where the disk is full, read-only or not ours, or `make` is None.
+
+        `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which is
+        then made anew.
+        """
+        text = json.dumps(dict(key), sort_keys=True)
+        folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:24]
+        self._used.add(folder.name)
+        try:
+            found = _read(folder, read)
+            if found is None and make is not None:
+                with _alone(folder):
+                    found = _read(folder, read)  # another process may have made it meanwhile
+                    if found is None:
+                        _make(folder, make)
+                        found = _read(folder, read)
+                self._evict()
+            return found
+        except OSError:
+            return None
+
+    def release(self) -> None:
+        """Nothing that was fetched so far is read any longer: it may be evicted."""
+        self._used.clear()
+
+    def _entries(self) -> list[Path]:
+        return [entry for entry in self.folder.glob("*") if (entry / "entry.json").is_file()]
+
+    def _evict(self) -> None:
+        """Take away what was not used for longest, until the rest is within the limit."""
+        with contextlib.suppress(OSError):
+            by_use = sorted(self._entries(), key=lambda e: (e / "entry.json").stat().st_mtime)
+            sizes = {entry: _bytes_of(entry) for entry in by_use}
+            excess = sum(sizes.values()) - self.limit
+            for entry in by_use:
+                if excess <= 0:
+                    return
+                if entry.name not in self._used:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    excess -= sizes[entry]
+
+
+def _bytes_of(entry: Path) -> int:
+    return sum(file.stat().st_size for file in entry.glob("*"))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process makes an entry; the kernel lets the next one in when it ends, however it does."""
+    locks = folder.parent.parent / "locks"
+    for place in (folder.parent, locks):
+        place.mkdir(parents=True, exist_ok=True)
+    with open(locks / f"{folder.parent.name}-{folder.name}", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(folder: Path, make: Callable[[Path], object]) -> None:
+    for dead in folder.parent.glob(f"{folder.name}.*.partial"):  # of a process that was killed
+        shutil.rmtree(dead, ignore_errors=True)
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
+    partial.mkdir(parents=True)
+    try:
+        make(partial)
+        with contextlib.suppress(OSError):
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read(folder: Path, read: Callable[[Path], _Read]) -> _Read | None:
+    """An entry; None if there is none. A damaged one is taken away."""
+    try:
+        found = read(folder)
+        os.utime(folder / "entry.json")
+        return found
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, EOFError, RuntimeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None

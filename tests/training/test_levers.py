@@ -1,0 +1,228 @@
+"""Every saving leaves what is computed as it was: 20 AdamW steps in fp64, and one step in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from peftsearch.backbone.load import load_backbone
+from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.methods import METHODS
+from peftsearch.errors import ConfigurationError
+from peftsearch.search.workbench import Workbench
+from peftsearch.task.encode import Encoded
+from peftsearch.task.spec import TaskSpec
+from peftsearch.training import activations
+from peftsearch.training.activations import CACHE
+from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.levers import Levers
+from peftsearch.training.loop import TrainingRun
+from support.backbones import backbone_at
+
+EXACT = ("short_backward", "activations", "rows", "features", "inference", "fused")
+"""Not `buckets`, which trains on other batches."""
+BUDGET = TrainingBudget(max_steps=20, rungs=(1.0,))
+TRAINING = Training(
+    lr=(("linear", 0.02), ("prefix", 0.02), ("relu", 0.02)), batch_size=6, weight_decay=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
+    spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
+    return Workbench.prepare(str(tiny_bert), spec)
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
+    CACHE.release()
+
+
+def method(name: str, layers: tuple[int, ...] | None, head: Head) -> Configuration:
+    own = METHODS[name].configuration().modifications
+    return Configuration(tuple(m.on(layers) for m in own), head, TRAINING)
+
+
+CASES = {
+    "lora, upper layer, first": method("lora", (1,), Head("first")),
+    "lora, upper layer, mean": method("lora", (1,), Head("mean")),
+    "mam, upper layer, first": method("mam", (1,), Head("first")),
+    "pfeiffer, all layers, first": method("pfeiffer", None, Head("first")),
+    "head, mean": Configuration((), Head("mean", "trained"), TRAINING),
+    "head, first": Configuration((), Head("first"), TRAINING),
+}
+
+
+def trained(
+    bench: Workbench, one: Configuration, levers: Levers, dtype: torch.dtype = torch.float64
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, int]:
+    """Parameters and evaluated losses after the whole budget; layers that were kept."""
+    backbone = backbone_at(Path(bench.backbone.name), dtype)
+    with TrainingRun(
+        *(backbone, bench.train, bench.objective, one, BUDGET, 3), levers=levers, shared_by=8
+    ) as run:
+        run.train_to(run.full_steps)
+        losses = torch.from_numpy(run.evaluate(bench.validation).losses)
+        values = {n: p.detach().clone() for n, p in run.model.parameters.items()}
+    return values, losses, run.frozen.kept_layers
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_of_them_together_change_nothing(name: str, bench: Workbench) -> None:
+    with_all, losses, kept = trained(bench, CASES[name], Levers())
+    without, plain_losses, plain_kept = trained(bench, CASES[name], Levers().without(*EXACT))
+    assert furthest(with_all, without) < 1e-9
+    assert float((losses - plain_losses).abs().max()) < 1e-9
+    assert plain_kept == 0
+    assert kept == (0 if "all layers" in name else 1 if "upper" in name else 2)
+
+
+@pytest.mark.parametrize("lever", EXACT)
+def test_each_alone_changes_nothing(lever: str, bench: Workbench) -> None:
+    name = "head, first" if lever == "features" else "lora, upper layer, first"
+    own, losses, _ = trained(bench, CASES[name], Levers.only("buckets", lever))
+    plain, plain_losses, _ = trained(bench, CASES[name], Levers.only("buckets"))
+    assert furthest(own, plain) < 1e-9
+    assert float((losses - plain_losses).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_one_step_in_fp32(name: str, bench: Workbench) -> None:
+    found = []
+    for levers in (Levers(), Levers().without(*EXACT)):
+        backbone = backbone_at(Path(bench.backbone.name), torch.float32)
+        with TrainingRun(
+            *(backbone, bench.train, bench.objective, CASES[name], BUDGET, 3),
+            levers=levers,
+            shared_by=8,
+        ) as run:
+            run.frozen.prepare(bench.train, 9.0, run.model.pooled)
+            run._backward(run.order.batch(0))
+            gradients = {n: p.grad for n, p in run.model.parameters.items() if p.grad is not None}
+        found.append({n: g.clone() for n, g in gradients.items()})
+    largest = max(float(g.abs().max()) for g in found[1].values())
+    assert furthest(found[0], found[1]) <= 1e-4 * largest
+
+
+def test_kept_states_are_bit_equal_however_they_came_to_be(bench: Workbench) -> None:
+    """Made from the texts, from a lower layer's kept states, and read back from the disk."""
+    one = CASES["lora, upper layer, first"]
+    straight, losses, _ = trained(bench, one, Levers(), torch.float32)
+    again, losses_again, _ = trained(bench, one, Levers(), torch.float32)
+    assert furthest(straight, again) == 0
+    assert torch.equal(losses, losses_again)
+    head = CASES["head, first"]
+    from_below, _, _ = trained(bench, head, Levers(), torch.float32)
+    CACHE.release()
+    for entry in CACHE.folder.iterdir():
+        entry.rename(entry.with_name(entry.name + ".aside"))
+    anew, _, _ = trained(bench, head, Levers(), torch.float32)
+    assert furthest(from_below, anew) == 0
+
+
+def test_a_second_trial_computes_no_lower_layer(bench: Workbench) -> None:
+    one = CASES["lora, upper layer, first"]
+    trained(bench, one, Levers(), torch.float32)
+    backbone, ran = backbone_at(Path(bench.backbone.name), torch.float32), []
+    lowest = backbone.layer(0).get_submodule("output.dense")
+    hook = lowest.register_forward_hook(lambda *_: ran.append(1))
+    trained(bench, one, Levers(), torch.float32)
+    assert not ran
+    trained(bench, one, Levers().without("activations"), torch.float32)
+    hook.remove()
+    assert ran, "without the lever it does"
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        replace(CASES["lora, upper layer, first"], training=replace(TRAINING, dropout=0.1)),
+        replace(CASES["head, first"], training=replace(TRAINING, dropout=0.1)),
+        method("prompt", None, Head("first")),
+        method("bitfit", None, Head("first")),
+    ],
+    ids=["dropout", "dropout under a head", "prompt", "biases"],
+)
+def test_nothing_is_kept_where_lower_layers_differ(one: Configuration, bench: Workbench) -> None:
+    rates = (("prompt", 0.1), ("constant", 0.01), *one.training.lr)
+    one = replace(one, training=replace(one.training, lr=rates))
+    assert trained(bench, one, Levers(), torch.float32)[2] == 0
+    assert not CACHE.folder.exists()
+
+
+def test_other_weights_tokens_or_layers_are_other_entries(bench: Workbench) -> None:
+    backbone = backbone_at(Path(bench.backbone.name), torch.float32)
+    data = bench.validation
+    keys = [activations._key(backbone, data, "after 1 layers")]
+    keys.append(activations._key(backbone, data, "after 2 layers"))
+    keys.append(activations._key(backbone, bench.train, "after 1 layers"))
+    keys.append(
+        activations._key(
+            backbone_at(Path(bench.backbone.name), torch.float64), data, "after 1 layers"
+        )
+    )
+    other = load_backbone(bench.backbone.name, dtype=torch.float32)
+    with torch.no_grad():
+        other.model.get_parameter("encoder.layer.0.output.dense.bias")[3] += 1e-3
+    keys.append(activations._key(other, data, "after 1 layers"))
+    assert len({str(key) for key in keys}) == len(keys)
+
+
+def test_without_room_nothing_is_kept_and_nothing_lost(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = CASES["lora, upper layer, first"]
+    expected, _, _ = trained(bench, one, Levers().without("activations"))
+    monkeypatch.setenv("PEFTSEARCH_ACTIVATIONS_GB", "0.000001")
+    found, _, kept = trained(bench, one, Levers())
+    assert kept == 0
+    assert furthest(found, expected) == 0
+
+
+def test_a_truncated_entry_is_made_anew(bench: Workbench) -> None:
+    one = CASES["lora, upper layer, first"]
+    expected, _, _ = trained(bench, one, Levers(), torch.float32)
+    entries = list(CACHE.folder.glob("*/states.bin"))
+    assert len(entries) == 2
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:-8])
+    found, _, kept = trained(bench, one, Levers(), torch.float32)
+    assert kept == 1
+    assert furthest(found, expected) == 0
+
+
+def test_the_first_examples_are_read_from_the_whole_set(bench: Workbench) -> None:
+    few = bench.validation.first(5)
+    assert few.whole is bench.validation
+    assert few.first(2).whole is bench.validation
+    with TrainingRun(
+        *(backbone_at(Path(bench.backbone.name), torch.float64), bench.train, bench.objective),
+        *(CASES["lora, upper layer, first"], BUDGET, 3),
+        shared_by=8,
+    ) as run:
+        whole = run.evaluate(bench.validation).losses
+        part = run.evaluate(bench.validation, limit=5).losses
+    assert abs(whole[:5] - part).max() < 1e-12
+    assert len(list(CACHE.folder.glob("*/states.bin"))) == 1
+
+
+def test_an_unknown_lever_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="'activation' unknown; did you mean"):
+        Levers().without("activation")
+
+
+def test_digests_differ_with_padding_and_tokens(bench: Workbench) -> None:
+    data: Encoded = bench.validation
+    assert data.digest != replace(data, pad_id=data.pad_id + 1).digest
+    flat = data.inputs.flat.clone()
+    flat[0] += 1
+    assert data.digest != replace(data, inputs=replace(data.inputs, flat=flat)).digest
