@@ -33,6 +33,7 @@ import torch  # noqa: E402
 from arms import ARMS  # noqa: E402
 from scenarios import SCENARIOS, workbench  # noqa: E402
 from table import written  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from peftsearch.search.workbench import Workbench  # noqa: E402
 from peftsearch.training.budget import TrainingBudget  # noqa: E402
@@ -54,7 +55,13 @@ def main() -> None:
                 found = _measured(bench, name, arm, asked.configurations)
                 rounds.append({"round": index, "scenario": name, "arm": arm} | found)
                 print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
-    facts = {"train": asked.train, "eval": asked.eval, "rounds": rounds, "gemm": _gemm_peak()}
+    facts = {
+        "train": asked.train,
+        "eval": asked.eval,
+        "rounds": rounds,
+        "gemm": _gemm_peak(),
+        "flops": {name: _flops(bench, name) for name in list(SCENARIOS)[:2]},
+    }
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "throughput.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     print(written(facts, asked.out))
@@ -107,6 +114,14 @@ def _child(sending: Any, bench: Workbench, scenario: str, arm: str, count: int) 
         sending.send({"trials": each, "peak_mib": peak})
     finally:
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def _flops(bench: Workbench, scenario: str) -> int:
+    """Operations of the matrix products of a trial with everything on."""
+    (one,) = SCENARIOS[scenario].configurations(bench, 1)
+    with FlopCounterMode(display=False) as counter:
+        ARMS["(d) ours, all"](bench, one, _BUDGET, 0)
+    return int(counter.get_total_flops())
 
 
 def _gemm_peak() -> float:

@@ -46,7 +46,8 @@ def facts(worse: float = 0.0) -> dict[str, Any]:
         *(measured("(b) every switch", i, s, 0.7) for i, s in enumerate((6.0, 6.0))),
         *(measured("(d) ours, all", i, s, 0.7 - worse) for i, s in enumerate((2.0, 4.0))),
     ]
-    return {"train": 10, "eval": 400, "rounds": rounds, "gemm": 1e11}
+    flops = {"all layers": 6 * 10**10}
+    return {"train": 10, "eval": 400, "rounds": rounds, "gemm": 1e11, "flops": flops}
 
 
 def test_ratios_are_taken_within_rounds_and_shown_with_their_spread(
@@ -58,6 +59,11 @@ def test_ratios_are_taken_within_rounds_and_shown_with_their_spread(
     assert "2.25 (1.50–3.00)" in ours, "6/2 and 6/4 times (b)"
     assert "| 3.00 | 1200 |" in ours, "seconds a trial, trials an hour"
     assert (tmp_path / "throughput.md").read_text() == text
+
+
+def test_what_is_reached_is_compared_with_the_peak(table: ModuleType, tmp_path: Path) -> None:
+    text = table.written(facts(), tmp_path)
+    assert "60 GFLOP a trial, 20 GFLOP/s of all its time: 20% of the 100 GFLOP/s" in text
 
 
 def test_an_arm_that_ends_elsewhere_is_marked(table: ModuleType, tmp_path: Path) -> None:
