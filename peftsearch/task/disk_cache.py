@@ -31,7 +31,6 @@ class DiskCache:
 
     def __init__(self, kind: str, variable: str, default_gb: float) -> None:
         self.kind, self.variable, self.default_gb = kind, variable, default_gb
-        self._used: set[str] = set()
 
     @property
     def folder(self) -> Path:
@@ -67,7 +66,6 @@ class DiskCache:
         """
         text = json.dumps(dict(key), sort_keys=True)
         folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:24]
-        self._used.add(folder.name)
         try:
             found = _read(folder, read)
             if found is None and make is not None:
@@ -76,20 +74,18 @@ class DiskCache:
                     if found is None:
                         _make(folder, make)
                         found = _read(folder, read)
-                self._evict()
+                self._evict(folder)
             return found
         except OSError:
             return None
 
-    def release(self) -> None:
-        """Nothing that was fetched so far is read any longer: it may be evicted."""
-        self._used.clear()
-
     def _entries(self) -> list[Path]:
         return [entry for entry in self.folder.glob("*") if (entry / "entry.json").is_file()]
 
-    def _evict(self) -> None:
-        """Take away what was not used for longest, until the rest is within the limit."""
+    def _evict(self, made: Path) -> None:
+        """Take away what was not used for longest, but what was just made, until the rest is within
+        the limit. Who has mapped an entry's files goes on reading them.
+        """
         with contextlib.suppress(OSError):
             by_use = sorted(self._entries(), key=lambda e: (e / "entry.json").stat().st_mtime)
             sizes = {entry: _bytes_of(entry) for entry in by_use}
@@ -97,7 +93,7 @@ class DiskCache:
             for entry in by_use:
                 if excess <= 0:
                     return
-                if entry.name not in self._used:
+                if entry != made:
                     shutil.rmtree(entry, ignore_errors=True)
                     excess -= sizes[entry]
 

@@ -28,7 +28,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(token_cache, "WORTHWHILE", 50)
     monkeypatch.setattr(token_cache, "CHUNK", 30)
-    CACHE.release()
     return tmp_path / "cache" / "tokens"
 
 
@@ -146,7 +145,6 @@ def test_what_was_used_longest_ago_goes_first(cache: Path, monkeypatch: pytest.M
         newest = max(cache.iterdir(), key=lambda p: p.stat().st_ctime_ns)
         os.utime(newest / "entry.json", (1000 - age, 1000 - age))
     by_age = sorted(cache.iterdir(), key=lambda p: (p / "entry.json").stat().st_mtime)
-    CACHE.release()
     monkeypatch.setenv("PEFTSEARCH_CACHE_GB", str(3.5 * CACHE.bytes / 3 / 1e9))
     tokenised(100, numbers, key(name="d"))
     left = set(cache.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,6 @@ def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
-    CACHE.release()
 
 
 def method(name: str, layers: tuple[int, ...] | None, head: Head) -> Configuration:
@@ -122,7 +122,6 @@ def test_kept_states_are_bit_equal_however_they_came_to_be(bench: Workbench) -> 
     assert torch.equal(losses, losses_again)
     head = CASES["head, first"]
     from_below, _, _ = trained(bench, head, Levers(), torch.float32)
-    CACHE.release()
     for entry in CACHE.folder.iterdir():
         entry.rename(entry.with_name(entry.name + ".aside"))
     anew, _, _ = trained(bench, head, Levers(), torch.float32)
@@ -186,6 +185,54 @@ def test_without_room_nothing_is_kept_and_nothing_lost(
     found, _, kept = trained(bench, one, Levers())
     assert kept == 0
     assert furthest(found, expected) == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = CASES["lora, upper layer, first"]
+    expected, _, _ = trained(bench, one, Levers().without("activations"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "file" / "cache"))
+    found, _, kept = trained(bench, one, Levers())
+    assert kept == 0
+    assert furthest(found, expected) == 0
+
+
+def test_a_full_disk_leaves_no_half_entry(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(activations.os, "posix_fallocate", full)
+    assert trained(bench, CASES["lora, upper layer, first"], Levers())[2] == 0
+    assert list(CACHE.folder.iterdir()) == []
+
+
+def test_beyond_the_limit_the_oldest_entries_go(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(bench, CASES["head, first"], Levers(), torch.float32)
+    trained(bench, CASES["lora, upper layer, first"], Levers(), torch.float32)
+    pooled, states = 2, 2  # of training and validation examples
+    assert len(list(CACHE.folder.glob("*/entry.json"))) == pooled + states
+    sizes = sorted(path.stat().st_size for path in CACHE.folder.glob("*/states.bin"))
+    monkeypatch.setenv("PEFTSEARCH_ACTIVATIONS_GB", str(1.2 * sum(sizes[-2:]) / 1e9))
+    one = CASES["lora, upper layer, first"]
+    trained(bench, one, Levers(), torch.float64)  # entries twice as large
+    assert CACHE.bytes <= CACHE.limit
+
+
+def test_states_in_half_precision_are_kept_as_such(bench: Workbench) -> None:
+    one = CASES["lora, upper layer, mean"]
+    values, _, kept = trained(bench, one, Levers(), torch.bfloat16)
+    plain, _, _ = trained(bench, one, Levers().without("activations"), torch.bfloat16)
+    assert kept == 1
+    assert furthest(values, plain) < 0.02
+    size = sum(path.stat().st_size for path in CACHE.folder.glob("*/states.bin"))
+    tokens = int(bench.train.lengths.sum() + bench.validation.lengths.sum())
+    assert size == 2 * tokens * bench.backbone.shapes.hidden
 
 
 def test_a_truncated_entry_is_made_anew(bench: Workbench) -> None:

@@ -15,7 +15,6 @@ from peftsearch.design.methods import METHODS
 from peftsearch.search.workbench import Workbench, writing_of
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.activations import CACHE
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
@@ -35,7 +34,6 @@ CASES = {
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
-    CACHE.release()
 
 
 @pytest.mark.parametrize("case", CASES)
