@@ -207,6 +207,9 @@ def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_
     from peftsearch.search.run import run_search
 
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    idle = len(os.sched_getaffinity(0)) - workers * threads
+    if idle > 0 and folder.read_info().device == "cpu":
+        say(f"{idle} more cores are idle: --workers {workers + idle} tries more configurations")
     with Progress(folder, limits, workers) as progress:
         interrupted = run_search(folder, limits, workers, threads, progress.hear)
     record = folder.read()
