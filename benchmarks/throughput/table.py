@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 
 __all__ = ["written"]
 
+_COLOURS = {"(a)": "#bdbdbd", "(b)": "#636363", "(d)": "#08519c"}
+
 
 def written(facts: dict[str, Any], out: Path) -> str:
     """Write throughput.md and throughput.html beside the raw figures; returns the table."""
@@ -121,11 +123,19 @@ def _mix(scenario: str, facts: dict[str, Any]) -> list[str]:
 
 
 def _figure(scenarios: list[str], facts: dict[str, Any]) -> go.Figure:
-    """Trials an hour of every arm, a group for each scenario."""
+    """Throughput of every arm in units of (a)'s, a group for each scenario."""
     figure = go.Figure()
     for arm in _arms(facts, scenarios[0]):
         having = [s for s in scenarios if arm in _arms(facts, s)]
-        rates = [3600 / mean(_seconds(facts, s, arm).values()) for s in having]
-        figure.add_bar(name=arm, x=having, y=rates)
-    figure.update_layout(barmode="group", yaxis_title="trials an hour, one core", yaxis_type="log")
+        ratios = [mean(_ratio(facts, s, arm, "(a)")) for s in having]
+        colour = _COLOURS.get(arm[:3], "#9ecae1")
+        figure.add_bar(name=arm, x=having, y=ratios, marker_color=colour, marker_line_width=0.5)
+    figure.update_layout(
+        barmode="group",
+        template="plotly_white",
+        yaxis_title="trials an hour, in units of (a)'s",
+        width=1100,
+        height=480,
+        margin={"t": 20, "b": 40},
+    )
     return figure
