@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 
 from peftsearch.backbone.attachment import Attachment, TunedParameter
-from peftsearch.backbone.attention import AttachedPrefix, attach_prefix, detach_prefix
+from peftsearch.backbone.attention import AttachedPrefix
 from peftsearch.backbone.body import attach_copies
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.making import Making
@@ -51,7 +51,7 @@ def attach(
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment()
     generator = Generator().manual_seed(seed)
-    captures = Captures(attachment.undo)
+    captures = Captures(backbone.hooks, attachment.undo)
     waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
@@ -153,11 +153,10 @@ class _AtSites:
         undo.append(port.hook(self._modified(port, tensors), self._reader(port), form.renorms))
 
     def _prefix(self, port: Port, form: Prefix, tensors: _Tensors) -> None:
-        module = port.attention
         composition = self.making.modification.composition
         read = self.captures.sublayer_input(port) if composition.reads else None
-        attach_prefix(module, AttachedPrefix(form, composition, tensors, read))
-        self.making.attachment.undo.append(lambda: detach_prefix(module))
+        prefix = AttachedPrefix(form, composition, tensors, read)
+        self.making.attachment.undo.append(port.hooks.prefix(port.attention, prefix))
 
     def _modified(self, port: Port, tensors: _Tensors) -> Callable[[Tensor, Tensor], Tensor]:
         """The framework itself, at one site."""

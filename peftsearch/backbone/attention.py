@@ -6,8 +6,8 @@ The mask function is registered with it: without that, padding leaks into the so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -57,6 +57,10 @@ class AttachedPrefix:
 
 _ATTACHED: WeakKeyDictionary[nn.Module, list[AttachedPrefix]] = WeakKeyDictionary()
 
+PrefixesOf = Callable[[int], list[tuple[slice, list[AttachedPrefix]]]]
+"""Number of texts → which of them have which prefixes, in order."""
+_SHARED: WeakKeyDictionary[nn.Module, PrefixesOf] = WeakKeyDictionary()
+
 
 class Rows(Protocol):
     """Which queries are wanted."""
@@ -86,8 +90,14 @@ def attach_prefix(module: nn.Module, prefix: AttachedPrefix) -> None:
     _ATTACHED.setdefault(module, []).append(prefix)
 
 
+def share_prefixes(module: nn.Module, prefixes_of: PrefixesOf) -> None:
+    """Have different texts of one forward attend over different prefixes."""
+    _SHARED[module] = prefixes_of
+
+
 def detach_prefix(module: nn.Module) -> None:
     _ATTACHED.pop(module, None)
+    _SHARED.pop(module, None)
 
 
 def attend(
@@ -103,27 +113,70 @@ def attend(
 
     `query` is (batch, heads, seq, head_dim); `key` and `value` have kv_heads.
     """
-    prefixes, rows, length = _ATTACHED.get(module, []), _ROWS.get(module), query.shape[2]
+    rows, length, shared = _ROWS.get(module), query.shape[2], _SHARED.get(module)
     if rows is not None:
         attention_mask = _causal_mask(module, query, key, attention_mask)
         query, attention_mask = _selected(rows, query, attention_mask, options)
-    for prefix in prefixes:
-        if prefix.is_exact:
-            attention_mask = _causal_mask(module, query, key, attention_mask)
-            before = key.shape[2]
-            key, value, attention_mask = _prepend(prefix, query, key, value, attention_mask)
-            if options.get("position_bias") is not None:  # T5's: a prefix has no position
-                bias = options["position_bias"]
-                options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
-    softmax = _capped if options.get("softcap") else sdpa_attention_forward
-    heads: Tensor
-    heads, _ = softmax(module, query, key, value, attention_mask, scaling=scaling, **options)
-    for prefix in prefixes:
-        if not prefix.is_exact:
-            heads = prefix.compose(heads, query, _scaling(query, scaling))
+    given = _Given(module, query, key, value, attention_mask, scaling, options)
+    spans = shared(len(query)) if shared else [(slice(0, len(query)), _ATTACHED.get(module, []))]
+    parts = [given.of(texts, len(spans)).attended(prefixes) for texts, prefixes in spans]
+    heads = parts[0] if len(parts) == 1 else torch.cat(parts)
     if heads.shape[1] < length:  # the model reshapes to what it gave
         heads = heads.expand(-1, length, -1, -1)
     return heads, None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What attention is given for some texts."""
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float | None
+    options: Mapping[str, Any]
+
+    def of(self, texts: slice, spans: int) -> _Given:
+        """Those of `texts`, one of `spans` parts."""
+        if spans == 1:
+            return self
+        bias = self.options.get("position_bias")
+        options = {} if bias is None else {"position_bias": _rows_of(bias, texts)}
+        return replace(
+            self,
+            query=self.query[texts],
+            key=self.key[texts],
+            value=self.value[texts],
+            mask=None if self.mask is None else _rows_of(self.mask, texts),
+            options={**self.options, **options},
+        )
+
+    def attended(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
+        """Heads' output (batch, seq, heads, head_dim), all texts with the same prefixes."""
+        query, key, value, mask = self.query, self.key, self.value, self.mask
+        options = dict(self.options)
+        for prefix in prefixes:
+            if prefix.is_exact:
+                mask = _causal_mask(self.module, query, key, mask)
+                before = key.shape[2]
+                key, value, mask = _prepend(prefix, query, key, value, mask)
+                if options.get("position_bias") is not None:  # T5's: a prefix has no position
+                    bias = options["position_bias"]
+                    options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
+        softmax = _capped if options.get("softcap") else sdpa_attention_forward
+        heads: Tensor
+        heads, _ = softmax(self.module, query, key, value, mask, scaling=self.scaling, **options)
+        for prefix in prefixes:
+            if not prefix.is_exact:
+                heads = prefix.compose(heads, query, _scaling(query, self.scaling))
+        return heads
+
+
+def _rows_of(values: Tensor, texts: slice) -> Tensor:
+    """Some texts' part of what may be one for all."""
+    return values if len(values) == 1 else values[texts]
 
 
 def _selected(

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from peftsearch.backbone.hooks import Undo
+from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.making import Making
 from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Stand", "attach_copies", "replace_tensor"]
-
-Undo = Callable[[], object]
 
 
 def attach_copies(making: Making) -> None:
@@ -30,7 +30,7 @@ def attach_copies(making: Making) -> None:
         value = frozen.detach().to(making.dtype)
         value = value.clone() if live is None else value.flatten()[live]
         parameter = making.tuned(f"{site.key}/{key}", value)
-        put, undo = replace_tensor(backbone.model, frozen)
+        put, undo = replace_tensor(backbone, frozen)
         attachment.undo.append(undo)
         if live is None and frozen.dtype == making.dtype:
             put(parameter)
@@ -54,21 +54,22 @@ def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Te
     return whole if live is None else joined
 
 
-def replace_tensor(model: nn.Module, frozen: Tensor) -> tuple[Callable[[Tensor], None], Undo]:
+def replace_tensor(backbone: Backbone, frozen: Tensor) -> tuple[Callable[[Tensor], None], Undo]:
     """(put, undo) for every use of one frozen tensor, tied ones too."""
     uses = [
         (module, key)
-        for module in model.modules()
+        for module in backbone.model.modules()
         for key, parameter in module._parameters.items()
         if parameter is frozen
     ]
 
     def put(tensor: Tensor) -> None:
         for module, key in uses:
-            module._parameters[key] = tensor  # type: ignore[assignment]
+            backbone.hooks.put(module, key, tensor)
 
     def undo() -> None:
-        put(frozen)
+        for module, key in uses:
+            backbone.hooks.take_back(module, key, frozen)
 
     return put, undo
 

@@ -97,6 +97,10 @@ class Family:
     """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
     takes_prefix: bool = True
     """Whether its attention goes through transformers' attention interface."""
+    texts_apart: bool = True
+    """False: its projections read what belongs to no text, too (DeBERTa's relative positions), so
+    that configurations cannot share a forward.
+    """
     sums_attention: bool = True
     """False: attention and ffn join the stream in one sum."""
     layer_gives: Callable[[Any, Any], Any] = field(
@@ -248,6 +252,7 @@ FAMILIES: tuple[Family, ...] = (
         key_bias="alive",
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
+        texts_apart=False,
         layer_gives=_with_nothing,
         note="its attention adds terms of relative positions: no prefix can stand beside them",
         when=lambda config: "p2c" in (config.pos_att_type or ()),
@@ -258,6 +263,7 @@ FAMILIES: tuple[Family, ...] = (
         _bert("query_proj key_proj value_proj"),
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
+        texts_apart=False,
         layer_gives=_with_nothing,
     ),
     Family("ModernBERT", ("modernbert",), (_MODERNBERT,), pre_norm=True, key_bias="alive"),

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
 from peftsearch.backbone.families import Family, Stack
+from peftsearch.backbone.hooks import STRAIGHT, Hooks
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.backbone.language import (
     Tokenizers,
@@ -64,6 +65,8 @@ class Backbone:
     """The whole language model, head frozen like body (`model`), where texts are written."""
     target_tokenizer: Any = None
     """Of the texts to be written; the same as `tokenizer` for nearly every model."""
+    hooks: Hooks = STRAIGHT
+    """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
 
     @property
     def device(self) -> torch.device:

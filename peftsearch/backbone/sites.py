@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
+from peftsearch.backbone.hooks import Hooks, Undo
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.measure import head_dim_of
@@ -18,7 +19,6 @@ __all__ = ["Captures", "Port"]
 
 Modified = Callable[[Tensor, Tensor], Tensor]
 """(x, h) → the new h."""
-Undo = Callable[[], object]
 
 _PROJECTIONS = {
     "attn.query": "query",
@@ -38,13 +38,15 @@ class Port:
     stack: Stack
     pre_norm: bool
     head_dim: int
+    hooks: Hooks
 
     @classmethod
     def of(cls, backbone: Backbone, site: SiteShape) -> Port:
         assert site.layer is not None
         stack, layer = backbone.stack_and_layer(site.layer)
         head_dim = head_dim_of(layer, stack.attention, backbone.model.config)
-        return cls(site, layer, stack, backbone.family.pre_norm, head_dim)
+        pre_norm = backbone.family.pre_norm
+        return cls(site, layer, stack, pre_norm, head_dim, backbone.hooks)
 
     @property
     def paths(self) -> AttentionPaths | FfnPaths:
@@ -105,7 +107,7 @@ class Port:
         def on_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             return linear.written(output, modified(read(args[0]), linear.read(output)))
 
-        return linear.module.register_forward_hook(on_output).remove
+        return self.hooks.after(linear.module, on_output)
 
     def _before(
         self, module: nn.Module, modified: Modified, read: Callable[[Tensor], Tensor]
@@ -113,7 +115,7 @@ class Port:
         def on_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             return (modified(read(args[0]), args[0]), *args[1:])
 
-        return module.register_forward_pre_hook(on_input).remove
+        return self.hooks.before(module, on_input)
 
     def _on_sum(self, modified: Modified, renorms: bool) -> Undo:
         """At the stream after a sub-layer has been added to it."""
@@ -134,10 +136,10 @@ class Port:
             cell["normed"] = module.forward(cell["t"])
             return cell["normed"]
 
-        handle = self.norm.register_forward_hook(on_norm)
+        take_off = self.hooks.after(self.norm, on_norm)
 
         def undo() -> None:
-            handle.remove()
+            take_off()
             _SUMS.pop(self.norm, None)
 
         return undo
@@ -148,7 +150,7 @@ class Port:
                 return (modified(output[0], output[0]), *output[1:])
             return modified(output, output)
 
-        return module.register_forward_hook(on_output).remove
+        return self.hooks.after(module, on_output)
 
     def _before_the_sum(self, modified: Modified) -> Undo:
         """t = x + A with A what attention adds: A becomes A + Δ(t)."""
@@ -163,14 +165,14 @@ class Port:
             return added + (modified(t, t) - t)
 
         last = self.module(self.paths.added or self.paths.out)
-        handles = (
-            self.norm.register_forward_pre_hook(on_stream),
-            last.register_forward_hook(on_added),
+        take_off = (
+            self.hooks.before(self.norm, on_stream),
+            self.hooks.after(last, on_added),
         )
 
         def undo() -> None:
-            for handle in handles:
-                handle.remove()
+            for one in take_off:
+                one()
             stream.clear()
 
         return undo
@@ -182,8 +184,8 @@ _SUMS: dict[nn.Module, dict[str, Tensor]] = {}
 class Captures:
     """Sub-layer inputs kept for the modifications further down the sub-layer that read them."""
 
-    def __init__(self, undo: list[Undo]) -> None:
-        self._undo = undo
+    def __init__(self, hooks: Hooks, undo: list[Undo]) -> None:
+        self._hooks, self._undo = hooks, undo
         self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
 
     def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
@@ -199,7 +201,7 @@ class Captures:
             def capture(module: nn.Module, args: tuple[Any, ...]) -> None:
                 cell["x"] = args[0]
 
-            self._undo += [module.register_forward_pre_hook(capture).remove, cell.clear]
+            self._undo += [self._hooks.before(module, capture), cell.clear]
             self._cells[module, what] = cell
         found = self._cells[module, what]
         return lambda: found["x"]

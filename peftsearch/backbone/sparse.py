@@ -22,7 +22,7 @@ def attach_sparse(making: Making, form: Sparse, seed: int, finished: bool) -> No
     frozen = [model.get_parameter(site.key) for site, _ in sources]
     stand = Stand()
     for tensor in frozen:
-        put, undo = replace_tensor(model, tensor)
+        put, undo = replace_tensor(making.backbone, tensor)
         stand.puts.append(put)
         attachment.undo.append(undo)
     entries, k = sum(p.numel() for p in frozen), making.modification.widest

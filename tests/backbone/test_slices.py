@@ -1,0 +1,146 @@
+"""Several configurations in one forward: each gets what it would get alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from peftsearch.backbone.attachment import Attachment
+from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.rows import LastRows
+from peftsearch.backbone.slices import Member, Slices, why_alone
+from support.families import TINY, backbone_of, inputs, states
+from support.matrix import refusal
+from support.perturbed import attached, distance, norm
+from support.points import POINT_NAMES, point
+
+
+def possible(name: str) -> list[str]:
+    """The points that a family can take and that may share a forward."""
+    backbone = backbone_of(name)
+    return [
+        m
+        for m in POINT_NAMES
+        if refusal(name, m) is None and why_alone(backbone, point(m, backbone.shapes)) is None
+    ]
+
+
+def weighted(output: Tensor) -> Tensor:
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+    return (output * weights).sum()
+
+
+def gradients(loss: Tensor, attachment: Attachment) -> list[Tensor]:
+    tuned = list(attachment.tensors.values())
+    found = torch.autograd.grad(loss, tuned, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(tuned, found, strict=True)]
+
+
+def alone(name: str, method: str) -> tuple[Tensor, list[Tensor]]:
+    """States (tokens, d) and gradients with one method attached."""
+    backbone = backbone_of(name)
+    with attached(backbone, method) as attachment:
+        attachment.begin_step(0)
+        output = states(name, backbone, inputs(name))
+        return output.detach(), gradients(weighted(output), attachment)
+
+
+def as_member(backbone: Backbone, member: Member) -> Backbone:
+    return replace(backbone, hooks=member)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_states_and_gradients_are_those_alone(name: str) -> None:
+    """Every method beside LoRA and beside rows that nothing is attached to."""
+    backbone = backbone_of(name)
+    plain = states(name, backbone, inputs(name)).detach()
+    lora, lora_gradients = alone(name, "lora")
+    batch = {key: torch.cat([value] * 3) for key, value in inputs(name).items()}
+    for method in possible(name):
+        expected, expected_gradients = alone(name, method)
+        slices = Slices()
+        first, second, third = (slices.member() for _ in range(3))
+        with (
+            attached(as_member(backbone, first), method) as one,
+            attached(as_member(backbone, third), "lora") as other,
+            slices.sharing([(first, 3), (second, 3), (third, 3)]),
+        ):
+            output = states(name, backbone, batch)
+            own, nothing, others = output.chunk(3)
+            found = gradients(weighted(own), one), gradients(weighted(others), other)
+        assert distance(own.detach(), expected) < 1e-10, method
+        assert distance(nothing.detach(), plain) < 1e-10, method
+        assert distance(others.detach(), lora) < 1e-10, method
+        for got, wanted in zip(found, (expected_gradients, lora_gradients), strict=True):
+            off = max(distance(g, w) for g, w in zip(got, wanted, strict=True))
+            assert off < 1e-7 * max(1, *(norm(w) for w in wanted)), method
+    assert distance(states(name, backbone, inputs(name)).detach(), plain) == 0, "all detached"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_members_that_were_added_later_and_left_earlier_are_forgotten(name: str) -> None:
+    backbone, slices = backbone_of(name), Slices()
+    methods = possible(name)[:6]
+    expected = [alone(name, method)[0] for method in methods]
+    before = sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) for m in backbone.model.modules()
+    )
+    held = [attached(as_member(backbone, slices.member()), method) for method in methods]
+    attachments = [one.__enter__() for one in held]
+    assert len(attachments) == len(methods)
+    for index in (3, 0, 5, 1, 4, 2):  # alone among the others, then gone
+        if index < len(held):
+            member = held[index].gen.gi_frame.f_locals["backbone"].hooks  # type: ignore[attr-defined]
+            with member.alone(), torch.no_grad():
+                assert distance(states(name, backbone, inputs(name)), expected[index]) < 1e-10
+            held[index].__exit__(None, None, None)
+    after = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in backbone.model.modules())
+    assert after == before
+    assert not any("forward" in vars(module) for module in backbone.model.modules())
+
+
+def test_one_row_a_text_is_selected_before_rows_are_split() -> None:
+    backbone, slices = backbone_of("bert"), Slices()
+    batch = {key: torch.cat([value] * 2) for key, value in inputs("bert").items()}
+    first_tokens = torch.tensor([0, 9, 15])
+    expected = [alone("bert", method)[0][first_tokens] for method in ("mam", "houlsby")]
+    one, other = slices.member(), slices.member()
+    with (
+        attached(as_member(backbone, one), "mam"),
+        attached(as_member(backbone, other), "houlsby"),
+        slices.sharing([(one, 3), (other, 3)]),
+        torch.no_grad(),
+    ):
+        rows = LastRows(backbone)
+        found = rows.of(backbone.model(**batch).last_hidden_state)[:, 0].split(3)
+        rows.detach()
+    for own, wanted in zip(found, expected, strict=True):
+        assert distance(own, wanted) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "why"),
+    [
+        ("bert", "prompt", "longer than the others'"),
+        ("bert", "full", "nothing would be shared"),
+        ("bert", "diff-pruning", "nothing would be shared"),
+        ("deberta-v2", "lora", "relative positions for all texts at once"),
+    ],
+)
+def test_what_cannot_share_a_forward_says_why(family: str, method: str, why: str) -> None:
+    backbone = backbone_of(family)
+    assert why in str(why_alone(backbone, point(method, backbone.shapes)))
+    if family == "bert":
+        assert len(possible(family)) == len(POINT_NAMES) - 5, "prompts, and changes of every weight"
+
+
+def test_rows_that_belong_to_nobody_are_refused() -> None:
+    slices = Slices()
+    members = slices.member(), slices.member()
+    with slices.sharing([(members[0], 2), (members[1], 3)]):
+        assert [rows for _, rows in slices.spans(10)] == [slice(0, 4), slice(4, 10)]
+        with pytest.raises(ValueError, match="7 rows cannot be shared among 5 texts"):
+            slices.spans(7)
