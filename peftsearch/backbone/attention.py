@@ -83,7 +83,20 @@ def read_all(module: nn.Module) -> None:
 def register() -> None:
     """Make `set_attn_implementation("peftsearch")` possible."""
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
+
+
+ASKED_ON = ("cpu",)
+"""Devices on which a mask is read to see whether it masks anything: elsewhere that would wait."""
+
+
+def _mask(*args: Any, **options: Any) -> Tensor | None:
+    """transformers' mask for SDPA; left out where nothing is padded, if that is cheap to know."""
+    given = options.get("attention_mask")
+    if given is not None and given.device.type not in ASKED_ON:
+        options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    mask: Tensor | None = sdpa_mask(*args, **options)
+    return mask
 
 
 def attach_prefix(module: nn.Module, prefix: AttachedPrefix) -> None:

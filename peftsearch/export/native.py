@@ -22,7 +22,7 @@ from peftsearch.task.text import Split
 from peftsearch.training.checkpoint import load_tensors
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.labels import outputs_of
+from peftsearch.training.objectives.heads import outputs_of
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 

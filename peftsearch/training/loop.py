@@ -5,7 +5,6 @@ Bit-equal given (configuration, seed, thread count, dtype); a checkpoint continu
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
+from peftsearch.errors import DataError, OutOfMemory
 from peftsearch.task.encode import Encoded
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
@@ -31,11 +30,9 @@ from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
+from peftsearch.training.watch import LossWatch
 
-__all__ = ["TrainingRun"]
-
-_SMOOTHING = 0.9
-_RISE = 2.0
+__all__ = ["TrainingRun", "memory_errors"]
 
 
 class TrainingRun:
@@ -72,7 +69,10 @@ class TrainingRun:
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
-        self.smoothed_loss, self.first_loss = objective.begins_at, 0.0
+        self.watch = LossWatch(objective, backbone.device)
+        self._pieces: list[NDArray[np.int64]] | None = None
+        self._losses: list[Tensor] = []
+        self._weight = 1
         self.wall_s = self.cpu_s = self.eval_s = 0.0
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
@@ -85,6 +85,11 @@ class TrainingRun:
         return rungs if self.training.rungs_are_comparable else rungs[-1:]
 
     @property
+    def smoothed_loss(self) -> float | None:
+        """Of training so far; None before the first step where no beginning is known."""
+        return self.watch.smoothed
+
+    @property
     def next_rung(self) -> int:
         """Index of the first rung not yet reached (len(rung_steps) when done)."""
         return next((rung for rung, step in self.rungs if step > self.step), len(self.rung_steps))
@@ -94,29 +99,73 @@ class TrainingRun:
 
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
-        with self._timed(), _memory_errors(), conditions(self.model.backbone, self.training):
+        whole = conditions(self.model.backbone, self.training)
+        with self._timed(), memory_errors(), self.model.alone(), whole:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
                 self.frozen.prepare(self.train_set, passes, self.model.pooled)
             while self.step < step:
                 if stop():
+                    self.watch.look()
                     return False
                 self._train_step()
+            self.watch.look()
         return True
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
         """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
         before = self.wall_s
-        with self._timed(), _memory_errors(), self.average.swapped_in():
+        with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
         return evaluation
 
     def _train_step(self) -> None:
-        batch = self.order.batch(self.step)
         with seeded(self.model.backbone, self.training, self.seed, self.step):
-            loss = self._backward(batch)
+            while not self.step_is_whole:
+                piece = self.next_piece()
+                loss = self.objective.loss(self.model, self.train_set, piece)
+                self.backward(loss)
+        self.finish_step()
+
+    # -- a step, piece by piece ----------------------------------------------------------------
+
+    @property
+    def step_is_whole(self) -> bool:
+        """Whether every piece of the step under way has had its backward pass."""
+        return self._pieces is not None and not self._pieces
+
+    def next_piece(self) -> NDArray[np.int64]:
+        """The examples of the next forward pass: a step's batch, or with accumulation its next
+        part.
+        """
+        if self._pieces is None:
+            batch = self.order.batch(self.step)
+            self._weight = max(self.objective.weight(self.train_set, batch), 1)
+            self._pieces = np.array_split(batch, min(self.training.accumulation, len(batch)))
+            self._losses = []
+        self.model.attachment.begin_step(self.step)  # the same gates for every piece
+        return self._pieces.pop(0)
+
+    def weighted(self, loss: Tensor) -> Tensor:
+        """What to differentiate: a piece's summed loss as its share of the batch's mean, and what
+        training adds to it.
+        """
+        loss = loss / self._weight
+        penalty = None if self._losses else self.model.attachment.penalty()
+        self._losses.append(loss.detach())
+        return loss if penalty is None else loss + penalty
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of one piece."""
+        self.weighted(loss).backward()
+
+    def finish_step(self) -> None:
+        """The optimiser's step with the gradients of all pieces.
+
+        Raises NotANumber or Diverged, after which the run is useless.
+        """
         parameters = list(self.model.parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters, self.training.max_grad_norm)
         decays_to = None if self.training.rungs_are_comparable else self.full_steps
@@ -126,33 +175,19 @@ class TrainingRun:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
-        self._watch(loss)
+        self.watch.add(self.step, self._losses)
+        self._pieces = None
 
-    def _backward(self, batch: NDArray[np.int64]) -> float:
-        """Gradients of the batch's mean loss, piece by piece; returns that loss."""
-        weight = max(self.objective.weight(self.train_set, batch), 1)
-        pieces = np.array_split(batch, min(self.training.accumulation, len(batch)))
-        total = 0.0
-        for index, piece in enumerate(pieces):
-            self.model.attachment.begin_step(self.step)  # the same gates for every piece
-            loss = self.objective.loss(self.model, self.train_set, piece) / weight
-            penalty = self.model.attachment.penalty() if index == 0 else None
-            (loss if penalty is None else loss + penalty).backward()
-            total += loss.item()
-        return total
+    def abandon_step(self) -> None:
+        """Forget a step under way, which begins anew with the next piece."""
+        self._pieces = None
+        if self.optimiser is not None:
+            self.optimiser.zero_grad(set_to_none=True)
 
-    def _watch(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise NotANumber(f"training loss became {loss} at step {self.step}")
-        if self.smoothed_loss is None:
-            self.smoothed_loss = self.first_loss = loss
-        self.smoothed_loss = _SMOOTHING * self.smoothed_loss + (1 - _SMOOTHING) * loss
-        # A model may begin beyond the limit (an untuned head of another size): that is no fault.
-        if self.smoothed_loss > max(self.objective.limit, _RISE * self.first_loss):
-            raise Diverged(
-                f"training loss rose to {self.smoothed_loss:.2f} by step {self.step}, "
-                f"over {self.objective.limit_is}"
-            )
+    def charge(self, wall_s: float, cpu_s: float) -> None:
+        """Time that was spent on this run elsewhere: its share of a cohort's steps."""
+        self.wall_s += wall_s
+        self.cpu_s += cpu_s
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -178,8 +213,8 @@ class TrainingRun:
             "configuration_hash": self.model.configuration.hash,
             "seed": self.seed,
             "step": self.step,
-            "smoothed_loss": self.smoothed_loss,
-            "first_loss": self.first_loss,
+            "smoothed_loss": self.watch.smoothed,
+            "first_loss": self.watch.first,
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "eval_s": self.eval_s,
@@ -203,8 +238,8 @@ class TrainingRun:
                 if key.split("/", 2)[2] == name
             }
         self.step = int(facts["step"])
-        self.smoothed_loss = facts["smoothed_loss"]
-        self.first_loss = float(facts.get("first_loss", 0.0))
+        self.watch.smoothed = facts["smoothed_loss"]
+        self.watch.first = float(facts.get("first_loss", 0.0))
         self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
         self.eval_s = float(facts.get("eval_s", 0.0))
 
@@ -221,7 +256,7 @@ class TrainingRun:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Turn every way torch says "out of memory" into OutOfMemory."""
     try:
         yield

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attach
-from peftsearch.backbone.language import shifted
+from peftsearch.backbone.hooks import STRAIGHT
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.rows import LastRows
+from peftsearch.backbone.states import last_states
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prompt
 from peftsearch.errors import ConfigurationError
@@ -30,7 +31,8 @@ class TunedModel:
     """Logits (batch, outputs) from token ids (batch, seq), with a configuration attached; with no
     outputs the language model `backbone.lm` writes with what is attached, and has no head of ours.
 
-    Only one may be attached to a backbone at a time; leaving the context detaches it.
+    Only one may be attached to a backbone at a time, unless its hooks are those of a `Slices`
+    member; leaving the context detaches it.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class TunedModel:
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
         self.attachment = attach(backbone, self.configuration, seed, finished)
-        self.last_rows = LastRows(backbone) if self._reads_one_row() else None
+        straight = backbone.hooks is STRAIGHT
+        self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
         if not levers.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
-    def _reads_one_row(self) -> bool:
+    @property
+    def reads_one_row(self) -> bool:
         """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
         prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
         pooling = self.configuration.head.pooling
@@ -88,24 +92,33 @@ class TunedModel:
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         assert self.head is not None
-        options: dict[str, Any] = {}
-        if token_type_ids is not None:
-            options["token_type_ids"] = token_type_ids
-        if self.backbone.shapes.reads_forward:
-            options["use_cache"] = False  # nothing is written after it
-        if self.backbone.family.is_encoder_decoder:
-            # The decoder reads the text too, one place later, as in BART's own classification.
-            body, padding = self.backbone.model, self.backbone.tokenizer.pad_token_id or 0
-            options["decoder_input_ids"] = shifted(body.config, input_ids, padding)
-            options["decoder_attention_mask"] = attention_mask
         if self.last_rows is not None:
             self.last_rows.read(self.head.row(attention_mask))
-        states: Tensor = self.backbone.model(
-            input_ids=input_ids, attention_mask=attention_mask, **options
-        ).last_hidden_state
+        states = last_states(self.backbone, input_ids, attention_mask, token_type_ids)
         if self.last_rows is not None:
             return self.last_rows.of(states)[:, 0]
         return self.head.pool(states, attention_mask)
+
+    def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits from last states (batch, seq, d), or of the one token a text (batch, 1, d)."""
+        assert self.head is not None
+        if states.shape[1] < attention_mask.shape[1]:
+            return self.head.read(states[:, 0])
+        return self.head.read(self.head.pool(states, attention_mask))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Forwards of this model alone, where it shares its backbone with others."""
+        with self.backbone.hooks.alone():
+            if self.backbone.hooks is STRAIGHT or not self.reads_one_row:
+                yield
+                return
+            self.last_rows = LastRows(self.backbone)
+            try:
+                yield
+            finally:
+                self.last_rows.detach()
+                self.last_rows = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

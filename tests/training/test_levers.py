@@ -106,7 +106,7 @@ def test_gradients_of_one_step_in_fp32(name: str, bench: Workbench) -> None:
             shared_by=8,
         ) as run:
             run.frozen.prepare(bench.train, 9.0, run.model.pooled)
-            run._backward(run.order.batch(0))
+            run.backward(run.objective.loss(run.model, run.train_set, run.next_piece()))
             gradients = {n: p.grad for n, p in run.model.parameters.items() if p.grad is not None}
         found.append({n: g.clone() for n, g in gradients.items()})
     largest = max(float(g.abs().max()) for g in found[1].values())

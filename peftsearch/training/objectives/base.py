@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peftsearch.backbone.load import Backbone
 from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
 from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.given import Given
 from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 
@@ -82,6 +84,24 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         """The loss summed over examples, a scalar to differentiate."""
+
+    # -- the same in a batch with others' examples (cohort.py) --------------------------------
+
+    @abstractmethod
+    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
+        """What the backbone reads for these examples."""
+
+    @abstractmethod
+    def run(self, backbone: Backbone, given: Given) -> Tensor:
+        """What it gives, (texts, tokens, …)."""
+
+    @abstractmethod
+    def loss_of(
+        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
+    ) -> Tensor:
+        """`loss` from what the backbone gave for these examples' own texts and tokens."""
+
+    # -- evaluation ----------------------------------------------------------------------------
 
     @abstractmethod
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:

@@ -19,6 +19,7 @@ from peftsearch.task.encode_texts import Writing
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
 from peftsearch.training.generation import generate
+from peftsearch.training.given import Given
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
     Evaluation,
@@ -63,13 +64,19 @@ class Texts(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
-        smoothing = model.configuration.training.label_smoothing
-        return cross_entropy(
-            *(at_least_fp32(logits.flatten(0, 1)), wanted.flatten()),
-            ignore_index=IGNORED,
-            reduction="sum",
-            label_smoothing=smoothing,
-        )
+        return _summed(model, logits, wanted)
+
+    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
+        return _given(self.backbone.lm, data, indices, self.writing.is_decoder)
+
+    def run(self, backbone: Backbone, given: Given) -> Tensor:
+        return _logits(backbone.lm, given)
+
+    def loss_of(
+        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
+    ) -> Tensor:
+        assert given.wanted is not None
+        return _summed(model, outputs, given.wanted)
 
     def reads(self, data: Encoded) -> Encoded:
         """A decoder reads prompt and response as one text."""
@@ -112,41 +119,56 @@ def target_logits(
     """Logits (batch, tokens, vocabulary) and the token wanted at each place (batch, tokens), -100
     where none is: of prompts and padding.
     """
-    assert data.written is not None
+    given = _given(model.backbone.lm, data, indices, is_decoder)
+    assert given.wanted is not None
     with model.reading(data, indices):
-        return _target_logits(model.backbone.lm, data, indices, is_decoder)
+        return _logits(model.backbone.lm, given), given.wanted
 
 
-def _target_logits(
-    lm: Any, data: Encoded, indices: Indices, is_decoder: bool
-) -> tuple[Tensor, Tensor]:
+def _summed(model: TunedModel, logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy over all wanted tokens."""
+    return cross_entropy(
+        *(at_least_fp32(logits.flatten(0, 1)), wanted.flatten()),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=model.configuration.training.label_smoothing,
+    )
+
+
+def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
+    """What the language model reads, and the tokens that it is to write."""
     assert data.written is not None
-    device = lm.device
     if is_decoder:
-        return _continued(lm, data.inputs, data.written, indices, data.pad_id, device)
+        return _continued(data.inputs, data.written, indices, data.pad_id, lm.device)
     ids, mask = data.written.padded(indices, data.pad_id)
-    wanted = ids.masked_fill(~mask, IGNORED).to(device)
-    logits = lm(
-        **data.batch(indices, device),
-        decoder_input_ids=decoder_inputs(lm, wanted, data.pad_id),
-        use_cache=False,
-    ).logits
-    return logits, wanted
+    wanted = ids.masked_fill(~mask, IGNORED).to(lm.device)
+    follows = {"decoder_input_ids": decoder_inputs(lm, wanted, data.pad_id)}
+    return Given({**data.batch(indices, lm.device), **follows}, data.pad_id, wanted)
 
 
 def _continued(
-    lm: Any, prompts: Ragged, written: Ragged, indices: Indices, padding: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+    prompts: Ragged, written: Ragged, indices: Indices, padding: int, device: torch.device
+) -> Given:
     """A decoder reads prompt and response as one text, and predicts the response."""
     ids, mask, is_response = joined(prompts, written, indices, padding)
     wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     first = int(is_response[:, 1:].any(0).int().argmax())  # no logits where nobody is asked
+    read = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
+    return Given(read, padding, wanted[:, first:].to(device), first)
+
+
+def _logits(lm: Any, given: Given) -> Tensor:
+    """(texts, tokens, vocabulary): the prediction of each wanted token."""
+    if "decoder_input_ids" in given.tensors:
+        logits: Tensor = lm(**given.tensors, use_cache=False).logits
+        return logits
+    tokens = given.tensors["input_ids"].shape[1]
     options: dict[str, Any] = {"use_cache": False}
-    if first and "logits_to_keep" in inspect.signature(lm.forward).parameters:
-        options["logits_to_keep"] = torch.arange(first, ids.shape[1], device=device)
-    logits = lm(input_ids=ids.to(device), attention_mask=mask.long().to(device), **options).logits
-    logits = logits if logits.shape[1] < ids.shape[1] else logits[:, first:]
-    return logits[:, :-1], wanted[:, first:].to(device)
+    if given.first and "logits_to_keep" in inspect.signature(lm.forward).parameters:
+        options["logits_to_keep"] = torch.arange(given.first, tokens, device=lm.device)
+    logits = lm(**given.tensors, **options).logits
+    logits = logits if logits.shape[1] < tokens else logits[:, given.first :]
+    return logits[:, :-1]
 
 
 def joined(

@@ -12,13 +12,13 @@ from torch.nn.functional import mse_loss
 
 from peftsearch.task.encode import Encoded
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.base import Evaluation, Indices, Objective, at_least_fp32
-from peftsearch.training.objectives.labels import outputs_of
+from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
+from peftsearch.training.objectives.heads import Headed, outputs_of
 
 __all__ = ["Values"]
 
 
-class Values(Objective):
+class Values(Headed):
     """Numbers with the training targets' `mean` and `spread`, their standard deviation."""
 
     outputs = 1
@@ -33,14 +33,12 @@ class Values(Objective):
         numbers = train.labels.double()
         return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
 
-    def weight(self, data: Encoded, indices: Indices) -> int:
-        return len(indices)
-
-    def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        device = model.backbone.device
-        predicted = at_least_fp32(model.outputs_of(data, indices))[:, 0]
+    def compared(
+        self, model: TunedModel, outputs: Tensor, data: Encoded, indices: Indices
+    ) -> Tensor:
+        predicted = at_least_fp32(outputs)[:, 0]
         wanted = (data.labels_of(indices) - self.mean) / self.spread
-        return mse_loss(predicted, wanted.to(device, predicted.dtype), reduction="sum")
+        return mse_loss(predicted, wanted.to(predicted.device, predicted.dtype), reduction="sum")
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         scaled = outputs_of(model, data)[:, 0].double().numpy()

@@ -1,0 +1,63 @@
+"""What a trained head predicts: the loss of its outputs, whatever they are compared with."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.states import last_states
+from peftsearch.task.encode import Encoded
+from peftsearch.training.given import Given
+from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.base import (
+    Indices,
+    Objective,
+    at_least_fp32,
+    read_batches,
+    without_gradients,
+)
+
+__all__ = ["Headed", "outputs_of"]
+
+
+class Headed(Objective):
+    """One output vector an example, of the head."""
+
+    @abstractmethod
+    def compared(
+        self, model: TunedModel, outputs: Tensor, data: Encoded, indices: Indices
+    ) -> Tensor:
+        """The loss of the head's outputs (batch, outputs), summed over examples."""
+
+    def weight(self, data: Encoded, indices: Indices) -> int:
+        return len(indices)
+
+    def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        return self.compared(model, model.outputs_of(data, indices), data, indices)
+
+    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
+        return Given(data.batch(indices, model.backbone.device), data.pad_id)
+
+    def run(self, backbone: Backbone, given: Given) -> Tensor:
+        return last_states(backbone, **given.tensors)
+
+    def loss_of(
+        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
+    ) -> Tensor:
+        logits = model.read(outputs, given.tensors["attention_mask"])
+        return self.compared(model, logits, data, indices)
+
+
+def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
+    """The head's outputs (n, outputs) in the examples' order."""
+    if len(data) == 0:
+        return torch.empty(0, model.outputs)
+    with without_gradients(model.levers):
+        batches = read_batches(data.inputs.lengths, model.levers)
+        outputs = [model.outputs_of(data, indices) for indices in batches]
+        order = torch.from_numpy(np.argsort(np.concatenate(batches)))
+        return at_least_fp32(torch.cat(outputs)).cpu()[order]
