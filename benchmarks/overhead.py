@@ -24,7 +24,7 @@ from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.study import Study
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.trial_folder import TrialFolder
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.loop import TrainingRun
@@ -86,7 +86,7 @@ def main(seconds: float) -> None:
         )
         study = create_study(asked, Path(folder), "")
         worker = Worker(
-            *(str(study.root), 0, Limits(seconds=seconds), time.time(), 1),
+            *(str(study.root), 0, Limits(seconds=seconds), time.time(), Means()),
             emit=lambda event: None,
             stop=lambda: False,
         )

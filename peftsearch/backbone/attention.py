@@ -108,9 +108,12 @@ def share_prefixes(module: nn.Module, prefixes_of: PrefixesOf) -> None:
     _SHARED[module] = prefixes_of
 
 
+def share_no_prefixes(module: nn.Module) -> None:
+    _SHARED.pop(module, None)
+
+
 def detach_prefix(module: nn.Module) -> None:
     _ATTACHED.pop(module, None)
-    _SHARED.pop(module, None)
 
 
 def attend(
@@ -131,7 +134,8 @@ def attend(
         attention_mask = _causal_mask(module, query, key, attention_mask)
         query, attention_mask = _selected(rows, query, attention_mask, options)
     given = _Given(module, query, key, value, attention_mask, scaling, options)
-    spans = shared(len(query)) if shared else [(slice(0, len(query)), _ATTACHED.get(module, []))]
+    spans = shared(len(query)) if shared else []
+    spans = spans or [(slice(0, len(query)), _ATTACHED.get(module, []))]
     parts = [given.of(texts, len(spans)).attended(prefixes) for texts, prefixes in spans]
     heads = parts[0] if len(parts) == 1 else torch.cat(parts)
     if heads.shape[1] < length:  # the model reshapes to what it gave

@@ -172,7 +172,7 @@ class _Shared:
         for handle in self._handles:
             handle.remove()
         self.module.__dict__.pop("forward", None)  # the class's own again
-        attention.detach_prefix(self.module)
+        attention.share_no_prefixes(self.module)
 
     def _on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not self.before or not args:
@@ -246,8 +246,8 @@ class _Shared:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
-        """For the attention function: which rows have which prefixes; neighbours without any are
-        one.
+        """For the attention function: which rows have which prefixes, neighbours without any as
+        one; empty where no member has rows.
         """
         found: list[tuple[slice, list[AttachedPrefix]]] = []
         for member, span in self.slices.spans(rows) if self.slices._rows else []:
@@ -256,7 +256,7 @@ class _Shared:
                 found[-1] = (slice(found[-1][0].start, span.stop), [])
             else:
                 found.append((span, own))
-        return found or [(slice(0, rows), [])]
+        return found
 
 
 def why_alone(backbone: Backbone, configuration: Configuration) -> str | None:

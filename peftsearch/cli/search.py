@@ -35,7 +35,7 @@ from peftsearch.errors import NothingFeasible, UsageError
 if TYPE_CHECKING:
     from peftsearch.search.create import NewStudy
     from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.worker import Limits
+    from peftsearch.search.worker import Limits, Means
 
 __all__ = ["search"]
 
@@ -82,6 +82,15 @@ def search(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Threads of each worker (default: 1 on a CPU)."),
     ] = None,
+    cohort: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Configurations trained at once in each worker (default: measured on a GPU, 1 on "
+            "a CPU).",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling and training.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     max_length: Annotated[
@@ -112,7 +121,7 @@ def search(
 ) -> None:
     """Search a space for the best configuration at every parameter budget."""
     from peftsearch.search.create import NewStudy
-    from peftsearch.search.worker import Limits
+    from peftsearch.search.worker import Limits, Means
     from peftsearch.space.space import load_space
 
     asked_task: dict[str, Any] = {
@@ -161,7 +170,7 @@ def search(
             print_dry_run(asked.space, asked.model, json)
             return
         folder = _begin(asked, studies)
-    _search(folder, limits, workers, threads or 1, json)
+    _search(folder, limits, workers, Means(threads or 1, cohort), json)
 
 
 def _seconds(minutes: float | None, hours: float | None) -> float | None:
@@ -199,19 +208,19 @@ def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:
     return create_study(asked, studies, go_on, say)
 
 
-def _search(folder: StudyFolder, limits: Limits, workers: int, threads: int, as_json: bool) -> None:
+def _search(folder: StudyFolder, limits: Limits, workers: int, means: Means, as_json: bool) -> None:
     from peftsearch.cli.frontier import print_frontier
     from peftsearch.cli.progress import Progress
     from peftsearch.errors import Interrupted
     from peftsearch.search.derive import write_derived
     from peftsearch.search.run import run_search
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    idle = len(os.sched_getaffinity(0)) - workers * threads
+    os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
+    idle = len(os.sched_getaffinity(0)) - workers * means.threads
     if idle > 0 and folder.read_info().device == "cpu":
         say(f"{idle} more cores are idle: --workers {workers + idle} tries more configurations")
     with Progress(folder, limits, workers) as progress:
-        interrupted = run_search(folder, limits, workers, threads, progress.hear)
+        interrupted = run_search(folder, limits, workers, means, progress.hear)
     record = folder.read()
     write_derived(folder, record)
     from peftsearch.report.html import write_report

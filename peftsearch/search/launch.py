@@ -22,7 +22,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerStopped
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.worker import Limits, Means, Worker
 
 __all__ = ["LocalWorkers"]
 
@@ -31,8 +31,8 @@ _MAX_DEATHS = 3
 _POLL_S = 0.2
 
 
-Body = Callable[[str, int, Limits, float, int, Callable[[Event], None], Callable[[], bool]], None]
-"""What a process does: (root, worker, limits, began, threads, emit, asked to stop?)."""
+Body = Callable[[str, int, Limits, float, Means, Callable[[Event], None], Callable[[], bool]], None]
+"""What a process does: (root, worker, limits, began, means, emit, asked to stop?)."""
 
 
 def search(
@@ -40,21 +40,21 @@ def search(
     worker: int,
     limits: Limits,
     began: float,
-    threads: int,
+    means: Means,
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> None:
     """The body of every search."""
-    Worker(root, worker, limits, began, threads, emit, stop).run()
+    Worker(root, worker, limits, began, means, emit, stop).run()
 
 
 class LocalWorkers:
-    """`count` processes on one study, each with `threads` threads."""
+    """`count` processes on one study, each with the same means."""
 
     def __init__(
-        self, root: str, count: int, limits: Limits, threads: int, body: Body = search
+        self, root: str, count: int, limits: Limits, means: Means, body: Body = search
     ) -> None:
-        self.root, self.limits, self.threads, self.body = root, limits, threads, body
+        self.root, self.limits, self.means, self.body = root, limits, means, body
         self.began = time.time()
         self._context = mp.get_context("spawn")
         self._stop = self._context.RawValue(ctypes.c_bool, False)
@@ -86,7 +86,7 @@ class LocalWorkers:
 
     def _start(self, worker: int) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
-        arguments = (self.root, worker, self.limits, self.began, self.threads)
+        arguments = (self.root, worker, self.limits, self.began, self.means)
         process = self._context.Process(
             target=_child,
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
@@ -143,7 +143,7 @@ def _child(
     worker: int,
     limits: Limits,
     began: float,
-    threads: int,
+    means: Means,
     events: Connection,
     stop: Any,
     parent: int,
@@ -157,7 +157,7 @@ def _child(
     signal.signal(signal.SIGTERM, stop_all)
     _die_with(parent)
     try:
-        body(root, worker, limits, began, threads, events.send, lambda: bool(stop.value))
+        body(root, worker, limits, began, means, events.send, lambda: bool(stop.value))
         events.send(WorkerStopped(worker))
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))

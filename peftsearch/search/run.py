@@ -13,7 +13,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.study import Study
 from peftsearch.search.study_space import space_of
-from peftsearch.search.worker import Limits
+from peftsearch.search.worker import Limits, Means
 
 __all__ = ["run_search"]
 
@@ -22,7 +22,7 @@ def run_search(
     folder: StudyFolder,
     limits: Limits,
     workers: int,
-    threads: int,
+    means: Means,
     hear: Callable[[Event | None], None],
 ) -> bool:
     """Search until the limits; every event is given to `hear` (None every now and then).
@@ -35,7 +35,7 @@ def run_search(
     try:
         for result in _open(folder).recover():
             hear(TrialEnded(-1, result))
-        local = LocalWorkers(str(folder.root), workers, limits, threads)
+        local = LocalWorkers(str(folder.root), workers, limits, means)
         with _interruptible(local) as interrupted:
             for event in local.run(lambda worker: _settle(folder, worker, hear)):
                 hear(event)

@@ -1,15 +1,21 @@
-"""One trial: attach → train to the next rung → evaluate → record → go on, or stop."""
+"""One trial: attach → train to the next rung → evaluate → record → go on, or stop.
+
+A trial says how far it wants to be trained, and goes on when it has been: alone, or in passes that
+it shares with others (`together.py`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 import torch
 
+from peftsearch.backbone.load import Backbone
 from peftsearch.errors import DataError, NotANumber, TrialFailure
 from peftsearch.search.folder import TrialFolder
 from peftsearch.search.records import RungValue, TrialResult
@@ -18,11 +24,24 @@ from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
 from peftsearch.search.workbench import Workbench
 from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.cohort import member_levers
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 
-__all__ = ["TrialRunner"]
+__all__ = ["Trial", "TrialRunner", "Wanted"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Training up to a step. What is sent back says whether it was reached, or interrupted."""
+
+    run: TrainingRun
+    step: int
+
+
+Trial = Generator[Wanted, bool, TrialResult | None]
+"""Ends with the result, or None if the trial was interrupted (its checkpoint is written)."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +62,41 @@ class TrialRunner:
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
 
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
-        """The result, or None if the trial was interrupted (its checkpoint is written)."""
+        """A trial by itself: the result, or None if it was interrupted."""
+        with closing(self.trial(assignment, folder)) as trial:
+            try:
+                wanted = next(trial)
+                while True:
+                    try:
+                        reached = wanted.run.train_to(wanted.step, self.stop)
+                    except TrialFailure as failure:
+                        wanted = trial.throw(failure)
+                    else:
+                        wanted = trial.send(reached)
+            except StopIteration as end:
+                result: TrialResult | None = end.value
+                return result
+
+    def trial(
+        self, assignment: Assignment, folder: TrialFolder, place: Backbone | None = None
+    ) -> Trial:
+        """The whole trial, to be trained by whoever holds it; in `place` of a cohort, if given."""
         try:
-            with self._begin(assignment, folder) as run:
-                state = self._climb(run, assignment, folder)
+            with self._begin(assignment, folder, place) as run:
+                state = yield from self._climb(run, assignment, folder)
                 return None if state is None else self._result(run, assignment, folder, state)
         except TrialFailure as failure:
             return self._failed(assignment, folder, failure)
 
-    def _begin(self, assignment: Assignment, folder: TrialFolder) -> TrainingRun:
+    def _begin(
+        self, assignment: Assignment, folder: TrialFolder, place: Backbone | None
+    ) -> TrainingRun:
         configuration = assignment.configuration
         bench = self.bench.for_training(configuration.training)
         run = TrainingRun(
-            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed),
-            levers=self.levers,
+            place or bench.backbone,
+            *(bench.train, bench.objective, configuration, self.budget, self.seed),
+            levers=member_levers(self.levers) if place else self.levers,
             shared_by=SHARED_BY,
         )
         if assignment.resumed and folder.checkpoint_path.exists():
@@ -69,13 +109,14 @@ class TrialRunner:
 
     def _climb(
         self, run: TrainingRun, assignment: Assignment, folder: TrialFolder
-    ) -> Literal["full", "stopped"] | None:
+    ) -> Generator[Wanted, bool, Literal["full", "stopped"] | None]:
         known = {value.rung: value for value in folder.read_curve()}
         last = len(run.rung_steps) - 1
         for rung, step in run.rungs:
             if step < run.step:
                 continue
-            if not run.train_to(step, self.stop):
+            reached = yield Wanted(run, step)
+            if not reached:
                 run.save(folder.checkpoint_path)
                 return None
             value = known.get(rung)
@@ -134,6 +175,7 @@ class TrialRunner:
                 "cpu_s": round(run.cpu_s, 3),
                 "eval_s": round(run.eval_s, 3),
                 "kept_layers": run.frozen.kept_layers,
+                "cohort": run.cohort,
             }
         )
 

@@ -21,12 +21,14 @@ from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.scheduler import Decision, RungPoint, decide
 from peftsearch.search.study import Assignment, Study
 from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
+from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.spec import TaskSpec
+from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
-__all__ = ["Limits", "Worker"]
+__all__ = ["Limits", "Means", "Worker"]
 
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
@@ -50,6 +52,15 @@ class Limits:
         return self.deadline(began) + grace
 
 
+@dataclass(frozen=True)
+class Means:
+    """What each worker has to work with."""
+
+    threads: int = 1
+    cohort: int | None = None
+    """Configurations trained at once; None: as many as pay (`training/cohort_size.py`)."""
+
+
 class Worker:
     """One process's part of the search of the study at `root`, begun at `began` (time.time())."""
 
@@ -59,7 +70,7 @@ class Worker:
         worker: int,
         limits: Limits,
         began: float,
-        threads: int,
+        means: Means,
         emit: Callable[[Event], None],
         stop: Callable[[], bool],
     ) -> None:
@@ -67,7 +78,7 @@ class Worker:
         self.asked_to_stop = stop
         self.parent = os.getppid()
         self.first_rungs_s: list[float] = []
-        set_threads(threads)
+        set_threads(means.threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
         self.bench = _workbench(self.info)
@@ -82,35 +93,55 @@ class Worker:
             stop=self._interrupted,
             levers=Levers().without(*self.info.without),
         )
+        size = CohortSize.of(means.cohort, self.bench.backbone.device)
+        self.together = TrialsTogether(self.runner, self.folder, size)
 
     def run(self) -> None:
+        """Ask until the cohort is full, advance it until a trial ends, and so on."""
         self.emit(WorkerReady(self.worker))
         idle = 0
-        while not self._finished() and idle < EXHAUSTED:
-            asked = self.study.ask()
-            idle += 1
-            if isinstance(asked, TrialResult):
-                self.emit(TrialEnded(self.worker, asked))
-            elif asked is not None:
+        while True:
+            while self.together.has_room and idle < EXHAUSTED and not self._finished():
+                asked = self._begin_one()
+                idle = 0 if isinstance(asked, Assignment) else idle + 1
+                if asked is None and self.together.in_flight:
+                    break  # it waits for one of those
+            if not self.together.in_flight:
+                return
+            for assignment, result in self.together.advance():
+                self._end(assignment, result)
                 idle = 0
-                self._evaluate(asked)
 
-    def _evaluate(self, assignment: Assignment) -> None:
-        began = TrialBegan(self.worker, assignment.number, assignment.configuration.describe())
+    def _begin_one(self) -> Assignment | TrialResult | None:
+        """Ask for a trial, and begin it if it needs training; one that trains alone is trained to
+        its end.
+        """
+        asked = self.study.ask()
+        if isinstance(asked, TrialResult):
+            self.emit(TrialEnded(self.worker, asked))
+        if not isinstance(asked, Assignment):
+            return asked
+        began = TrialBegan(self.worker, asked.number, asked.configuration.describe())
         self.emit(began)
-        folder = self.folder.trial(assignment.number)
-        result = self.runner.run(assignment, folder)
+        if self.together.takes(asked):
+            self.together.join(asked)
+        else:
+            self._end(asked, self.runner.run(asked, self.folder.trial(asked.number)))
+        return asked
+
+    def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
         if result is None:
             self.study.put_back(assignment.number)
             return
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
-        folder.discard_checkpoint()
+        self.folder.trial(assignment.number).discard_checkpoint()
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
         """Landmarks always go on: they are what the others are compared with."""
         if value.rung == 0:
-            self.first_rungs_s.append(value.wall_s)
+            sharing = max(1, len(self.together.in_flight))
+            self.first_rungs_s.append(value.wall_s * sharing)
         if value.fraction >= 1:
             decision = Decision(True, "full length")
         elif assignment.origin == "landmark":

@@ -76,6 +76,7 @@ class Cohort:
         spent = time.perf_counter() - wall, time.process_time() - cpu
         tokens = [one.tokens for one in joint.given]
         for run, own in zip(runs, tokens, strict=True):
+            run.cohort = max(run.cohort, len(runs))
             run.charge(*(seconds * own / sum(tokens) for seconds in spent))
         return failed
 

@@ -74,6 +74,8 @@ class TrainingRun:
         self._losses: list[Tensor] = []
         self._weight = 1
         self.wall_s = self.cpu_s = self.eval_s = 0.0
+        self.cohort = 1
+        """The most runs that it has shared a pass with, itself among them."""
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
         """(index, step) of the rungs to evaluate: where the learning rate falls towards the full
@@ -135,6 +137,10 @@ class TrainingRun:
     def step_is_whole(self) -> bool:
         """Whether every piece of the step under way has had its backward pass."""
         return self._pieces is not None and not self._pieces
+
+    @property
+    def between_steps(self) -> bool:
+        return self._pieces is None
 
     def next_piece(self) -> NDArray[np.int64]:
         """The examples of the next forward pass: a step's batch, or with accumulation its next
@@ -218,6 +224,7 @@ class TrainingRun:
             "wall_s": self.wall_s,
             "cpu_s": self.cpu_s,
             "eval_s": self.eval_s,
+            "cohort": self.cohort,
         }
 
     def restore(self, path: Path) -> None:
@@ -230,10 +237,11 @@ class TrainingRun:
         average = {n: t for n, t in tensors.items() if n.startswith("average/")}
         self.model.load({n: t for n, t in tensors.items() if n not in state | average})
         self.average.load({n.removeprefix("average/"): t for n, t in average.items()})
+        fused = self.model.levers.fused  # then the count of steps is on the device, too
         for name, parameter in self.model.parameters.items():
             assert self.optimiser is not None
             self.optimiser.state[parameter] = {
-                key.split("/", 2)[1]: value.to(parameter.device if value.ndim else "cpu")
+                key.split("/", 2)[1]: value.to(parameter.device if value.ndim or fused else "cpu")
                 for key, value in state.items()
                 if key.split("/", 2)[2] == name
             }
@@ -242,6 +250,7 @@ class TrainingRun:
         self.watch.first = float(facts.get("first_loss", 0.0))
         self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
         self.eval_s = float(facts.get("eval_s", 0.0))
+        self.cohort = int(facts.get("cohort", 1))
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""

@@ -13,7 +13,7 @@ from peftsearch.cli.main import run
 from peftsearch.export.native import load
 from peftsearch.search import run as search_run
 from peftsearch.search.events import Event
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.worker import Limits, Means, Worker
 from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
 
@@ -31,8 +31,8 @@ seed_with: [head-only-mean, head-only-first, lora]
 class WorkerHere:
     """A worker in this process: starting one takes longer than these searches do."""
 
-    def __init__(self, root: str, count: int, limits: Limits, threads: int) -> None:
-        self.arguments = (root, 0, limits, time.time(), threads)
+    def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
+        self.arguments = (root, 0, limits, time.time(), means)
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
         events: list[Event] = []

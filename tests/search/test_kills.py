@@ -21,7 +21,7 @@ from peftsearch.search.study import Assignment
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.trial_folder import TrialFolder
 from peftsearch.search.workbench import Workbench, training_budget
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
@@ -61,7 +61,7 @@ def begin(folder: StudyFolder, trials: int) -> int:
     try:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
-            str(folder.root), 0, Limits(trials), time.time(), 1, lambda _: None, lambda: False
+            str(folder.root), 0, Limits(trials), time.time(), Means(), lambda _: None, lambda: False
         )
         worker.study.recover()
         worker.run()

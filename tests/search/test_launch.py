@@ -10,7 +10,7 @@ import pytest
 from peftsearch.search import launch
 from peftsearch.search.events import Event, TrialBegan, WorkerStopped
 from peftsearch.search.launch import LocalWorkers
-from peftsearch.search.worker import Limits
+from peftsearch.search.worker import Limits, Means
 from support.bodies import always_dies, chatter_and_one_death
 
 
@@ -18,7 +18,7 @@ from support.bodies import always_dies, chatter_and_one_death
 def test_a_killed_worker_is_heard_to_the_end_and_replaced_while_others_chatter(
     tmp_path: Path,
 ) -> None:
-    local = LocalWorkers(str(tmp_path), 2, Limits(), 1, chatter_and_one_death)
+    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), chatter_and_one_death)
     events: list[Event] = []
     deaths: list[tuple[int, int]] = []
     deadline = time.monotonic() + 60
@@ -44,7 +44,7 @@ def test_a_worker_that_always_dies_is_not_replaced_for_ever(
 ) -> None:
     monkeypatch.setattr(launch, "_MAX_DEATHS", 2)
     deaths: list[int] = []
-    local = LocalWorkers(str(tmp_path), 1, Limits(), 1, always_dies)
+    local = LocalWorkers(str(tmp_path), 1, Limits(), Means(), always_dies)
     events = [event for event in local.run(deaths.append) if event is not None]
     assert deaths == [0, 0]
     assert events == [WorkerStopped(0, "worker 0 died (exit code 3)", 1)] * 2

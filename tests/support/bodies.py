@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftsearch.search.events import Event, TrialBegan
-from peftsearch.search.worker import Limits
+from peftsearch.search.worker import Limits, Means
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
 
 
 def chatter_and_one_death(
-    root: str, worker: int, limits: Limits, began: float, threads: int, emit: Emit, stop: Stop
+    root: str, worker: int, limits: Limits, began: float, means: Means, emit: Emit, stop: Stop
 ) -> None:
     """Worker 1 reports and is killed, once; the others talk without a pause until told to stop."""
     died = Path(root) / "died"
@@ -30,6 +30,6 @@ def chatter_and_one_death(
 
 
 def always_dies(
-    root: str, worker: int, limits: Limits, began: float, threads: int, emit: Emit, stop: Stop
+    root: str, worker: int, limits: Limits, began: float, means: Means, emit: Emit, stop: Stop
 ) -> None:
     os._exit(3)

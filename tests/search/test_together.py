@@ -1,0 +1,239 @@
+"""Trials that share passes end as they would one after the other; nothing is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.methods import METHODS
+from peftsearch.errors import OutOfMemory
+from peftsearch.search.create import NewStudy, create_study
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.search.scheduler import Decision
+from peftsearch.search.study import Assignment
+from peftsearch.search.together import TrialsTogether
+from peftsearch.search.trial import TrialRunner
+from peftsearch.search.workbench import Workbench
+from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.space.document import Document
+from peftsearch.space.space import Space
+from peftsearch.task.spec import TaskSpec
+from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.cohort import Cohort
+from peftsearch.training.cohort_size import CohortSize
+from support.standin import create
+
+BUDGET = TrainingBudget(max_steps=12, rungs=(0.5, 1.0), rung_examples=10)
+METHOD_NAMES = ("lora", "mam", "bitfit", "houlsby", "ia3")
+DIVERGES = 3
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
+    spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
+    return Workbench.prepare(str(tiny_bert), spec)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
+    return create(tiny_bert, tmp_path)
+
+
+def assignments() -> list[Assignment]:
+    """The one at `DIVERGES` is lost in training."""
+    made = []
+    for number, name in enumerate(METHOD_NAMES):
+        lost = number == DIVERGES
+        training = Training(batch_size=8, head_lr=10.0 if lost else 1e-2, max_grad_norm=1e6)
+        one = METHODS[name].configuration(Head("mean"), training)
+        made.append(Assignment(number, one, "sampled"))
+    return made
+
+
+def runner_in(folder: StudyFolder, bench: Workbench, stops: Sequence[int] = ()) -> TrialRunner:
+    """`stops`: trials that are stopped at the first rung."""
+    return TrialRunner(
+        bench=bench,
+        budget=BUDGET,
+        seed=0,
+        record=lambda asked, value: folder.trial(asked.number).append_rung(value),
+        judge=lambda asked, value: Decision(value.rung > 0 or asked.number not in stops, ""),
+        stop=lambda: False,
+    )
+
+
+def together(
+    runner: TrialRunner, folder: StudyFolder, size: CohortSize
+) -> dict[int, TrialResult | None]:
+    trials = TrialsTogether(runner, folder, size)
+    waiting, found = assignments(), {}
+    while waiting or trials.in_flight:
+        while waiting and trials.has_room:
+            asked = waiting.pop(0)
+            assert trials.takes(asked)
+            folder.trial(asked.number).write_configuration({})
+            trials.join(asked)
+        for ended, result in trials.advance():
+            assert ended.number not in found
+            found[ended.number] = result
+    return found
+
+
+def assert_close(one: Sequence[RungValue], other: Sequence[RungValue]) -> None:
+    """The same rungs, and losses in fp32 after some steps of AdamW."""
+    assert [(v.rung, v.step, v.examples) for v in one] == [
+        (v.rung, v.step, v.examples) for v in other
+    ]
+    for own, expected in zip(one, other, strict=True):
+        assert own.loss == pytest.approx(expected.loss, abs=1e-4)
+        assert own.train_loss == pytest.approx(expected.train_loss, abs=1e-4)
+
+
+def test_each_ends_as_alone_whether_it_is_full_stopped_or_lost(
+    bench: Workbench, folder: StudyFolder, tmp_path: Path, tiny_bert: Path
+) -> None:
+    found = together(runner_in(folder, bench, stops=[1]), folder, CohortSize(3, 3))
+    other = create(tiny_bert, tmp_path / "alone")
+    runner = runner_in(other, bench, stops=[1])
+    alone = {a.number: runner.run(a, other.trial(a.number)) for a in assignments()}
+    assert found.keys() == alone.keys()
+    for number, expected in alone.items():
+        result = found[number]
+        assert result is not None
+        assert expected is not None
+        assert (result.state, result.cause) == (expected.state, expected.cause)
+        assert (expected.cohort, result.cohort) == (1, 1 if number == DIVERGES else 3)
+        assert_close(result.curve, expected.curve)
+    assert [found[n].state for n in range(5)] == ["full", "stopped", "full", "failed", "full"]  # type: ignore[union-attr]
+
+
+def test_interrupted_they_are_all_saved_and_go_on_alone(
+    bench: Workbench, folder: StudyFolder, tmp_path: Path, tiny_bert: Path
+) -> None:
+    passes = []
+    runner = TrialRunner(
+        *(bench, BUDGET, 0),
+        record=lambda asked, value: folder.trial(asked.number).append_rung(value),
+        judge=lambda asked, value: Decision(True, ""),
+        stop=lambda: len(passes) > 8 or bool(passes.append(1)),
+    )
+    trials = TrialsTogether(runner, folder, CohortSize(3, 3))
+    asked = [a for a in assignments() if a.number != DIVERGES][:3]
+    for one in asked:
+        folder.trial(one.number).write_configuration({})
+        trials.join(one)
+    ended = trials.advance()
+    assert [result for _, result in ended] == [None] * 3
+    assert all(folder.trial(one.number).checkpoint_path.exists() for one in asked)
+    other = create(tiny_bert, tmp_path / "alone")
+    for one in asked:
+        resumed = Assignment(one.number, one.configuration, "sampled", resumed=True)
+        result = runner_in(folder, bench).run(resumed, folder.trial(one.number))
+        expected = runner_in(other, bench).run(one, other.trial(one.number))
+        assert result is not None
+        assert expected is not None
+        assert_close(result.curve, expected.curve)
+        assert result.cohort == 3, "a checkpoint knows"
+
+
+def test_what_does_not_fit_together_is_put_back_and_the_rest_goes_on(
+    bench: Workbench, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, sizes = Cohort.step, []
+
+    def step(self: Cohort, runs: list[object]) -> object:
+        sizes.append(len(runs))
+        if len(runs) > 2:
+            raise OutOfMemory("CUDA out of memory")
+        return inner(self, runs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cohort, "step", step)
+    size = CohortSize(4, 4)
+    found = together(runner_in(folder, bench), folder, size)
+    assert max(sizes[1:]) == 2
+    assert size.size == 2
+    assert [n for n, result in found.items() if result is None] == [2, 3]
+    assert all(folder.trial(n).checkpoint_path.exists() for n in (2, 3))
+    assert {found[n].state for n in (0, 1, 4)} == {"full"}  # type: ignore[union-attr]
+
+
+def test_one_that_does_not_fit_alone_has_failed_with_its_cause(
+    bench: Workbench, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Cohort, runs: object) -> object:
+        raise OutOfMemory("CUDA out of memory")
+
+    monkeypatch.setattr(Cohort, "step", full)
+    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    trials.join(assignments()[0])
+    ((_, result),) = trials.advance()
+    assert result is not None
+    assert (result.state, result.cause) == ("failed", "out_of_memory")
+
+
+SPACE = """schema: 1
+budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 12, rungs: [0.5, 1], rung_examples: 10}
+places: {attn: {at: [query+value, heads]}, ffn: {at: [out]}}
+choices:
+  attn: {form: [none, linear, prefix], composition: [add, {scaled: {s: [2, 4]}}, gated]}
+  ffn: {form: [none, relu]}
+train: {batch_size: 8, lr: {log: [1e-3, 1e-1]}}
+seed_with: [head-only-mean, lora, full, prefix]
+"""
+
+
+def test_a_search_of_cohorts_evaluates_everything_once(
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path
+) -> None:
+    """Heads and full fine-tuning train alone in between."""
+    study = create_study(
+        NewStudy(
+            name="s",
+            space=Space(Document("space.yaml", SPACE)),
+            space_name="space.yaml",
+            model=str(tiny_bert),
+            task=TaskSpec(train=str(tiny_sentiment_csv)),
+        ),
+        tmp_path,
+        "",
+    )
+    arguments = (str(study.root), 0, Limits(trials=12), time.time(), Means(1, 4))
+    Worker(*arguments, lambda _: None, lambda: False).run()
+    record = study.read()
+    trained = [r for r in record.results if r.state in ("full", "stopped")]
+    assert record.running == 0
+    assert len({r.configuration_hash for r in trained}) == len(trained) >= 12
+    by_method = {r.method: r.cohort for r in trained if r.method}
+    assert by_method["full"] == by_method["head-only-mean"] == 1
+    assert max(r.cohort for r in trained) == 4
+    assert not list(study.root.glob("trials/*/checkpoint.safetensors"))
+    bench = _bench(study)
+    for result in trained:
+        losses = [value.loss for value in result.curve]
+        assert np.allclose(_trained_again(bench, study, result), losses, atol=1e-4)
+
+
+def _bench(study: StudyFolder) -> Workbench:
+    info = study.read_info()
+    return Workbench.prepare(info.model, TaskSpec.model_validate(info.task), "cpu", info.max_length)
+
+
+def _trained_again(bench: Workbench, study: StudyFolder, result: TrialResult) -> list[float]:
+    """The losses of a trial's rungs, alone."""
+    last, own = result.rung or 0, study.trial(1000 + result.number)
+    runner = TrialRunner(
+        *(bench, BUDGET, 0),
+        record=lambda asked, value: own.append_rung(value),
+        judge=lambda asked, value: Decision(value.rung < last, ""),
+        stop=lambda: False,
+    )
+    own.write_configuration(result.configuration or {})
+    configuration = Configuration.from_json(result.configuration or {})
+    runner.run(Assignment(1000 + result.number, configuration, "sampled"), own)
+    return [value.loss for value in own.read_curve()]
