@@ -16,6 +16,7 @@ from torch import Tensor
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.text import Split
 from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
+from peftsearch.task.transfer import sent
 
 __all__ = ["Encoded", "choose_max_length", "encode"]
 
@@ -89,11 +90,11 @@ class Encoded:
         if self.types is not None:
             types = Ragged(self.types, self.inputs.offsets)
             inputs["token_type_ids"] = types.padded(indices, 0, left)[0]
-        return {key: value.to(device) for key, value in inputs.items()}
+        return {key: sent(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
         """(batch,) label indices or numbers."""
-        return self.labels[torch.from_numpy(indices)].to(device)
+        return sent(self.labels[torch.from_numpy(indices)], device)
 
 
 def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:

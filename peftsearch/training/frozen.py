@@ -18,6 +18,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.partial import standing_aside, states_after
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.encode import Encoded
+from peftsearch.task.transfer import sent
 from peftsearch.training.activations import Activations, kept
 from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.cost import keeping_pays
@@ -115,7 +116,7 @@ class FrozenStates:
         found = self._of(data) if self.features_of else None
         if found is None:
             return None
-        return found.padded(indices)[:, 0].to(self.backbone.device)
+        return sent(found.padded(indices)[:, 0], self.backbone.device)
 
     @contextmanager
     def given(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
@@ -127,7 +128,7 @@ class FrozenStates:
     def _aside(self, states: Tensor | None, layers: int) -> AbstractContextManager[None]:
         if states is None:
             return nullcontext()
-        return standing_aside(self.backbone, layers, states.to(self.backbone.device))
+        return standing_aside(self.backbone, layers, sent(states, self.backbone.device))
 
     def _of(self, data: Encoded) -> Activations | None:
         found = self._found.get(id(data.whole))

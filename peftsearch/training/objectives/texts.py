@@ -18,6 +18,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
+from peftsearch.task.transfer import sent
 from peftsearch.training.generation import generate
 from peftsearch.training.given import Given
 from peftsearch.training.model import TunedModel
@@ -141,7 +142,7 @@ def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
     if is_decoder:
         return _continued(data.inputs, data.written, indices, data.pad_id, lm.device)
     ids, mask = data.written.padded(indices, data.pad_id)
-    wanted = ids.masked_fill(~mask, IGNORED).to(lm.device)
+    wanted = sent(ids.masked_fill(~mask, IGNORED), lm.device)
     follows = {"decoder_input_ids": decoder_inputs(lm, wanted, data.pad_id)}
     return Given({**data.batch(indices, lm.device), **follows}, data.pad_id, wanted)
 
@@ -153,8 +154,8 @@ def _continued(
     ids, mask, is_response = joined(prompts, written, indices, padding)
     wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     first = int(is_response[:, 1:].any(0).int().argmax())  # no logits where nobody is asked
-    read = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
-    return Given(read, padding, wanted[:, first:].to(device), first)
+    read = {"input_ids": sent(ids, device), "attention_mask": sent(mask.long(), device)}
+    return Given(read, padding, sent(wanted[:, first:], device), first)
 
 
 def _logits(lm: Any, given: Given) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from peftsearch.task.encode import Encoded
+from peftsearch.task.transfer import sent
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
 from peftsearch.training.objectives.heads import Headed, outputs_of
@@ -38,7 +39,8 @@ class Values(Headed):
     ) -> Tensor:
         predicted = at_least_fp32(outputs)[:, 0]
         wanted = (data.labels_of(indices) - self.mean) / self.spread
-        return mse_loss(predicted, wanted.to(predicted.device, predicted.dtype), reduction="sum")
+        wanted = sent(wanted.to(predicted.dtype), predicted.device)
+        return mse_loss(predicted, wanted, reduction="sum")
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         scaled = outputs_of(model, data)[:, 0].double().numpy()

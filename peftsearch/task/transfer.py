@@ -1,0 +1,18 @@
+"""From the host to the device that computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["sent"]
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """The same values on a device. A GPU copies them out of pinned memory while it computes
+    something else, and the host goes on at once.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
