@@ -1,7 +1,7 @@
 """Cohorts: 1, 4 and 16 configurations on one pass of the backbone, beside Trainer and peft.
 
-    python benchmarks/cohorts.py [--device cuda] [--model demo:minilm | host] [--methods lora | mixed]
-        [--sizes 1 4 16] [--steps 20] [--rounds 3] [--out FILE]
+    python benchmarks/cohorts.py [--device cuda] [--model demo:minilm | host]
+        [--methods lora | mixed] [--sizes 1 4 16] [--steps 20] [--rounds 3] [--out FILE]
 
 Milliseconds that one step of one configuration takes, arms interleaved in every round, the slope
 between a short and a long training, so that loading and attaching do not count. On a GPU wall time,
@@ -31,17 +31,17 @@ warnings.filterwarnings("ignore")
 
 sys.path.insert(0, str(Path(__file__).parent / "throughput"))
 
-import torch
-from arms import documented
+import torch  # noqa: E402
+from arms import documented  # noqa: E402
 
-from peftsearch.design.configuration import Configuration, Head, Training
-from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
-from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cohort import Cohort, member_levers
-from peftsearch.training.levers import Levers
-from peftsearch.training.loop import TrainingRun
+from peftsearch.design.configuration import Configuration, Head, Training  # noqa: E402
+from peftsearch.design.methods import METHODS  # noqa: E402
+from peftsearch.search.workbench import Workbench  # noqa: E402
+from peftsearch.task.spec import TaskSpec  # noqa: E402
+from peftsearch.training.budget import TrainingBudget  # noqa: E402
+from peftsearch.training.cohort import Cohort, member_levers  # noqa: E402
+from peftsearch.training.levers import Levers  # noqa: E402
+from peftsearch.training.loop import TrainingRun  # noqa: E402
 
 _MIXED = (
     "lora",

@@ -20,10 +20,11 @@ from peftsearch.backbone.attention import AttachedPrefix
 from peftsearch.backbone.body import attach_copies
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.making import Making
+from peftsearch.backbone.modified import Modified, Tensors
 from peftsearch.backbone.prompt import attach_prompt
-from peftsearch.backbone.sites import Captures, Port
+from peftsearch.backbone.sites import Captures, Port, own_input
 from peftsearch.backbone.sparse import attach_sparse
-from peftsearch.design.composition import Dora, Surroundings
+from peftsearch.design.composition import Dora
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import FORMS, Prefix, Prompt, Rescale, Sparse
 from peftsearch.design.insertion import Parallel
@@ -35,8 +36,6 @@ __all__ = ["Attachment", "TunedParameter", "attach"]
 
 _Waiting = tuple[tuple[int, ...], Callable[[], None]]
 """Its turn (see `_turn`), and what puts a hook in its place."""
-_Tensors = Callable[[], Mapping[str, Tensor]]
-"""A site's tensors by name; computed anew in every forward where they are re-parametrised."""
 
 
 def attach(
@@ -136,12 +135,12 @@ class _AtSites:
     captures: Captures
     waiting: list[_Waiting]
 
-    def put(self, site: SiteShape, tensors: _Tensors) -> None:
+    def put(self, site: SiteShape, tensors: Tensors) -> None:
         """Have them take effect at one site, once all tensors are made."""
         turn = _turn(self.making.modification, site)
         self.waiting.append((turn, lambda: self._put(site, tensors)))
 
-    def _put(self, site: SiteShape, tensors: _Tensors) -> None:
+    def _put(self, site: SiteShape, tensors: Tensors) -> None:
         form, undo = self.making.modification.form, self.making.attachment.undo
         if isinstance(form, Prompt):
             undo.append(attach_prompt(self.making.backbone, tensors()["prompt"]))
@@ -152,34 +151,22 @@ class _AtSites:
             return
         undo.append(port.hook(self._modified(port, tensors), self._reader(port), form.renorms))
 
-    def _prefix(self, port: Port, form: Prefix, tensors: _Tensors) -> None:
+    def _prefix(self, port: Port, form: Prefix, tensors: Tensors) -> None:
         composition = self.making.modification.composition
         read = self.captures.sublayer_input(port) if composition.reads else None
         prefix = AttachedPrefix(form, composition, tensors, read)
         self.making.attachment.undo.append(port.hooks.prefix(port.attention, prefix))
 
-    def _modified(self, port: Port, tensors: _Tensors) -> Callable[[Tensor, Tensor], Tensor]:
-        """The framework itself, at one site."""
-        modification, dtype = self.making.modification, self.making.dtype
-        form, insertion = modification.form, modification.insertion
+    def _modified(self, port: Port, tensors: Tensors) -> Modified:
+        modification = self.making.modification
         width = modification.width_at(port.site, self.making.backbone.shapes)
-        linear = port.linear
-        weight, bias = (linear.weight, linear.bias) if linear else (None, None)
-
-        def modified(x: Tensor, h: Tensor) -> Tensor:
-            held = tensors()
-            source = insertion.source(x, h).to(dtype)
-            delta = form.delta(held, source).to(h.dtype)
-            around = Surroundings(source, width, held, weight, bias)
-            return modification.composition.compose(held, h, delta, around)
-
-        return modified
+        return Modified(modification, tensors, width, self.making.dtype, port.linear)
 
     def _reader(self, port: Port) -> Callable[[Tensor], Tensor]:
         """What gives the modification its x: the module's own input, or a captured one."""
         insertion = self.making.modification.insertion
         if not isinstance(insertion, Parallel):
-            return lambda x: x
+            return own_input
         if insertion.reads == "residual_stream":
             stream = self.captures.residual_stream(port)
             return lambda _: stream()
@@ -187,4 +174,4 @@ class _AtSites:
         if insertion.reads == "sublayer_input" and elsewhere:
             captured = self.captures.sublayer_input(port)
             return lambda _: captured()
-        return lambda x: x
+        return own_input

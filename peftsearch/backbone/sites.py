@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from peftsearch.backbone.hooks import Hooks, Undo
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.measure import head_dim_of
+from peftsearch.backbone.modified import Modified
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Captures", "Port"]
+__all__ = ["Captures", "OnInput", "OnOutput", "Port", "own_input"]
 
-Modified = Callable[[Tensor, Tensor], Tensor]
-"""(x, h) → the new h."""
+Read = Callable[[Tensor], Tensor]
+"""The input of the module whose h it is → x."""
 
 _PROJECTIONS = {
     "attn.query": "query",
@@ -27,6 +28,45 @@ _PROJECTIONS = {
     "ffn.hidden": "hidden",
     "ffn.gate": "gate",
 }
+
+
+def own_input(x: Tensor) -> Tensor:
+    """x is the module's own input."""
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class OnOutput:
+    """A hook after the linear layer that computes h."""
+
+    linear: LinearView
+    modified: Modified
+    read: Read
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        h = self.linear.read(output)
+        return self.linear.written(output, self.modified(self.read(args[0]), h))
+
+    @property
+    def kind(self) -> Hashable | None:
+        """Equal for hooks that can be computed together; None for one that cannot."""
+        alike = self.linear.part.of == 1 and self.read is own_input
+        return self.modified.kind if alike else None
+
+
+@dataclass(frozen=True, eq=False)
+class OnInput:
+    """A hook before the module that reads h."""
+
+    modified: Modified
+    read: Read
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self.modified(self.read(args[0]), args[0]), *args[1:])
+
+    @property
+    def kind(self) -> Hashable | None:
+        return self.modified.kind if self.read is own_input else None
 
 
 @dataclass(frozen=True)
@@ -94,28 +134,16 @@ class Port:
 
     # -- hooks ---------------------------------------------------------------------------------
 
-    def hook(self, modified: Modified, read: Callable[[Tensor], Tensor], renorms: bool) -> Undo:
+    def hook(self, modified: Modified, read: Read, renorms: bool) -> Undo:
         """Have h pass `modified` in every forward; `read` turns the module's input into x."""
         place = self.site.place
         if place in ("attn.heads", "ffn.activated"):
-            return self._before(self.module(self.paths.out), modified, read)
+            return self.hooks.before(self.module(self.paths.out), OnInput(modified, read))
         if place.startswith("residual."):
             return self._on_sum(modified, renorms)
         linear = self.linear
         assert linear is not None
-
-        def on_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return linear.written(output, modified(read(args[0]), linear.read(output)))
-
-        return self.hooks.after(linear.module, on_output)
-
-    def _before(
-        self, module: nn.Module, modified: Modified, read: Callable[[Tensor], Tensor]
-    ) -> Undo:
-        def on_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (modified(read(args[0]), args[0]), *args[1:])
-
-        return self.hooks.before(module, on_input)
+        return self.hooks.after(linear.module, OnOutput(linear, modified, read))
 
     def _on_sum(self, modified: Modified, renorms: bool) -> Undo:
         """At the stream after a sub-layer has been added to it."""

@@ -7,9 +7,10 @@ member's own hooks see its own rows alone, and what they give is joined again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from peftsearch.backbone import attention
 from peftsearch.backbone.attention import AttachedPrefix
 from peftsearch.backbone.hooks import After, Before, Undo
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.modified import modified_together
+from peftsearch.backbone.sites import OnInput, OnOutput
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Dense, Prompt, Sparse
 
@@ -29,7 +32,7 @@ class Slices:
     """Which rows belong to whom in the forwards of a `with` block; a backbone has at most one."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Member, int]] = []
+        self.rows: list[tuple[Member, int]] = []
         self._total = 0
         self._running: Member | None = None
         self._shared: dict[nn.Module, _Shared] = {}
@@ -41,12 +44,12 @@ class Slices:
     @contextmanager
     def sharing(self, rows: Sequence[tuple[Member, int]]) -> Iterator[None]:
         """Forwards (and their backwards) of so many texts of each member, in this order."""
-        before = self._rows, self._total
-        self._rows, self._total = list(rows), sum(count for _, count in rows)
+        before = self.rows, self._total
+        self.rows, self._total = list(rows), sum(count for _, count in rows)
         try:
             yield
         finally:
-            self._rows, self._total = before
+            self.rows, self._total = before
 
     @contextmanager
     def running(self, member: Member, module: nn.Module) -> Iterator[None]:
@@ -66,12 +69,12 @@ class Slices:
 
     def spans(self, rows: int) -> list[tuple[Member, slice]]:
         """Whose are which of a tensor's rows: as many as texts, or so many times as many."""
-        if len(self._rows) == 1:
-            return [(self._rows[0][0], slice(0, rows))]
+        if len(self.rows) == 1:
+            return [(self.rows[0][0], slice(0, rows))]
         if not self._total or rows % self._total:
             raise ValueError(f"{rows} rows cannot be shared among {self._total} texts")
         times, found, start = rows // self._total, [], 0
-        for member, count in self._rows:
+        for member, count in self.rows:
             found.append((member, slice(start, start + count * times)))
             start += count * times
         return found
@@ -143,6 +146,10 @@ class Member:
             yield
 
 
+Span = tuple[Member, slice]
+"""A member and its rows."""
+
+
 class _Shared:
     """One module with what members have at it, and the hooks that give each its rows."""
 
@@ -152,7 +159,7 @@ class _Shared:
         self.after: dict[Member, list[After]] = {}
         self.stands_in: set[Member] = set()
         self.prefixes: dict[Member, list[AttachedPrefix]] = {}
-        self._forward: Callable[..., Tensor] = module.forward
+        self._forward: Callable[..., Any] = module.forward
         self._handles = [
             module.register_forward_pre_hook(self._on_input),
             module.register_forward_hook(self._on_output),
@@ -178,85 +185,118 @@ class _Shared:
         if not self.before or not args:
             return None
 
-        def own(member: Member, x: Tensor, _: slice) -> Tensor:
+        def own(member: Member, rows: slice) -> Tensor:
+            x: Tensor = args[0][rows]
             for hook in self.before.get(member, ()):
                 changed = hook(module, (x, *args[1:]))
                 x = x if changed is None else changed[0]
             return x
 
-        joined = self._split(args[0], own, self.before)
+        joined = self._split(args[0], own, self.before, args[0])
         return None if joined is args[0] else (joined, *args[1:])
 
     def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if not self.after or not args:
             return None
-        whole = isinstance(output, Tensor)
+        states = output if isinstance(output, Tensor) else output[0]
 
-        def own(member: Member, h: Tensor, rows: slice) -> Tensor:
+        def own(member: Member, rows: slice) -> Tensor:
+            h: Tensor = states[rows]
             given = (args[0][rows], *args[1:])
             for hook in self.after.get(member, ()):
                 changed = hook(module, given, h)
                 h = h if changed is None else changed
             return h
 
-        states = output if whole else output[0]
-        joined = self._split(states, own, self.after)
-        return joined if whole else (joined, *output[1:])
+        joined = self._split(states, own, self.after, args[0])
+        return joined if states is output else (joined, *output[1:])
 
     def _computed(self, *args: Any, **options: Any) -> Tensor:
         """The module's output, with a member's own tensors for its rows."""
-        standing = self.stands_in.intersection(member for member, _ in self.slices._rows)
+        standing = self.stands_in.intersection(member for member, _ in self.slices.rows)
         if not standing or self.slices.someone_runs:
-            return self._forward(*args, **options)
+            whole: Tensor = self._forward(*args, **options)
+            return whole
 
-        def own(member: Member | None, x: Tensor, _: slice) -> Tensor:
-            return self._forward(x, *args[1:], **options)
+        def own(member: Member | None, rows: slice) -> Tensor:
+            result: Tensor = self._forward(args[0][rows], *args[1:], **options)
+            return result
 
-        return self._split(args[0], own, standing, untouched=own)
+        return self._split(args[0], own, standing, None, others=own)
 
     def _split(
         self,
         states: Tensor,
-        own: Callable[[Member, Tensor, slice], Tensor],
-        who: Any,
-        untouched: Callable[[None, Tensor, slice], Tensor] | None = None,
+        own: Callable[[Member, slice], Tensor],
+        who: Container[Member],
+        read: Tensor | None,
+        others: Callable[[None, slice], Tensor] | None = None,
     ) -> Tensor:
-        """`states` with what `own` gives for the rows of each member in `who`; the others' rows as
-        they are, or as `untouched` gives them, neighbours at once.
+        """`states` with what `own` gives for the rows of each member in `who`, or of several alike
+        at once that `read`; the others' rows as they are, or as `others` gives them.
         """
-        parts, waiting = [], slice(0, 0)
-
-        def flush() -> None:
-            if waiting.stop > waiting.start:
-                rest = states[waiting]
-                parts.append(rest if untouched is None else untouched(None, rest, waiting))
-
-        spans = self.slices.spans(states.shape[0]) if self.slices._rows else []
+        spans = self.slices.spans(len(states)) if self.slices.rows else []
         if not any(member in who for member, _ in spans):
             return states
-        for member, rows in spans:
-            if member not in who:
-                waiting = slice(waiting.start, rows.stop)
-                continue
-            flush()
-            with self.slices.running(member, self.module):
-                parts.append(own(member, states[rows], rows))
-            waiting = slice(rows.stop, rows.stop)
-        flush()
+        parts: list[Tensor] = []
+        for members, rows in self._runs(spans, who, read is not None):
+            if members[0] not in who:
+                parts.append(states[rows] if others is None else others(None, rows))
+            elif len(members) > 1 and read is not None:
+                parts.append(self._alike(members, read[rows], states[rows]))
+            else:
+                with self.slices.running(members[0], self.module):
+                    parts.append(own(members[0], rows))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _runs(
+        self, spans: Sequence[Span], who: Container[Member], together: bool
+    ) -> Iterator[tuple[list[Member], slice]]:
+        """Neighbours as one where none has anything here, or where all have the same with other
+        numbers and as many rows.
+        """
+
+        def key(span: Span) -> Hashable:
+            member, rows = span
+            if member not in who:
+                return ()
+            kind = self._kind(member) if together else None
+            return member if kind is None else (kind, rows.stop - rows.start)
+
+        for _, run in groupby(spans, key):
+            found = list(run)
+            yield [member for member, _ in found], slice(found[0][1].start, found[-1][1].stop)
+
+    def _kind(self, member: Member) -> Hashable | None:
+        """What is computed for a member here, if it is one thing that can be for several."""
+        hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
+        one = hooks[0] if len(hooks) == 1 and module_is_own(member, self.module) else None
+        return one.kind if isinstance(one, OnInput | OnOutput) else None
+
+    def _alike(self, members: Sequence[Member], x: Tensor, h: Tensor) -> Tensor:
+        """Of members that have the same here: computed side by side."""
+        hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
+        count = len(members)
+        beside = [values.reshape(count, -1, *values.shape[1:]) for values in (x, h)]
+        return modified_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
 
     def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
         """For the attention function: which rows have which prefixes, neighbours without any as
         one; empty where no member has rows.
         """
         found: list[tuple[slice, list[AttachedPrefix]]] = []
-        for member, span in self.slices.spans(rows) if self.slices._rows else []:
+        for member, span in self.slices.spans(rows) if self.slices.rows else []:
             own = self.prefixes.get(member, [])
             if found and not own and not found[-1][1]:
                 found[-1] = (slice(found[-1][0].start, span.stop), [])
             else:
                 found.append((span, own))
         return found
+
+
+def module_is_own(member: Member, module: nn.Module) -> bool:
+    """Whether a member has the module's own tensors there."""
+    return not member.tensors.get(module)
 
 
 def why_alone(backbone: Backbone, configuration: Configuration) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from peftsearch.backbone import slices as slices_module
 from peftsearch.backbone.attachment import Attachment
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.rows import LastRows
@@ -78,6 +80,80 @@ def test_states_and_gradients_are_those_alone(name: str) -> None:
             off = max(distance(g, w) for g, w in zip(got, wanted, strict=True))
             assert off < 1e-7 * max(1, *(norm(w) for w in wanted)), method
     assert distance(states(name, backbone, inputs(name)).detach(), plain) == 0, "all detached"
+
+
+@pytest.mark.parametrize("name", ["bert", "bart", "gpt2", "llama", "opt", "t5", "modernbert"])
+def test_members_of_one_kind_are_computed_side_by_side(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of each method with other values, of which two are neighbours."""
+    backbone = backbone_of(name)
+    together: list[int] = []
+    inner = slices_module.modified_together
+    monkeypatch.setattr(
+        slices_module,
+        "modified_together",
+        lambda several, x, h: together.append(len(several)) or inner(several, x, h),
+    )
+    batch = {key: torch.cat([value] * 3) for key, value in inputs(name).items()}
+    for method in (
+        "lora",
+        "mam",
+        "houlsby",
+        "dora",
+        "vera",
+        "compacter",
+        "loreft",
+        "swiglu-adapter",
+    ):
+        if refusal(name, method) is not None:
+            continue
+        noises = (0.1, 0.2, 0.3)
+        expected = []
+        for noise in noises:
+            with attached(backbone, method, noise) as one:
+                output = states(name, backbone, inputs(name))
+                expected.append((output.detach(), gradients(weighted(output), one)))
+        slices = Slices()
+        members = [slices.member() for _ in noises]
+        with ExitStack() as held:
+            ones = [
+                held.enter_context(attached(as_member(backbone, member), method, noise))
+                for member, noise in zip(members, noises, strict=True)
+            ]
+            held.enter_context(slices.sharing([(member, 3) for member in members]))
+            parts = states(name, backbone, batch).chunk(3)
+            found = [gradients(weighted(own), one) for own, one in zip(parts, ones, strict=True)]
+        for own, got, (states_alone, wanted) in zip(parts, found, expected, strict=True):
+            assert distance(own.detach(), states_alone) < 1e-10, method
+            off = max(distance(g, w) for g, w in zip(got, wanted, strict=True))
+            assert off < 1e-7 * max(1, *(norm(w) for w in wanted)), method
+    assert set(together) == {3}
+
+
+def test_members_of_other_kinds_or_other_numbers_of_texts_are_computed_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone, slices = backbone_of("bert"), Slices()
+    together: list[int] = []
+    inner = slices_module.modified_together
+    monkeypatch.setattr(
+        slices_module,
+        "modified_together",
+        lambda several, x, h: together.append(len(several)) or inner(several, x, h),
+    )
+    texts = {key: torch.cat([value] * 3)[:8] for key, value in inputs("bert").items()}
+    members = [slices.member() for _ in range(3)]
+    with ExitStack() as held:
+        for member, method in zip(members, ("lora", "lora", "dora"), strict=True):
+            held.enter_context(attached(as_member(backbone, member), method))
+        with slices.sharing([(members[0], 3), (members[1], 2), (members[2], 3)]):
+            states("bert", backbone, texts)
+        assert together == []
+        with slices.sharing([(members[0], 4), (members[1], 4)]):
+            states("bert", backbone, texts)
+        sites = 2 * backbone.shapes.layers
+        assert together == [2] * sites
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -1,0 +1,69 @@
+"""The framework itself, at one site: source = insertion(x, h), delta = form(source),
+h = composition(h, delta); for one configuration, or for several of one kind at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peftsearch.backbone.linear import LinearView
+from peftsearch.design.composition import Surroundings
+from peftsearch.design.modification import Modification
+
+__all__ = ["Modified", "Tensors", "modified_together"]
+
+Tensors = Callable[[], Mapping[str, Tensor]]
+"""A site's tensors by name; computed anew in every forward where they are re-parametrised."""
+
+
+@dataclass(frozen=True, eq=False)
+class Modified:
+    """(x, h) → the new h, with the modification's tensors at one site."""
+
+    modification: Modification
+    tensors: Tensors
+    width: int
+    dtype: torch.dtype
+    """In which Δh is computed."""
+    linear: LinearView | None
+    """What computes h, where a linear layer does."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for modifications that differ, at one site, in the values of tensors alone."""
+        one = self.modification
+        return one.form, one.insertion, one.composition, self.width, self.dtype
+
+    def __call__(self, x: Tensor, h: Tensor) -> Tensor:
+        return self.given(self.tensors(), x, h)
+
+    def given(self, held: Mapping[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
+        form, linear = self.modification.form, self.linear
+        source = self.modification.insertion.source(x, h).to(self.dtype)
+        delta = form.delta(held, source).to(h.dtype)
+        weight, bias = (linear.weight, linear.bias) if linear else (None, None)
+        around = Surroundings(source, self.width, held, weight, bias)
+        return self.modification.composition.compose(held, h, delta, around)
+
+
+def modified_together(several: Sequence[Modified], x: Tensor, h: Tensor) -> Tensor:
+    """The new h of several of one kind, x and h (members, texts, …): every operation once, on their
+    tensors side by side, instead of once a member.
+    """
+    held = [one.tensors() for one in several]
+    dims = {key: _dim([tensors[key] for tensors in held]) for key in held[0]}
+    stacked = {
+        key: held[0][key] if dim is None else torch.stack([tensors[key] for tensors in held])
+        for key, dim in dims.items()
+    }
+    result: Tensor = torch.vmap(several[0].given, in_dims=(dims, 0, 0))(stacked, x, h)
+    return result
+
+
+def _dim(values: Sequence[Tensor]) -> int | None:
+    """None for one constant that all share."""
+    return None if all(value is values[0] for value in values) else 0
