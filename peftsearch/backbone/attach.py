@@ -40,12 +40,17 @@ _Tensors = Callable[[], Mapping[str, Tensor]]
 
 
 def attach(
-    backbone: Backbone, configuration: Configuration, seed: int = 0, finished: bool = False
+    backbone: Backbone,
+    configuration: Configuration,
+    seed: int = 0,
+    finished: bool = False,
+    in_one: bool = True,
 ) -> Attachment:
     """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
 
     `finished`: with the tensors that are stored rather than those that are trained, which differ
-    for re-parametrised prefixes and sparse changes.
+    for re-parametrised prefixes and sparse changes. `in_one`: Δh is computed, scaled and added
+    in as few passes as its form can.
     Raises ConfigurationError for what the backbone cannot take.
     """
     configuration = configuration.within(backbone.shapes)
@@ -55,7 +60,7 @@ def attach(
     waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
-            making = Making(backbone, modification, index, generator, attachment)
+            making = Making(backbone, modification, index, generator, attachment, in_one)
             form = modification.form
             if isinstance(form, Sparse):
                 attach_sparse(making, form, seed, finished)
@@ -166,10 +171,13 @@ class _AtSites:
         width = modification.width_at(port.site, self.making.backbone.shapes)
         linear = port.linear
         weight, bias = (linear.weight, linear.bias) if linear else (None, None)
+        factor = modification.composition.factor(width) if self.making.in_one else None
 
         def modified(x: Tensor, h: Tensor) -> Tensor:
             held = tensors()
             source = insertion.source(x, h).to(dtype)
+            if factor is not None:
+                return form.added(held, source, h, factor)
             delta = form.delta(held, source).to(h.dtype)
             around = Surroundings(source, width, held, weight, bias)
             return modification.composition.compose(held, h, delta, around)

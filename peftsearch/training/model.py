@@ -49,7 +49,7 @@ class TunedModel:
         self.head: ClassificationHead | None = None
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
-        self.attachment = attach(backbone, self.configuration, seed, finished)
+        self.attachment = attach(backbone, self.configuration, seed, finished, levers.fused_sum)
         self.last_rows = LastRows(backbone) if self._reads_one_row() else None
         if not levers.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
