@@ -1,7 +1,7 @@
 """What kept states save from the second trial on: LoRA in the upper layers, and a head alone.
 
-Usage: kept_states.py [TRAIN] [EVAL]. CPU seconds of one epoch in batches of 16 and one evaluation, one
-thread, with the states at hand and without the levers that keep or skip. Needs the demo extra.
+Usage: kept_states.py [TRAIN] [EVAL]. CPU seconds of one epoch in batches of 16 and one evaluation,
+one thread, with the states at hand and without the levers that keep or skip. Needs the demo extra.
 """
 
 from __future__ import annotations

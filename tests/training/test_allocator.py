@@ -1,4 +1,4 @@
-"""Freed memory stays with the process where the C library can be told so, and else nothing breaks."""
+"""Freed memory stays with the process where the C library can be told so; nothing else breaks."""
 
 from __future__ import annotations
 
