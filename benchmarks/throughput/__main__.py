@@ -1,6 +1,7 @@
 """Trials per hour: Trainer + peft and ours, interleaved in one run on the same work.
 
     python benchmarks/throughput [--rounds 3] [--train 1000] [--eval 500] [--out FOLDER] [--quick]
+        [--scenario BEGINNING]... [--arm BEGINNING]...
 
 Every round trains each of a scenario's configurations once in every arm, in another order of arms
 each round, one thread each, no early stopping. CPU seconds of each arm are those of a process of
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,8 @@ def main() -> None:
     bench = workbench(asked.train, asked.eval)
     rounds: list[dict[str, Any]] = []
     for index in range(asked.rounds):
-        for name, scenario in SCENARIOS.items():
-            arms = [a for a in ARMS if not scenario.arms or a.startswith(scenario.arms)]
+        for name in _chosen(SCENARIOS, asked.scenario):
+            arms = [a for a in _chosen(ARMS, asked.arm) if a.startswith(SCENARIOS[name].arms)]
             random.Random(index).shuffle(arms)
             for arm in arms:
                 found = _measured(bench, name, arm, asked.configurations)
@@ -60,7 +62,11 @@ def main() -> None:
         "eval": asked.eval,
         "rounds": rounds,
         "gemm": _gemm_peak(),
-        "flops": {name: _flops(bench, name) for name in list(SCENARIOS)[:2]},
+        "flops": {
+            name: _flops(bench, name)
+            for name in _chosen(SCENARIOS, asked.scenario)
+            if name in list(SCENARIOS)[:2]
+        },
     }
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "throughput.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -73,12 +79,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--eval", type=int, default=500)
     parser.add_argument("--configurations", type=int, default=8, help="samples of the space")
+    parser.add_argument("--scenario", action="append", help="only those whose names begin so")
+    parser.add_argument("--arm", action="append", help="such names, beside (a), (b) and (d)")
     parser.add_argument("--out", type=Path, default=Path("throughput"))
     parser.add_argument("--quick", action="store_true", help="check that it runs: means nothing")
     asked = parser.parse_args()
     if asked.quick:
         asked.rounds, asked.train, asked.eval, asked.configurations = 1, 32, 32, 2
     return asked
+
+
+def _chosen(names: Iterable[str], beginnings: list[str] | None) -> list[str]:
+    """Names with one of the beginnings, all where none is asked for; (a), (b) and (d) always."""
+    asked = ("(a)", "(b)", "(d)", *(beginnings or [""]))
+    return [name for name in names if name.startswith(tuple(asked))]
 
 
 def _measured(bench: Workbench, scenario: str, arm: str, count: int) -> dict[str, Any]:

@@ -20,10 +20,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Scenario:
-    """`arms`: the beginnings of the names of those that run; none: all."""
+    """`arms`: the beginnings of the names of those that run."""
 
     configurations: Callable[[Workbench, int], list[Configuration]]
-    arms: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ("",)
 
 
 def workbench(train: int, held_out: int) -> Workbench:

@@ -39,12 +39,17 @@ _Waiting = tuple[tuple[int, ...], Callable[[], None]]
 
 
 def attach(
-    backbone: Backbone, configuration: Configuration, seed: int = 0, finished: bool = False
+    backbone: Backbone,
+    configuration: Configuration,
+    seed: int = 0,
+    finished: bool = False,
+    in_one: bool = True,
 ) -> Attachment:
     """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
 
     `finished`: with the tensors that are stored rather than those that are trained, which differ
-    for re-parametrised prefixes and sparse changes.
+    for re-parametrised prefixes and sparse changes. `in_one`: Δh is computed, scaled and added
+    in as few passes as its form can.
     Raises ConfigurationError for what the backbone cannot take.
     """
     configuration = configuration.within(backbone.shapes)
@@ -54,7 +59,7 @@ def attach(
     waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
-            making = Making(backbone, modification, index, generator, attachment)
+            making = Making(backbone, modification, index, generator, attachment, in_one)
             form = modification.form
             if isinstance(form, Sparse):
                 attach_sparse(making, form, seed, finished)
@@ -160,7 +165,8 @@ class _AtSites:
     def _modified(self, port: Port, tensors: Tensors) -> Modified:
         modification = self.making.modification
         width = modification.width_at(port.site, self.making.backbone.shapes)
-        return Modified(modification, tensors, width, self.making.dtype, port.linear)
+        factor = modification.composition.factor(width) if self.making.in_one else None
+        return Modified(modification, tensors, width, self.making.dtype, port.linear, factor)
 
     def _reader(self, port: Port) -> Callable[[Tensor], Tensor]:
         """What gives the modification its x: the module's own input, or a captured one."""

@@ -26,6 +26,8 @@ class Making:
     index: int
     generator: Generator
     attachment: Attachment
+    in_one: bool = True
+    """Whether Δh is scaled and added by its form, in as few passes as it can."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -31,6 +31,8 @@ class Modified:
     """In which Δh is computed."""
     linear: LinearView | None
     """What computes h, where a linear layer does."""
+    factor: float | None = None
+    """The number s where the new h is h + s Δh and may be computed in one pass."""
 
     @property
     def kind(self) -> Hashable:
@@ -44,6 +46,8 @@ class Modified:
     def given(self, held: Mapping[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
         form, linear = self.modification.form, self.linear
         source = self.modification.insertion.source(x, h).to(self.dtype)
+        if self.factor is not None:
+            return form.added(held, source, h, self.factor)
         delta = form.delta(held, source).to(h.dtype)
         weight, bias = (linear.weight, linear.bias) if linear else (None, None)
         around = Surroundings(source, self.width, held, weight, bias)

@@ -78,6 +78,7 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
         f"on {shapes.family}": [
             f"{coverage.structures:,} of {coverage.of:,} structures",
             *coverage.slots,
+            *coverage.depths,
             *coverage.reasons,
         ]
     }

@@ -53,6 +53,9 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         for line in coverage.slots:
             slot, choices = line.split(": ", 1)
             facts[f"slot {slot} on {shapes.family}"] = choices
+        for line in coverage.depths:
+            depth, structures = line.split(": ", 1)
+            facts[f"{depth} on {shapes.family}"] = structures
         if coverage.structures:
             facts |= sampled_reach(space, shapes).facts()
     if as_json:

@@ -8,7 +8,7 @@ width (`attn.query+value`), in all attention sub-layers or in those of some kind
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 
@@ -51,6 +51,11 @@ class PlaceRow:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of sub-layer it may be restricted to."""
         return ATTENTION_KINDS if self.attention else FFN_KINDS if self.ffn else ()
+
+    @property
+    def is_in_layers(self) -> bool:
+        """Whether some layers of it may be chosen; those of the body leave out what is in none."""
+        return self.body is not None or bool(self.kinds)
 
 
 PLACES: dict[str, PlaceRow] = {
@@ -127,7 +132,7 @@ class Place:
             raise ConfigurationError(f"place '{joined}' joins different sub-layers: use two places")
         object.__setattr__(self, "names", tuple(sorted(self.names, key=list(PLACES).index)))
         if self.layers is not None:
-            if not all(PLACES[name].kinds for name in self.names):
+            if not all(PLACES[name].is_in_layers for name in self.names):
                 raise ConfigurationError(
                     f"place '{self}' is in no layer: leave out 'layers', all of it is modified"
                 )
@@ -198,7 +203,7 @@ class Place:
 @lru_cache(maxsize=65536)
 def _sites_of(place: Place, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
     if any(PLACES[name].body for name in place.names):
-        return _tensor_sites(place.names, shapes)
+        return _tensor_sites(place.names, place.layers, shapes)
     return tuple(
         site
         for name in place.names
@@ -242,15 +247,21 @@ def _within(place: Place, shapes: BackboneShapes) -> Place:
 
 def _shortest_body(place: Place, shapes: BackboneShapes) -> Place:
     """The fewest names, first in the table, of just these tensors: without biases, `biases+norm` is
-    `norm`; where no bias is dead, `all_biases` is `biases`.
+    `norm`; where no bias is dead, `all_biases` is `biases`. Layers that hold one, unless it is all.
     """
-    tuned = {(site.key, site.tensor) for site in place.sites(shapes)}
+    tuned = _tuned(place, shapes)
+    held = tuple(sorted({site.layer for site in place.sites(shapes) if site.layer is not None}))
+    layers = None if place.layers is None or _tuned(Place(place.names), shapes) == tuned else held
     bodies = [name for name, row in PLACES.items() if row.body]
     for count in range(1, len(place.names) + 1):
         for names in combinations(bodies, count):
-            if {(site.key, site.tensor) for site in Place(names).sites(shapes)} == tuned:
-                return Place(names)
-    return place
+            if _tuned(Place(names, layers), shapes) == tuned:
+                return Place(names, layers)
+    return replace(place, layers=layers)
+
+
+def _tuned(place: Place, shapes: BackboneShapes) -> set[tuple[str, tuple[int, ...]]]:
+    return {(site.key, site.tensor) for site in place.sites(shapes)}
 
 
 def _telling_kinds(
@@ -290,10 +301,16 @@ def _sites(row: PlaceRow, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
 
 
 @lru_cache(maxsize=256)
-def _tensor_sites(names: tuple[str, ...], shapes: BackboneShapes) -> tuple[SiteShape, ...]:
-    """Tensors of the body, each once, whole or (a fused bias with dead keys) its live part."""
+def _tensor_sites(
+    names: tuple[str, ...], layers: tuple[int, ...] | None, shapes: BackboneShapes
+) -> tuple[SiteShape, ...]:
+    """Tensors of the body, each once, whole or (a fused bias with dead keys) its live part; with
+    `layers` none of those outside them.
+    """
     sites = []
     for tensor in shapes.tensors:
+        if layers is not None and tensor.layer not in layers:
+            continue
         bodies = {name: PLACES[name].body for name in names}
         entries = {name: body(tensor) for name, body in bodies.items() if body}
         name = max(entries, key=entries.__getitem__)

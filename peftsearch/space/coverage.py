@@ -21,6 +21,8 @@ class Coverage:
     of: int
     slots: tuple[str, ...]
     """`attn: 120 of 138 choices`."""
+    depths: tuple[str, ...]
+    """`within upper_half: 1,204 structures`; none in a space without a choice of depth."""
     reasons: tuple[str, ...]
     """`heads: 97 × prefix …`, most frequent first: what is left out, and why."""
 
@@ -30,15 +32,23 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
     try:
         placed = space.on(shapes)
     except ConfigurationError:
-        return Coverage(0, space.count_structures(), (), _reasons(space, shapes))
+        return Coverage(0, space.count_structures(), (), (), _reasons(space, shapes))
     return Coverage(
-        structures=placed.count_structures(),
-        of=space.count_structures(),
+        structures=placed.whole.count(),
+        of=space.whole.count(),
         slots=tuple(
             f"{slot.name}: {len(here.structures)} of {len(slot.structures)} choices"
             for slot, here in zip(space.slots, placed.slots, strict=True)
         ),
+        depths=() if space.file.depth.is_fixed else _depths(placed),
         reasons=_reasons(space, shapes),
+    )
+
+
+def _depths(placed: Space) -> tuple[str, ...]:
+    return tuple(
+        f"within {depth}: {offered.count():,} structures"
+        for depth, offered in placed.by_depth.items()
     )
 
 

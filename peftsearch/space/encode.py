@@ -17,7 +17,8 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.space import BUDGET, Space, Structure
+from peftsearch.space.offered import Offered, Structure
+from peftsearch.space.space import BUDGET, DEPTH, Space
 from peftsearch.space.structures import NOTHING, Slot, SlotStructure
 
 __all__ = ["NotExpressible", "Replay", "encode"]
@@ -31,14 +32,15 @@ def encode(space: Space, configuration: Configuration, shapes: BackboneShapes) -
     """Parameters with which `space.decode` gives exactly `configuration`, or NotExpressible."""
     configuration = configuration.within(shapes)
     space = space.on(shapes)
-    for structure in _structures(space, configuration, shapes):
-        answers = _Answers(space, configuration, structure, shapes)
-        try:
-            sample = space.decode(answers, shapes)
-        except ConfigurationError:
-            continue
-        if sample.configuration == configuration:
-            return answers.given
+    for depth, offered in reversed(space.by_depth.items()):  # the narrowest that it stays within
+        for structure in _structures(offered, configuration, shapes):
+            answers = _Answers(offered, depth, configuration, structure, shapes)
+            try:
+                sample = space.decode(answers, shapes)
+            except ConfigurationError:
+                continue
+            if sample.configuration == configuration:
+                return answers.given
     raise NotExpressible(f"space '{space.name}' does not contain '{configuration.describe()}'")
 
 
@@ -67,7 +69,8 @@ class Replay:
 class _Answers:
     """Answers each suggestion of the walk with what the configuration says, and keeps it."""
 
-    space: Space
+    offered: Offered
+    depth: str
     configuration: Configuration
     structure: Structure
     shapes: BackboneShapes
@@ -92,6 +95,8 @@ class _Answers:
         training, head = self.configuration.training, self.configuration.head
         if name == BUDGET:
             return self.configuration.tuned_pct(self.shapes)
+        if name == DEPTH:
+            return self.depth
         first, _, rest = name.partition(".")
         if first == "lr":
             return training.lr_of(rest)
@@ -104,7 +109,7 @@ class _Answers:
         return self._of_slot(*name.rsplit(".", 1) if "{" not in name else _split_options(name))
 
     def _of_slot(self, slot: str, dimension: str) -> Any:
-        index = [s.name for s in self.space.slots].index(slot)
+        index = [s.name for s in self.offered.slots].index(slot)
         if dimension in ("s", "alpha", "dora_s"):
             modification = self._modification(slot)
             return _number(modification, dimension) if modification else None
@@ -112,7 +117,7 @@ class _Answers:
 
     def _share(self, slot: str) -> float:
         """This slot's cost among those of it and the slots after it."""
-        names = [s.name for s in self.space.slots]
+        names = [s.name for s in self.offered.slots]
         costs = {name: self._cost(name) for name in names[names.index(slot) :]}
         total = sum(costs.values())
         return costs[slot] / total if total else 0.0
@@ -123,10 +128,10 @@ class _Answers:
         return modification.parameters(self.shapes) if modification and has_width else 0
 
     def _modification(self, slot: str) -> Modification | None:
-        index = [s.name for s in self.space.slots].index(slot)
+        index = [s.name for s in self.offered.slots].index(slot)
         filled = self.structure[index]
         for modification in self.configuration.modifications:
-            if _fills(self.space.slots[index], filled, modification, self.shapes):
+            if _fills(self.offered.slots[index], filled, modification, self.shapes):
                 return modification
         return None
 
@@ -141,11 +146,11 @@ def _split_options(name: str) -> tuple[str, str]:
 
 
 def _structures(
-    space: Space, configuration: Configuration, shapes: BackboneShapes
+    offered: Offered, configuration: Configuration, shapes: BackboneShapes
 ) -> Iterator[Structure]:
     """Ways to lay a configuration's modifications out over the slots."""
     options = []
-    for slot in space.slots:
+    for slot in offered.slots:
         filled = [
             structure
             for structure in slot.structures

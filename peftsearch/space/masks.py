@@ -7,16 +7,20 @@ from functools import lru_cache
 
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["LAYER_MASKS", "layer_mask"]
+__all__ = ["DEPTHS", "LAYER_MASKS", "layer_mask", "overlap"]
 
 LAYER_MASKS: dict[str, Callable[[int], range]] = {
     "all": lambda n: range(n),
     "upper_half": lambda n: range(n // 2, n),
+    "upper_third": lambda n: range(n - max(1, n // 3), n),
     "lower_half": lambda n: range(n - n // 2),
     "every_other": lambda n: range((n - 1) % 2, n, 2),
     "last": lambda n: range(n - 1, n),
 }
 """From the number of a stack's layers to those chosen; `every_other` includes the last."""
+
+DEPTHS = ("all", "upper_half", "upper_third", "last")
+"""Masks that a whole configuration may stay within: each is inside those before it."""
 
 
 @lru_cache(maxsize=1024)
@@ -28,3 +32,12 @@ def layer_mask(name: str, shapes: BackboneShapes) -> tuple[int, ...] | None:
         chosen += [first + layer for layer in LAYER_MASKS[name](size)]
         first += size
     return None if len(chosen) == shapes.layers else tuple(chosen)
+
+
+def overlap(
+    first: tuple[int, ...] | None, second: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """The layers of both masks; None for all."""
+    if first is None or second is None:
+        return second if first is None else first
+    return tuple(layer for layer in first if layer in second)

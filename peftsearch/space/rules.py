@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from peftsearch.space.structures import Slot, SlotStructure
 
@@ -17,14 +17,25 @@ class Rules:
     """Rules about the slots of a space. A set of rules is a number, a bit for each.
 
     A rule is live after some slots have been chosen while everything it says of them is true;
-    whatever is live after the last slot is broken.
+    whatever is live after the last slot is broken. `elsewhere`: structures of all slots that are
+    offered somewhere else if nothing but them is chosen.
     """
 
-    def __init__(self, slots: Sequence[Slot], rules: Sequence[Rule]) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        rules: Sequence[Rule],
+        elsewhere: Collection[SlotStructure] = (),
+    ) -> None:
         self.slots = slots
-        self._every = (1 << len(rules)) - 1
+        self._stated = (1 << len(rules)) - 1
+        bit = 1 << len(rules) if elsewhere else 0
+        self._every = self._stated | bit
         self._met: list[dict[SlotStructure, int]] = [
-            {structure: _met(slot, structure, rules) for structure in slot.structures}
+            {
+                structure: _met(slot, structure, rules) | (bit if structure in elsewhere else 0)
+                for structure in slot.structures
+            }
             for slot in slots
         ]
         self._groups = [_grouped(met) for met in self._met]
@@ -49,9 +60,9 @@ class Rules:
         return self._allowed[index, live]
 
     def are_kept(self, structure: Sequence[SlotStructure]) -> bool:
-        """Whether a whole structure is offered and breaks no rule."""
+        """Whether a whole structure is offered, here or elsewhere, and breaks no rule."""
         offered = all(s in met for s, met in zip(structure, self._met, strict=True))
-        return offered and not self._live(structure)
+        return offered and not self._live(structure) & self._stated
 
     def count(self) -> int:
         """Structures that keep all rules: widths, rates and head left aside."""

@@ -14,7 +14,7 @@ from pydantic import (
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
 from peftsearch.space.file_model import Model, all_known
-from peftsearch.space.masks import LAYER_MASKS
+from peftsearch.space.masks import DEPTHS, LAYER_MASKS
 from peftsearch.space.published import Published
 from peftsearch.space.seed_method import SeedMethod, as_seed
 from peftsearch.space.train_choices import TrainChoices
@@ -24,6 +24,7 @@ __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", 
 
 INSERTION_NAMES = ("parallel", "projection", "residual_stream", "sequential")
 DEFAULT_SCALES = Values((), 0.5, 8.0, log=True)
+EVERY_LAYER = Values(("all",))
 
 
 class Budgets(Model):
@@ -223,6 +224,8 @@ class SpaceFile(Model):
     schema_version: Literal[1] = Field(alias="schema")
     title: str = ""
     budgets: Budgets
+    depth: Names = EVERY_LAYER
+    """The layers that a whole configuration stays within, whatever its slots choose."""
     places: dict[str, SlotPlaces] = Field(min_length=1)
     choices: dict[str, SlotChoices]
     width: Width = Width()
@@ -233,7 +236,14 @@ class SpaceFile(Model):
     recommended: Recommended | None = None
     published: Published | None = None
 
+    @field_validator("depth")
+    @classmethod
+    def _known_depths(cls, values: Values) -> Values:
+        return all_known(values, DEPTHS, "depth")
+
     def to_plain(self) -> dict[str, Any]:
         """Plain data that reads back as an equal space."""
         plain = self.model_dump(by_alias=True, exclude_none=True, mode="json")
+        if self.depth == EVERY_LAYER:  # spaces of the time before it keep their hashes
+            del plain["depth"]
         return plain | {"train": self.train.to_plain()}

@@ -1,7 +1,8 @@
 """A space: the set of configurations a search may visit. YAML ⇄ Optuna ⇄ Configuration.
 
-Decoding is one straight walk: structure → budget → shares → widths → rates → head. Encoding runs
-the same walk with the answers read off a configuration: one is the exact inverse of the other.
+Decoding is one straight walk: depth → structure → budget → shares → widths → rates → head.
+Encoding runs the same walk with the answers read off a configuration: one is the exact inverse of
+the other.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
 from peftsearch.space.allocate import Allocation, allocate, allocate_all
 from peftsearch.space.document import Document, dump_yaml
-from peftsearch.space.rules import Rule, Rules
+from peftsearch.space.offered import Offered, Structure, offered_by_depth
+from peftsearch.space.rules import Rule
 from peftsearch.space.schema import HeadChoices, SpaceFile
 from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.structures import (
     INSERTIONS,
-    NOTHING,
     Slot,
     SlotStructure,
     make_composition,
@@ -39,10 +40,8 @@ from peftsearch.space.values import Suggests, Values
 
 __all__ = ["Sample", "Space", "load_space"]
 
-Structure = tuple[SlotStructure, ...]
-"""One structure a slot, in the order of the file."""
-
 BUDGET = "tuned_pct"
+DEPTH = "depth"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Sample:
     """None for structures without a width: they cost what they cost."""
     log_excess: float = 0.0
     """log(least cost / budget), above 0 where nothing fits: the sampler's constraint."""
+    depth: str = "all"
+    """What its structure stays within."""
 
 
 class Space:
@@ -83,7 +84,8 @@ class Space:
             placed.shapes = shapes
             placed.slots = tuple(slot.on(shapes) for slot in self.slots)
             placed.file = self.file.model_copy(update={"head": _head_on(self.file.head, shapes)})
-            placed.__dict__.pop("_rules", None)
+            for computed in ("whole", "by_depth"):
+                placed.__dict__.pop(computed, None)
             if placed.count_structures() == 0:
                 raise ConfigurationError(
                     f"{shapes.family} can take nothing of space '{self.name}' "
@@ -171,8 +173,7 @@ class Space:
         if self.count_structures() == 0:
             raise self.document.error(["forbid"], "nothing is left of the space")
 
-    @cached_property
-    def _rules(self) -> Rules:
+    def _rules(self) -> list[Rule]:
         """Forbidden conjunctions; the empty structure is always one."""
         rules: list[Rule] = [{slot.name: {"form": "none"} for slot in self.slots}]
         rules += self._exclusive
@@ -184,15 +185,26 @@ class Space:
                 value = _canonical(by_name[slot], dimension, value)
                 by_slot.setdefault(slot, {})[dimension] = value
             rules.append(by_slot)
-        return Rules(self.slots, rules)
+        return rules
 
-    def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
-        """What the next slot may hold after `chosen`: every completion of it is possible."""
-        return self._rules.allowed(chosen)
+    @cached_property
+    def whole(self) -> Offered:
+        """What the slots offer, whatever the depth."""
+        return Offered(self.slots, self._rules())
+
+    @cached_property
+    def by_depth(self) -> dict[str, Offered]:
+        """What is offered within each depth, widest first; on no backbone there is but one."""
+        if self.shapes is None:
+            return {"all": self.whole}
+        depths = tuple(map(str, self.file.depth.choices))
+        return offered_by_depth(self.slots, depths, self._rules(), self.shapes)
 
     def count_structures(self) -> int:
-        """Distinct structures: widths, rates and head left aside."""
-        return self._rules.count()
+        """Distinct structures: widths, rates and head left aside; on no backbone, whose layers a
+        depth is of, those of one depth.
+        """
+        return sum(offered.count() for offered in self.by_depth.values())
 
     # -- Optuna → Configuration ----------------------------------------------------------------
 
@@ -203,30 +215,34 @@ class Space:
         return self._decode(trial, shapes)
 
     def _decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
-        structure = self.walk_structure(trial)
-        open_modifications = self._modifications(trial, structure)
+        depth, structure = self.walk(trial)
+        offered = self.by_depth[depth]
+        open_modifications = self._modifications(trial, offered, structure)
         head = self._head(trial)
         pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
-        budget_pct, allocation = self._solve(trial, structure, open_modifications, pooler, shapes)
+        budget_pct, allocation = self._solve(
+            *(trial, offered, structure, open_modifications, pooler, shapes)
+        )
         if not allocation.fits:
             assert budget_pct is not None
             budget = max(1, _parameters(budget_pct, shapes))
             excess = math.log((allocation.cost + pooler) / budget)
-            return Sample(structure, None, budget_pct, max(excess, 1e-9))
+            return Sample(structure, None, budget_pct, max(excess, 1e-9), depth)
         training = self._training(trial, allocation.modifications)
         configuration = Configuration(allocation.modifications, head, training)
-        return Sample(structure, configuration.within(shapes), budget_pct)
+        return Sample(structure, configuration.within(shapes), budget_pct, depth=depth)
 
-    def walk_structure(self, trial: Suggests) -> Structure:
-        structure: Structure = ()
-        for slot in self.slots:
-            structure = (*structure, slot.walk(trial, self.allowed(structure)))
-        return structure
+    def walk(self, trial: Suggests) -> tuple[str, Structure]:
+        """A depth, and a structure of what is offered within it."""
+        depth = str(Values(tuple(self.by_depth)).suggest(trial, DEPTH))
+        return depth, self.by_depth[depth].walk(trial)
 
-    def _modifications(self, trial: Suggests, structure: Structure) -> list[Modification]:
+    def _modifications(
+        self, trial: Suggests, offered: Offered, structure: Structure
+    ) -> list[Modification]:
         """Modifications of the filled slots, widths open."""
         modifications = []
-        for slot, filled in zip(self.slots, structure, strict=True):
+        for slot, filled in zip(offered.slots, structure, strict=True):
             if filled.is_empty:
                 continue
             number = slot.choices.number_of(filled.composition)
@@ -245,6 +261,7 @@ class Space:
     def _solve(
         self,
         trial: Suggests,
+        offered: Offered,
         structure: Structure,
         modifications: list[Modification],
         pooler: int,
@@ -262,20 +279,9 @@ class Space:
         shares = _break_stick(trial, with_width)
         budget = _parameters(budget_pct, shapes) - pooler
         allocation = allocate(modifications, shares, budget, shapes)
-        if allocation.fits and not self._contains(structure, allocation.kept):
+        if allocation.fits and not offered.contains(structure, allocation.kept):
             allocation = allocate_all(modifications, budget, shapes)
         return budget_pct, allocation
-
-    def _contains(self, structure: Structure, kept: frozenset[int]) -> bool:
-        """Whether the space allows what is left of a structure without what bought nothing; `kept`
-        numbers its filled slots.
-        """
-        filled = [i for i, s in enumerate(structure) if not s.is_empty]
-        stays = {filled[i] for i in kept}
-        left = tuple(s if i in stays else NOTHING for i, s in enumerate(structure))
-        if left == structure:
-            return True
-        return self._rules.are_kept(left)
 
     def _training(self, trial: Suggests, modifications: Sequence[Modification]) -> Training:
         rules = self.file.train

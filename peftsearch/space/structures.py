@@ -26,7 +26,7 @@ from peftsearch.design.place import PLACES, Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.validity import why_invalid
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.masks import layer_mask
+from peftsearch.space.masks import layer_mask, overlap
 from peftsearch.space.schema import SlotChoices, SlotPlaces
 from peftsearch.space.values import Suggests
 
@@ -70,11 +70,13 @@ class SlotStructure:
         return form()
 
     def modification(
-        self, shapes: BackboneShapes, scale: float | str | None = None
+        self, shapes: BackboneShapes, scale: float | str | None = None, depth: str = "all"
     ) -> Modification:
-        """The modification with its width still to be solved, its layers those of a backbone."""
+        """The modification with its width still to be solved, its layers those of a backbone that
+        are in a depth too; a ConfigurationError where there is none.
+        """
         place = Place.parse(self.at)
-        mask = layer_mask(self.layers, shapes)
+        mask = overlap(layer_mask(self.layers, shapes), layer_mask(depth, shapes))
         return Modification(
             form=self.make_form(),
             place=Place(place.names, mask, place.kinds),
@@ -127,14 +129,20 @@ class Slot:
                 offered[structure] = None
         return tuple(offered)
 
-    def on(self, shapes: BackboneShapes) -> Slot:
-        """The slot as one backbone can fill it: each representation and form in it once."""
+    def on(self, shapes: BackboneShapes, depth: str = "all") -> Slot:
+        """The slot as one backbone can fill it in the layers of a depth: each representation and
+        form in it once. Of a slot on a backbone that goes by its parameters' names.
+        """
         placed = Slot(self.name, self.places, self.choices)
         written: dict[Modification, SlotStructure] = {}
         for structure in self.structures:
             if structure.is_empty:
                 continue
-            asked = structure.modification(shapes)
+            try:
+                asked = structure.modification(shapes, depth=depth)
+            except ConfigurationError as error:  # the depth leaves none of its layers
+                placed.left_out[structure] = str(error)
+                continue
             try:
                 canonical = asked.within(shapes)
             except ConfigurationError as error:
@@ -147,6 +155,8 @@ class Slot:
                 placed.left_out[structure] = f"in {shapes.family} the same as {what}"
         kept = set(written.values())
         placed.__dict__["structures"] = tuple(s for s in self.structures if s.is_empty or s in kept)
+        if depth != "all":
+            placed.__dict__["_options"] = self._options
         return placed
 
     def _of_form(self, form: str) -> Iterator[SlotStructure]:

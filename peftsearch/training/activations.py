@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from peftsearch.backbone.load import Backbone
 from peftsearch.task.disk_cache import DiskCache
 from peftsearch.task.encode import Encoded
+from peftsearch.training.batches import evaluation_tokens
 
-__all__ = ["CACHE", "Activations", "kept"]
+__all__ = ["CACHE", "Activations", "digest_of", "kept"]
 
 CACHE = DiskCache("activations", "PEFTSEARCH_ACTIVATIONS_GB", default_gb=10)
 
@@ -105,11 +106,12 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
     """Everything that a bit of the states could depend on."""
     return {
         "what": what,
-        "backbone": _digest(backbone),
+        "backbone": digest_of(backbone),
         "data": data.digest,
         "dtype": str(backbone.dtype),
         "device": _device_name(backbone.device),
         "threads": torch.get_num_threads(),
+        "batch_tokens": evaluation_tokens(backbone.device),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -124,8 +126,10 @@ def _device_name(device: torch.device) -> str:
 _DIGESTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def _digest(backbone: Backbone) -> str:
-    """Of every weight and of the model's configuration: once a process."""
+def digest_of(backbone: Backbone) -> str:
+    """Of every weight and of the model's configuration: once a process, and first while nothing is
+    attached, since what is tuned may stand in a weight's place.
+    """
     model = backbone.model
     if model not in _DIGESTS:
         digest = hashlib.sha256()

@@ -19,15 +19,12 @@ from peftsearch.backbone.partial import standing_aside, states_after
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.encode import Encoded
 from peftsearch.task.transfer import sent
-from peftsearch.training.activations import Activations, kept
-from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.activations import Activations, digest_of, kept
+from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.cost import keeping_pays
 from peftsearch.training.levers import Levers
 
 __all__ = ["FrozenStates"]
-
-_TOKENS = 4096
-"""Padded tokens a batch while states are computed."""
 
 Reads = Callable[[Encoded], Encoded]
 """A data set → what the first stack reads of it."""
@@ -57,6 +54,8 @@ class FrozenStates:
         worth = layers > int(backbone.family.first_layer_shares) and not self.features_of
         self.layers = layers if may and levers.activations and worth else 0
         self._found: dict[int, tuple[Encoded, Activations | None]] = {}
+        if self.layers or self.features_of:
+            digest_of(backbone)
 
     @property
     def kept_layers(self) -> int:
@@ -81,7 +80,8 @@ class FrozenStates:
     def _features(self, data: Encoded, pooled: Pooled) -> Activations | None:
         def fill(empty: Activations) -> None:
             lower, below = self._nearest_kept(data, self.backbone.shapes.stacks[0] + 1)
-            for indices in evaluation_batches(data.inputs.lengths, _TOKENS):
+            tokens = evaluation_tokens(self.backbone.device)
+            for indices in evaluation_batches(data.inputs.lengths, tokens):
                 states = None if below is None else below.padded(indices)
                 with torch.inference_mode(), self._aside(states, lower):
                     empty.write(indices, pooled(data, indices).unsqueeze(1))
@@ -95,7 +95,8 @@ class FrozenStates:
 
         def fill(empty: Activations) -> None:
             lower, below = self._nearest_kept(read, layers)
-            for indices in evaluation_batches(read.inputs.lengths, _TOKENS):
+            tokens = evaluation_tokens(backbone.device)
+            for indices in evaluation_batches(read.inputs.lengths, tokens):
                 inputs = read.batch(indices, backbone.device)
                 states = None if below is None else below.padded(indices)
                 with self._aside(states, lower):

@@ -33,6 +33,12 @@ class Levers:
     """
     fused: bool = True
     """One fused optimiser call over all tuned tensors; else one a tensor."""
+    fused_sum: bool = True
+    """A bottleneck's last product scales Δh and adds it to h; else three passes over h."""
+    allocator: bool = True
+    """Freed memory stays with the process (glibc); else every large tensor is mapped anew. Once on
+    it stays on, for whatever else the process does.
+    """
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, OutOfMemory
 from peftsearch.task.encode import Encoded
+from peftsearch.training.allocator import keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
@@ -52,6 +53,8 @@ class TrainingRun:
         levers: Levers = Levers(),  # noqa: B008 (frozen)
         shared_by: int = 1,
     ) -> None:
+        if levers.allocator:
+            keep_freed_memory()
         self.train_set, self.objective, self.seed = train, objective, seed
         configuration = configuration.within(backbone.shapes)
         self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)

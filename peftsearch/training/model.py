@@ -51,7 +51,7 @@ class TunedModel:
         self.head: ClassificationHead | None = None
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
-        self.attachment = attach(backbone, self.configuration, seed, finished)
+        self.attachment = attach(backbone, self.configuration, seed, finished, levers.fused_sum)
         straight = backbone.hooks is STRAIGHT
         self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
         if not levers.short_backward:

@@ -241,6 +241,27 @@ def test_bitfit_adds_to_every_bias_that_lives_and_to_no_other(tiny_bert: Path) -
     assert tuned <= biases
 
 
+@pytest.mark.parametrize("name", ["bitfit", "ln-tuning", "bitfit-norm"])
+def test_tensors_of_one_layer_are_those_under_its_name_and_leave_the_lower_one_alone(
+    name: str, tiny_bert: Path
+) -> None:
+    backbone = backbone_at(tiny_bert)
+    (whole,) = METHODS[name].configuration().modifications
+    below = backbone.layer(0).register_forward_hook(lambda m, a, o: seen.append(o))
+    seen: list[Tensor] = []
+    with torch.no_grad(), attach(backbone, Configuration((whole,))) as attachment:
+        expected = {n for n in attachment.tensors if ".layer.1." in n}
+    with torch.no_grad():
+        states(backbone)
+        with attach(backbone, Configuration((whole.on((1,)),))) as attachment:
+            perturb(attachment.tensors)
+            assert set(attachment.tensors) == expected
+            changed = states(backbone)
+        assert not torch.equal(changed, states(backbone))
+    below.remove()
+    assert all(torch.equal(one, seen[0]) for one in seen)
+
+
 def test_a_parallel_adapter_before_w_o_equals_one_after_it_with_the_product(
     tiny_bert: Path,
 ) -> None:

@@ -53,6 +53,36 @@ def test_the_k_largest_changes_are_kept_and_counted(backbone: Backbone) -> None:
     assert torch.allclose(inside[changed] - frozen[changed], stored["0/shared/values"])
 
 
+def test_of_some_layers_only_their_tensors_are_changed(backbone: Backbone) -> None:
+    upper = Configuration((pruned().modifications[0].on((1,)),))
+    own = sum(p.numel() for n, p in backbone.model.named_parameters() if ".layer.1." in n)
+    frozen = {name: p.clone() for name, p in backbone.model.named_parameters()}
+    with torch.no_grad(), attach(backbone, upper) as attachment:
+        assert len(shaken(attachment.tensors)) == own
+        states(backbone)
+        changed = {
+            name for module, name in frozen_names(backbone) if (module != frozen[name]).any()
+        }
+        stored = {name: t.clone() for name, t in attachment.stored().items()}
+        expected = states(backbone)
+    assert changed
+    assert all(".layer.1." in name for name in changed)
+    with torch.no_grad(), attach(backbone, upper, finished=True) as attachment:
+        attachment.tensors["0/shared/values"].copy_(stored["0/shared/values"])
+        attachment.indices["0/shared/indices"].copy_(stored["0/shared/indices"])
+        assert torch.equal(states(backbone), expected)
+
+
+def frozen_names(backbone: Backbone) -> list[tuple[Tensor, str]]:
+    """What stands in the place of each tensor of the body, with its name."""
+    return [
+        (tensor, f"{path}.{key}" if path else key)
+        for path, module in backbone.model.named_modules()
+        for key, tensor in module._parameters.items()
+        if tensor is not None
+    ]
+
+
 def test_noise_is_a_function_of_seed_and_step(backbone: Backbone) -> None:
     def outputs(seed: int, step: int) -> Tensor:
         with attach(backbone, pruned(), seed) as attachment:

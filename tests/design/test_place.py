@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,10 +148,30 @@ def test_tensors_of_the_body_are_named_by_the_fewest_names(
     assert str(Place.parse(text).within(small(model))) == written
 
 
-@pytest.mark.parametrize("text", ["biases", "norm", "weights", "embedding"])
-def test_what_is_in_no_layer_takes_no_layers(text: str) -> None:
+def test_what_is_in_no_layer_takes_no_layers() -> None:
     with pytest.raises(ConfigurationError, match="is in no layer: leave out 'layers'"):
-        Place.parse(text, (1,))
+        Place.parse("embedding", (1,))
+
+
+@pytest.mark.parametrize("text", ["biases", "norm", "biases+norm", "weights"])
+def test_tensors_of_some_layers_are_those_that_bear_their_number(text: str) -> None:
+    shapes = small("bert")
+    whole = Place.parse(text).sites(shapes)
+    upper = Place.parse(text, (1,)).within(shapes)
+    assert upper.sites(shapes) == tuple(site for site in whole if ".layer.1." in site.key)
+    assert upper.sites(shapes)
+    every = Place.parse(text, tuple(range(shapes.layers))).within(shapes)
+    assert every.layers is not None, "the embeddings' tensors are in no layer"
+    assert 0 < len(every.sites(shapes)) < len(whole)
+
+
+def test_all_layers_of_tensors_that_stand_nowhere_else_are_written_as_none() -> None:
+    shapes = small("t5")
+    in_layers = [t for t in shapes.tensors if t.layer is not None]
+    bare = replace(shapes, tensors=tuple(in_layers))
+    whole = Place.parse("norm", tuple(range(bare.layers))).within(bare)
+    assert whole == Place.parse("norm").within(bare)
+    assert whole.layers is None
 
 
 def test_dead_key_biases_are_left_out_of_a_fused_bias() -> None:

@@ -110,6 +110,8 @@ POINTS = CARDS | {
     "VeRA": (modification(Vera(), "attn.query+value", 6),),
     "VeRA, a width a layer": (modification(Vera(), "ffn.hidden+out", (3, 6)),),
     "biases": (BIASES,),
+    "biases of one layer": (BIASES.on((1,)),),
+    "norms of one layer": tuple(m.on((1,)) for m in METHODS["ln-tuning"].modifications),
     "every bias": METHODS["bitfit-all"].modifications,
     "biases beside LoRA": (BIASES, lora("attn.query+value", Scaled(2))),
     "biases beside DoRA": (BIASES, lora("ffn.out", Dora(2.0))),
@@ -232,7 +234,10 @@ TWO_WIDTHS = {
     *("DoRA, ffn, two scales", "VeRA, a width a layer"),
 }
 """They name two, and an encoder-decoder here has four layers."""
-NO_BIASES = {"biases", "every bias", "biases beside LoRA", "biases beside DoRA"}
+NO_BIASES = {
+    *("biases", "biases of one layer", "every bias"),
+    *("biases beside LoRA", "biases beside DoRA"),
+}
 LEFT_OUT = {
     "llama": NO_BIASES,
     "qwen3": NO_BIASES,

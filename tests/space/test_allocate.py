@@ -43,10 +43,10 @@ def drawn(
 ) -> tuple[list[Modification], list[float], int, Allocation]:
     """Modifications, shares and a budget at random, and their solution."""
     source = random.Random(seed)
-    structure = unified.on(shapes).walk_structure(RandomSuggestions(seed))
+    depth, structure = unified.on(shapes).walk(RandomSuggestions(seed))
     scale = source.uniform(0.5, 8)
     filled = (s for s in structure if not s.is_empty)
-    modifications = [s.modification(shapes, scale).within(shapes) for s in filled]
+    modifications = [s.modification(shapes, scale, depth).within(shapes) for s in filled]
     parts = [source.random() for m in modifications if m.has_width]
     shares = [part / sum(parts) for part in parts]
     budget = int(math.exp(source.uniform(0, math.log(shapes.body_parameters))))

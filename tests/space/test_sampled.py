@@ -114,7 +114,8 @@ def check(sample: Sample, shapes: BackboneShapes) -> None:
 
 def assert_written_once(space: Space, shapes: BackboneShapes) -> None:
     """Structures of a slot are written differently, each from every other."""
-    for slot in space.on(shapes).slots:
+    within = space.on(shapes).by_depth.values()
+    for slot in (slot for offered in within for slot in offered.slots):
         written = [
             m.with_width(m.minimum_width if m.has_width else None) for m in slot.written.values()
         ]
@@ -139,7 +140,7 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
     space, shapes = load_space(name), shapes_named(model)
     assert_written_once(space, shapes)
     placed, source = space.on(shapes), RandomSuggestions(7)
-    seen: dict[Configuration, object] = {}
+    seen: dict[Configuration, tuple[str, object]] = {}
     reached = used = 0
     # The recipes are smaller spaces of places and forms that the others have as well.
     few = space.file.recommended is not None
@@ -149,14 +150,17 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
         if sample.configuration is None:
             continue
         # Rates are continuous: a configuration that comes twice came from one structure twice.
-        first = seen.setdefault(sample.configuration, sample.structure)
-        assert first == sample.structure or len(sample.configuration.modifications) < 2
+        here = (sample.depth, sample.structure)
+        first = seen.setdefault(sample.configuration, here)
+        assert first == here or len(sample.configuration.modifications) < 2
         if sample.budget_pct is None:
             continue
         budget = int(sample.budget_pct / 100 * shapes.body_parameters + 1e-6)
         asked = [
             slot.written[structure]
-            for slot, structure in zip(placed.slots, sample.structure, strict=True)
+            for slot, structure in zip(
+                placed.by_depth[sample.depth].slots, sample.structure, strict=True
+            )
             if not structure.is_empty
         ]
         least, greatest = reachable(asked, shapes)

@@ -20,7 +20,7 @@ from peftsearch.design.form import FORMS
 from peftsearch.errors import SpaceError
 from peftsearch.search.seeds import seeds_of
 from peftsearch.space.document import Document
-from peftsearch.space.masks import LAYER_MASKS
+from peftsearch.space.masks import DEPTHS, LAYER_MASKS
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.schema import (
     INSERTION_NAMES,
@@ -40,7 +40,7 @@ from support.readme import readme_commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
-FIRST, KINDS, NUMBERS = BLOCKS
+FIRST, KINDS, DEPTH, NUMBERS = BLOCKS
 COMMANDS = readme_commands(PAGE)
 
 
@@ -84,7 +84,7 @@ class Listener(RandomSuggestions):
 # -- the files ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "numbers"])
+@pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "depth", "numbers"])
 def test_a_file_of_the_page_uses_all_that_it_offers_and_can_be_sampled(text: str) -> None:
     loaded, shapes = space(text), load_shapes("config:bart-large")
     assert [slot.unused() for slot in loaded.slots] == [[] for _ in loaded.slots]
@@ -235,6 +235,7 @@ def test_a_default_of_the_table_is_the_schemas(row: list[str]) -> None:
 @pytest.mark.parametrize(
     ("key", "known"),
     [
+        ("depth", DEPTHS),
         ("places.SLOT.layers", LAYER_MASKS),
         ("choices.SLOT.form", ("none", *FORMS)),
         ("choices.SLOT.insertion", INSERTION_NAMES),

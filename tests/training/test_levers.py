@@ -21,13 +21,21 @@ from peftsearch.training.activations import CACHE
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
-from support.backbones import backbone_at
+from support.backbones import backbone_at, perturb
 
-EXACT = ("short_backward", "activations", "rows", "features", "inference", "fused")
+EXACT = (
+    *("short_backward", "activations", "rows", "features", "inference", "fused"),
+    *("fused_sum", "allocator"),
+)
 """Not `buckets`, which trains on other batches."""
 BUDGET = TrainingBudget(max_steps=20, rungs=(1.0,))
 TRAINING = Training(
-    lr=(("linear", 0.02), ("prefix", 0.02), ("relu", 0.02)), batch_size=6, weight_decay=0.1
+    lr=(
+        *(("linear", 0.02), ("prefix", 0.02), ("relu", 0.02)),
+        *(("constant", 0.01), ("sparse", 0.01)),
+    ),
+    batch_size=6,
+    weight_decay=0.1,
 )
 
 
@@ -51,6 +59,11 @@ CASES = {
     "lora, upper layer, first": method("lora", (1,), Head("first")),
     "lora, upper layer, mean": method("lora", (1,), Head("mean")),
     "mam, upper layer, first": method("mam", (1,), Head("first")),
+    "bitfit, upper layer, first": method("bitfit", (1,), Head("first")),
+    "ln-tuning, upper layer, mean": method("ln-tuning", (1,), Head("mean")),
+    "scaled-parallel-adapter, upper layer, first": method(
+        "scaled-parallel-adapter", (1,), Head("first")
+    ),
     "pfeiffer, all layers, first": method("pfeiffer", None, Head("first")),
     "head, mean": Configuration((), Head("mean", "trained"), TRAINING),
     "head, first": Configuration((), Head("first"), TRAINING),
@@ -152,7 +165,7 @@ def test_a_second_trial_computes_no_lower_layer(bench: Workbench) -> None:
     ids=["dropout", "dropout under a head", "prompt", "biases"],
 )
 def test_nothing_is_kept_where_lower_layers_differ(one: Configuration, bench: Workbench) -> None:
-    rates = (("prompt", 0.1), ("constant", 0.01), *one.training.lr)
+    rates = (("prompt", 0.1), *one.training.lr)
     one = replace(one, training=replace(one.training, lr=rates))
     assert trained(bench, one, Levers(), torch.float32)[2] == 0
     assert not CACHE.folder.exists()
@@ -174,6 +187,15 @@ def test_other_weights_tokens_or_layers_are_other_entries(bench: Workbench) -> N
         other.model.get_parameter("encoder.layer.0.output.dense.bias")[3] += 1e-3
     keys.append(activations._key(other, data, "after 1 layers"))
     assert len({str(key) for key in keys}) == len(keys)
+
+
+def test_what_stands_in_a_weights_place_is_no_part_of_an_entrys_name(bench: Workbench) -> None:
+    backbone = load_backbone(bench.backbone.name, dtype=torch.float32)
+    clean = activations.digest_of(load_backbone(bench.backbone.name, dtype=torch.float32))
+    one = CASES["bitfit, upper layer, first"]
+    with TrainingRun(*(backbone, bench.train, bench.objective, one, BUDGET, 3), shared_by=8) as run:
+        perturb(dict(run.model.attachment.tensors))
+        assert activations._key(backbone, bench.train, "x")["backbone"] == clean
 
 
 def test_without_room_nothing_is_kept_and_nothing_lost(

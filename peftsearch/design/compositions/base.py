@@ -57,6 +57,10 @@ class Composition(ABC):
     ) -> Tensor:
         """The new h, shaped as h."""
 
+    def factor(self, width: int) -> float | None:
+        """The number s where the new h is h + s Δh and nothing more; None where it is more."""
+        return None
+
     def describe(self) -> str:
         return ""
 
@@ -71,6 +75,9 @@ class Add(Composition):
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
         return h + delta
+
+    def factor(self, width: int) -> float | None:
+        return 1.0
 
 
 def positive(what: str, value: object) -> float:

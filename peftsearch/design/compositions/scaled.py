@@ -45,6 +45,9 @@ class Scaled(Composition):
         # Δh may come in half precision, in which the fp32 scale must not leave it.
         return h + delta * (tensors["s"].to(delta.dtype) if self.s == "learned" else self.s)
 
+    def factor(self, width: int) -> float | None:
+        return None if self.s == "learned" else self.s
+
     def describe(self) -> str:
         return f"s={self.s if self.s == 'learned' else format(self.s, '.4g')}"
 
@@ -71,6 +74,9 @@ class RankStabilised(Composition):
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
         return h + delta * self.scale(around.width)
+
+    def factor(self, width: int) -> float | None:
+        return self.scale(width)
 
     def describe(self) -> str:
         return f"α={self.alpha:.4g}/√r"

@@ -96,6 +96,13 @@ class Form(ABC):
         `tensors` holds the site's own, the shared ones and the constants.
         """
 
+    def added(
+        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
+    ) -> Tensor:
+        """h + scale Δh, shaped as h and in its precision; a form may compute it in fewer passes."""
+        delta = self.delta(tensors, source).to(h.dtype)
+        return h + (delta if scale == 1 else delta * scale)
+
     def max_width(self, site: SiteShape, d_source: int) -> int:
         """A larger width adds no capacity."""
         return min(d_source, site.d_h)

@@ -59,6 +59,22 @@ class Bottleneck(Form):
         result = self.hidden(tensors, source) @ tensors["up"]
         return result + tensors["up_bias"] if self.bias else result
 
+    def added(
+        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
+    ) -> Tensor:
+        """One product that adds to h, where shapes, precision and beginning allow it: of a PiSSA
+        both products are subtracted first, so that Δh begins at exactly zero.
+        """
+        up, tokens = tensors["up"], h.shape[:-1]
+        plain = h.is_contiguous() and h.dtype == up.dtype and source.shape[:-1] == tokens
+        if not plain or self.init == "pissa":
+            return super().added(tensors, source, h, scale)
+        from torch import addmm
+
+        hidden = self.hidden(tensors, source).flatten(0, -2)
+        result = addmm(h.flatten(0, -2), hidden, up, alpha=scale).view_as(h)
+        return result + scale * tensors["up_bias"] if self.bias else result
+
     def hidden(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         """The bottleneck after its nonlinearity, (batch, seq, r)."""
         down = source @ tensors["down"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from peftsearch.backbone.load import Backbone
 from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
-from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.given import Given
 from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
@@ -29,10 +29,8 @@ __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_
 
 Indices = NDArray[np.int64]
 
-_TOKENS = 4096
-"""Padded tokens a batch of an evaluation."""
 _FEW = 32
-"""Examples a batch without that."""
+"""Examples a batch of an evaluation without the lever for large ones."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,8 @@ def without_gradients(levers: Levers) -> Iterator[None]:
         yield
 
 
-def read_batches(lengths: Indices, levers: Levers) -> list[Indices]:
+def read_batches(lengths: Indices, model: TunedModel) -> list[Indices]:
     """Batches of an evaluation: large ones sorted by length, or small ones as examples come."""
-    if levers.inference:
-        return evaluation_batches(lengths, _TOKENS)
+    if model.levers.inference:
+        return evaluation_batches(lengths, evaluation_tokens(model.backbone.device))
     return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

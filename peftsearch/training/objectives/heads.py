@@ -57,7 +57,7 @@ def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
     if len(data) == 0:
         return torch.empty(0, model.outputs)
     with without_gradients(model.levers):
-        batches = read_batches(data.inputs.lengths, model.levers)
+        batches = read_batches(data.inputs.lengths, model)
         outputs = [model.outputs_of(data, indices) for indices in batches]
         order = torch.from_numpy(np.argsort(np.concatenate(batches)))
         return at_least_fp32(torch.cat(outputs)).cpu()[order]

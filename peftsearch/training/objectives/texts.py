@@ -95,7 +95,7 @@ class Texts(Objective):
         if predict:
             data = data.first(max(_LOSS_EXAMPLES, len(data) // 4))
         losses = np.zeros(len(data))
-        for indices in read_batches(data.lengths, model.levers):
+        for indices in read_batches(data.lengths, model):
             logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
                 at_least_fp32(logits.transpose(1, 2)),
