@@ -19,13 +19,20 @@ from support.matrix import refusal
 from support.perturbed import attached, distance, norm
 from support.points import POINT_NAMES, point
 
+EVERY_METHOD = ("bert", "bart", "llama")
+"""Families that meet every method here; the others one of each way into a module."""
+WAYS = (
+    *("lora", "mam", "houlsby", "pfeiffer", "bitfit", "ia3", "dora", "unipelt", "loreft"),
+    *("ungated-prefix", "residual-stream", "residual-attn", "cross-attention", "prefix-mlp"),
+)
+
 
 def possible(name: str) -> list[str]:
     """The points that a family can take and that may share a forward."""
     backbone = backbone_of(name)
     return [
         m
-        for m in POINT_NAMES
+        for m in (POINT_NAMES if name in EVERY_METHOD else WAYS)
         if refusal(name, m) is None and why_alone(backbone, point(m, backbone.shapes)) is None
     ]
 
