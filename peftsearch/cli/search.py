@@ -18,6 +18,7 @@ from peftsearch.cli.options import (
     Kind,
     LabelColumn,
     Languages,
+    LowRungs,
     MaxTarget,
     MetricName,
     Model,
@@ -104,6 +105,7 @@ def search(
         typer.Option(min=2, help="Examples evaluated below full length (default: the space's)."),
     ] = None,
     without: Without = None,
+    low_rungs: LowRungs = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")
@@ -154,6 +156,7 @@ def search(
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
             without=tuple(without or ()),
+            low_rungs=low_rungs,
         )
         if dry_run:
             from peftsearch.cli.dry_run import print_dry_run

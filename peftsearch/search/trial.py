@@ -41,6 +41,7 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
+    low_rungs: str | None = None
 
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
         """The result, or None if the trial was interrupted (its checkpoint is written)."""
@@ -58,6 +59,7 @@ class TrialRunner:
             *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed),
             levers=self.levers,
             shared_by=SHARED_BY,
+            low_rungs=self.low_rungs,
         )
         if assignment.resumed and folder.checkpoint_path.exists():
             try:
@@ -111,6 +113,7 @@ class TrialRunner:
             wall_s=round(run.wall_s, 3),
             cpu_s=round(run.cpu_s, 3),
             eval_s=round(run.eval_s, 3),
+            low_precision=run.low_rungs.evaluated_in(run.step),
         )
 
     def _result(

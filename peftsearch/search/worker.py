@@ -81,6 +81,7 @@ class Worker:
             judge=self._judge,
             stop=self._interrupted,
             levers=Levers().without(*self.info.without),
+            low_rungs=self.info.low_rungs,
         )
 
     def run(self) -> None:

@@ -28,6 +28,7 @@ from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen import FrozenStates
 from peftsearch.training.levers import Levers
+from peftsearch.training.low_rungs import LowRungs
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
@@ -42,6 +43,7 @@ class TrainingRun:
     """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
 
     `shared_by`: trials that are expected to read the same frozen states, where they are kept.
+    `low_rungs`: the low precision of frozen layers below full length, where there is to be one.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TrainingRun:
         seed: int,
         levers: Levers = Levers(),  # noqa: B008 (frozen)
         shared_by: int = 1,
+        low_rungs: str | None = None,
     ) -> None:
         self.train_set, self.objective, self.seed = train, objective, seed
         configuration = configuration.within(backbone.shapes)
@@ -68,6 +71,8 @@ class TrainingRun:
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
+        evaluated = (step for _, step in self.rungs)
+        self.low_rungs = LowRungs.of(backbone, low_rungs, evaluated, self.full_steps)
         self.optimiser = make_optimiser(self.model, levers.fused) if self.model.parameters else None
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
@@ -101,7 +106,8 @@ class TrainingRun:
             while self.step < step:
                 if stop():
                     return False
-                self._train_step()
+                with self.low_rungs.training(self.step):
+                    self._train_step()
         return True
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
@@ -109,7 +115,8 @@ class TrainingRun:
         before = self.wall_s
         with self._timed(), _memory_errors(), self.average.swapped_in():
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
-            evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
+            with self.low_rungs.evaluating(self.step):
+                evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
         return evaluation
 
