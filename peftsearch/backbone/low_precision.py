@@ -62,7 +62,7 @@ def _int8(weight: Tensor) -> Product:
     y = t (l qᵀ s - z Σ q s) + b.
     """
     scales = weight.abs().amax(1).div_(127).clamp_(min=_LEAST)
-    rounded = (weight / scales[:, None]).round_().to(torch.int8)
+    rounded = (weight / scales[:, None]).round_().to(torch.int8).contiguous()  # no strides are read
     sums = rounded.sum(1) * scales
     packed = torch.ops.onednn.qlinear_prepack(rounded, None)
     no_zeros = torch.zeros(len(weight), dtype=torch.int32)
