@@ -42,7 +42,7 @@ class LowPrecision:
         if not self.is_here:
             raise MissingError(
                 f"low rungs in {self.name} need a CPU with one of {', '.join(self.flags)}, which "
-                "this one does not have: search without --low-rungs, or on another machine"
+                "this one does not have: begin a search without --low-rungs, or use another machine"
             )
 
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from peftsearch.cli.asked import default_name, existing_study, languages_of, task_spec
+from peftsearch.cli.asked import (
+    default_name,
+    existing_study,
+    languages_of,
+    refuse_other_low_rungs,
+    task_spec,
+)
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
     Beams,
@@ -138,6 +144,7 @@ def search(
     limits = Limits(trials, _seconds(minutes, hours))
     if resume:
         folder = existing_study(study, studies, space, model, spec)
+        refuse_other_low_rungs(folder, low_rungs)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
         recommended = loaded.file.recommended

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peftsearch.backbone.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import (
     Event,
@@ -145,7 +146,11 @@ class Worker:
 
 
 def _workbench(info: StudyInfo) -> Workbench:
-    """The study's model and data; refused if either has changed since the study began."""
+    """The study's model and data; refused if either has changed since the study began, or if this
+    CPU cannot compute its low rungs.
+    """
+    if info.low_rungs is not None:
+        low_precision(info.low_rungs).refuse_if_missing()
     bench = Workbench.prepare(
         info.model,
         TaskSpec.model_validate(info.task),
