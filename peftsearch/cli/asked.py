@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
     from peftsearch.task.spec import TaskSpec
 
-__all__ = ["default_name", "existing_study", "languages_of", "task_spec"]
+__all__ = [
+    *("default_name", "existing_study", "languages_of", "refuse_other_low_rungs", "task_spec"),
+]
 
 
 def task_spec(
@@ -79,3 +81,11 @@ def existing_study(
             flag = "task" if key == "name" else key
             raise UsageError(f"study '{name}' was begun with --{flag} {began.get(key)}, not {said}")
     return folder
+
+
+def refuse_other_low_rungs(folder: StudyFolder, said: str | None) -> None:
+    """Values of one rung are compared with one another, and so are of one precision."""
+    began = folder.read_info().low_rungs
+    if said is not None and said != began:
+        how = f"with --low-rungs {began}" if began else "without --low-rungs"
+        raise UsageError(f"study '{folder.name}' was begun {how}: go on {how}")

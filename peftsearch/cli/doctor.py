@@ -75,12 +75,22 @@ def _machine() -> list[dict[str, Any]]:
     return [
         _row("devices", ", ".join(["cpu", *gpus])),
         _row("cores", str(os.cpu_count())),
+        _low_rungs(),
         _row("memory", f"{pages * page / 2**30:.1f} GiB"),
         _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
         _row("cache of tokens", _kept(TOKENS)),
         _row("cache of activations", _kept(ACTIVATIONS)),
         _row("Hugging Face Hub", "HF_HUB_OFFLINE is set" if offline else "asked when needed"),
     ]
+
+
+def _low_rungs() -> dict[str, Any]:
+    """Which low precisions `search --low-rungs` can have here."""
+    from peftsearch.backbone.low_precision import LOW_PRECISIONS
+
+    here = [name for name, precision in LOW_PRECISIONS.items() if precision.is_here]
+    found = f"--low-rungs {' or '.join(here)}" if here else "this CPU has no instructions for them"
+    return _row("low-precision rungs", found, bool(here))
 
 
 def _kept(cache: DiskCache) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "Kind",
     "LabelColumn",
     "Languages",
+    "LowRungs",
     "MaxTarget",
     "MetricName",
     "Model",
@@ -99,5 +100,12 @@ Without = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         help="Switch a saving off, to measure it: activations, rows, features, … Repeatable."
+    ),
+]
+LowRungs = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="P",
+        help="Frozen layers below full length in int8 or bf16, where the CPU can (default: exact).",
     ),
 ]

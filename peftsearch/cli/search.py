@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from peftsearch.cli.asked import default_name, existing_study, languages_of, task_spec
+from peftsearch.cli.asked import (
+    default_name,
+    existing_study,
+    languages_of,
+    refuse_other_low_rungs,
+    task_spec,
+)
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
     Beams,
@@ -18,6 +24,7 @@ from peftsearch.cli.options import (
     Kind,
     LabelColumn,
     Languages,
+    LowRungs,
     MaxTarget,
     MetricName,
     Model,
@@ -113,6 +120,7 @@ def search(
         typer.Option(min=2, help="Examples evaluated below full length (default: the space's)."),
     ] = None,
     without: Without = None,
+    low_rungs: LowRungs = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")
@@ -145,6 +153,7 @@ def search(
     limits = Limits(trials, _seconds(minutes, hours))
     if resume:
         folder = existing_study(study, studies, space, model, spec)
+        refuse_other_low_rungs(folder, low_rungs)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
         recommended = loaded.file.recommended
@@ -163,6 +172,7 @@ def search(
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
             without=tuple(without or ()),
+            low_rungs=low_rungs,
         )
         if dry_run:
             from peftsearch.cli.dry_run import print_dry_run

@@ -35,6 +35,8 @@ class Recipe(BaseModel):
     seed: int = 0
     tokenizer: str | None = None
     target_tokenizer: str | None = None
+    low_rungs: str | None = None
+    """The low precision of frozen layers below full length."""
     configuration: dict[str, Any]
 
     @classmethod

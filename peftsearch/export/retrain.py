@@ -46,6 +46,7 @@ def retrain(
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration),
         *(recipe.budget(), recipe.seed),
+        low_rungs=recipe.low_rungs,
     ) as run:
         for rung, step in run.rungs:
             run.train_to(step)

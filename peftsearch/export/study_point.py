@@ -121,5 +121,6 @@ def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe
         seed=info.seed,
         tokenizer=info.tokenizer,
         target_tokenizer=info.target_tokenizer,
+        low_rungs=info.low_rungs,
         configuration=result.configuration or {},
     )

@@ -18,6 +18,7 @@ from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
 from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
@@ -50,6 +51,8 @@ class NewStudy:
     target_tokenizer: str | None = None
     without: tuple[str, ...] = ()
     """Levers to switch off, for measuring."""
+    low_rungs: str | None = None
+    """The low precision of frozen layers below full length."""
 
 
 def create_study(
@@ -64,6 +67,8 @@ def create_study(
     """
     StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
     Levers().without(*asked.without)
+    if asked.low_rungs is not None:
+        refuse_low_rungs(asked.low_rungs, asked.space, asked.device)
     precision = str(asked.space.file.train.precision.choices[0])
     tokenizers = Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages)
     bench = Workbench.prepare(
@@ -156,6 +161,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         tokenizer=asked.tokenizer,
         target_tokenizer=asked.target_tokenizer,
         without=asked.without,
+        low_rungs=asked.low_rungs,
         precision=precision,
         value_scale=scale_of_values(bench.objective),
         published=PublishedValue.all_of(asked.space.file.published),

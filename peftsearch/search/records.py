@@ -95,6 +95,8 @@ class RungValue(Record):
     cpu_s: float
     eval_s: float = 0.0
     """Seconds of it that were evaluation."""
+    low_precision: str | None = None
+    """Of the frozen layers, up to and at this rung; None: the backbone's own precision."""
 
 
 class TrialResult(Record):
@@ -195,6 +197,8 @@ class StudyInfo(Record):
     """What the space's paper reports, to be drawn beside the frontier."""
     without: tuple[str, ...] = ()
     """Levers that the user switched off (docs/performance.md)."""
+    low_rungs: str | None = None
+    """The low precision of frozen layers below full length."""
     storage: str = "journal.log"
     device: str = "cpu"
 

@@ -59,7 +59,7 @@ class TrialsTogether:
 
     def takes(self, assignment: Assignment) -> bool:
         """Whether a trial can share passes: some cannot, and some need another precision."""
-        if self.size.most == 1:
+        if self.size.most == 1 or self.runner.low_rungs is not None:
             return False
         one = assignment.configuration
         bench = self.runner.bench.for_training(one.training)

@@ -60,6 +60,7 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
+    low_rungs: str | None = None
 
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
         """A trial by itself: the result, or None if it was interrupted."""
@@ -98,6 +99,7 @@ class TrialRunner:
             *(bench.train, bench.objective, configuration, self.budget, self.seed),
             levers=member_levers(self.levers) if place else self.levers,
             shared_by=SHARED_BY,
+            low_rungs=self.low_rungs,
         )
         if assignment.resumed and folder.checkpoint_path.exists():
             try:
@@ -152,6 +154,7 @@ class TrialRunner:
             wall_s=round(run.wall_s, 3),
             cpu_s=round(run.cpu_s, 3),
             eval_s=round(run.eval_s, 3),
+            low_precision=run.low_rungs.evaluated_in(run.step),
         )
 
     def _result(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peftsearch.backbone.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import (
     Event,
@@ -92,6 +93,7 @@ class Worker:
             judge=self._judge,
             stop=self._interrupted,
             levers=Levers().without(*self.info.without),
+            low_rungs=self.info.low_rungs,
         )
         size = CohortSize.of(means.cohort, self.bench.backbone.device)
         self.together = TrialsTogether(self.runner, self.folder, size)
@@ -175,7 +177,11 @@ class Worker:
 
 
 def _workbench(info: StudyInfo) -> Workbench:
-    """The study's model and data; refused if either has changed since the study began."""
+    """The study's model and data; refused if either has changed since the study began, or if this
+    CPU cannot compute its low rungs.
+    """
+    if info.low_rungs is not None:
+        low_precision(info.low_rungs).refuse_if_missing()
     bench = Workbench.prepare(
         info.model,
         TaskSpec.model_validate(info.task),

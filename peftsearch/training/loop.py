@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +17,21 @@ from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import DataError, OutOfMemory
+from peftsearch.errors import OutOfMemory
 from peftsearch.task.encode import Encoded
 from peftsearch.training.allocator import keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.checkpoint import load_tensors, save_tensors
+from peftsearch.training.checkpoint import save_tensors
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen import FrozenStates
 from peftsearch.training.levers import Levers
+from peftsearch.training.low_rungs import LowRungs
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
+from peftsearch.training.run_state import facts_of, restore_run, save_run
 from peftsearch.training.watch import LossWatch
 
 __all__ = ["TrainingRun", "memory_errors"]
@@ -40,6 +41,7 @@ class TrainingRun:
     """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
 
     `shared_by`: trials that are expected to read the same frozen states, where they are kept.
+    `low_rungs`: the low precision of frozen layers below full length, where there is to be one.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainingRun:
         seed: int,
         levers: Levers = Levers(),  # noqa: B008 (frozen)
         shared_by: int = 1,
+        low_rungs: str | None = None,
     ) -> None:
         if levers.allocator:
             keep_freed_memory()
@@ -68,6 +71,8 @@ class TrainingRun:
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
+        evaluated = (step for _, step in self.rungs)
+        self.low_rungs = LowRungs.of(backbone, low_rungs, evaluated, self.full_steps)
         self.optimiser = make_optimiser(self.model, levers.fused) if self.model.parameters else None
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
@@ -113,7 +118,8 @@ class TrainingRun:
                 if stop():
                     self.watch.look()
                     return False
-                self._train_step()
+                with self.low_rungs.training(self.step):
+                    self._train_step()
             self.watch.look()
         return True
 
@@ -122,7 +128,8 @@ class TrainingRun:
         before = self.wall_s
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
-            evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
+            with self.low_rungs.evaluating(self.step):
+                evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
         return evaluation
 
@@ -209,56 +216,16 @@ class TrainingRun:
 
     def save(self, path: Path) -> None:
         """Everything needed to go on: tuned tensors, head, averages, optimiser, step."""
-        tensors: dict[str, Tensor] = dict(self.model.parameters)
-        tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
-        for name, parameter in self.model.parameters.items():
-            state = self.optimiser.state.get(parameter, {}) if self.optimiser else {}
-            for key, value in state.items():
-                tensors[f"optimiser/{key}/{name}"] = value
-        save_tensors(path, tensors, self._facts())
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "configuration_hash": self.model.configuration.hash,
-            "seed": self.seed,
-            "step": self.step,
-            "smoothed_loss": self.watch.smoothed,
-            "first_loss": self.watch.first,
-            "wall_s": self.wall_s,
-            "cpu_s": self.cpu_s,
-            "eval_s": self.eval_s,
-            "cohort": self.cohort,
-        }
+        save_run(self, path)
 
     def restore(self, path: Path) -> None:
         """Go on from `save`; DataError if the file belongs to another run or is damaged."""
-        tensors, facts = load_tensors(path)
-        own = (self.model.configuration.hash, self.seed)
-        if (facts.get("configuration_hash"), facts.get("seed")) != own:
-            raise DataError(f"{path}: a checkpoint of another configuration or seed")
-        state = {n: t for n, t in tensors.items() if n.startswith("optimiser/")}
-        average = {n: t for n, t in tensors.items() if n.startswith("average/")}
-        self.model.load({n: t for n, t in tensors.items() if n not in state | average})
-        self.average.load({n.removeprefix("average/"): t for n, t in average.items()})
-        fused = self.model.levers.fused  # then the count of steps is on the device, too
-        for name, parameter in self.model.parameters.items():
-            assert self.optimiser is not None
-            self.optimiser.state[parameter] = {
-                key.split("/", 2)[1]: value.to(parameter.device if value.ndim or fused else "cpu")
-                for key, value in state.items()
-                if key.split("/", 2)[2] == name
-            }
-        self.step = int(facts["step"])
-        self.watch.smoothed = facts["smoothed_loss"]
-        self.watch.first = float(facts.get("first_loss", 0.0))
-        self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
-        self.eval_s = float(facts.get("eval_s", 0.0))
-        self.cohort = int(facts.get("cohort", 1))
+        restore_run(self, path)
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""
         with self.average.swapped_in():
-            save_tensors(path, self.model.stored(), self._facts())
+            save_tensors(path, self.model.stored(), facts_of(self))
 
     def __enter__(self) -> TrainingRun:
         return self

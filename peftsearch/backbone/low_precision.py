@@ -1,0 +1,121 @@
+"""Products of frozen weights in low precision: a row each, with the instructions that it needs.
+
+y = x Wᵀ + b of fp32 rows, in fp32 again; only the product itself is in low precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
+
+__all__ = ["LOW_PRECISIONS", "LowPrecision", "Product", "cpu_flags", "low_precision"]
+
+_LEAST = torch.finfo(torch.float32).tiny
+"""No scale is 0."""
+
+Product = Callable[[Tensor, Tensor | None], Tensor]
+"""x (rows, d_in), b (d_out,) or None → y (rows, d_out)."""
+
+
+@dataclass(frozen=True)
+class LowPrecision:
+    """`packed` makes the product with one frozen weight W (d_out, d_in)."""
+
+    name: str
+    flags: tuple[str, ...]
+    """Of the CPU, as Linux lists them; any one will do."""
+    packed: Callable[[Tensor], Product]
+
+    @property
+    def is_here(self) -> bool:
+        return bool(cpu_flags() & set(self.flags))
+
+    def refuse_if_missing(self) -> None:
+        """MissingError on a CPU without the instructions."""
+        if not self.is_here:
+            raise MissingError(
+                f"low rungs in {self.name} need a CPU with one of {', '.join(self.flags)}, which "
+                "this one does not have: begin a search without --low-rungs, or use another machine"
+            )
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the first processor can do; nothing where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    listed = next((line for line in lines if line.startswith("flags")), ":")
+    return frozenset(listed.split(":", 1)[1].split())
+
+
+def _int8(weight: Tensor) -> Product:
+    """W = s q with a scale for each output channel, symmetric; of x every row has 256 levels from
+    its least to its greatest value: x ≈ t (l - z). oneDNN multiplies and sums exactly, so that
+    y = t (l qᵀ s - z Σ q s) + b.
+    """
+    scales = weight.abs().amax(1).div_(127).clamp_(min=_LEAST)
+    rounded = (weight / scales[:, None]).round_().to(torch.int8).contiguous()  # no strides are read
+    sums = rounded.sum(1) * scales
+    packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+    no_zeros = torch.zeros(len(weight), dtype=torch.int32)
+
+    def product(x: Tensor, bias: Tensor | None) -> Tensor:
+        levels, step, zero = _levels(x)
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            *(levels, 1.0, 0, packed, scales, no_zeros, None),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+        y.addr_(zero[:, 0], sums, alpha=-1)
+        return y.mul_(step) if bias is None else torch.addcmul(bias, y, step)
+
+    return product
+
+
+def _levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """l (rows, d_in) from 0 to 255, t and z (rows, 1); z is whole, so that 0 is exact."""
+    least = x.amin(1, keepdim=True).clamp_(max=0)  # aminmax over a dimension takes 8 times as long
+    step = x.amax(1, keepdim=True).clamp_(min=0).sub_(least).div_(255).clamp_(min=_LEAST)
+    zero = least.div_(step).neg_().round_()
+    signed = (x * step.reciprocal()).add_(zero - 128).round_().to(torch.int8)
+    # Unsigned by turning the sign: a cast to uint8 takes 4 times as long, and without AMX oneDNN
+    # has no fast product of two signed matrices.
+    return signed.view(torch.uint8).bitwise_xor_(128), step, zero
+
+
+def _bf16(weight: Tensor) -> Product:
+    """Both in bfloat16, summed in fp32, and the sum rounded to bfloat16."""
+    rounded = weight.bfloat16()
+
+    def product(x: Tensor, bias: Tensor | None) -> Tensor:
+        rounded_bias = None if bias is None else bias.bfloat16()
+        return linear(x.bfloat16(), rounded, rounded_bias).float()
+
+    return product
+
+
+LOW_PRECISIONS: dict[str, LowPrecision] = {
+    row.name: row
+    for row in (
+        # Without these, 8-bit products are summed in 16 bits, which overflow.
+        LowPrecision("int8", ("avx512_vnni", "avx_vnni", "amx_int8"), _int8),
+        LowPrecision("bf16", ("avx512_bf16", "amx_bf16"), _bf16),
+    )
+}
+
+
+def low_precision(name: str) -> LowPrecision:
+    """By name; ConfigurationError if there is none."""
+    if name not in LOW_PRECISIONS:
+        raise ConfigurationError(
+            f"low precision '{name}' unknown{did_you_mean(name, LOW_PRECISIONS)}: "
+            f"{', '.join(LOW_PRECISIONS)}"
+        )
+    return LOW_PRECISIONS[name]

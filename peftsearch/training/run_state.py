@@ -1,0 +1,73 @@
+"""The state of a run under way, as a file: what a checkpoint holds, and going on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from peftsearch.errors import DataError
+from peftsearch.training.checkpoint import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from peftsearch.training.loop import TrainingRun
+
+__all__ = ["facts_of", "restore_run", "save_run"]
+
+_OPTIMISER, _AVERAGE = "optimiser/", "average/"
+
+
+def save_run(run: TrainingRun, path: Path) -> None:
+    """Tuned tensors and head, their averages, the optimiser's state, and `facts_of`."""
+    tensors: dict[str, Tensor] = dict(run.model.parameters)
+    tensors |= {f"{_AVERAGE}{name}": value for name, value in run.average.values.items()}
+    for name, parameter in run.model.parameters.items():
+        state = run.optimiser.state.get(parameter, {}) if run.optimiser else {}
+        for key, value in state.items():
+            tensors[f"{_OPTIMISER}{key}/{name}"] = value
+    save_tensors(path, tensors, facts_of(run))
+
+
+def facts_of(run: TrainingRun) -> dict[str, Any]:
+    """Whose state it is, how far it came, and what it cost."""
+    return {
+        "configuration_hash": run.model.configuration.hash,
+        "seed": run.seed,
+        "step": run.step,
+        "smoothed_loss": run.watch.smoothed,
+        "first_loss": run.watch.first,
+        "wall_s": run.wall_s,
+        "cpu_s": run.cpu_s,
+        "eval_s": run.eval_s,
+        "cohort": run.cohort,
+    }
+
+
+def restore_run(run: TrainingRun, path: Path) -> None:
+    """The inverse of `save_run`; DataError if the file belongs to another run or is damaged."""
+    tensors, facts = load_tensors(path)
+    own = (run.model.configuration.hash, run.seed)
+    if (facts.get("configuration_hash"), facts.get("seed")) != own:
+        raise DataError(f"{path}: a checkpoint of another configuration or seed")
+    state = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
+    average = {n: t for n, t in tensors.items() if n.startswith(_AVERAGE)}
+    run.model.load({n: t for n, t in tensors.items() if n not in state | average})
+    run.average.load({n.removeprefix(_AVERAGE): t for n, t in average.items()})
+    _restore_optimiser(run, state)
+    run.step, run.cohort = int(facts["step"]), int(facts.get("cohort", 1))
+    run.watch.smoothed = facts["smoothed_loss"]
+    run.watch.first = float(facts.get("first_loss", 0.0))
+    run.wall_s, run.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
+    run.eval_s = float(facts.get("eval_s", 0.0))
+
+
+def _restore_optimiser(run: TrainingRun, state: dict[str, Tensor]) -> None:
+    fused = run.model.levers.fused  # then the count of steps is on the device, too
+    for name, parameter in run.model.parameters.items():
+        assert run.optimiser is not None
+        run.optimiser.state[parameter] = {
+            key.split("/", 2)[1]: value.to(parameter.device if value.ndim or fused else "cpu")
+            for key, value in state.items()
+            if key.split("/", 2)[2] == name
+        }
