@@ -156,6 +156,8 @@ class _PassClock:
             self._members, self._passes = list(runs), 0
         self._passes += 1
         if self._passes == _SETTLING:
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
             self._began = self._now()
         elif self._passes == _SETTLING + _WINDOW:
             pass_s = (self._now() - self._began) / _WINDOW

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftsearch.backbone import slices as slices_module
+from peftsearch.backbone import shared_module
 from peftsearch.backbone.attachment import Attachment
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.rows import LastRows
@@ -96,9 +96,9 @@ def test_members_of_one_kind_are_computed_side_by_side(
     """Three of each method with other values, of which two are neighbours."""
     backbone = backbone_of(name)
     together: list[int] = []
-    inner = slices_module.modified_together
+    inner = shared_module.modified_together
     monkeypatch.setattr(
-        slices_module,
+        shared_module,
         "modified_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )
@@ -143,9 +143,9 @@ def test_members_of_other_kinds_or_other_numbers_of_texts_are_computed_apart(
 ) -> None:
     backbone, slices = backbone_of("bert"), Slices()
     together: list[int] = []
-    inner = slices_module.modified_together
+    inner = shared_module.modified_together
     monkeypatch.setattr(
-        slices_module,
+        shared_module,
         "modified_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )
