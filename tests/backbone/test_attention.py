@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from peftsearch.backbone import attention
 from peftsearch.backbone.attention import AttachedPrefix, attach_prefix, attend, detach_prefix
 from peftsearch.design.composition import Add, Composition, Gated, Scaled
 from peftsearch.design.form import Prefix
+from support.families import TINY, backbone_of, states
+from support.families import inputs as inputs_of
+from support.perturbed import distance
 
 B, H, S, D, L = 3, 4, 7, 5, 3
 
@@ -146,3 +150,18 @@ def test_a_prefix_in_fp32_stands_beside_attention_in_bf16(composition: Compositi
     assert heads.dtype == torch.bfloat16
     heads.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in tensors.values())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_mask_that_nobody_reads_gives_the_same_states(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where asking whether anything is padded would wait for it."""
+    backbone, batch = backbone_of(name), inputs_of(name)
+    whole = {k: v[:1] for k, v in batch.items()}  # one text, which nothing pads
+    with torch.no_grad():
+        expected = [states(name, backbone, some) for some in (batch, whole)]
+        monkeypatch.setattr(attention, "ASKED_ON", ())
+        found = [states(name, backbone, some) for some in (batch, whole)]
+    for own, wanted in zip(found, expected, strict=True):
+        assert distance(own, wanted) < 1e-12
