@@ -66,6 +66,7 @@ class TrainingRun:
             levers=levers,
             frozen=self.frozen,
         )
+        self.parameters = list(self.model.parameters.values())
         self.training = configuration.training
         self.order = BatchOrder(train.lengths, self.training, seed, levers.buckets)
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
@@ -182,13 +183,12 @@ class TrainingRun:
 
         Raises NotANumber or Diverged, after which the run is useless.
         """
-        parameters = list(self.model.parameters.values())
-        torch.nn.utils.clip_grad_norm_(parameters, self.training.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         decays_to = None if self.training.rungs_are_comparable else self.full_steps
         assert self.optimiser is not None
         set_rates(self.optimiser, self.step, self.warmup, decays_to)
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         self.step += 1
         self.average.update(self.step)
         self.watch.add(self.step, self._losses)
@@ -197,8 +197,11 @@ class TrainingRun:
     def abandon_step(self) -> None:
         """Forget a step under way, which begins anew with the next piece."""
         self._pieces = None
-        if self.optimiser is not None:
-            self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def charge(self, wall_s: float, cpu_s: float) -> None:
         """Time that was spent on this run elsewhere: its share of a cohort's steps."""
