@@ -1,7 +1,7 @@
 """Trials per hour: Trainer + peft and ours, interleaved in one run on the same work.
 
     python benchmarks/throughput [--rounds 3] [--train 1000] [--eval 500] [--out FOLDER] [--quick]
-        [--scenario BEGINNING]... [--arm BEGINNING]...
+        [--epochs 1] [--scenario BEGINNING]... [--arm BEGINNING]...
 
 Every round trains each of a scenario's configurations once in every arm, in another order of arms
 each round, one thread each, no early stopping. CPU seconds of each arm are those of a process of
@@ -40,30 +40,30 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from peftsearch.search.workbench import Workbench  # noqa: E402
 from peftsearch.training.budget import TrainingBudget  # noqa: E402
 
-_BUDGET = TrainingBudget(epochs=1, rungs=(1.0,))
-
 
 def main() -> None:
     asked = _arguments()
     torch.set_num_threads(1)
     torch.autograd.set_multithreading_enabled(False)  # children are forked
     bench = workbench(asked.train, asked.eval)
+    budget = TrainingBudget(epochs=asked.epochs, rungs=(1.0,))
     rounds: list[dict[str, Any]] = []
     for index in range(asked.rounds):
         for name in _chosen(SCENARIOS, asked.scenario):
             arms = [a for a in _chosen(ARMS, asked.arm) if a.startswith(SCENARIOS[name].arms)]
             random.Random(index).shuffle(arms)
             for arm in arms:
-                found = _measured(bench, name, arm, asked.configurations)
+                found = _measured(bench, name, arm, asked.configurations, budget)
                 rounds.append({"round": index, "scenario": name, "arm": arm} | found)
                 print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     facts = {
         "train": asked.train,
         "eval": asked.eval,
+        "epochs": asked.epochs,
         "rounds": rounds,
         "gemm": _gemm_peak(),
         "flops": {
-            name: _flops(bench, name)
+            name: _flops(bench, name, budget)
             for name in _chosen(SCENARIOS, asked.scenario)
             if name in list(SCENARIOS)[:2]
         },
@@ -78,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--eval", type=int, default=500)
+    parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--configurations", type=int, default=8, help="samples of the space")
     parser.add_argument("--scenario", action="append", help="only those whose names begin so")
     parser.add_argument("--arm", action="append", help="such names, beside (a), (b) and (d)")
@@ -95,11 +96,13 @@ def _chosen(names: Iterable[str], beginnings: list[str] | None) -> list[str]:
     return [name for name in names if name.startswith(tuple(asked))]
 
 
-def _measured(bench: Workbench, scenario: str, arm: str, count: int) -> dict[str, Any]:
+def _measured(
+    bench: Workbench, scenario: str, arm: str, count: int, budget: TrainingBudget
+) -> dict[str, Any]:
     """One arm over a scenario's configurations, in a process of its own."""
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sending, bench, scenario, arm, count))
+    process = context.Process(target=_child, args=(sending, bench, scenario, arm, count, budget))
     process.start()
     sending.close()
     found: dict[str, Any] = receiving.recv()
@@ -107,14 +110,16 @@ def _measured(bench: Workbench, scenario: str, arm: str, count: int) -> dict[str
     return found
 
 
-def _child(sending: Any, bench: Workbench, scenario: str, arm: str, count: int) -> None:
+def _child(
+    sending: Any, bench: Workbench, scenario: str, arm: str, count: int, budget: TrainingBudget
+) -> None:
     cache = tempfile.mkdtemp(prefix="peftsearch-throughput-")
     os.environ["PEFTSEARCH_CACHE"] = cache
     try:
         each = []
         for one in SCENARIOS[scenario].configurations(bench, count):
             cpu, wall = time.process_time(), time.perf_counter()
-            metric = ARMS[arm](bench, one, _BUDGET, 0)
+            metric = ARMS[arm](bench, one, budget, 0)
             each.append(
                 {
                     "cpu_s": time.process_time() - cpu,
@@ -130,11 +135,11 @@ def _child(sending: Any, bench: Workbench, scenario: str, arm: str, count: int) 
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def _flops(bench: Workbench, scenario: str) -> int:
+def _flops(bench: Workbench, scenario: str, budget: TrainingBudget) -> int:
     """Operations of the matrix products of a trial with everything on."""
     (one,) = SCENARIOS[scenario].configurations(bench, 1)
     with FlopCounterMode(display=False) as counter:
-        ARMS["(d) ours, all"](bench, one, _BUDGET, 0)
+        ARMS["(d) ours, all"](bench, one, budget, 0)
     return int(counter.get_total_flops())
 
 
