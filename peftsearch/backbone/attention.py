@@ -65,7 +65,7 @@ _SHARED: WeakKeyDictionary[nn.Module, PrefixesOf] = WeakKeyDictionary()
 class Rows(Protocol):
     """Which queries are wanted."""
 
-    def of(self, states: Tensor, dim: int = 1) -> Tensor: ...
+    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor: ...
 
 
 _ROWS: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
@@ -78,6 +78,12 @@ def read_rows(module: nn.Module, rows: Rows) -> None:
 
 def read_all(module: nn.Module) -> None:
     _ROWS.pop(module, None)
+
+
+def wanted(module: nn.Module, states: Tensor, texts: slice) -> Tensor:
+    """Of states (batch, seq, d) of `texts`, those of the tokens whose queries are computed."""
+    rows = _ROWS.get(module)
+    return states if rows is None else rows.of(states, texts=texts)
 
 
 def register() -> None:

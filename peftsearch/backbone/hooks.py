@@ -46,6 +46,11 @@ class Hooks(Protocol):
         """Forwards of this context are of this configuration alone."""
         ...
 
+    @property
+    def texts(self) -> slice:
+        """Which texts of the forward under way are this configuration's."""
+        ...
+
 
 class _Straight:
     """Hooks of one configuration on modules that nothing else modifies."""
@@ -67,6 +72,10 @@ class _Straight:
 
     def alone(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    @property
+    def texts(self) -> slice:
+        return slice(None)
 
 
 STRAIGHT: Hooks = _Straight()

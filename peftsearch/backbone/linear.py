@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class LinearView:
     part: Part
     head_dim: int = 0
     """Needed where heads are fused one by one."""
+    _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def at(cls, layer: nn.Module, part: Part, head_dim: int = 0) -> LinearView:
@@ -54,13 +55,19 @@ class LinearView:
 
     @property
     def channels(self) -> slice | Tensor:
-        """Which of the module's output channels belong to the part."""
+        """Which of the module's output channels belong to the part; indices are where the weight
+        is, so that no forward sends them there.
+        """
         if self.part.of == 1:
             return slice(None)
         if not self.part.per_head:
             return slice(self.part.index * self.d_out, (self.part.index + 1) * self.d_out)
-        every = torch.arange(self.d_module).view(-1, self.part.of, self.head_dim)
-        return every[:, self.part.index].flatten()
+        device = self._weight.device
+        if device not in self._indices:
+            every = torch.arange(self.d_module, device=_index_device(device))
+            every = every.view(-1, self.part.of, self.head_dim)
+            self._indices[device] = every[:, self.part.index].flatten()
+        return self._indices[device]
 
     def weight(self) -> Tensor:
         """W, (d_in, d_out); frozen."""
@@ -83,3 +90,8 @@ class LinearView:
         changed = output.clone()
         changed[..., self.channels] = h
         return changed
+
+
+def _index_device(device: torch.device) -> torch.device:
+    """Of a model without weights, which is measured only, indices are real all the same."""
+    return torch.device("cpu") if device.type == "meta" else device

@@ -80,15 +80,18 @@ class LastRows:
         """Which token of each text, (batch,); None: the first."""
         self._where = where
 
-    def of(self, states: Tensor, dim: int = 1) -> Tensor:
-        """States with one row at `dim`; as they are where they have one already."""
+    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
+        """States, of all texts or of some, with one row at `dim`; as they are where they have one
+        already.
+        """
         if states.shape[dim] == 1:
             return states
         if self._where is None:
             return states.narrow(dim, 0, 1)
-        states = states.expand(len(self._where), *states.shape[1:])
-        texts = torch.arange(len(self._where), device=states.device)
-        return states.movedim(dim, 1)[texts, self._where].unsqueeze(dim)
+        where = self._where[texts]
+        states = states.expand(len(where), *states.shape[1:])
+        each = torch.arange(len(where), device=states.device)
+        return states.movedim(dim, 1)[each, where].unsqueeze(dim)
 
     def detach(self) -> None:
         while self._undo:

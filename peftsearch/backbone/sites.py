@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peftsearch.backbone import attention
 from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
 from peftsearch.backbone.hooks import Hooks, Undo
 from peftsearch.backbone.linear import LinearView
@@ -107,6 +108,14 @@ class Port:
         assert isinstance(self.paths, AttentionPaths)
         return self.module(self.paths.module)
 
+    def wanted(self, x: Tensor) -> Tensor:
+        """x, read earlier in the forward, for the tokens that h has: those of the last layer may be
+        one a text by then.
+        """
+        if not isinstance(self.paths, AttentionPaths):
+            return x  # read after the selection
+        return attention.wanted(self.attention, x, self.hooks.texts)
+
     @property
     def linear(self) -> LinearView | None:
         """The linear layer that computes h; None at heads, activations and sums."""
@@ -189,7 +198,7 @@ class Port:
             stream["x"] = args[0]
 
         def on_added(module: nn.Module, args: tuple[Any, ...], added: Tensor) -> Tensor:
-            t = stream["x"] + added
+            t = self.wanted(stream["x"]) + added
             return added + (modified(t, t) - t)
 
         last = self.module(self.paths.added or self.paths.out)
@@ -217,12 +226,12 @@ class Captures:
         self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
 
     def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port.entrance, "x")
+        return self._of(port, port.entrance, "x")
 
     def residual_stream(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port.norm, "stream")
+        return self._of(port, port.norm, "stream")
 
-    def _of(self, module: nn.Module, what: str) -> Callable[[], Tensor]:
+    def _of(self, port: Port, module: nn.Module, what: str) -> Callable[[], Tensor]:
         if (module, what) not in self._cells:
             cell: dict[str, Tensor] = {}
 
@@ -232,4 +241,4 @@ class Captures:
             self._undo += [self._hooks.before(module, capture), cell.clear]
             self._cells[module, what] = cell
         found = self._cells[module, what]
-        return lambda: found["x"]
+        return lambda: port.wanted(found["x"])

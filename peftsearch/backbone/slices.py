@@ -137,6 +137,14 @@ class Member:
 
         return undo
 
+    @property
+    def texts(self) -> slice:
+        rows = self.slices.rows
+        if len(rows) == 1:
+            return slice(None)
+        spans = self.slices.spans(sum(count for _, count in rows))
+        return next(span for member, span in spans if member is self)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         with self.slices.sharing([(self, 1)]):

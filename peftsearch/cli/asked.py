@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from peftsearch.task.spec import TaskSpec
 
 __all__ = [
-    *("default_name", "existing_study", "languages_of", "refuse_other_low_rungs", "task_spec"),
+    "default_name",
+    "existing_study",
+    "languages_of",
+    "refuse_cohort_of_low_rungs",
+    "refuse_other_low_rungs",
+    "task_spec",
 ]
 
 
@@ -81,6 +86,15 @@ def existing_study(
             flag = "task" if key == "name" else key
             raise UsageError(f"study '{name}' was begun with --{flag} {began.get(key)}, not {said}")
     return folder
+
+
+def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:
+    """Low rungs are for CPUs, which train one configuration at a time."""
+    if low_rungs is not None and cohort is not None and cohort > 1:
+        raise UsageError(
+            f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one; "
+            "leave out one of the two"
+        )
 
 
 def refuse_other_low_rungs(folder: StudyFolder, said: str | None) -> None:

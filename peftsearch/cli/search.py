@@ -14,6 +14,7 @@ from peftsearch.cli.asked import (
     default_name,
     existing_study,
     languages_of,
+    refuse_cohort_of_low_rungs,
     refuse_other_low_rungs,
     task_spec,
 )
@@ -151,9 +152,11 @@ def search(
     }
     spec = task_spec(asked_task, seed)
     limits = Limits(trials, _seconds(minutes, hours))
+    refuse_cohort_of_low_rungs(cohort, low_rungs)
     if resume:
         folder = existing_study(study, studies, space, model, spec)
         refuse_other_low_rungs(folder, low_rungs)
+        refuse_cohort_of_low_rungs(cohort, folder.read_info().low_rungs)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
         recommended = loaded.file.recommended

@@ -46,6 +46,8 @@ class Assignment:
     method: str | None = None
     budget_pct: float | None = None
     resumed: bool = False
+    alone: bool = False
+    """To be trained by itself: it was cut off, and so was all that it shared passes with."""
 
 
 class Study:
@@ -144,7 +146,7 @@ class Study:
                 return trial
         return None
 
-    def _assignment(self, trial: FrozenTrial, resumed: bool) -> Assignment:
+    def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
         attrs = trial.user_attrs
         configuration = self.folder.trial(trial.number).read_configuration()
         return Assignment(
@@ -154,6 +156,7 @@ class Study:
             method=attrs.get("method"),
             budget_pct=attrs.get("budget_pct"),
             resumed=resumed,
+            alone=alone,
         )
 
     def _infeasible(self, trial: optuna.Trial, budget_pct: float | None) -> TrialResult:
@@ -308,7 +311,7 @@ class Study:
             if entry and not entry["taken"]:
                 self._set(trial.number, "requeued", entry | {"taken": True})
                 self._set(trial.number, "worker", self.worker)
-                return self._assignment(trial, resumed=True)
+                return self._assignment(trial, resumed=True, alone=entry["times"] > 0)
         return None
 
     def put_back(self, number: int) -> None:

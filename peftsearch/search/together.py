@@ -54,12 +54,19 @@ class TrialsTogether:
         self._clock = _PassClock(self.cohort.backbone.device, self.size)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight, nor waits to be told."""
+        return not self.in_flight and not self._ended
+
+    @property
     def has_room(self) -> bool:
         return len(self.in_flight) < self.size.size
 
     def takes(self, assignment: Assignment) -> bool:
-        """Whether a trial can share passes: some cannot, and some need another precision."""
-        if self.size.most == 1 or self.runner.low_rungs is not None:
+        """Whether a trial can share passes: some cannot, some need another precision, and one that
+        was cut off may have been what cut it off.
+        """
+        if self.size.most == 1 or self.runner.low_rungs is not None or assignment.alone:
             return False
         one = assignment.configuration
         bench = self.runner.bench.for_training(one.training)
@@ -86,10 +93,13 @@ class TrialsTogether:
             self._put_back(self.in_flight)
             return
         runs = [one.run for one in self.in_flight]
+        lacking = None
         try:
             failed = self.cohort.step(runs)
         except OutOfMemory as failure:
-            self._too_many(failure)
+            lacking = str(failure)
+        if lacking is not None:  # with the exception gone nothing holds what the pass had made
+            self._too_many(lacking)
             return
         self._clock.passed(runs)
         for one in list(self.in_flight):
@@ -101,11 +111,8 @@ class TrialsTogether:
     def _leave(self, one: _InFlight, failure: TrialFailure | None = None) -> None:
         """A trial leaves the passes, to be evaluated; it may come back for more."""
         self.in_flight.remove(one)
-        if failure is None:
-            try:
-                one.run.watch.look()
-            except TrialFailure as found:
-                failure = found
+        self._clock.restart()
+        failure = failure or _lost(one.run)
         self._go_on(
             one.assignment,
             one.trial,
@@ -123,21 +130,35 @@ class TrialsTogether:
         else:
             self.in_flight.append(_InFlight(assignment, trial, wanted))
 
-    def _too_many(self, failure: OutOfMemory) -> None:
+    def _too_many(self, lacking: str) -> None:
         """Half of the trials are put back, for later; one that does not fit alone has failed."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         count = len(self.in_flight)
         if count == 1:
-            self._leave(self.in_flight[0], failure)
+            self._leave(self.in_flight[0], OutOfMemory(lacking))
             return
         self.size.shrink(count // 2)
         self._put_back(self.in_flight[count // 2 :])
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _put_back(self, some: list[_InFlight]) -> None:
         for one in list(some):
+            failure = _lost(one.run)
+            if failure is not None:
+                self._leave(one, failure)
+                continue
             self.in_flight.remove(one)
+            self._clock.restart()
             self._go_on(one.assignment, one.trial, lambda one=one: one.trial.send(False))  # type: ignore[misc]
+
+
+def _lost(run: TrainingRun) -> TrialFailure | None:
+    """What losses that nobody has looked at yet say of a run."""
+    try:
+        run.watch.look()
+    except TrialFailure as failure:
+        return failure
+    return None
 
 
 class _PassClock:
@@ -162,7 +183,11 @@ class _PassClock:
         elif self._passes == _SETTLING + _WINDOW:
             pass_s = (self._now() - self._began) / _WINDOW
             self.size.measured(len(runs), pass_s, memory_of(self.device, self.before))
-            self._members = []
+            self.restart()
+
+    def restart(self) -> None:
+        """Something else than passes has taken time."""
+        self._members = []
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,7 @@ from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import member_levers
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.levers import Levers
-from peftsearch.training.loop import TrainingRun
+from peftsearch.training.loop import TrainingRun, memory_errors
 
 __all__ = ["Trial", "TrialRunner", "Wanted"]
 
@@ -83,11 +83,16 @@ class TrialRunner:
     ) -> Trial:
         """The whole trial, to be trained by whoever holds it; in `place` of a cohort, if given."""
         try:
-            with self._begin(assignment, folder, place) as run:
-                state = yield from self._climb(run, assignment, folder)
-                return None if state is None else self._result(run, assignment, folder, state)
+            with memory_errors():
+                run = self._begin(assignment, folder, place)
         except TrialFailure as failure:
             return self._failed(assignment, folder, failure)
+        with run:
+            try:
+                state = yield from self._climb(run, assignment, folder)
+                return None if state is None else self._result(run, assignment, folder, state)
+            except TrialFailure as failure:
+                return self._failed(assignment, folder, failure, run)
 
     def _begin(
         self, assignment: Assignment, folder: TrialFolder, place: Backbone | None
@@ -174,23 +179,22 @@ class TrialRunner:
                 "metric_se": curve[-1].metric_se,
                 "rung": curve[-1].rung,
                 "curve": tuple(curve),
-                "wall_s": round(run.wall_s, 3),
-                "cpu_s": round(run.cpu_s, 3),
-                "eval_s": round(run.eval_s, 3),
-                "kept_layers": run.frozen.kept_layers,
-                "cohort": run.cohort,
+                **_course(run),
             }
         )
 
     def _failed(
-        self, assignment: Assignment, folder: TrialFolder, failure: TrialFailure
+        self,
+        assignment: Assignment,
+        folder: TrialFolder,
+        failure: TrialFailure,
+        run: TrainingRun | None = None,
     ) -> TrialResult:
+        """What came of a trial that was lost, in training or (no run) as it was attached."""
         folder.log(f"{failure.cause}: {failure}")
-        curve = tuple(folder.read_curve())
-        spent = {"wall_s": curve[-1].wall_s, "cpu_s": curve[-1].cpu_s} if curve else {}
-        return self._record(assignment, "failed").model_copy(
-            update={"cause": failure.cause, "message": str(failure), "curve": curve, **spent}
-        )
+        why = {"cause": failure.cause, "message": str(failure), "curve": tuple(folder.read_curve())}
+        course = _course(run) if run is not None else {}
+        return self._record(assignment, "failed").model_copy(update=why | course)
 
     def _record(
         self, assignment: Assignment, state: Literal["full", "stopped", "failed"]
@@ -217,3 +221,14 @@ class TrialRunner:
             model_fingerprint=backbone.fingerprint,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _course(run: TrainingRun) -> dict[str, Any]:
+    """How a run went: what it cost, and what it shared."""
+    return {
+        "wall_s": round(run.wall_s, 3),
+        "cpu_s": round(run.cpu_s, 3),
+        "eval_s": round(run.eval_s, 3),
+        "kept_layers": run.frozen.kept_layers,
+        "cohort": run.cohort,
+    }

@@ -31,6 +31,8 @@ from peftsearch.training.levers import Levers
 
 __all__ = ["Limits", "Means", "Worker"]
 
+_DUPLICATES = 8
+"""Proposals in a row that need no training, after which trials in flight go on before more."""
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
 GRACE = 0.1
@@ -78,6 +80,8 @@ class Worker:
         self.worker, self.limits, self.began, self.emit = worker, limits, began, emit
         self.asked_to_stop = stop
         self.parent = os.getppid()
+        self.began_at: dict[int, float] = {}
+        """Trials that have not reached a rung, on this process's clock."""
         self.first_rungs_s: list[float] = []
         set_threads(means.threads)
         self.folder = StudyFolder.at(root)
@@ -106,9 +110,9 @@ class Worker:
             while self.together.has_room and idle < EXHAUSTED and not self._finished():
                 asked = self._begin_one()
                 idle = 0 if isinstance(asked, Assignment) else idle + 1
-                if asked is None and self.together.in_flight:
-                    break  # it waits for one of those
-            if not self.together.in_flight:
+                if idle >= _DUPLICATES and self.together.in_flight:
+                    break  # they may wait for one of those
+            if self.together.is_idle:
                 return
             for assignment, result in self.together.advance():
                 self._end(assignment, result)
@@ -125,6 +129,7 @@ class Worker:
             return asked
         began = TrialBegan(self.worker, asked.number, asked.configuration.describe())
         self.emit(began)
+        self.began_at[asked.number] = time.monotonic()
         if self.together.takes(asked):
             self.together.join(asked)
         else:
@@ -141,9 +146,9 @@ class Worker:
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
         """Landmarks always go on: they are what the others are compared with."""
-        if value.rung == 0:
-            sharing = max(1, len(self.together.in_flight))
-            self.first_rungs_s.append(value.wall_s * sharing)
+        began = self.began_at.pop(assignment.number, None)
+        if value.rung == 0 and began is not None and not assignment.resumed:
+            self.first_rungs_s.append(time.monotonic() - began)
         if value.fraction >= 1:
             decision = Decision(True, "full length")
         elif assignment.origin == "landmark":

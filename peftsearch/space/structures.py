@@ -250,6 +250,6 @@ def _reason_against(structure: SlotStructure) -> str | None:
 
 
 def _is_placeless(at: str) -> bool:
-    """Embeddings and tensors of the body are in no layer to be chosen."""
+    """Of embeddings and tensors of the body a slot chooses no layers: `depth` may."""
     row = PLACES[Place.parse(at).names[0]]
     return row.body is not None or not row.kinds

@@ -19,6 +19,8 @@ _PAD = 1 << 28
 """Bytes asked of the kernel at a time."""
 _LARGEST = 2**31 - 1
 """mallopt takes a C int."""
+_USUAL_MOST = 2**25
+"""Older glibc maps whatever is larger than this anew, and refuses to be told otherwise."""
 
 
 @cache
@@ -28,5 +30,6 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    asked = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: _LARGEST, _TOP_PAD: _PAD}
-    return all(mallopt(name, value) == 1 for name, value in asked.items())
+    mapped = any(mallopt(_MMAP_THRESHOLD, most) == 1 for most in (_LARGEST, _USUAL_MOST))
+    others = [mallopt(_TRIM_THRESHOLD, _LARGEST), mallopt(_TOP_PAD, _PAD)]
+    return mapped and others == [1, 1]

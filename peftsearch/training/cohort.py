@@ -147,12 +147,15 @@ def _where(run: TrainingRun, given: Given) -> Tensor:
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
-    """Optimisers' steps of the runs whose batches are whole; what failed."""
+    """Optimisers' steps of the runs whose batches are whole; what failed, for want of memory too:
+    such a run's tensors may be half changed.
+    """
     failed: dict[TrainingRun, TrialFailure] = {}
     for run in runs:
         try:
             if run.step_is_whole:
-                run.finish_step()
+                with memory_errors():
+                    run.finish_step()
         except TrialFailure as failure:
             failed[run] = failure
     return failed

@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from peftsearch.backbone.attach import attach
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.measure import stack_layers
 from peftsearch.backbone.rows import LastRows
+from peftsearch.design.composition import TanhGate
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.form import Relu
+from peftsearch.design.insertion import Parallel
+from peftsearch.design.modification import Modification
+from peftsearch.design.place import Place
+from support.backbones import perturb
 from support.families import TINY, backbone_of, inputs
 from support.matrix import refusal
 from support.perturbed import attached, distance, norm
@@ -71,6 +79,42 @@ def test_states_and_gradients_are_those_of_the_whole_layer(name: str) -> None:
                 off = max(distance(o, e) for o, e in zip(own, expected, strict=True))
                 # Gemma's norms compute in fp32, whatever the model does.
                 assert off < 1e-7 * max(1, *(norm(e) for e in expected)), method
+
+
+def tanh_gated_heads() -> Configuration:
+    """A bottleneck beside the heads that reads the sub-layer's input, under a gate a head."""
+    place = Place.parse("attn.heads")
+    return Configuration((Modification(Relu("bert"), place, Parallel(), TanhGate(), width=4),))
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "gemma2"])
+def test_what_was_read_before_is_read_for_that_token_too(name: str) -> None:
+    """x captured at the sub-layer's entrance, for a gate that splits heads."""
+    backbone = backbone_of(name)
+    where = torch.tensor([8, 7, 8]) if TINY[name].kind == "decoder" else torch.tensor([4, 3, 2])
+    with attach(backbone, tanh_gated_heads(), seed=1) as attachment:
+        perturb(attachment.tensors)
+        whole = last_states(name, backbone, None, where)
+        with on(backbone) as rows:
+            found = last_states(name, backbone, rows, where)
+    assert distance(found.detach(), whole.detach()) < 1e-10
+    assert distance(whole.detach(), last_states(name, backbone, None, where).detach()) > 1e-3
+
+
+@pytest.mark.parametrize("method", ["unipelt", "parallel-adapter-attn", "pa-pa", "residual-attn"])
+@pytest.mark.parametrize("name", ["bert", "bart", "llama", "gemma2"])
+def test_no_method_brings_the_other_tokens_back(name: str, method: str) -> None:
+    """The attention's output layer is given one token a text, whatever is attached before it."""
+    backbone = backbone_of(name)
+    stack = backbone.family.stacks[-1]
+    layer = list(stack_layers(backbone.model, stack))[-1]
+    out = layer.get_submodule(stack.attention.out)
+    seen: list[int] = []
+    with attached(backbone, method), on(backbone) as rows, torch.no_grad():
+        hook = out.register_forward_hook(lambda m, args, output: seen.append(output.shape[1]))
+        last_states(name, backbone, rows, None)
+        hook.remove()
+    assert seen == [1]
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -185,23 +185,41 @@ def test_members_that_were_added_later_and_left_earlier_are_forgotten(name: str)
     assert not any("forward" in vars(module) for module in backbone.model.modules())
 
 
-def test_one_row_a_text_is_selected_before_rows_are_split() -> None:
-    backbone, slices = backbone_of("bert"), Slices()
-    batch = {key: torch.cat([value] * 2) for key, value in inputs("bert").items()}
-    first_tokens = torch.tensor([0, 9, 15])
-    expected = [alone("bert", method)[0][first_tokens] for method in ("mam", "houlsby")]
-    one, other = slices.member(), slices.member()
-    with (
-        attached(as_member(backbone, one), "mam"),
-        attached(as_member(backbone, other), "houlsby"),
-        slices.sharing([(one, 3), (other, 3)]),
-        torch.no_grad(),
-    ):
-        rows = LastRows(backbone)
-        found = rows.of(backbone.model(**batch).last_hidden_state)[:, 0].split(3)
+def one_row(name: str, backbone: Backbone, batch: dict[str, Tensor], where: Tensor) -> Tensor:
+    """States (texts, d) of the tokens at `where`, the last layer computed for them alone."""
+    options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
+    rows = LastRows(backbone)
+    rows.read(where)
+    try:
+        found: Tensor = rows.of(backbone.model(**batch, **options).last_hidden_state)[:, 0]
+        return found
+    finally:
         rows.detach()
-    for own, wanted in zip(found, expected, strict=True):
-        assert distance(own, wanted) < 1e-10
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_one_row_a_text_is_selected_before_rows_are_split(name: str) -> None:
+    """Of every method beside LoRA, each with other tokens that are wanted."""
+    backbone = backbone_of(name)
+    left = TINY[name].kind == "decoder"
+    wheres = torch.tensor([[8, 8, 7], [7, 8, 8]] if left else [[0, 2, 1], [4, 0, 2]])
+    batch = {key: torch.cat([value] * 2) for key, value in inputs(name).items()}
+    with attached(backbone, "lora"), torch.no_grad():
+        lora = one_row(name, backbone, inputs(name), wheres[1])
+    for method in possible(name):
+        with attached(backbone, method), torch.no_grad():
+            expected = one_row(name, backbone, inputs(name), wheres[0])
+        slices = Slices()
+        one, other = slices.member(), slices.member()
+        with (
+            attached(as_member(backbone, one), method),
+            attached(as_member(backbone, other), "lora"),
+            slices.sharing([(one, 3), (other, 3)]),
+            torch.no_grad(),
+        ):
+            found, beside = one_row(name, backbone, batch, wheres.flatten()).split(3)
+        assert distance(found, expected) < 1e-10, method
+        assert distance(beside, lora) < 1e-10, method
 
 
 @pytest.mark.parametrize(

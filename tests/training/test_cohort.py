@@ -115,6 +115,20 @@ def test_mixed_methods_train_as_alone_each_with_its_own_seed_batches_and_rates(
     assert not any(m._forward_hooks for m in cohort.backbone.model.modules())
 
 
+def test_methods_that_read_earlier_states_train_as_alone_on_one_row(bench: Workbench) -> None:
+    names = ("unipelt", "parallel-adapter-attn", "lora", "pa-pa", "pfeiffer", "loreft", "bitfit")
+    members = [method(name, "first") for name in names]
+    cohort = Cohort(fp64(bench))
+    runs = [begun(bench, cohort.place(), one, seed) for seed, one in enumerate(members)]
+    for _ in range(STEPS):
+        assert not cohort.step(runs)
+    found = [state(run) for run in runs]
+    for run in runs:
+        run.model.detach()
+    for seed, (one, own) in enumerate(zip(members, found, strict=True)):
+        assert furthest(own, alone(bench, one, seed)[0]) < 1e-9, names[seed]
+
+
 @pytest.mark.parametrize("poolings", [("first", "first"), ("first", "mean")])
 def test_one_row_is_computed_where_no_member_reads_more(
     bench: Workbench, poolings: tuple[str, str]
@@ -233,6 +247,23 @@ def test_a_pass_that_does_not_fit_leaves_every_run_where_it_was(
         run.model.detach()
     for own, one in zip(found, list(MIXED.values())[2:4], strict=True):
         assert furthest(own, alone(bench, one)[0]) < 1e-9
+
+
+def test_an_optimiser_without_memory_fails_its_own_run_alone(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cohort = Cohort(fp64(bench))
+    good, bad = (begun(bench, cohort.place(), MIXED["lora"], seed) for seed in (0, 1))
+    monkeypatch.setattr(bad.optimiser, "step", full)
+    failed = cohort.step([bad, good])
+    assert list(failed) == [bad]
+    assert isinstance(failed[bad], OutOfMemory)
+    assert good.step == 1
+    for run in (good, bad):
+        run.model.detach()
 
 
 def test_a_checkpoint_of_a_member_goes_on_alone(bench: Workbench, tmp_path: Path) -> None:
