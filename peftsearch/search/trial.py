@@ -52,20 +52,25 @@ class TrialRunner:
             return self._failed(assignment, folder, failure)
 
     def _begin(self, assignment: Assignment, folder: TrialFolder) -> TrainingRun:
-        configuration = assignment.configuration
-        bench = self.bench.for_training(configuration.training)
-        run = TrainingRun(
-            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed),
-            levers=self.levers,
-            shared_by=SHARED_BY,
-        )
+        run = self._new_run(assignment)
         if assignment.resumed and folder.checkpoint_path.exists():
             try:
                 run.restore(folder.checkpoint_path)
             except DataError as error:  # a damaged checkpoint costs time, not the trial
                 folder.log(f"begins anew: {error}")
+                run.model.detach()
+                run = self._new_run(assignment)  # some of it may have been read
         folder.keep_rungs_up_to(run.step)  # what lies beyond the checkpoint is trained again
         return run
+
+    def _new_run(self, assignment: Assignment) -> TrainingRun:
+        configuration = assignment.configuration
+        bench = self.bench.for_training(configuration.training)
+        return TrainingRun(
+            *(bench.backbone, bench.train, bench.objective, configuration, self.budget, self.seed),
+            levers=self.levers,
+            shared_by=SHARED_BY,
+        )
 
     def _climb(
         self, run: TrainingRun, assignment: Assignment, folder: TrialFolder

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
+from peftsearch.errors import ConfigurationError, DataError, Diverged, NotANumber, OutOfMemory
 from peftsearch.task.encode import Encoded
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.checkpoint import load_tensors, save_tensors
+from peftsearch.training.checkpoint import load_tensors, number_in, save_tensors
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen import FrozenStates
 from peftsearch.training.levers import Levers
@@ -186,11 +186,27 @@ class TrainingRun:
         }
 
     def restore(self, path: Path) -> None:
-        """Go on from `save`; DataError if the file belongs to another run or is damaged."""
+        """Go on from `save`; DataError if the file belongs to another run or is damaged: the run is
+        then useless.
+        """
         tensors, facts = load_tensors(path)
         own = (self.model.configuration.hash, self.seed)
         if (facts.get("configuration_hash"), facts.get("seed")) != own:
             raise DataError(f"{path}: a checkpoint of another configuration or seed")
+        try:
+            self._take(tensors, facts)
+        except (ConfigurationError, LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not a whole checkpoint ({error})") from error
+
+    def _take(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.step = int(number_in(facts, "step"))
+        if self.step > self.full_steps:
+            raise ValueError(f"step {self.step} of {self.full_steps}")
+        if facts["smoothed_loss"] is not None:
+            self.smoothed_loss = number_in(facts, "smoothed_loss")
+        self.first_loss = number_in(facts, "first_loss", 0.0)
+        self.wall_s, self.cpu_s = number_in(facts, "wall_s"), number_in(facts, "cpu_s")
+        self.eval_s = number_in(facts, "eval_s", 0.0)
         state = {n: t for n, t in tensors.items() if n.startswith("optimiser/")}
         average = {n: t for n, t in tensors.items() if n.startswith("average/")}
         self.model.load({n: t for n, t in tensors.items() if n not in state | average})
@@ -202,11 +218,9 @@ class TrainingRun:
                 for key, value in state.items()
                 if key.split("/", 2)[2] == name
             }
-        self.step = int(facts["step"])
-        self.smoothed_loss = facts["smoothed_loss"]
-        self.first_loss = float(facts.get("first_loss", 0.0))
-        self.wall_s, self.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
-        self.eval_s = float(facts.get("eval_s", 0.0))
+            shapes = {value.shape for value in self.optimiser.state[parameter].values()}
+            if self.step and not {parameter.shape} <= shapes <= {parameter.shape, torch.Size()}:
+                raise ValueError(f"the optimiser's state of '{name}' does not fit it")
 
     def save_adapter(self, path: Path) -> None:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""

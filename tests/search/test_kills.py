@@ -61,7 +61,7 @@ def begin(folder: StudyFolder, trials: int) -> int:
     try:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
-            str(folder.root), 0, Limits(trials), time.time(), 1, lambda _: None, lambda: False
+            str(folder.root), 0, Limits(trials), time.monotonic(), 1, lambda _: None, lambda: False
         )
         worker.study.recover()
         worker.run()
