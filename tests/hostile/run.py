@@ -34,6 +34,7 @@ from support.hostile.kinds import KINDS, chosen
 from support.hostile.world import World
 
 SUBPROCESS_LIMIT_S = 300
+"""Of the wall's clock, on a machine that does nothing else: torch is imported up to twice."""
 
 
 def tried(world: World, seed: int, index: int, apart: bool) -> tuple[Case, Ran, list[str]]:

@@ -18,7 +18,7 @@ from support.hostile import here, models
 from support.hostile.case import Case
 from support.hostile.check import Ran, broken_promises, contents_of, run_here
 from support.hostile.kinds import KINDS
-from support.hostile.world import World
+from support.hostile.world import SPACE, World
 
 EACH = {"space": 40, "data": 40, "study": 30, "flags": 30, "recipe": 20, "export": 20}
 EACH |= {"model": 15, "name": 25}
@@ -76,20 +76,23 @@ def test_the_pickle_that_is_refused_would_have_run_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["space", "name"])
-def test_a_process_of_its_own_ends_as_the_entry_does(
-    kind: str, world: World, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [["check", "bomb.yaml"], ["status", "../\x1b[31mx"], ["predict", "no\udcffne", "\x9b2J"]],
+)
+def test_a_process_of_its_own_ends_as_the_entry_does(words: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "case"
     folder.mkdir()
-    case = KINDS[kind][1](random.Random(f"apart:{kind}"), world, folder)
+    lines = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 60)]
+    (folder / "bomb.yaml").write_text(SPACE + "l0: &l0 [x]\n" + "".join(lines))
+    case = Case(folder, words, "a process")
     before = contents_of(tmp_path)
     ended = subprocess.run(
         [sys.executable, "-m", "peftsearch", *case.arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     ran = Ran(ended.returncode, ended.stdout, ended.stderr)
