@@ -14,6 +14,7 @@ import typer
 from peftsearch.cli.asked import default_name, existing_study, languages_of, task_spec
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
+    LARGEST_SEED,
     Beams,
     Json,
     Kind,
@@ -83,7 +84,9 @@ def search(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, max=1024, help="Threads of each worker (default: 1 on a CPU)."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling and training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and training.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     max_length: Annotated[
         Optional[int],  # noqa: UP045

@@ -94,6 +94,8 @@ def test_a_wrong_input_of_search_is_one_sentence_and_leaves_no_study(
         ("search --model m --train a.csv --workers 1000000000", 2, "workers"),
         ("search --model m --train a.csv --threads 1000000000", 2, "threads"),
         ("train recipe.yaml --threads 1000000000", 2, "threads"),
+        (f"train recipe.yaml --seed {10**40}", 2, "seed"),
+        (f"search --model m --train a.csv --seed {2**53}", 2, "seed"),
         ("search --model m --train a.csv --device meta", 3, "device 'meta'"),
         ("search --study nope --resume", 2, "no study 'nope'"),
         ("search --bogus", 2, "--bogus"),

@@ -173,7 +173,7 @@ def _of_files(case: Case, before: dict[str, bytes]) -> Iterator[str]:
         if name not in after:
             if not name.endswith("checkpoint.safetensors"):
                 yield f"deleted: {name}"
-        elif after[name] != content and not _may_change(name):
+        elif after[name] != content and not _may_change(name) and not _told_where(case):
             yield f"changed: {name}"
     yield from _of_studies(case, before)
 
