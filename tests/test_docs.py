@@ -46,3 +46,14 @@ def test_every_exception_is_in_the_table_with_its_exit_code() -> None:
 @pytest.mark.parametrize("name", [*StudyInfo.model_fields, *TrialResult.model_fields])
 def test_every_recorded_field_is_explained(name: str) -> None:
     assert f"`{name}`" in STUDY_FOLDER
+
+
+def test_every_test_that_keeps_a_promise_is_there() -> None:
+    """`file.py::test`, or `::test` for another of the file named before it."""
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]*(?:\.py)?)::(\w+)`", text)
+    assert len(named) >= 20
+    file = ""
+    for path, test in named:
+        file = path or file
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
+from peftsearch.backbone.device import checked_device
 from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hooks import STRAIGHT, Hooks
 from peftsearch.backbone.hub import prepare_hub
@@ -30,7 +32,7 @@ from peftsearch.backbone.measure import measure, position_tables, positions_of, 
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.design.shapes import BackboneShapes, SiteShape
-from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
+from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError, did_you_mean
 
 __all__ = [
     "DEMO_MODELS",
@@ -88,6 +90,18 @@ class Backbone:
             index -= size
         raise IndexError(index)
 
+    def refuse_unknown_tokens(self, ids: torch.Tensor) -> None:
+        """MissingError for a tokenizer that knows more words than the model has rows for: reading
+        one would end in an error far from here, on a GPU without a sentence.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
+            raise MissingError(
+                f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, and the model "
+                f"knows {rows:,}: they do not belong together; get a complete copy of it, or give "
+                "--tokenizer"
+            )
+
     def live(self, site: SiteShape) -> torch.Tensor | None:
         """Indices of a body tensor's tuned part; None where it is tuned whole."""
         shape = next(t for t in self.shapes.tensors if t.name == site.key)
@@ -115,6 +129,14 @@ def load_backbone(
             f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
             "the folder of a saved model"
         )
+    checked_device(device)
+    with _readable(name):
+        return _loaded(name, device, dtype, writes, tokenizers)
+
+
+def _loaded(
+    name: str, device: str, dtype: torch.dtype | None, writes: bool, tokenizers: Tokenizers
+) -> Backbone:
     source = model_source(name)
     config = _from_pretrained(AutoConfig, name, source)
     family = family_of(config)
@@ -179,12 +201,14 @@ def load_shapes(name: str) -> BackboneShapes:
     """The shapes of a model from its config alone, on the meta device: nothing is downloaded
     but the config, and nothing is allocated.
     """
-    return shapes_of(_config_of(name))
+    with _readable(name):
+        return shapes_of(_config_of(name))
 
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    return family_of(_config_of(name))
+    with _readable(name):
+        return family_of(_config_of(name))
 
 
 def _config_of(name: str) -> Any:
@@ -230,8 +254,27 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
         return auto.from_pretrained(
             source, trust_remote_code=False, local_files_only=local, **options
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers checks little of what it reads
         raise _explained(name, local, state, error) from error
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Nobody checks a config's values before modules are made of them: what that runs into is told
+    as the model's fault.
+    """
+    try:
+        yield
+    except (PeftsearchError, MemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise MissingError(
+            f"model '{name}' cannot be loaded ({why}): where its config.json makes no sense or "
+            "does not fit its weights, get a complete copy of it"
+        ) from error
 
 
 def _explained(

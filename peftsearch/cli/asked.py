@@ -69,7 +69,7 @@ def existing_study(
 
     if study is None and space is None:
         raise UsageError("which study? give --study NAME with --resume")
-    name = study or default_name(load_space(str(space)).name, spec)
+    name = default_name(load_space(str(space)).name, spec) if study is None else study
     folder = StudyFolder.open(name, studies)
     info = folder.read_info()
     if space is not None and load_space(space).hash != info.space_hash:

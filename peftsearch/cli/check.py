@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli.console import clean, print_json, print_table
+from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, Model
 
 __all__ = ["check"]
@@ -43,18 +43,18 @@ def check(
         if value in ("", []):
             continue
         if isinstance(value, list) and key.startswith("on "):
-            print(clean(f"{key}:"))
+            tell(f"{key}:")
             for line in value:
-                print(clean(f"  {line}"))
+                tell(f"  {line}")
         else:
             shown = f"{value:,}" if isinstance(value, int) else value
-            print(clean(f"{key}: {', '.join(value) if isinstance(value, list) else shown}"))
+            tell(f"{key}: {', '.join(value) if isinstance(value, list) else shown}")
     if rows:
         _print_families(rows)
     if not _is_of_use(facts, rows):
-        print(f"nothing of space '{loaded.name}' can be done there")
+        tell(f"nothing of space '{loaded.name}' can be done there")
         raise typer.Exit(2)
-    print("ok")
+    tell("ok")
 
 
 def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
@@ -118,7 +118,7 @@ def _on_families(space: Any) -> list[dict[str, Any]]:
 
 def _print_families(rows: list[dict[str, Any]]) -> None:
     """A table, and below it every reason once, with the families it holds for."""
-    print()
+    tell()
     print_table(
         ("model", "family", "structures", "share"),
         [
@@ -136,6 +136,6 @@ def _print_families(rows: list[dict[str, Any]]) -> None:
         for reason in row["left out"]:
             told = reason.replace(row["family"], "it")
             reasons.setdefault(told, []).append(row["family"])
-    print()
+    tell()
     for reason, names in reasons.items():
-        print(clean(f"{reason} ({', '.join(dict.fromkeys(names))})"))
+        tell(f"{reason} ({', '.join(dict.fromkeys(names))})")

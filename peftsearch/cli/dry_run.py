@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftsearch.backbone.load import load_shapes
-from peftsearch.cli.console import clean, print_json, print_table
+from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.search.seeds import seeds_of
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import Space
@@ -28,6 +28,6 @@ def print_dry_run(space: Space, model: str, as_json: bool) -> None:
         print_json("dry_run", facts | {"examples": examples})
         return
     print_table(("", "tuned %", "configuration"), [(a, f"{b:.4g}", c) for a, b, c in rows])
-    print()
+    tell()
     for key, value in facts.items():
-        print(clean(f"{key}: {value}"))
+        tell(f"{key}: {value}")

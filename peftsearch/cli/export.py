@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from peftsearch.cli.console import print_json
+from peftsearch.cli.console import print_json, tell
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["export"]
@@ -43,5 +43,5 @@ def export(
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
         print_json("export", {"out": str(out), "format": to.value, **facts})
         return
-    print(f"{out}: {point.description}")
-    print(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")
+    tell(f"{out}: {point.description}")
+    tell(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")

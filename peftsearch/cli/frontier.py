@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.errors import NothingFeasible
 
@@ -51,17 +51,18 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
         for point in document["points"]
     ]
     print_table(("trial", "tuned %", "tuned", metric.name, "configuration"), rows)
-    print(
-        f"\nhypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
+    tell()
+    tell(
+        f"hypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
         f"{metric.written(reference['worst'])} to {reference['best']:g}), "
         f"{document['counts']['evaluated']} configurations evaluated"
     )
     if folder.report_path.exists():
-        print(f"report: {_shown(folder.report_path)}")
+        tell(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]
     place = "" if folder.root.parent == _default_studies() else f" --studies {folder.root.parent}"
-    print(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
+    tell(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
 
 
 def _shown(path: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from peftsearch.cli import ls_design, ls_tasks
-from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
 
 __all__ = ["ls"]
@@ -62,7 +62,7 @@ def ls(
     if rows:
         print_table(list(rows[0]), [[_cell(v) for v in row.values()] for row in rows])
     else:
-        print(f"no {what}")
+        tell(f"no {what}")
 
 
 def _cell(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from typing import Annotated
@@ -74,8 +76,11 @@ def run(arguments: list[str]) -> int:
     # Set before torch and the tokenizers are imported; a user's own setting stands.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every character
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
+        sys.stdout.flush()  # a full disk is to be heard of here, not while Python ends
     except PeftsearchError as error:
         complain(str(error))
         return error.exit_code
@@ -83,10 +88,15 @@ def run(arguments: list[str]) -> int:
         complain("interrupted")
         return 130
     except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return 0
     except OSError as error:
-        complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        if error.filename is None:
+            _forget_stdout()
+        complain(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
+        return 3
+    except MemoryError:
+        complain("out of memory: give it less at once (--train-examples), or more memory")
         return 3
     except Exception as error:
         # Typer's complaints about a command line are click's, under a private name of its own.
@@ -95,4 +105,12 @@ def run(arguments: list[str]) -> int:
             raise
         complain(f"{sentence()} (see peftsearch --help)")
         return 2
+    if code == 130:
+        complain("interrupted")  # Typer makes an exit code of Ctrl-C, and says nothing
     return code if isinstance(code, int) else 0
+
+
+def _forget_stdout() -> None:
+    """What could not be written is tried again, and fails again, when Python ends."""
+    with contextlib.suppress(OSError, ValueError):  # not a real file: nothing is tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

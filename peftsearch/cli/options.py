@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 __all__ = [
+    "LARGEST_SEED",
     "Beams",
     "Json",
     "Kind",
@@ -27,6 +28,9 @@ __all__ = [
     "TokenizerOf",
     "Without",
 ]
+
+LARGEST_SEED = 2**53 - 1
+"""Torch takes a little more, JSON's numbers are exact to here."""
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
 StudiesFolder = Annotated[

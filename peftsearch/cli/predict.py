@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import clean, print_json
+from peftsearch.cli.console import print_json, tell
 from peftsearch.cli.options import Json, NoHeader, TextColumns
 from peftsearch.errors import UsageError
 
@@ -48,7 +48,7 @@ def predict(
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
     for predicted in loaded.predict(inputs, pairs):
-        print(clean(" ".join(predicted.split())) if isinstance(predicted, str) else predicted)
+        tell(" ".join(predicted.split()) if isinstance(predicted, str) else str(predicted))
 
 
 def _inputs(

@@ -37,7 +37,7 @@ class Progress:
         record = folder.read()
         self.info = record.info
         self.results = {r.number: r for r in record.results}
-        self.began = time.time()
+        self.began = time.monotonic()
         self.ready = 0
         self.fatal: PeftsearchError | None = None
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -129,15 +129,15 @@ class Progress:
         if self.limits.trials:
             shares.append(evaluated / self.limits.trials)
         if self.limits.seconds:
-            shares.append((time.time() - self.began) / self.limits.seconds)
+            shares.append((time.monotonic() - self.began) / self.limits.seconds)
         return min(1.0, max(shares))
 
     def _left(self) -> str:
         if self.ready == 0:
             return "loading model and data"
         if self.limits.seconds is None:
-            return f"{time.time() - self.began:.0f} s"
-        left = max(0.0, self.limits.seconds - (time.time() - self.began))
+            return f"{time.monotonic() - self.began:.0f} s"
+        left = max(0.0, self.limits.seconds - (time.monotonic() - self.began))
         return f"{left // 60:.0f}:{left % 60:02.0f} left"
 
     def _record(self) -> StudyRecord:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json
+from peftsearch.cli.console import print_json, tell
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["report"]
@@ -33,10 +33,11 @@ def report(
 
     folder = StudyFolder.open(study, studies)
     record = folder.read()
-    write_derived(folder, record)
+    if out is None:  # told to write elsewhere, it leaves the study as it is
+        write_derived(folder, record)
     path = out or folder.report_path
     write_report(record, path, folder.read_environment(), folder, plotly_from)
     if json:
         print_json("report", {"study": study, "report": str(path)})
     else:
-        print(path)
+        tell(str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -20,6 +21,7 @@ from peftsearch.cli.asked import (
 )
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
+    LARGEST_SEED,
     Beams,
     Json,
     Kind,
@@ -85,10 +87,10 @@ def search(
     ] = None,
     minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
     hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
-    workers: Annotated[int, typer.Option(min=1, help="Local processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Local processes.")] = 1,
     threads: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Threads of each worker (default: 1 on a CPU)."),
+        typer.Option(min=1, max=1024, help="Threads of each worker (default: 1 on a CPU)."),
     ] = None,
     cohort: Annotated[
         Optional[int],  # noqa: UP045
@@ -99,7 +101,9 @@ def search(
             "a CPU).",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling and training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and training.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     max_length: Annotated[
         Optional[int],  # noqa: UP045
@@ -129,6 +133,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a space for the best configuration at every parameter budget."""
+    from peftsearch.backbone.device import checked_device
     from peftsearch.search.create import NewStudy
     from peftsearch.search.worker import Limits, Means
     from peftsearch.space.space import load_space
@@ -163,7 +168,7 @@ def search(
         if recommended is not None and task is None and train is None:
             spec = task_spec(asked_task, seed, recommended.task)
         asked = NewStudy(
-            name=study or default_name(loaded.name, spec),
+            name=default_name(loaded.name, spec) if study is None else study,
             space=loaded,
             space_name=space or DEFAULT_SPACE,
             model=_required_model(model or (recommended.model if recommended else None)),
@@ -189,29 +194,16 @@ def search(
 def _seconds(minutes: float | None, hours: float | None) -> float | None:
     if minutes is not None and hours is not None:
         raise UsageError("give --minutes or --hours, not both")
-    return minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
+    seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
+    if seconds is not None and not math.isfinite(seconds):
+        raise UsageError("--minutes and --hours want a number; leave both out for no limit")
+    return seconds
 
 
 def _required_model(model: str | None) -> str:
     if model is None:
         raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
     return model
-
-
-def checked_device(device: str) -> str:
-    """A device that this machine has, or MissingError."""
-    import torch
-
-    from peftsearch.errors import MissingError
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise MissingError(
-            f"device '{device}' cannot be used here ({why}); try --device cpu"
-        ) from error
-    return device
 
 
 def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:

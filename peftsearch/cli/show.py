@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli.console import clean, print_json, print_table
+from peftsearch.cli.console import print_json, print_table, print_text, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
 
 __all__ = ["show"]
@@ -63,9 +63,9 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         return
     for key, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(clean(f"{key}: {shown}"))
-    print()
-    print(space.document.text.rstrip())
+        tell(f"{key}: {shown}")
+    tell()
+    print_text(space.document.text.rstrip())
 
 
 def _show_method(name: str, model: str | None, as_json: bool) -> None:
@@ -91,14 +91,14 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
         print_json("method", facts | {"json": configuration.to_json()})
         return
     for key, value in facts.items():
-        print(f"{key}: {value}")
+        tell(f"{key}: {value}")
     header = ("form", "place", "insertion", "composition", "width")
     rows = [
         (m.form.name, str(m.place), m.insertion.name, m.composition.name, str(m.width or "–"))
         for m in method.modifications
     ]
     if rows:
-        print()
+        tell()
         print_table(header, rows)
 
 
@@ -116,8 +116,8 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
         return
     for key, value in result.model_dump(exclude={"configuration", "curve"}).items():
         if value is not None:
-            print(clean(f"{key.replace('_', ' ')}: {value}"))
-    print()
+            tell(f"{key.replace('_', ' ')}: {value}")
+    tell()
     rows = [
         (
             str(v.step),

@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json, say
-from peftsearch.cli.options import Json
+from peftsearch.cli.console import print_json, say, tell
+from peftsearch.cli.options import LARGEST_SEED, Json
 
 __all__ = ["train"]
 
@@ -21,9 +21,9 @@ def train(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="Another seed than the recipe's."),
+        typer.Option(min=0, max=LARGEST_SEED, help="Another seed than the recipe's."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     test: Annotated[
         bool, typer.Option("--test", help="Open the test split at the end, and report on it.")
@@ -31,7 +31,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a recipe's configuration and evaluate it."""
-    from peftsearch.cli.search import checked_device
+    from peftsearch.backbone.device import checked_device
     from peftsearch.export.recipe import Recipe
     from peftsearch.export.retrain import retrain
 
@@ -43,7 +43,7 @@ def train(
         print_json("train", outcome)
         return
     for key, value in outcome.items():
-        print(
+        tell(
             f"{key.replace('_', ' ')}: {value:.4f}"
             if isinstance(value, float)
             else f"{key}: {value}"

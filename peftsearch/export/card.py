@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from peftsearch.export.package import Package
 
-__all__ = ["model_card"]
+__all__ = ["escaped", "model_card"]
 
 
 def model_card(package: Package) -> str:
     """Markdown for people who find the folder without its history."""
     metric = "" if package.validation_metric is None else f"{package.validation_metric:.4f}"
     rows = {
-        "backbone": f"`{package.model}` (frozen)",
+        "backbone": f"{package.model} (frozen)",
         "task": package.task,
         "configuration": package.description,
         "tuned": f"{package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of backbone",
@@ -19,8 +19,8 @@ def model_card(package: Package) -> str:
         "labels": ", ".join(package.labels),
         "from": package.origin,
     }
-    table = "\n".join(f"| {key} | {_escaped(value)} |" for key, value in rows.items() if value)
-    return f"""# {package.task}: a parameter-efficient configuration
+    table = "\n".join(f"| {key} | {escaped(value)} |" for key, value in rows.items() if value)
+    return f"""# {escaped(package.task)}: a parameter-efficient configuration
 
 | | |
 |---|---|
@@ -38,5 +38,8 @@ Weights are read from safetensors only; no code is run from this folder.
 """
 
 
-def _escaped(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+def escaped(text: str) -> str:
+    """On one line of Markdown, not taken for HTML, a table or code: names come from the user."""
+    for character, harmless in {"|": "\\|", "<": "&lt;", "`": "'"}.items():
+        text = text.replace(character, harmless)
+    return " ".join(text.split())

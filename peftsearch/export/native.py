@@ -15,7 +15,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
-from peftsearch.search.workbench import DTYPES, writing_of
+from peftsearch.search.workbench import dtype_of, writing_of
 from peftsearch.task.encode import encode
 from peftsearch.task.encode_texts import encode_texts
 from peftsearch.task.text import Split
@@ -55,6 +55,7 @@ class LoadedModel:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
         encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
+        self.model.backbone.refuse_unknown_tokens(encoded.inputs.flat)
         outputs = outputs_of(self.model, encoded)
         if self.package.value_scale is None:
             return outputs
@@ -89,7 +90,7 @@ class LoadedModel:
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
     """The backbone that an export was trained on; MissingError if it is another one now."""
     backbone = load_backbone(
-        *(model or package.model, device, DTYPES[package.precision]),
+        *(model or package.model, device, dtype_of(package.precision)),
         package.output == "texts",
         package.tokenizers,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from peftsearch.design.configuration import Configuration
+from peftsearch.export.card import escaped
 from peftsearch.export.package import Package
 
 __all__ = ["peft_card"]
@@ -24,20 +27,22 @@ def peft_card(package: Package, configuration: Configuration, peft_type: str) ->
     """Markdown whose one block of code runs as it stands, the folder's name filled in."""
     if package.output == "texts":
         return _writing_card(package, configuration, peft_type)
-    name, extra = f'"{package.model}"', ""
+    name, extra = _literal(package.model), ""
     if package.model.startswith("demo:"):
         name = f"model_source({name})"
         extra = "\nfrom peftsearch.backbone.load import model_source"
     prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
     cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
     no_types = ", return_token_type_ids=False" if prompts else ""
+    title, task = _title(configuration, peft_type), escaped(package.task)
+    labels = escaped(", ".join(package.labels))
     pooler = ""
     if configuration.head.pooler == "trained":
         pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
-    return f"""# {_title(configuration, peft_type)} for {package.task}, in the format of peft
+    return f"""# {title} for {task}, in the format of peft
 
-{package.description}: {package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of
-`{package.model}`. Labels: {", ".join(package.labels)}.
+{escaped(package.description)}: {package.tuned_parameters:,} parameters,
+{package.tuned_pct:.4g} % of `{escaped(package.model)}`. Labels: {labels}.
 
 ```python
 import torch
@@ -68,22 +73,23 @@ def _writing_card(package: Package, configuration: Configuration, peft_type: str
     source = package.tokenizer or package.model
     target = package.target_tokenizer or source
     decoded = "written[0]" if package.is_encoder_decoder else "written[0, ids.shape[1] :]"
-    template = package.template or ("{text}" if package.is_encoder_decoder else "{text}\\n")
-    return f"""# {_title(configuration, peft_type)} for {package.task}, in the format of peft
+    title, task = _title(configuration, peft_type), escaped(package.task)
+    template = package.template or ("{text}" if package.is_encoder_decoder else "{text}\n")
+    return f"""# {title} for {task}, in the format of peft
 
-{package.description}: {package.tuned_parameters:,} parameters, {package.tuned_pct:.4g} % of
-`{package.model}`.
+{escaped(package.description)}: {package.tuned_parameters:,} parameters,
+{package.tuned_pct:.4g} % of `{escaped(package.model)}`.
 
 ```python
 from peft import PeftModel
 from transformers import {auto}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{source}")
-answers = AutoTokenizer.from_pretrained("{target}")
-model = {auto}.from_pretrained("{package.model}")
+tokenizer = AutoTokenizer.from_pretrained({_literal(source)})
+answers = AutoTokenizer.from_pretrained({_literal(target)})
+model = {auto}.from_pretrained({_literal(package.model)})
 model = PeftModel.from_pretrained(model, "this folder").eval()
 
-text = "{template}".replace("{{text}}", "a text")
+text = {_literal(template)}.replace("{{text}}", "a text")
 cut = dict(max_length={package.max_length}, truncation=True)
 ids = tokenizer(text, return_tensors="pt", **cut)["input_ids"]
 written = model.generate(input_ids=ids, {limits})
@@ -96,6 +102,11 @@ _NO_PAIRS = """
 peft leaves token types out where there is a prompt: for pairs of texts on models that tell the two
 texts apart by them, load the native export instead.
 """
+
+
+def _literal(text: str) -> str:
+    """A text as a string of Python, whatever quotes it holds."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _title(configuration: Configuration, peft_type: str) -> str:

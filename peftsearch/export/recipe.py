@@ -32,7 +32,7 @@ class Recipe(BaseModel):
     rungs: tuple[float, ...] = (0.25, 1.0)
     rung_examples: int = 400
     max_length: int | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**53)
     tokenizer: str | None = None
     target_tokenizer: str | None = None
     low_rungs: str | None = None

@@ -15,8 +15,7 @@ from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
-from peftsearch.search.study_space import budget_of, space_of
-from peftsearch.task.spec import TaskSpec
+from peftsearch.search.study_space import budget_of, space_of, task_of
 
 __all__ = ["export_point"]
 
@@ -79,7 +78,7 @@ def _chosen(record: StudyRecord, at: str) -> TrialResult:
 def _package(info: StudyInfo, result: TrialResult) -> Package:
     assert result.configuration is not None
     assert result.configuration_hash is not None
-    spec = TaskSpec.model_validate(info.task)
+    spec = task_of(info)
     return Package(
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
@@ -112,7 +111,7 @@ def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe
     return Recipe(
         description=result.description,
         model=info.model,
-        task=TaskSpec.model_validate(info.task),
+        task=task_of(info),
         epochs=budget.epochs,
         max_steps=budget.max_steps,
         rungs=budget.rungs,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peftsearch.report.labels import safe
 from peftsearch.search.records import MetricScale, StudyInfo, StudyRecord
 
 __all__ = ["COLOURS", "TunedAxis", "layout", "metric_range", "metric_title"]
@@ -103,7 +104,7 @@ def metric_title(info: StudyInfo) -> str:
     """`validation accuracy`; of losses with the direction, which is not what one expects."""
     metric = info.metric
     direction = "" if metric.maximise else "<br>(less is better)"
-    return f"validation {metric.title or metric.name}{direction}"
+    return f"validation {safe(metric.title or metric.name)}{direction}"
 
 
 BEYOND_WORST = 0.25

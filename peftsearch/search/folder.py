@@ -50,7 +50,7 @@ def check_study_name(name: str) -> str:
 def study_names(studies: Path | None = None) -> list[str]:
     """The studies there are, sorted; folders that are no studies are left out."""
     found = studies_folder(studies).glob("*/study.json")
-    return sorted(p.parent.name for p in found if _NAME.fullmatch(p.parent.name))
+    return sorted(p.parent.name for p in found if _NAME.fullmatch(p.parent.name) and p.is_file())
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ class StudyFolder:
         info = read_record(self.study_path, StudyInfo, "restore it from a copy")
         if info is None:
             raise UsageError(f"{self.root} is no study: it has no study.json")
+        check_study_name(info.name)  # it stands in commands that people copy
         return info
 
     def read_environment(self) -> dict[str, Any]:
@@ -175,6 +176,10 @@ class StudyFolder:
             else:
                 results.append(result)
         return StudyRecord(info=self.read_info(), results=tuple(results), running=running)
+
+    def finished(self) -> list[int]:
+        """Numbers of the trials that have a result, without reading it."""
+        return [n for n in self._numbers() if self.trial(n).result_path.is_file()]
 
     def _numbers(self) -> list[int]:
         try:

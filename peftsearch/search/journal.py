@@ -38,7 +38,17 @@ def open_journal(path: Path, *, create: bool = False) -> JournalStorage:
     if create:
         with _named(path, "created"):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
-    return JournalStorage(JournalFile(path))
+    journal = JournalFile(path)
+    try:
+        return JournalStorage(journal)
+    except PeftsearchError:
+        raise
+    except Exception as error:  # Optuna replays what it reads without looking at it
+        raise PeftsearchError(
+            f"{path}: a line near the {journal.read_lines:,}th is no log of Optuna's "
+            f"({type(error).__name__}: {error}); finished trials are safe in trials/: restore the "
+            "file from a copy"
+        ) from error
 
 
 class JournalFile(BaseJournalBackend):
@@ -48,6 +58,11 @@ class JournalFile(BaseJournalBackend):
         self.path = path.absolute()
         # (number, offset in bytes) of the first log not read yet.
         self._cursor = (0, 0)
+
+    @property
+    def read_lines(self) -> int:
+        """How many lines were read."""
+        return self._cursor[0]
 
     @property
     def torn_path(self) -> Path:

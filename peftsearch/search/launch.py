@@ -55,7 +55,7 @@ class LocalWorkers:
         self, root: str, count: int, limits: Limits, means: Means, body: Body = search
     ) -> None:
         self.root, self.limits, self.means, self.body = root, limits, means, body
-        self.began = time.time()
+        self.began = time.monotonic()
         self._context = mp.get_context("spawn")
         self._stop = self._context.RawValue(ctypes.c_bool, False)
         self._running: dict[int, tuple[BaseProcess, Connection]] = {}

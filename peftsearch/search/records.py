@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from peftsearch.space.published import Published
@@ -157,7 +157,7 @@ class StudyInfo(Record):
     schema_version: Literal[1] = 1
     name: str
     id: str
-    seed: int
+    seed: int = Field(ge=0, lt=2**53)
     created_at: str
     space: str
     """Name or file the space came from; the resolved copy is `space.yaml`."""

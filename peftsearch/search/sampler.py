@@ -25,5 +25,5 @@ def make_sampler(seed: int, worker: int = 0) -> optuna.samplers.BaseSampler:
             group=True,
             constant_liar=True,
             n_startup_trials=STARTUP_TRIALS,
-            seed=seed * 1009 + worker,
+            seed=(seed * 1009 + worker) % 2**32,
         )

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.journal import open_journal
 from peftsearch.search.locks import FileLock
@@ -71,9 +72,22 @@ class Study:
                 directions=["maximize" if info.metric.maximise else "minimize", "minimize"],
                 load_if_exists=True,
             )
+            self._refuse_lost_trials()
         # Seeded by how far the study has come, so that a resumed search draws anew.
         self.study.sampler = make_sampler(info.seed + len(self._trials()), worker)
         self.seeds = seeds_of(space, shapes)
+
+    def _refuse_lost_trials(self) -> None:
+        """A journal that was cut, or begun anew, would give out numbers again, and finished trials
+        would be overwritten.
+        """
+        known = len(self._trials())
+        lost = [number for number in self.folder.finished() if number >= known]
+        if lost:
+            raise UsageError(
+                f"{self.folder.journal_path}: it knows {known} trials, and trial {lost[0]} is "
+                "finished: restore it from a copy; what is in trials/ is safe, and can be exported"
+            )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)

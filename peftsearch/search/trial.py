@@ -97,22 +97,27 @@ class TrialRunner:
     def _begin(
         self, assignment: Assignment, folder: TrialFolder, place: Backbone | None
     ) -> TrainingRun:
+        run = self._new_run(assignment, place)
+        if assignment.resumed and folder.checkpoint_path.exists():
+            try:
+                run.restore(folder.checkpoint_path)
+            except DataError as error:  # a damaged checkpoint costs time, not the trial
+                folder.log(f"begins anew: {error}")
+                run.model.detach()
+                run = self._new_run(assignment, place)  # some of it may have been read
+        folder.keep_rungs_up_to(run.step)  # what lies beyond the checkpoint is trained again
+        return run
+
+    def _new_run(self, assignment: Assignment, place: Backbone | None) -> TrainingRun:
         configuration = assignment.configuration
         bench = self.bench.for_training(configuration.training)
-        run = TrainingRun(
+        return TrainingRun(
             place or bench.backbone,
             *(bench.train, bench.objective, configuration, self.budget, self.seed),
             levers=member_levers(self.levers) if place else self.levers,
             shared_by=SHARED_BY,
             low_rungs=self.low_rungs,
         )
-        if assignment.resumed and folder.checkpoint_path.exists():
-            try:
-                run.restore(folder.checkpoint_path)
-            except DataError as error:  # a damaged checkpoint costs time, not the trial
-                folder.log(f"begins anew: {error}")
-        folder.keep_rungs_up_to(run.step)  # what lies beyond the checkpoint is trained again
-        return run
 
     def _climb(
         self, run: TrainingRun, assignment: Assignment, folder: TrialFolder

@@ -10,7 +10,7 @@ import torch
 from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
-from peftsearch.errors import ConfigurationError
+from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
 from peftsearch.task.encode_texts import Writing, encode_texts
@@ -21,7 +21,7 @@ from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.objective import Objective, objective_of
 
-__all__ = ["DTYPES", "Lengths", "Workbench", "training_budget", "writing_of"]
+__all__ = ["DTYPES", "Lengths", "Workbench", "dtype_of", "training_budget", "writing_of"]
 
 _MEASURED = 10_000
 """Training examples that lengths are chosen from."""
@@ -76,7 +76,7 @@ class Workbench:
         for note in task.notes:
             say(note)
         writes = task.kind.output == "texts"
-        backbone = load_backbone(model, device, DTYPES[precision], writes, tokenizers)
+        backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
         if backbone.family.note:
             say(backbone.family.note)
         room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
@@ -84,11 +84,14 @@ class Workbench:
         lengths, train = _measured(task, backbone, writing, room, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
+        validation = _encoded(task.validation, backbone, writing, lengths)
+        for encoded in (train, validation):
+            backbone.refuse_unknown_tokens(encoded.inputs.flat)
         return cls(
             backbone=backbone,
             task=task,
             train=train,
-            validation=_encoded(task.validation, backbone, writing, lengths),
+            validation=validation,
             lengths=lengths,
             objective=objective_of(task, train, backbone, writing, lengths.target),
             writing=writing,
@@ -203,6 +206,13 @@ def training_budget(budgets: Budgets) -> TrainingBudget:
         rungs=budgets.rungs,
         rung_examples=budgets.rung_examples,
     )
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Of a backbone in this precision; UsageError for a name that a damaged record made up."""
+    if precision not in DTYPES:
+        raise UsageError(f"precision '{precision}' unknown{did_you_mean(precision, DTYPES)}")
+    return DTYPES[precision]
 
 
 def set_threads(threads: int) -> None:

@@ -21,11 +21,10 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.scheduler import Decision, RungPoint, decide
 from peftsearch.search.study import Assignment, Study
-from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
+from peftsearch.search.study_space import budget_of, space_of, task_of, tokenizers_of
 from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench, set_threads
-from peftsearch.task.spec import TaskSpec
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
@@ -65,7 +64,9 @@ class Means:
 
 
 class Worker:
-    """One process's part of the search of the study at `root`, begun at `began` (time.time())."""
+    """One process's part of the search of the study at `root`, begun at `began`: of
+    `time.monotonic()`, which is one clock for every process of a machine, and which nobody sets.
+    """
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class Worker:
         return decision
 
     def _finished(self) -> bool:
-        if self._stopped() or time.time() > self._last_start():
+        if self._stopped() or time.monotonic() > self._last_start():
             return True
         enough = self.limits.trials is not None and self.study.begun() >= self.limits.trials
         return enough and not self.study.has_requeued()
@@ -178,7 +179,7 @@ class Worker:
         return self.asked_to_stop() or os.getppid() != self.parent
 
     def _interrupted(self) -> bool:
-        return self._stopped() or time.time() > self.limits.last_call(self.began)
+        return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
 
 
 def _workbench(info: StudyInfo) -> Workbench:
@@ -189,7 +190,7 @@ def _workbench(info: StudyInfo) -> Workbench:
         low_precision(info.low_rungs).refuse_if_missing()
     bench = Workbench.prepare(
         info.model,
-        TaskSpec.model_validate(info.task),
+        task_of(info),
         info.device,
         info.max_length,
         tokenizers=tokenizers_of(info),

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from peftsearch.errors import SpaceError, did_you_mean
+from peftsearch.space.aliases import MOST_VALUES, values_in
 
 __all__ = ["Document", "dump_yaml"]
 
@@ -51,11 +52,17 @@ class Document:
         except TypeError as error:  # ruamel's own check of keys for hashability is incomplete
             message = "a list or a mapping stands where a key was expected"
             raise SpaceError(f"{self.name}:{_line_of_odd_key(self.text)}: {message}") from error
-        except (YAMLError, ValueError, RecursionError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # ruamel trips over more than it tells, as a merge with itself
             what = " ".join(str(error).split())
             raise SpaceError(f"{self.name}:1: not valid YAML ({what})") from error
         if not isinstance(tree, CommentedMap):
             raise SpaceError(f"{self.name}:1: a mapping of keys was expected at the top")
+        values = values_in(tree)
+        if values is None or values > MOST_VALUES:
+            holds = "itself" if values is None else f"more than {MOST_VALUES:,} values"
+            raise SpaceError(f"{self.name}:1: through its aliases it holds {holds}: write it out")
         return tree
 
     def line(self, path: Sequence[str | int]) -> int:

@@ -82,11 +82,18 @@ def _parse(raw: Any) -> Values:
         raise ValueError("an empty list offers no choice")
     if any(not isinstance(item, (str, int, float, bool)) for item in items):
         raise ValueError("expected a value, a list of values, {range: [lo, hi]} or {log: [lo, hi]}")
-    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+    if not all(isinstance(item, str) or _is_finite(item) for item in items):
         raise ValueError(f"{items} holds a number that is not finite")
     if len(set(items)) != len(items):
         raise ValueError(f"a value stands twice in {items}")
     return Values(tuple(items))
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _parse_range(raw: dict[str, Any]) -> Values:
@@ -100,8 +107,10 @@ def _parse_range(raw: dict[str, Any]) -> Values:
     )
     if not numbers or len(bounds) != 2:
         raise ValueError(f"{kind} needs two numbers, [lo, hi]")
+    if not all(map(_is_finite, bounds)):
+        raise ValueError(f"{kind} needs two finite numbers, [lo, hi]")
     low, high = float(bounds[0]), float(bounds[1])
-    if not low < high or not math.isfinite(high) or not math.isfinite(low):
+    if not low < high:
         raise ValueError(f"{kind} [{low:g}, {high:g}] is empty: lo must be below hi")
     if kind == "log" and low <= 0:
         raise ValueError(f"log [{low:g}, {high:g}] must begin above 0")

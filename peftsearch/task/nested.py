@@ -24,6 +24,17 @@ def frame_of(name: str, table: pa.Table) -> pd.DataFrame:
     """An Arrow table as a flat table of plain objects; DataError if two columns share a name."""
     import pyarrow as pa
 
+    try:
+        table.validate(full=True)  # offsets and UTF-8: reading on would read other memory
+        return _flattened(name, table)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name}: its columns are damaged ({why})") from error
+
+
+def _flattened(name: str, table: pa.Table) -> pd.DataFrame:
+    import pyarrow as pa
+
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     _refuse_twice(name, table.column_names)

@@ -51,7 +51,9 @@ class WeightAverage:
             parameter.data, self.values[name] = self.values[name], parameter.data
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from saved averages."""
+        """Go on from saved averages; KeyError or ValueError if they are another model's."""
         with torch.no_grad():
             for name, value in self.values.items():
+                if values[name].shape != value.shape:
+                    raise ValueError(f"the average of '{name}' has another shape")
                 value.copy_(values[name])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from peftsearch.errors import DataError
-from peftsearch.training.checkpoint import load_tensors, save_tensors
+from peftsearch.errors import ConfigurationError, DataError
+from peftsearch.training.checkpoint import load_tensors, number_in, save_tensors
 
 if TYPE_CHECKING:
     from peftsearch.training.loop import TrainingRun
@@ -45,24 +46,37 @@ def facts_of(run: TrainingRun) -> dict[str, Any]:
 
 
 def restore_run(run: TrainingRun, path: Path) -> None:
-    """The inverse of `save_run`; DataError if the file belongs to another run or is damaged."""
+    """The inverse of `save_run`; DataError if the file belongs to another run or is damaged: the
+    run is then useless.
+    """
     tensors, facts = load_tensors(path)
     own = (run.model.configuration.hash, run.seed)
     if (facts.get("configuration_hash"), facts.get("seed")) != own:
         raise DataError(f"{path}: a checkpoint of another configuration or seed")
+    try:
+        _take_facts(run, facts)
+        _take_tensors(run, tensors)
+    except (ConfigurationError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a whole checkpoint ({error})") from error
+
+
+def _take_facts(run: TrainingRun, facts: dict[str, Any]) -> None:
+    run.step = int(number_in(facts, "step"))
+    if run.step > run.full_steps:
+        raise ValueError(f"step {run.step} of {run.full_steps}")
+    if facts["smoothed_loss"] is not None:
+        run.watch.smoothed = number_in(facts, "smoothed_loss")
+    run.watch.first = number_in(facts, "first_loss", 0.0)
+    run.wall_s, run.cpu_s = number_in(facts, "wall_s"), number_in(facts, "cpu_s")
+    run.eval_s = number_in(facts, "eval_s", 0.0)
+    run.cohort = int(number_in(facts, "cohort", 1))
+
+
+def _take_tensors(run: TrainingRun, tensors: dict[str, Tensor]) -> None:
     state = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
     average = {n: t for n, t in tensors.items() if n.startswith(_AVERAGE)}
     run.model.load({n: t for n, t in tensors.items() if n not in state | average})
     run.average.load({n.removeprefix(_AVERAGE): t for n, t in average.items()})
-    _restore_optimiser(run, state)
-    run.step, run.cohort = int(facts["step"]), int(facts.get("cohort", 1))
-    run.watch.smoothed = facts["smoothed_loss"]
-    run.watch.first = float(facts.get("first_loss", 0.0))
-    run.wall_s, run.cpu_s = float(facts["wall_s"]), float(facts["cpu_s"])
-    run.eval_s = float(facts.get("eval_s", 0.0))
-
-
-def _restore_optimiser(run: TrainingRun, state: dict[str, Tensor]) -> None:
     fused = run.model.levers.fused  # then the count of steps is on the device, too
     for name, parameter in run.model.parameters.items():
         assert run.optimiser is not None
@@ -71,3 +85,6 @@ def _restore_optimiser(run: TrainingRun, state: dict[str, Tensor]) -> None:
             for key, value in state.items()
             if key.split("/", 2)[2] == name
         }
+        shapes = {value.shape for value in run.optimiser.state[parameter].values()}
+        if run.step and not {parameter.shape} <= shapes <= {parameter.shape, torch.Size()}:
+            raise ValueError(f"the optimiser's state of '{name}' does not fit it")

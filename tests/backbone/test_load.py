@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -170,6 +171,59 @@ def test_a_model_folder_that_is_not_whole_is_one_sentence(
         load_backbone(str(copy))
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"is_decoder": 1e300}),
+        ("config.json", {"hidden_size": "32"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"num_hidden_layers": 0}),
+        ("config.json", {"hidden_act": {"x": []}}),
+        ("config.json", {"model_type": []}),
+        ("tokenizer_config.json", {"model_max_length": "long"}),
+        ("tokenizer_config.json", {"cls_token": 1.5}),
+        ("tokenizer.json", {"model": {}}),
+        ("tokenizer.json", {"added_tokens": 7}),
+    ],
+)
+def test_values_that_make_no_sense_are_told_as_the_models_fault(
+    file: str, changes: dict[str, object], copy: Path
+) -> None:
+    path = copy / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises((MissingError, ConfigurationError)) as caught:
+        load_backbone(str(copy))
+    assert "\n" not in str(caught.value)
+
+
+def test_tokens_that_the_model_has_no_row_for_are_refused(tiny_bert: Path) -> None:
+    backbone = load_backbone(str(tiny_bert))
+    rows = backbone.model.get_input_embeddings().weight.shape[0]
+    backbone.refuse_unknown_tokens(torch.tensor([0, rows - 1]))
+    backbone.refuse_unknown_tokens(torch.tensor([], dtype=torch.int32))
+    for token in (rows, -1):
+        with pytest.raises(MissingError, match="they do not belong together"):
+            backbone.refuse_unknown_tokens(torch.tensor([0, token]))
+
+
+@pytest.mark.parametrize("language_model", [False, True])
+def test_code_beside_a_model_is_never_run(language_model: bool, copy: Path, tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    (copy / "evil.py").write_text(f"open({str(owned)!r}, 'w')\n")
+    for file, classes in (
+        ("config.json", {"AutoConfig": "evil.C", "AutoModel": "evil.M"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["evil.T", "evil.T"]}),
+    ):
+        path = copy / file
+        config = json.loads(path.read_text()) | {"auto_map": classes}
+        if language_model:
+            config |= {"model_type": "evil"}
+        path.write_text(json.dumps(config))
+    with contextlib.suppress(MissingError, ConfigurationError):
+        load_backbone(str(copy))
+    assert not owned.exists()
 
 
 def test_a_checkpoint_without_pooler_has_none_instead_of_a_random_one(copy: Path) -> None:

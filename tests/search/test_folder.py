@@ -471,3 +471,19 @@ def test_the_table_has_one_flat_line_a_trial(folder: StudyFolder) -> None:
     assert rows[0]["cause"] == ""
     assert rows[1]["message"] == 'a "quoted", line\nand another'
     assert not {"configuration", "curve"} & set(rows[0])
+
+
+@pytest.mark.parametrize("name", ["x; rm -rf ~", "../x", "<script>", ""])
+def test_a_name_in_study_json_that_no_study_can_have_is_refused(
+    folder: StudyFolder, name: str
+) -> None:
+    study = json.loads(folder.study_path.read_text()) | {"name": name}
+    folder.study_path.write_text(json.dumps(study))
+    with pytest.raises(UsageError, match="cannot be used"):
+        folder.read_info()
+
+
+def test_a_folder_called_study_json_makes_no_study(folder: StudyFolder) -> None:
+    folder.study_path.unlink()
+    folder.study_path.mkdir()
+    assert study_names(folder.root.parent) == []

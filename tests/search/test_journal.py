@@ -229,6 +229,22 @@ def test_a_damaged_line_is_named_by_its_number_after_a_partial_read(
         list(journal.read_logs(3))
 
 
+@pytest.mark.parametrize(
+    "spoilt", [{"number": {}}, {"trial_id": []}, {"op_code": 4}, {"op_code": 99}]
+)
+def test_a_line_that_is_no_log_of_optunas_is_said_in_a_sentence(
+    path: Path, spoilt: dict[str, Any]
+) -> None:
+    optuna.create_study(storage=open_journal(path), study_name="s").ask()
+    with open(path, "ab") as file:
+        file.write(json.dumps({"op_code": 6, "worker_id": "x", "trial_id": 0} | spoilt).encode())
+        file.write(b"\n" + path.read_bytes().splitlines()[0] + b"\n")
+    with pytest.raises(
+        PeftsearchError, match=r"no log of Optuna's .* restore the file from a copy"
+    ):
+        open_journal(path)
+
+
 # -- stale locks -------------------------------------------------------------------------------
 
 

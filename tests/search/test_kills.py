@@ -61,7 +61,9 @@ def begin(folder: StudyFolder, trials: int) -> int:
     try:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
-            str(folder.root), 0, Limits(trials), time.time(), Means(), lambda _: None, lambda: False
+            *(str(folder.root), 0, Limits(trials), time.monotonic(), Means()),
+            emit=lambda _: None,
+            stop=lambda: False,
         )
         worker.study.recover()
         worker.run()

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import MAX_CUT_OFFS, Assignment, Study
@@ -229,3 +230,16 @@ def test_processes_that_ask_at_once_get_different_trials(folder: StudyFolder) ->
     assert len(results) == 36
     assert len({r.configuration_hash for r in results}) == 36
     assert sum(r.method is not None for r in results) == 4
+
+
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwritten(
+    folder: StudyFolder, study: Study, kept: float
+) -> None:
+    run(study, 4)
+    results = folder.read().results
+    lines = folder.journal_path.read_bytes().splitlines(keepends=True)
+    folder.journal_path.write_bytes(b"".join(lines[: int(kept * len(lines))]))
+    with pytest.raises(UsageError, match=r"journal.log: it knows \d+ trials, and trial \d+ is"):
+        open_study(folder)
+    assert folder.read().results == results

@@ -259,7 +259,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
 
     def worker(judge: Callable[[object, RungValue], Decision]) -> Worker:
-        arguments = (str(study.root), 0, Limits(trials=1), time.time(), Means(1, 4))
+        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic(), Means(1, 4))
         made = Worker(*arguments, lambda _: None, lambda: False)
         made.study.seeds = [seed for seed in made.study.seeds if seed.label == "lora"]
         object.__setattr__(made.runner, "judge", judge)
@@ -304,7 +304,7 @@ def test_a_search_of_cohorts_evaluates_everything_once(
 ) -> None:
     """Heads and full fine-tuning train alone in between."""
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
-    arguments = (str(study.root), 0, Limits(trials=12), time.time(), Means(1, 4))
+    arguments = (str(study.root), 0, Limits(trials=12), time.monotonic(), Means(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()
     record = study.read()
     trained = [r for r in record.results if r.state in ("full", "stopped")]

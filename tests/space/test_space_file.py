@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from peftsearch.backbone.load import load_shapes
 from peftsearch.errors import SpaceError
+from peftsearch.space.aliases import values_in
 from peftsearch.space.document import Document
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.shipped import shipped_spaces
@@ -155,6 +156,42 @@ def test_a_space_that_forbids_everything_is_refused() -> None:
 def test_what_is_no_space_at_all_is_refused(text: str) -> None:
     with pytest.raises(SpaceError, match=r"s.yaml:\d+: "):
         space(text)
+
+
+def bomb(levels: int) -> str:
+    """A list of nine lists of nine lists …, in so many lines."""
+    lines = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(["l0: &l0 [x]", *lines]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        bomb(9),
+        bomb(60),
+        "l0: &l0 [x]\n" + "".join(f"l{i}: &l{i} [*l{i - 1}]\n" for i in range(1, 3000)),
+        "<<: &a {<<: *a}\n",
+        "title: " + "[" * 100_000 + "]" * 100_000 + "\n",
+        f"title: {'9' * 5000}\n",
+    ],
+)
+def test_a_file_that_stands_for_more_than_memory_holds_is_refused_at_once(more: str) -> None:
+    with pytest.raises(SpaceError, match=r"s.yaml:\d+: "):
+        space(GOOD + more)
+
+
+def test_aliases_are_counted_as_what_they_stand_for() -> None:
+    tree = Document("s.yaml", "a: &a [1, 2]\nb: {c: *a, d: *a}\n").tree
+    assert values_in(tree) == 1 + 3 + (1 + 3 + 3)
+    tree["b"]["c"].append(tree)
+    assert values_in(tree) is None
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, ".inf", ".nan"])
+@pytest.mark.parametrize("line", ["lr: {{log: [1e-4, {}]}}", "lr: {}", "batch_size: [1, {}]"])
+def test_a_number_beyond_every_float_is_named_with_its_line(line: str, number: str) -> None:
+    with pytest.raises(SpaceError, match=r"s.yaml:11: train"):
+        space(GOOD.replace("lr: {log: [1e-4, 1e-2]}", line.format(number)))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -219,3 +219,11 @@ def test_a_damaged_list_of_splits_is_refused(content: str, tmp_path: Path) -> No
     (tmp_path / "dataset_dict.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset_dict\.json: (not|an object)"):
         load_task(TaskSpec(train=str(tmp_path)))
+
+
+def test_text_damaged_inside_an_arrow_file_is_one_sentence(tmp_path: Path) -> None:
+    folder = Path(saved(tmp_path / "d", rows(4)))
+    path = next(folder.glob("*.arrow"))
+    path.write_bytes(path.read_bytes().replace(b"text 2", b"te\xff\xfe 2"))
+    with pytest.raises(DataError, match="its columns are damaged"):
+        read_rows(str(folder))

@@ -219,3 +219,67 @@ def test_the_loss_of_a_step_is_the_mean_over_its_examples_in_nats(bench: Workben
         before = run.smoothed_loss
         run.train_to(1)
         assert run.smoothed_loss == pytest.approx(0.9 * before + 0.1 * expected, rel=1e-6)
+
+
+def spoilt_facts(path: Path, **changes: Any) -> None:
+    tensors, facts = load_tensors(path)
+    save_tensors(path, tensors, facts | changes)
+
+
+def spoilt_tensor(path: Path, beginning: str, shape: tuple[int, ...] | None) -> None:
+    """The first tensor whose name begins so, with another shape or gone."""
+    tensors, facts = load_tensors(path)
+    name = next(n for n in sorted(tensors) if n.startswith(beginning))
+    if shape is None:
+        del tensors[name]
+    else:
+        tensors[name] = torch.zeros(shape)
+    save_tensors(path, tensors, facts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": -5},
+        {"step": STEPS + 1},
+        {"step": [3]},
+        {"step": float("nan")},
+        {"first_loss": []},
+        {"smoothed_loss": "x"},
+        {"wall_s": None},
+        {"cpu_s": float("inf")},
+    ],
+)
+def test_a_checkpoint_with_facts_that_make_no_sense_is_refused(
+    changes: dict[str, Any], bench: Workbench, tmp_path: Path
+) -> None:
+    path = tmp_path / "c"
+    with begin(bench, configured("lora")) as run:
+        run.train_to(2)
+        run.save(path)
+        spoilt_facts(path, **changes)
+        with pytest.raises(DataError, match="not a whole checkpoint"):
+            run.restore(path)
+
+
+@pytest.mark.parametrize("beginning", ["average/", "optimiser/exp_avg/", "head/", "tuned/"])
+@pytest.mark.parametrize("shape", [(1,), (3, 1, 7), None])
+def test_a_checkpoint_with_tensors_that_do_not_fit_is_refused(
+    beginning: str, shape: tuple[int, ...] | None, bench: Workbench, tmp_path: Path
+) -> None:
+    path = tmp_path / "c"
+    with begin(bench, configured("lora")) as run:
+        run.train_to(2)
+        run.save(path)
+        if beginning.startswith("optimiser") and shape is None:
+            spoilt_tensor(path, "optimiser/exp_avg_sq/", shape)
+        spoilt_tensor(path, beginning, shape)
+        with pytest.raises(DataError, match="not a whole checkpoint"):
+            run.restore(path)
+
+
+@pytest.mark.parametrize("facts", ["[]", "null", "{", "[" * 100_000])
+def test_facts_that_are_no_object_are_refused(facts: str, tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "c", metadata={"peftsearch": facts})
+    with pytest.raises(DataError, match="cannot be read as safetensors"):
+        load_tensors(tmp_path / "c")

@@ -1,0 +1,85 @@
+"""One trial: begun, and begun anew where its checkpoint is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peftsearch.design.configuration import Configuration, Training
+from peftsearch.design.methods import METHODS
+from peftsearch.search.records import RungValue
+from peftsearch.search.scheduler import Decision
+from peftsearch.search.study import Assignment
+from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.workbench import Workbench
+from peftsearch.task.spec import TaskSpec
+from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.checkpoint import load_tensors, save_tensors
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
+    return Workbench.prepare(str(tiny_bert), TaskSpec(train=str(tiny_sentiment_csv)))
+
+
+def runner(bench: Workbench, folder: TrialFolder, stop: Callable[[], bool]) -> TrialRunner:
+    return TrialRunner(
+        bench=bench,
+        budget=TrainingBudget(max_steps=8, rungs=(0.5, 1.0)),
+        seed=0,
+        record=lambda _, value: folder.append_rung(value),
+        judge=lambda *_: Decision(True, ""),
+        stop=stop,
+    )
+
+
+def configuration() -> Configuration:
+    return METHODS["lora"].configuration(training=Training(batch_size=16, head_lr=1e-2))
+
+
+def without_clock(curve: tuple[RungValue, ...]) -> list[RungValue]:
+    clock: dict[str, Any] = {"wall_s": 0.0, "cpu_s": 0.0, "eval_s": 0.0}
+    return [value.model_copy(update=clock) for value in curve]
+
+
+def wrong_fact(path: Path) -> None:
+    tensors, facts = load_tensors(path)
+    save_tensors(path, tensors, facts | {"eval_s": []})
+
+
+def wrong_tensor(path: Path) -> None:
+    """The last that is read, so that the others have been taken."""
+    tensors, facts = load_tensors(path)
+    name = max(n for n in tensors if n.startswith("optimiser/exp_avg/"))
+    save_tensors(path, tensors | {name: torch.ones(1)}, facts)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("damage", [wrong_fact, wrong_tensor, cut_off])
+def test_a_trial_whose_checkpoint_is_damaged_has_the_curve_of_one_begun_anew(
+    damage: Callable[[Path], None], bench: Workbench, tmp_path: Path
+) -> None:
+    whole = TrialFolder(tmp_path / "whole", 0)
+    assignment = Assignment(0, configuration(), "sampled")
+    expected = runner(bench, whole, lambda: False).run(assignment, whole)
+    assert expected is not None
+
+    folder, asked = TrialFolder(tmp_path / "cut", 0), iter(range(100))
+    assert runner(bench, folder, lambda: next(asked) >= 6).run(assignment, folder) is None
+    damage(folder.checkpoint_path)
+    again = Assignment(0, configuration(), "sampled", resumed=True)
+    result = runner(bench, folder, lambda: False).run(again, folder)
+    assert result is not None
+    assert without_clock(result.curve) == without_clock(expected.curve)
+    assert "begins anew" in folder.log_path.read_text()
+    found = load_tensors(folder.adapter_path)[0]
+    for name, tensor in load_tensors(whole.adapter_path)[0].items():
+        assert torch.equal(found[name], tensor)
