@@ -15,7 +15,7 @@ from peftsearch.errors import PeftsearchError
 from peftsearch.search import run as searching
 from peftsearch.search.events import Event, TrialEnded, WorkerStopped
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["run", "run_briefly"]
@@ -64,7 +64,7 @@ def _search_here(
     folder: StudyFolder,
     limits: Limits,
     workers: int,
-    threads: int,
+    means: Means,
     hear: Callable[[Event | None], None],
 ) -> bool:
     """`run_search` without processes, and of a few trials at most."""
@@ -75,7 +75,7 @@ def _search_here(
         for result in searching._open(folder).recover():
             hear(TrialEnded(-1, result))
         try:
-            Worker(str(folder.root), 0, limits, time.monotonic(), 1, hear, stop).run()
+            Worker(str(folder.root), 0, limits, time.monotonic(), means, hear, stop).run()
             hear(WorkerStopped(0))
         except PeftsearchError as error:  # as a worker process hands it to its parent
             hear(WorkerStopped(0, str(error), error.exit_code))
