@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["status"]
@@ -11,10 +12,9 @@ __all__ = ["status"]
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
     from peftsearch.search.derive import count_states
-    from peftsearch.search.folder import StudyFolder
     from peftsearch.search.outcome import front_of, hypervolume_of
 
-    folder = StudyFolder.open(study, studies)
+    folder = opened(study, studies)
     record = folder.read()
     info, counts = record.info, count_states(record)
     owner = folder.search_lock().owner()

@@ -196,6 +196,9 @@ class StudyInfo(Record):
     without: tuple[str, ...] = ()
     """Levers that the user switched off (docs/performance.md)."""
     storage: str = "journal.log"
+    """The journal's file, or a database's address without its password."""
+    artifacts: str | None = None
+    """Where workers with folders of their own hand one another checkpoints."""
     device: str = "cpu"
 
 
