@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+
+if TYPE_CHECKING:
+    from peftsearch.search.locks import Owner
 
 __all__ = ["status"]
 
@@ -52,10 +57,20 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         ("model", f"{info.model} ({info.body_parameters:,} parameters)"),
         ("task", f"{info.task_name}, {info.train_examples:,} training examples"),
         ("space", f"{info.space}, tuned % {info.budget_lo_pct:g} to {info.budget_hi_pct:g}"),
-        ("state", f"being searched by {owner}" if owner else "nobody is searching it"),
+        ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{facts['frontier_points']} points, hypervolume {facts['hypervolume']:.4f}"),
         ("cost", f"{cpu_s / 60:.1f} CPU minutes, {evaluating:.0%} of it evaluation"),
     ]
     print_table(("", ""), rows)
+
+
+def _state(storage: str, owner: Owner | None, running: int) -> str:
+    """Who searches it here; of a study in a database, how many trials are under way anywhere."""
+    from peftsearch.search.storage import is_database
+
+    here = f"being searched by {owner}" if owner else "nobody is searching it"
+    if not is_database(storage):
+        return here
+    return f"in {storage}, {running} trials under way; on this machine {here}"

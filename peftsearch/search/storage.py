@@ -8,6 +8,7 @@ client from ~/.pgpass and $PGPASSWORD.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,6 +129,8 @@ def _open_database(address: StorageAddress, limit_s: float) -> BaseStorage:
 def _connect(address: StorageAddress) -> RDBStorage:
     from optuna.storages import RDBStorage
 
+    # It warns of an outage with the whole statement, and then fails in a way that we wait through.
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     # A worker uses two connections at most times: one waits for the study's lock. The third is the
     # heartbeat's. `pool_pre_ping`: a connection that a restarted database cut is replaced.
     engine = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 4}
