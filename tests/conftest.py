@@ -11,7 +11,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,9 @@ from support.tiny import (
     sentiment_rows,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from support.postgres import PostgresServer
 
 # The same examples in every run: a failure is a change of the code, not of the draw.
 settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -72,6 +77,15 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_sentiment_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 rows of `text` and `label` (negative, positive), told apart by their words."""
     return write_csv(tmp_path_factory.mktemp("data") / "sentiment.csv", sentiment_rows(200))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; each test makes itself a database in it."""
+    from support.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

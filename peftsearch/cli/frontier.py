@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftsearch.cli.console import print_json, print_table, tell
+from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.errors import NothingFeasible
 
@@ -17,9 +18,7 @@ __all__ = ["frontier", "print_frontier"]
 
 def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Print the best configuration at every tuned percentage."""
-    from peftsearch.search.folder import StudyFolder
-
-    folder = StudyFolder.open(study, studies)
+    folder = opened(study, studies)
     record = folder.read()
     if not any(result.state == "full" for result in record.results):
         raise NothingFeasible(

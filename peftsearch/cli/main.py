@@ -22,6 +22,7 @@ from peftsearch.cli.search import search
 from peftsearch.cli.show import show
 from peftsearch.cli.status import status
 from peftsearch.cli.train import train
+from peftsearch.cli.worker import worker
 from peftsearch.errors import PeftsearchError
 from peftsearch.version import __version__
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in (
     search,
+    worker,
     status,
     frontier,
     report,

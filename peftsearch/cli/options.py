@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "LARGEST_SEED",
     "Beams",
+    "CohortOf",
     "Json",
     "Kind",
     "LabelColumn",
@@ -19,14 +20,17 @@ __all__ = [
     "MetricName",
     "Model",
     "NoHeader",
+    "Storage",
     "StudiesFolder",
     "StudyName",
     "TargetTokenizer",
     "TaskName",
     "Template",
     "TextColumns",
+    "Threads",
     "TokenizerOf",
     "Without",
+    "Workers",
 ]
 
 LARGEST_SEED = 2**53 - 1
@@ -41,6 +45,36 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Model = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--model", metavar="M", help="Hub name, folder of a saved model, or demo:minilm."),
+]
+Storage = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="ADDRESS",
+        envvar="PEFTSEARCH_STORAGE",
+        show_envvar=True,
+        help="Database for workers on many machines: postgresql://USER@HOST/DATABASE "
+        "(default: the journal in the study's folder).",
+    ),
+]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=1, max=1024, help="Local processes (default: one a GPU with --device cuda, else 1)."
+    ),
+]
+Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, max=1024, help="Threads of each worker (default: 1)."),
+]
+CohortOf = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--cohort",
+        min=1,
+        max=1024,
+        help="Configurations trained at once in each worker (default: measured on a GPU, 1 on a "
+        "CPU).",
+    ),
 ]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045

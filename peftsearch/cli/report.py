@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from peftsearch.cli.console import print_json, tell
+from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 
 __all__ = ["report"]
@@ -29,9 +30,8 @@ def report(
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
     from peftsearch.report.html import write_report
     from peftsearch.search.derive import write_derived
-    from peftsearch.search.folder import StudyFolder
 
-    folder = StudyFolder.open(study, studies)
+    folder = opened(study, studies)
     record = folder.read()
     if out is None:  # told to write elsewhere, it leaves the study as it is
         write_derived(folder, record)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from peftsearch.cli.console import say
 from peftsearch.cli.options import (
     LARGEST_SEED,
     Beams,
+    CohortOf,
     Json,
     Kind,
     LabelColumn,
@@ -32,22 +32,25 @@ from peftsearch.cli.options import (
     MetricName,
     Model,
     NoHeader,
+    Storage,
     StudiesFolder,
     TargetTokenizer,
     TaskName,
     Template,
     TextColumns,
+    Threads,
     TokenizerOf,
     Without,
+    Workers,
 )
-from peftsearch.errors import NothingFeasible, UsageError
+from peftsearch.cli.storage import use_storage, without_storage
+from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.search.create import NewStudy
     from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.worker import Limits, Means
 
-__all__ = ["search"]
+__all__ = ["search", "seconds_of"]
 
 DEFAULT_SPACE = "unified"
 
@@ -87,18 +90,16 @@ def search(
     ] = None,
     minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
     hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Local processes.")] = 1,
-    threads: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, max=1024, help="Threads of each worker (default: 1 on a CPU)."),
-    ] = None,
-    cohort: Annotated[
-        Optional[int],  # noqa: UP045
+    workers: Workers = None,
+    threads: Threads = None,
+    cohort: CohortOf = None,
+    storage: Storage = None,
+    artifacts: Annotated[
+        Optional[str],  # noqa: UP045
         typer.Option(
-            min=1,
-            max=1024,
-            help="Configurations trained at once in each worker (default: measured on a GPU, 1 on "
-            "a CPU).",
+            metavar="PLACE",
+            help="Where workers of several machines hand one another checkpoints: a folder, "
+            "s3://… or gs://…",
         ),
     ] = None,
     seed: Annotated[
@@ -134,7 +135,10 @@ def search(
 ) -> None:
     """Search a space for the best configuration at every parameter budget."""
     from peftsearch.backbone.device import checked_device
+    from peftsearch.cli.watch import watch
     from peftsearch.search.create import NewStudy
+    from peftsearch.search.run import run_search
+    from peftsearch.search.storage import JOURNAL, is_database
     from peftsearch.search.worker import Limits, Means
     from peftsearch.space.space import load_space
 
@@ -156,12 +160,14 @@ def search(
         "generation": None if beams is None else {"beams": beams},
     }
     spec = task_spec(asked_task, seed)
-    limits = Limits(trials, _seconds(minutes, hours))
     refuse_cohort_of_low_rungs(cohort, low_rungs)
+    seconds = seconds_of(minutes, hours)
     if resume:
         folder = existing_study(study, studies, space, model, spec)
         refuse_other_low_rungs(folder, low_rungs)
         refuse_cohort_of_low_rungs(cohort, folder.read_info().low_rungs)
+        if storage is not None and is_database(folder.read_info().storage):
+            use_storage(storage)
     else:
         loaded = load_space(space or DEFAULT_SPACE)
         recommended = loaded.file.recommended
@@ -181,6 +187,8 @@ def search(
             target_tokenizer=target_tokenizer,
             without=tuple(without or ()),
             low_rungs=low_rungs,
+            storage=JOURNAL if storage is None else use_storage(storage),
+            artifacts=artifacts,
         )
         if dry_run:
             from peftsearch.cli.dry_run import print_dry_run
@@ -188,10 +196,13 @@ def search(
             print_dry_run(asked.space, asked.model, json)
             return
         folder = _begin(asked, studies)
-    _search(folder, limits, workers, Means(threads or 1, cohort), json)
+    info = folder.read_info()
+    limits = Limits(trials, seconds, waits=is_database(info.storage))
+    means = Means(threads or 1, cohort)
+    watch(run_search, folder, limits, workers, means, json)
 
 
-def _seconds(minutes: float | None, hours: float | None) -> float | None:
+def seconds_of(minutes: float | None, hours: float | None) -> float | None:
     if minutes is not None and hours is not None:
         raise UsageError("give --minutes or --hours, not both")
     seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
@@ -207,39 +218,18 @@ def _required_model(model: str | None) -> str:
 
 
 def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:
+    from peftsearch.search.artifacts import open_artifacts
     from peftsearch.search.create import create_study
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.storage import StorageAddress, is_database
+    from peftsearch.search.study_copy import refuse_taken
 
-    go_on = " ".join(map(shlex.quote, ["peftsearch", *sys.argv[1:], "--resume"]))
+    go_on = " ".join(map(shlex.quote, ["peftsearch", *without_storage(sys.argv[1:]), "--resume"]))
+    if is_database(asked.storage):
+        StudyFolder.new(asked.name, studies, go_on)
+        refuse_taken(asked.name, StorageAddress.of(asked.storage))
+        if asked.artifacts is not None:
+            open_artifacts(asked.artifacts, "")
+    elif asked.artifacts is not None:
+        raise UsageError("--artifacts is for workers on many machines: give --storage, too")
     return create_study(asked, studies, go_on, say)
-
-
-def _search(folder: StudyFolder, limits: Limits, workers: int, means: Means, as_json: bool) -> None:
-    from peftsearch.cli.frontier import print_frontier
-    from peftsearch.cli.progress import Progress
-    from peftsearch.errors import Interrupted
-    from peftsearch.search.derive import write_derived
-    from peftsearch.search.run import run_search
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
-    idle = len(os.sched_getaffinity(0)) - workers * means.threads
-    if idle > 0 and folder.read_info().device == "cpu":
-        say(f"{idle} more cores are idle: --workers {workers + idle} tries more configurations")
-    with Progress(folder, limits, workers) as progress:
-        interrupted = run_search(folder, limits, workers, means, progress.hear)
-    record = folder.read()
-    write_derived(folder, record)
-    from peftsearch.report.html import write_report
-
-    write_report(record, folder.report_path, folder.read_environment(), folder)
-    if any(r.state == "full" for r in record.results):
-        print_frontier(folder, record, as_json)
-    go_on = f"peftsearch search --study {folder.name} --resume"
-    if progress.fatal is not None:
-        raise progress.fatal
-    if interrupted:
-        raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
-    if not any(r.state == "full" for r in record.results):
-        raise NothingFeasible(
-            f"no configuration reached full length ({len(record.results)} ended, "
-            f"{record.running} cut off); go on with: {go_on}"
-        )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from peftsearch.cli.console import print_json, print_table
+from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+
+if TYPE_CHECKING:
+    from peftsearch.search.locks import Owner
 
 __all__ = ["status"]
 
@@ -11,10 +17,9 @@ __all__ = ["status"]
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
     from peftsearch.search.derive import count_states
-    from peftsearch.search.folder import StudyFolder
     from peftsearch.search.outcome import front_of, hypervolume_of
 
-    folder = StudyFolder.open(study, studies)
+    folder = opened(study, studies)
     record = folder.read()
     info, counts = record.info, count_states(record)
     owner = folder.search_lock().owner()
@@ -54,10 +59,20 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         ("task", f"{info.task_name}, {info.train_examples:,} training examples"),
         ("space", f"{info.space}, tuned % {info.budget_lo_pct:g} to {info.budget_hi_pct:g}"),
         *([("low rungs", f"frozen layers in {info.low_rungs}")] if info.low_rungs else []),
-        ("state", f"being searched by {owner}" if owner else "nobody is searching it"),
+        ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{facts['frontier_points']} points, hypervolume {facts['hypervolume']:.4f}"),
         ("cost", f"{cpu_s / 60:.1f} CPU minutes, {evaluating:.0%} of it evaluation"),
     ]
     print_table(("", ""), rows)
+
+
+def _state(storage: str, owner: Owner | None, running: int) -> str:
+    """Who searches it here; of a study in a database, how many trials are under way anywhere."""
+    from peftsearch.search.storage import is_database
+
+    here = f"being searched by {owner}" if owner else "nobody is searching it"
+    if not is_database(storage):
+        return here
+    return f"in {storage}, {running} trials under way; on this machine {here}"

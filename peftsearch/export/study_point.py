@@ -15,6 +15,7 @@ from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
+from peftsearch.search.study_copy import bring_adapter
 from peftsearch.search.study_space import budget_of, space_of, task_of
 
 __all__ = ["export_point"]
@@ -32,6 +33,7 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
+    bring_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():
         raise UsageError(f"{adapter} is missing: export a recipe and train it again")

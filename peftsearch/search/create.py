@@ -20,6 +20,7 @@ from peftsearch.errors import DataError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
+from peftsearch.search.storage import JOURNAL
 from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
 from peftsearch.space.space import Space
@@ -53,6 +54,9 @@ class NewStudy:
     """Levers to switch off, for measuring."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
+    storage: str = JOURNAL
+    """Or a database's address, without its password."""
+    artifacts: str | None = None
 
 
 def create_study(
@@ -156,6 +160,8 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         full_steps=budget.full_steps(per_epoch),
         rungs=budget.rungs,
         max_length=bench.max_length,
+        storage=asked.storage,
+        artifacts=asked.artifacts,
         device=asked.device,
         rung_examples=asked.rung_examples,
         tokenizer=asked.tokenizer,

@@ -200,6 +200,9 @@ class StudyInfo(Record):
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
     storage: str = "journal.log"
+    """The journal's file, or a database's address without its password."""
+    artifacts: str | None = None
+    """Where workers with folders of their own hand one another checkpoints."""
     device: str = "cpu"
 
 

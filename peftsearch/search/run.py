@@ -1,10 +1,12 @@
-"""A search from outside: one owner of the study, its workers, and what they report."""
+"""A search from outside: its workers, and what they report."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from types import FrameType
 
 from peftsearch.backbone.load import load_shapes
@@ -12,10 +14,11 @@ from peftsearch.search.events import Event, TrialEnded
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.study import Study
+from peftsearch.search.study_copy import begin_in_database
 from peftsearch.search.study_space import space_of
-from peftsearch.search.worker import Limits, Means
+from peftsearch.search.worker import Limits, Means, crew_name, worker_name
 
-__all__ = ["run_search"]
+__all__ = ["run_search", "run_workers"]
 
 
 def run_search(
@@ -27,32 +30,50 @@ def run_search(
 ) -> bool:
     """Search until the limits; every event is given to `hear` (None every now and then).
 
-    Holds the study's lock throughout, so that no two searches work on one study. Returns whether
-    the user interrupted it: all state is saved then. A second interrupt kills.
+    Holds the study's lock throughout, so that no two searches work on one folder; workers that join
+    it (`run_workers`) do not. Returns whether the user interrupted it: all state is saved then. A
+    second interrupt kills.
     """
     lock = folder.search_lock()
     lock.acquire(timeout_s=5.0)
     try:
-        for result in _open(folder).recover():
-            hear(TrialEnded(-1, result))
-        local = LocalWorkers(str(folder.root), workers, limits, means)
-        with _interruptible(local) as interrupted:
-            for event in local.run(lambda worker: _settle(folder, worker, hear)):
-                hear(event)
-            return bool(interrupted)
+        begin_in_database(folder)
+        with closing(_open(folder)) as study:
+            study.aim(limits.trials)
+        return run_workers(folder, limits, workers, means, hear)
     finally:
         lock.release()
+
+
+def run_workers(
+    folder: StudyFolder,
+    limits: Limits,
+    workers: int,
+    means: Means,
+    hear: Callable[[Event | None], None],
+) -> bool:
+    """The same beside whoever else works on the study, and as far as its search goes."""
+    crew = crew_name()
+    with closing(_open(folder)) as study:
+        limits = replace(limits, trials=limits.trials or study.aim_of_all())
+        for result in study.recover():
+            hear(TrialEnded(-1, result))
+
+        def settle(worker: int) -> None:
+            """Queue what a dead worker was doing; its own trials only, the others' go on."""
+            for result in study.recover(worker_name(crew, worker)):
+                hear(TrialEnded(worker, result))
+
+        local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
+        with _interruptible(local) as interrupted:
+            for event in local.run(settle):
+                hear(event)
+            return bool(interrupted)
 
 
 def _open(folder: StudyFolder) -> Study:
     info = folder.read_info()
     return Study(folder, info, space_of(folder, info), load_shapes(info.model))
-
-
-def _settle(folder: StudyFolder, worker: int, hear: Callable[[Event | None], None]) -> None:
-    """Queue what a dead worker was doing; its own trials only, the others' go on."""
-    for result in _open(folder).recover(worker):
-        hear(TrialEnded(worker, result))
 
 
 @contextlib.contextmanager

@@ -50,15 +50,17 @@ class TrialRunner:
 
     `record(assignment, value)` keeps a rung's value before anything depends on it;
     `judge(assignment, value)` is then asked whether the trial goes on; `stop()` turning true
-    interrupts a trial at the next step, with a checkpoint.
+    interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
+    checkpoint that was written.
     """
 
     bench: Workbench
     budget: TrainingBudget
     seed: int
-    record: Callable[[Assignment, RungValue], None]
+    record: Callable[[Assignment, RungValue], object]
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
+    saved: Callable[[Assignment], None] = lambda _: None
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
@@ -129,17 +131,21 @@ class TrialRunner:
                 continue
             reached = yield Wanted(run, step)
             if not reached:
-                run.save(folder.checkpoint_path)
+                self._save(run, assignment, folder)
                 return None
             value = known.get(rung)
             if value is None:
                 value = self._evaluate(run, rung, folder)
                 self.record(assignment, value)
                 if rung < last:
-                    run.save(folder.checkpoint_path)
+                    self._save(run, assignment, folder)
             if not self.judge(assignment, value).go_on:
                 return "stopped"
         return "full"
+
+    def _save(self, run: TrainingRun, assignment: Assignment, folder: TrialFolder) -> None:
+        run.save(folder.checkpoint_path)
+        self.saved(assignment)
 
     def _evaluate(self, run: TrainingRun, rung: int, folder: TrialFolder) -> RungValue:
         is_last = rung == len(run.rung_steps) - 1

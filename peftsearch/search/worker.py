@@ -1,15 +1,23 @@
-"""A worker: ask, evaluate, tell, until the limits are reached or someone says stop."""
+"""A worker: ask, evaluate, tell, until the limits are reached or someone says stop.
+
+It also looks after the trials of workers that died, and may wait for those of the living.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import statistics
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from peftsearch.backbone.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
+from peftsearch.search.devices import device_of
 from peftsearch.search.events import (
     Event,
     TrialBegan,
@@ -28,7 +36,7 @@ from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
-__all__ = ["Limits", "Means", "Worker"]
+__all__ = ["Limits", "Means", "Worker", "crew_name", "worker_name"]
 
 _DUPLICATES = 8
 """Proposals in a row that need no training, after which trials in flight go on before more."""
@@ -36,14 +44,20 @@ EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
 GRACE = 0.1
 """Share of the time limit that trials in flight may run over it before they are interrupted."""
+_LOOK_S = 1.0
+"""Seconds between looking for dead workers, and between asking again while waiting."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search ends: evaluated configurations in the study, or seconds of this search."""
+    """When a search ends: evaluated configurations in the study, or seconds of this search.
+
+    `waits`: a worker with nothing to do stays while others train, to go on for one that dies.
+    """
 
     trials: int | None = None
     seconds: float | None = None
+    waits: bool = False
 
     def deadline(self, began: float) -> float:
         return float("inf") if self.seconds is None else began + self.seconds
@@ -61,6 +75,10 @@ class Means:
     threads: int = 1
     cohort: int | None = None
     """Configurations trained at once; None: as many as pay (`training/cohort_size.py`)."""
+    device: str | None = None
+    """None: the study's."""
+    crew: str | None = None
+    """Begins the names of this search's workers (`worker_name`); None: each makes up its own."""
 
 
 class Worker:
@@ -87,9 +105,15 @@ class Worker:
         set_threads(means.threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
-        self.bench = _workbench(self.info)
-        space = space_of(self.folder, self.info)
-        self.study = Study(self.folder, self.info, space, self.bench.backbone.shapes, worker)
+        self.name = worker_name(means.crew or crew_name(), worker)
+        self._looked = float("-inf")
+        self._prepare(means)
+
+    def _prepare(self, means: Means) -> None:
+        """Load model and data, open the study, and make ready to train."""
+        self.bench = _workbench(self.info, means.device or self.info.device, self.worker)
+        space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
+        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         self.runner = TrialRunner(
             bench=self.bench,
             budget=budget_of(space, self.info),
@@ -97,6 +121,7 @@ class Worker:
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
             stop=self._interrupted,
+            saved=lambda assignment: self.study.give_checkpoint(assignment.number),
             levers=Levers().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
@@ -104,8 +129,21 @@ class Worker:
         self.together = TrialsTogether(self.runner, self.folder, size)
 
     def run(self) -> None:
+        """Ask and train until there is no more to do."""
+        self.study.join()
+        try:
+            self.emit(WorkerReady(self.worker))
+            self._work()
+            while self._waits():
+                time.sleep(_LOOK_S)
+                self._look_after_others()
+                self._work()
+        finally:
+            self.study.leave()
+            self.study.close()
+
+    def _work(self) -> None:
         """Ask until the cohort is full, advance it until a trial ends, and so on."""
-        self.emit(WorkerReady(self.worker))
         idle = 0
         while True:
             while self.together.has_room and idle < EXHAUSTED and not self._finished():
@@ -119,11 +157,25 @@ class Worker:
                 self._end(assignment, result)
                 idle = 0
 
+    def _waits(self) -> bool:
+        """Whether a trial that others train may yet be left to this worker."""
+        if not self.limits.waits or self._interrupted():
+            return False
+        return self.study.anything_runs() and time.monotonic() < self.limits.deadline(self.began)
+
+    def _look_after_others(self) -> None:
+        """Settle what dead workers have left."""
+        if time.monotonic() - self._looked >= _LOOK_S:
+            for result in self.study.recover():
+                self.emit(TrialEnded(self.worker, result))
+            self._looked = time.monotonic()
+
     def _begin_one(self) -> Assignment | TrialResult | None:
         """Ask for a trial, and begin it if it needs training; one that trains alone is trained to
         its end.
         """
-        asked = self.study.ask()
+        self._look_after_others()
+        asked = self.study.ask(self.limits.trials)
         if isinstance(asked, TrialResult):
             self.emit(TrialEnded(self.worker, asked))
         if not isinstance(asked, Assignment):
@@ -143,20 +195,23 @@ class Worker:
             return
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
-        self.folder.trial(assignment.number).discard_checkpoint()
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
-        """Landmarks always go on: they are what the others are compared with."""
+        """Landmarks always go on: they are what the others are compared with. A trial that another
+        worker was given ends here, unheard.
+        """
         began = self.began_at.pop(assignment.number, None)
         if value.rung == 0 and began is not None and not assignment.resumed:
             self.first_rungs_s.append(time.monotonic() - began)
-        if value.fraction >= 1:
+        if not self.study.holds(assignment.number):
+            decision = Decision(False, "another worker goes on with it")
+        elif value.fraction >= 1:
             decision = Decision(True, "full length")
         elif assignment.origin == "landmark":
             decision = Decision(True, "a landmark")
         else:
             sign = 1.0 if self.info.metric.maximise else -1.0
-            tuned_pct = assignment.configuration.tuned_pct(self.bench.backbone.shapes)
+            tuned_pct = assignment.configuration.tuned_pct(self.study.shapes)
             point = RungPoint(assignment.number, tuned_pct, sign * value.metric)
             peers = self.study.peers(assignment.number, value.rung)
             decision = decide(point, peers, lambda metric: self.info.metric.written(sign * metric))
@@ -182,7 +237,17 @@ class Worker:
         return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
 
 
-def _workbench(info: StudyInfo) -> Workbench:
+def crew_name() -> str:
+    """A name for the workers of one command, unique among all machines."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
+    return f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def worker_name(crew: str, worker: int) -> str:
+    return f"{crew}.{worker}"
+
+
+def _workbench(info: StudyInfo, device: str, worker: int) -> Workbench:
     """The study's model and data; refused if either has changed since the study began, or if this
     CPU cannot compute its low rungs.
     """
@@ -191,7 +256,7 @@ def _workbench(info: StudyInfo) -> Workbench:
     bench = Workbench.prepare(
         info.model,
         task_of(info),
-        info.device,
+        device_of(device, worker, torch.cuda.device_count()),
         info.max_length,
         tokenizers=tokenizers_of(info),
         precision=info.precision,

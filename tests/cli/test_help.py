@@ -10,7 +10,7 @@ import pytest
 from peftsearch.cli.main import run
 
 HEAVY = ("torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy")
-COMMANDS = "search status frontier report export train predict ls show check doctor".split()
+COMMANDS = "search worker status frontier report export train predict ls show check doctor".split()
 
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from peftsearch.backbone.load import load_shapes
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.presence import Pulse
 from peftsearch.search.records import MetricScale, RungValue, StudyInfo, TrialResult
 from peftsearch.search.study import Assignment, Study
 from peftsearch.space.document import Document
@@ -54,10 +55,10 @@ def create(model: Path, studies: Path, space: str = SPACE) -> StudyFolder:
     return StudyFolder.create(info(model), space, {}, studies, "")
 
 
-def open_study(folder: StudyFolder, worker: int = 0) -> Study:
+def open_study(folder: StudyFolder, worker: int = 0, pulse: Pulse | None = None) -> Study:
     space = Space(Document.read(folder.space_path))
     shapes = load_shapes(folder.read_info().model)
-    return Study(folder, folder.read_info(), space, shapes, worker)
+    return Study(folder, folder.read_info(), space, shapes, worker, pulse=pulse)
 
 
 def metric_of(assignment: Assignment) -> float:

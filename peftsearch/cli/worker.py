@@ -1,0 +1,76 @@
+"""`peftsearch worker`: join a search that was begun here or on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from peftsearch.cli.options import (
+    CohortOf,
+    Json,
+    Storage,
+    StudiesFolder,
+    StudyName,
+    Threads,
+    Workers,
+)
+from peftsearch.cli.search import seconds_of
+from peftsearch.cli.storage import use_storage
+
+if TYPE_CHECKING:
+    from peftsearch.search.folder import StudyFolder
+
+__all__ = ["worker"]
+
+
+def worker(
+    study: StudyName,
+    storage: Storage = None,
+    studies: StudiesFolder = None,
+    trials: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=1, help="Stop at so many evaluated configurations (default: as the search)."
+        ),
+    ] = None,
+    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    threads: Threads = None,
+    cohort: CohortOf = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="cpu, cuda or cuda:N (default: the study's)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Join a study: pull configurations, train them, go on for workers that died."""
+    from peftsearch.backbone.device import checked_device
+    from peftsearch.cli.watch import watch
+    from peftsearch.search.run import run_workers
+    from peftsearch.search.worker import Limits, Means
+
+    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
+    folder = _folder(study, storage, studies)
+    if device is not None:
+        checked_device(device)
+    watch(run_workers, folder, limits, workers, Means(threads or 1, cohort, device), json)
+
+
+def _folder(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
+    """This machine's folder of the study: the study's own with a journal, else a copy."""
+    from peftsearch.search.folder import StudyFolder, study_names
+    from peftsearch.search.storage import StorageAddress, is_database
+    from peftsearch.search.study_copy import folder_of
+
+    if study in study_names(studies):
+        folder = StudyFolder.open(study, studies)
+        if not is_database(folder.read_info().storage):
+            return folder  # $PEFTSEARCH_STORAGE is another study's
+        storage = storage or folder.read_info().storage
+    if storage is None:
+        return StudyFolder.open(study, studies)  # refuses with the nearest name
+    use_storage(storage)
+    return folder_of(study, StorageAddress.parse(storage), studies)

@@ -1,0 +1,100 @@
+"""Going on through an outage: a database that restarts does not end the trials of its workers."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from peftsearch.errors import MissingError
+
+__all__ = ["Patience", "is_outage", "patient"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_PAUSE_S = 0.5
+_REFUSALS = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf")
+"""Answers of a database that will not change by asking again."""
+
+
+class Patience:
+    """Repeats what an outage of `storage` (its address without password) interrupted.
+
+    `limit_s`: after so long an outage it is a MissingError. `between` is called before every
+    repetition, `hide` makes an error's text fit to be shown. What is repeated may have been done
+    half or whole the first time. `outages` counts them.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        limit_s: float = 600.0,
+        between: Callable[[], None] = lambda: None,
+        hide: Callable[[str], str] = lambda text: text,
+    ) -> None:
+        self.storage, self.limit_s = storage, limit_s
+        self.outages = 0
+        self._between, self._hide = between, hide
+
+    def through(self, do: Callable[[], T]) -> T:
+        """What `do` returns, once it gets through."""
+        began: float | None = None
+        while True:
+            try:
+                return do()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                now = time.monotonic()
+                began = now if began is None else began
+                self.outages += 1
+                if now - began > self.limit_s or _is_refusal(error):
+                    # Without the cause: its text may quote the connection.
+                    raise MissingError(
+                        f"{self.storage}: the database cannot be used "
+                        f"({self._hide(_sentence(error))}); finished trials are safe"
+                    ) from None
+            time.sleep(_PAUSE_S)
+            self._between()
+
+
+class _HasPatience(Protocol):
+    @property
+    def patience(self) -> Patience: ...
+
+
+S = TypeVar("S", bound=_HasPatience)
+
+
+def patient(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A method that is repeated through outages; it must bear being done twice."""
+
+    @functools.wraps(method)
+    def repeated(self: S, *args: P.args, **options: P.kwargs) -> T:
+        return self.patience.through(lambda: method(self, *args, **options))
+
+    return repeated  # type: ignore[return-value]
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a database was not there, or was too busy: the same may work a little later."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
+    from sqlalchemy.exc import TimeoutError as NoConnectionLeft
+
+    cause: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(
+        cause, OperationalError | InterfaceError | PendingRollbackError | NoConnectionLeft
+    )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    text = str(error.__cause__ or error)
+    return any(refusal in text for refusal in _REFUSALS)
+
+
+def _sentence(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(getattr(cause, "orig", None) or cause).strip().splitlines()[0].rstrip(".;")

@@ -1,0 +1,130 @@
+"""What all workers of a study share: Optuna's storage, a lock, who is alive, what is written down.
+
+On one machine these are the journal and file locks in the study's folder; on many, a database.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+
+from peftsearch.errors import UsageError
+from peftsearch.search.artifacts import Artifacts, open_artifacts
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.ledger import FolderLedger, Ledger, SharedLedger
+from peftsearch.search.locks import FileLock
+from peftsearch.search.patience import Patience
+from peftsearch.search.presence import CountedPresence, FilePresence, Presence, Pulse
+from peftsearch.search.records import StudyInfo
+from peftsearch.search.row_lock import LOCK_KEY, RowLock
+from peftsearch.search.storage import StorageAddress, is_database, open_storage
+from peftsearch.search.trial_table import TrialTable
+
+__all__ = ["Enrolled", "Shared", "enrol", "enrolled", "open_shared"]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """`lock` is held while anything is decided; it is not to be taken twice."""
+
+    table: TrialTable
+    lock: AbstractContextManager[Any]
+    presence: Presence
+    ledger: Ledger
+    patience: Patience
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A study as its database knows it: all that a new worker needs beside the data."""
+
+    info: StudyInfo
+    space_text: str
+    study_id: int
+
+
+def open_shared(folder: StudyFolder, info: StudyInfo, pulse: Pulse | None = None) -> Shared:
+    """Open what the workers of a study share; UsageError if its database does not have it."""
+    if is_database(info.storage):
+        return _in_database(folder, info, pulse or Pulse())
+    return _in_folder(folder, info)
+
+
+def _in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
+    lock = FileLock(folder.root / "ask.lock")
+    with lock:
+        study = optuna.create_study(
+            study_name=info.name,
+            storage=open_storage(info.storage, folder.journal_path),
+            directions=_directions(info),
+            load_if_exists=True,
+        )
+    return Shared(
+        table=TrialTable(study),
+        lock=lock,
+        presence=FilePresence(folder.root / "workers"),
+        ledger=FolderLedger(folder),
+        patience=Patience(info.storage),
+    )
+
+
+def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
+    storage = open_storage(info.storage, folder.journal_path)
+    address = StorageAddress.of(info.storage)
+    patience = Patience(
+        address.shown, between=storage.remove_session, hide=address.without_password
+    )
+    known = patience.through(lambda: enrolled(storage, info.name, address.shown))
+    if known.info.id != info.id:
+        raise UsageError(
+            f"{address.shown} has another study named '{info.name}'; begin a new study under "
+            "another name"
+        )
+    study = patience.through(lambda: optuna.load_study(study_name=info.name, storage=storage))
+    table = TrialTable(study)
+    return Shared(
+        table=table,
+        lock=RowLock(storage._backend.engine, known.study_id),  # type: ignore[attr-defined]
+        presence=CountedPresence(storage, known.study_id, pulse),
+        ledger=SharedLedger(folder, table, _artifacts(info)),
+        patience=patience,
+    )
+
+
+def _artifacts(info: StudyInfo) -> Artifacts | None:
+    return open_artifacts(info.artifacts, info.id) if info.artifacts is not None else None
+
+
+def _directions(info: StudyInfo) -> list[StudyDirection]:
+    metric = StudyDirection.MAXIMIZE if info.metric.maximise else StudyDirection.MINIMIZE
+    return [metric, StudyDirection.MINIMIZE]
+
+
+def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
+    """Make a study known to its database; nothing happens if it is. May be done twice."""
+    study = optuna.create_study(
+        study_name=info.name, storage=storage, directions=_directions(info), load_if_exists=True
+    )
+    if "info" not in study.user_attrs:
+        study.set_user_attr(LOCK_KEY, True)
+        study.set_user_attr("space", space_text)
+        study.set_user_attr("info", info.model_dump(mode="json"))  # last: now it is whole
+
+
+def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
+    """A study that a database knows; UsageError if it does not. `shown` is the database."""
+    try:
+        study_id = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(study_id)
+        info = StudyInfo.model_validate(attributes["info"])
+    except KeyError:
+        raise UsageError(
+            f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
+            "--storage … (the address)"
+        ) from None
+    return Enrolled(info, attributes["space"], study_id)

