@@ -72,6 +72,17 @@ class FileLock:
             _HELD.pop(_inode(os.fstat(descriptor)), None)
             os.close(descriptor)
 
+    def is_held(self) -> bool:
+        """Whether anyone holds the lock now, without waiting."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return not lock_descriptor(descriptor, self.path, exclusive=False, timeout_s=0)
+        finally:
+            os.close(descriptor)
+
     def owner(self) -> Owner | None:
         """Who holds the lock now; None if it is free or its holder left no readable name."""
         try:

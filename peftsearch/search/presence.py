@@ -25,7 +25,10 @@ __all__ = ["CountedPresence", "FilePresence", "Presence", "Pulse"]
 
 
 class Presence(Protocol):
-    """`name` is a worker's, unique to the study."""
+    """`name` is a worker's, unique to the study. Looking more often than `look_s` shows no more."""
+
+    @property
+    def look_s(self) -> float: ...
 
     def join(self, name: str) -> None:
         """From now on until `leave`, or the end of this process, the worker is alive."""
@@ -37,6 +40,8 @@ class Presence(Protocol):
 
 class FilePresence:
     """Workers of one machine: each holds the lock on a file in `folder`."""
+
+    look_s = 1.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,13 +64,12 @@ class FilePresence:
         path = self.folder / name
         if name == self._name:
             return True
-        if not path.exists():
-            return False
         lock = FileLock(path)
-        if not lock.try_acquire():
+        if lock.is_held():
             return True
-        path.unlink(missing_ok=True)
-        lock.release()
+        if path.exists() and lock.try_acquire():  # nobody may join under this name meanwhile
+            path.unlink(missing_ok=True)
+            lock.release()
         return False
 
 
@@ -94,6 +98,10 @@ class CountedPresence:
         self._thread: threading.Thread | None = None
         self._seen: dict[str, _Seen] = {}
         self._read_at, self._attributes = float("-inf"), dict[str, object]()
+
+    @property
+    def look_s(self) -> float:
+        return self.pulse.every_s
 
     def join(self, name: str) -> None:
         self._name = name

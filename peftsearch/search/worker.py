@@ -44,8 +44,8 @@ EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
 GRACE = 0.1
 """Share of the time limit that trials in flight may run over it before they are interrupted."""
-_LOOK_S = 1.0
-"""Seconds between looking for dead workers, and between asking again while waiting."""
+_WAIT_S = 1.0
+"""Seconds between asking again, while there is nothing to train."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Worker:
             self.emit(WorkerReady(self.worker))
             self._work()
             while self._waits():
-                time.sleep(_LOOK_S)
+                time.sleep(_WAIT_S)
                 self._look_after_others()
                 self._work()
         finally:
@@ -165,7 +165,7 @@ class Worker:
 
     def _look_after_others(self) -> None:
         """Settle what dead workers have left."""
-        if time.monotonic() - self._looked >= _LOOK_S:
+        if time.monotonic() - self._looked >= self.study.presence.look_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
             self._looked = time.monotonic()

@@ -49,6 +49,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "search.lock"
 
 
+def test_whether_a_lock_is_held_is_seen_without_waiting_and_without_taking_it(
+    tmp_path: Path,
+) -> None:
+    lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert not other.is_held()
+    with lock:
+        assert other.is_held()
+        assert lock.is_held()
+    assert not other.is_held()
+    assert lock.try_acquire()
+    lock.release()
+
+
 def test_a_lock_held_by_another_process_is_not_given(path: Path) -> None:
     with held_elsewhere(path):
         assert not FileLock(path).try_acquire()
