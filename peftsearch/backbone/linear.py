@@ -64,9 +64,10 @@ class LinearView:
             return slice(self.part.index * self.d_out, (self.part.index + 1) * self.d_out)
         device = self._weight.device
         if device not in self._indices:
-            every = torch.arange(self.d_module, device=_index_device(device))
-            every = every.view(-1, self.part.of, self.head_dim)
-            self._indices[device] = every[:, self.part.index].flatten()
+            with torch.inference_mode(False):  # made in an evaluation, used in training too
+                every = torch.arange(self.d_module, device=_index_device(device))
+                every = every.view(-1, self.part.of, self.head_dim)
+                self._indices[device] = every[:, self.part.index].flatten()
         return self._indices[device]
 
     def weight(self) -> Tensor:

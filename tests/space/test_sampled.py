@@ -6,6 +6,7 @@ tensors, independently of `design/validity.py`.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from itertools import combinations
 
@@ -21,7 +22,9 @@ from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.space import Sample, Space, load_space
 
-SAMPLES = {"minilm": 10_000, "bart-base": 5_000, "llama-1b": 5_000}
+_TIMES = int(os.environ.get("PEFTSEARCH_MANY_SAMPLES", "1"))
+SAMPLES = {"minilm": 4_000 * _TIMES, "bart-base": 2_000 * _TIMES, "llama-1b": 2_000 * _TIMES}
+"""Of every shipped space; with PEFTSEARCH_MANY_SAMPLES=3 three times as many."""
 
 
 @lru_cache
