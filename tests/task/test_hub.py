@@ -269,7 +269,9 @@ def test_a_name_without_a_data_set_is_refused(name: str) -> None:
         load_task(TaskSpec(name=name))
 
 
-@pytest.mark.parametrize("name", ["glue:sst2", "a/b/c", "../nowhere at all", "no such/name", "xsum", "x" * 300])
+@pytest.mark.parametrize(
+    "name", ["glue:sst2", "a/b/c", "../nowhere at all", "no such/name", "xsum", "x" * 300]
+)
 def test_a_name_that_is_not_here_is_missing(name: str) -> None:
     with pytest.raises(MissingError, match="HF_HUB_OFFLINE"):
         load_task(TaskSpec(name=name))
