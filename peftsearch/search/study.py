@@ -22,7 +22,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.patience import patient
 from peftsearch.search.presence import Pulse
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
-from peftsearch.search.recovery import MAX_CUT_OFFS, Recovery
+from peftsearch.search.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.search.sampler import make_sampler
 from peftsearch.search.scheduler import RungPoint
 from peftsearch.search.seeds import Seed, seeds_of
@@ -131,9 +131,10 @@ class Study:
             self._settle_after_outage()
             waiting = self.recovery.take(self.name)
             if waiting is None:
-                if most is not None and self._begun() >= most:
+                if most is not None and _begun(self._trials()) >= most:
                     return None
-                trial = self._new_trial()
+                with self.table.as_read():
+                    trial = self._new_trial()
         if waiting is not None:
             self.ledger.take_over(waiting.number)
             cut_off = waiting.user_attrs["requeued"]["times"] > 0
@@ -182,28 +183,32 @@ class Study:
         origin: Origin = "sampled"
         if seed is not None:
             origin = "seed" if seed.params is not None else "landmark"
-        trial.set_user_attr("origin", origin)
         if seed is not None and seed.params is None:
             configuration, budget_pct = seed.configuration, None
         else:
-            sample = self.space.decode(trial, self.shapes)
+            with self.table.as_read():
+                sample = self.space.decode(trial, self.shapes)
             budget_pct = sample.budget_pct
             if sample.configuration is None:
                 trial.set_constraint("budget", sample.log_excess)
                 return self.teller.infeasible(trial.number, budget_pct)
             configuration = sample.configuration
-        trial.set_user_attr("budget_pct", budget_pct)
         with self._deciding():
-            return self._assign(trial.number, configuration)
+            return self._assign(trial.number, configuration, origin, budget_pct)
 
-    def _assign(self, number: int, configuration: Configuration) -> Assignment | TrialResult | None:
+    def _assign(
+        self, number: int, configuration: Configuration, origin: Origin, budget_pct: float | None
+    ) -> Assignment | TrialResult | None:
         """Give the configuration out, unless it was given out before."""
         first = self._first_with(configuration.hash)
-        self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
-        self.ledger.write_configuration(number, configuration.to_json())
-        if first is not None:  # before the hash: cut off in between, it must not be trained
-            self.table.set(number, "same_as", first.number)
-        self.table.set(number, "hash", configuration.hash)
+        with self.table.at_once():
+            self.table.set(number, "origin", origin)
+            self.table.set(number, "budget_pct", budget_pct)
+            self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
+            self.ledger.write_configuration(number, configuration.to_json())
+            if first is not None:  # before the hash: cut off in between, it must not be trained
+                self.table.set(number, "same_as", first.number)
+            self.table.set(number, "hash", configuration.hash)
         if first is None:
             return self._assignment(self.table.get(number), resumed=False)
         result = self.ledger.result(first.number)
@@ -237,11 +242,14 @@ class Study:
 
     @patient
     def holds(self, number: int) -> bool:
-        """Whether a trial is still this worker's."""
-        return self._holds(number)
+        """Whether a trial is still this worker's, as read last."""
+        return self._is_mine(self.table.known()[number])
 
     def _holds(self, number: int) -> bool:
-        return bool(self.table.get(number).user_attrs.get("worker") == self.name)
+        return self._is_mine(self.table.get(number))
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return bool(trial.user_attrs.get("worker") == self.name)
 
     @patient
     def record_rung(self, number: int, value: RungValue) -> bool:
@@ -251,19 +259,22 @@ class Study:
         with self._deciding():
             if not self._holds(number):
                 return False
-            self.ledger.write_rung(number, value)
-            self.table.set(number, f"rung:{value.rung}", value.metric)
+            with self.table.at_once():
+                self.ledger.write_rung(number, value)
+                self.table.set(number, f"rung:{value.rung}", value.metric)
             return True
 
     @patient
     def give_checkpoint(self, number: int) -> None:
         """Let other workers find the checkpoint that was written."""
-        if self._holds(number):
+        if self.ledger.hands_on and self._holds(number):
             self.ledger.give_checkpoint(number)
 
     @patient
     def peers(self, number: int, rung: int) -> list[RungPoint]:
-        """Every other trial that reached a rung; metrics turned so that higher is better."""
+        """Every other trial that reached a rung, as read when this one did; metrics turned so that
+        higher is better.
+        """
         sign = 1.0 if self.info.metric.maximise else -1.0
         last = f"rung:{len(self.info.rungs) - 1}"
         return [
@@ -273,7 +284,7 @@ class Study:
                 metric=sign * trial.user_attrs[f"rung:{rung}"],
                 final=sign * trial.user_attrs[last] if last in trial.user_attrs else None,
             )
-            for trial in self._trials()
+            for trial in self.table.known()
             if trial.number != number and f"rung:{rung}" in trial.user_attrs
         ]
 
@@ -282,14 +293,12 @@ class Study:
         """Configurations evaluated, being evaluated or being sampled: no duplicates, nothing
         infeasible.
         """
-        return self._begun()
+        return _begun(self._trials())
 
-    def _begun(self) -> int:
-        return sum(
-            "same_as" not in trial.user_attrs
-            and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
-            for trial in self._trials()
-        )
+    @patient
+    def has_begun(self, count: int) -> bool:
+        """Whether so many have; what was read last is enough to say no."""
+        return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
 
     @patient
     def aim(self, trials: int | None) -> None:
@@ -345,7 +354,7 @@ class Study:
     @patient
     def has_requeued(self) -> bool:
         """Whether a trial that was cut off waits to be continued."""
-        return self.recovery.has_waiting()
+        return any(map(waits, self._trials()))
 
     @patient
     def put_back(self, number: int) -> None:
@@ -354,3 +363,11 @@ class Study:
             if self._holds(number):
                 self.recovery.put_back(number)
             self._held.discard(number)
+
+
+def _begun(trials: list[FrozenTrial]) -> int:
+    return sum(
+        "same_as" not in trial.user_attrs
+        and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
+        for trial in trials
+    )

@@ -27,11 +27,12 @@ class Teller:
         """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
         if self.table.get(result.number).state.is_finished():
             return
-        self.ledger.write_result(result)
-        if result.rung is not None:
-            self.table.set(result.number, "rung", result.rung)
-        if result.cause is not None:
-            self.table.set(result.number, "cause", result.cause)
+        with self.table.at_once():
+            self.ledger.write_result(result)
+            if result.rung is not None:
+                self.table.set(result.number, "rung", result.rung)
+            if result.cause is not None:
+                self.table.set(result.number, "cause", result.cause)
         values = self._values(result)
         if values is None:
             self.table.study.tell(result.number, state=TrialState.FAIL)
