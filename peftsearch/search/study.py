@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -21,11 +20,11 @@ from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.patience import patient
 from peftsearch.search.presence import Pulse
+from peftsearch.search.proposals import Origin, Proposals
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.search.sampler import make_sampler
 from peftsearch.search.scheduler import RungPoint
-from peftsearch.search.seeds import Seed, seeds_of
 from peftsearch.search.shared import open_shared
 from peftsearch.search.storage import close_storage, is_database
 from peftsearch.search.teller import Teller
@@ -34,8 +33,6 @@ from peftsearch.space.space import Space
 __all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-Origin = Literal["seed", "sampled", "landmark"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,13 @@ class Study:
         self.ledger, self.patience = shared.ledger, shared.patience
         self.teller = Teller(self.table, self.ledger, info)
         self.recovery = Recovery(self.table, self.ledger, self.teller)
+        self.proposals = Proposals(self.table, self.ledger, space, shapes, self.name)
         self.study = self.table.study
         # Seeded by how far the study has come, so that a resumed search draws anew.
         begun = self.patience.through(self._trials)
         self.study.sampler = make_sampler(info.seed + len(begun), worker)
         if not is_database(info.storage):
             self._refuse_lost_trials(len(begun))
-        self.seeds = seeds_of(space, shapes)
         self._held: set[int] = set()
         self._outages = 0
 
@@ -133,8 +130,7 @@ class Study:
             if waiting is None:
                 if most is not None and _begun(self._trials()) >= most:
                     return None
-                with self.table.as_read():
-                    trial = self._new_trial()
+                trial = self.proposals.begin()
         if waiting is not None:
             self.ledger.take_over(waiting.number)
             cut_off = waiting.user_attrs["requeued"]["times"] > 0
@@ -151,75 +147,17 @@ class Study:
                 pass
             self._outages = self.patience.outages
 
-    def _new_trial(self) -> optuna.Trial:
-        seed = self._due_seed()
-        if seed is not None and seed.params is not None:
-            labels = {"seed": seed.label, "method": seed.method}
-            self.study.enqueue_trial(seed.params, user_attrs=labels)
-        trial = self.study.ask()
-        trial.set_user_attr("worker", self.name)
-        if seed is not None and seed.params is None:
-            trial.set_user_attr("seed", seed.label)
-            trial.set_user_attr("method", seed.method)
-        return trial
-
-    def _due_seed(self) -> Seed | None:
-        """The next method to begin with, at most every second trial. One that was cut off before
-        its configuration was written down is due again; one that failed is not.
-        """
-        found = self._trials()
-        if any(trial.state == TrialState.WAITING for trial in found):
-            return None  # what was enqueued comes first
-        trials = [t.user_attrs for t in found]
-        begun = [a.get("seed") for a in trials if "hash" in a or "cause" not in a]
-        waiting = [seed for seed in self.seeds if seed.label not in begun]
-        seeded = sum(label is not None for label in begun)
-        return waiting[0] if waiting and seeded <= len(begun) - seeded else None
-
     def _begin(self, trial: optuna.Trial) -> Assignment | TrialResult | None:
         """Sample without the lock, which others want, and give out under it."""
-        label = trial.user_attrs.get("seed")
-        seed = next((seed for seed in self.seeds if seed.label == label), None)
-        origin: Origin = "sampled"
-        if seed is not None:
-            origin = "seed" if seed.params is not None else "landmark"
-        if seed is not None and seed.params is None:
-            configuration, budget_pct = seed.configuration, None
-        else:
-            with self.table.as_read():
-                sample = self.space.decode(trial, self.shapes)
-            budget_pct = sample.budget_pct
-            if sample.configuration is None:
-                trial.set_constraint("budget", sample.log_excess)
-                return self.teller.infeasible(trial.number, budget_pct)
-            configuration = sample.configuration
+        drawn = self.proposals.draw(trial)
+        if drawn.configuration is None:
+            return self.teller.infeasible(drawn.number, drawn.budget_pct)
         with self._deciding():
-            return self._assign(trial.number, configuration, origin, budget_pct)
-
-    def _assign(
-        self, number: int, configuration: Configuration, origin: Origin, budget_pct: float | None
-    ) -> Assignment | TrialResult | None:
-        """Give the configuration out, unless it was given out before."""
-        first = self._first_with(configuration.hash)
-        with self.table.at_once():
-            self.table.set(number, "origin", origin)
-            self.table.set(number, "budget_pct", budget_pct)
-            self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
-            self.ledger.write_configuration(number, configuration.to_json())
-            if first is not None:  # before the hash: cut off in between, it must not be trained
-                self.table.set(number, "same_as", first.number)
-            self.table.set(number, "hash", configuration.hash)
-        if first is None:
-            return self._assignment(self.table.get(number), resumed=False)
-        result = self.ledger.result(first.number)
-        return self.teller.duplicate(number, result) if result else None
-
-    def _first_with(self, configuration_hash: str) -> FrozenTrial | None:
-        for trial in self._trials():
-            attrs = trial.user_attrs
-            if attrs.get("hash") == configuration_hash and "same_as" not in attrs:
-                return trial
-        return None
+            first = self.proposals.give_out(drawn, drawn.configuration)
+            if first is None:
+                return self._assignment(self.table.get(drawn.number), resumed=False)
+            result = self.ledger.result(first.number)
+            return self.teller.duplicate(drawn.number, result) if result else None
 
     def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
         configuration = self.ledger.configuration(trial.number)

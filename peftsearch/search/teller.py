@@ -34,10 +34,11 @@ class Teller:
             if result.cause is not None:
                 self.table.set(result.number, "cause", result.cause)
         values = self._values(result)
-        if values is None:
-            self.table.study.tell(result.number, state=TrialState.FAIL)
-        else:
-            self.table.study.tell(result.number, values)
+        with self.table.as_read():
+            if values is None:
+                self.table.study.tell(result.number, state=TrialState.FAIL)
+            else:
+                self.table.study.tell(result.number, values)
 
     def _values(self, result: TrialResult) -> tuple[float, float] | None:
         """What Optuna is told; None for a failure. Infeasible ones have their constraint too."""

@@ -51,7 +51,7 @@ def test_methods_come_first_and_at_most_every_second_trial(study: Study) -> None
     origins = [a.origin != "sampled" for a in run(study, 12)]
     for end in range(1, len(origins) + 1):
         assert sum(origins[:end]) <= (end + 1) / 2
-    assert sum(origins) == len(study.seeds) == 4
+    assert sum(origins) == len(study.proposals.seeds) == 4
 
 
 def test_what_the_space_cannot_express_is_a_landmark_without_parameters(study: Study) -> None:
