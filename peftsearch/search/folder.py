@@ -9,6 +9,7 @@ studies/NAME/
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -218,10 +219,14 @@ def _made_whole(root: Path) -> Iterator[StudyFolder]:
     """A folder beside `root`, which becomes `root` at the end, or is removed on an error."""
     partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
     try:
+        _remove_abandoned(root)
         partial.mkdir(parents=True)
         try:
-            yield StudyFolder(partial)
-            os.rename(partial, root)
+            with _opened(partial) as descriptor:
+                with contextlib.suppress(OSError):  # without locks nobody removes it
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield StudyFolder(partial)
+                os.rename(partial, root)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -232,3 +237,21 @@ def _made_whole(root: Path) -> Iterator[StudyFolder]:
             f"{root}: the study cannot be created ({error.strerror}); nothing was written"
         ) from error
     sync_folder(root.parent)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """To lock it: the kernel frees it when its owner ends, however it does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Take away what was to become `root` when its maker was killed."""
+    for partial in root.parent.glob(f".{root.name}.partial-*"):
+        with contextlib.suppress(OSError), _opened(partial) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused if its maker lives
+            shutil.rmtree(partial, ignore_errors=True)
