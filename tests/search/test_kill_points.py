@@ -22,12 +22,12 @@ from support.standin import create, open_study, take, train_for_nothing
 def test_killed_at_random_moments_a_search_loses_nothing_and_trains_nothing_twice(
     tmp_path: Path, tiny_bert: Path
 ) -> None:
-    plan = replace(tiny(12, tmp_path, tiny_bert), trials=14, anew_every=1000)
+    plan = replace(tiny(10, tmp_path, tiny_bert), trials=8, anew_every=1000)
     outcome = KilledSearches(plan).run()
     assert outcome.problems == []
-    assert outcome.killed.total() == 12
-    assert outcome.ends["cut off and continued"] >= 3
-    assert outcome.compared >= 2
+    assert outcome.killed.total() == 10
+    assert outcome.ends["cut off and continued"] >= 1
+    assert outcome.compared >= 1
 
 
 @pytest.fixture

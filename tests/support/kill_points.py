@@ -40,7 +40,7 @@ seed_with: [head-only-mean, lora, prefix, full]
 """
 FIRST_WORD_S = 90.0
 """Longest that a search takes until it writes."""
-SAMPLE = 3
+SAMPLE = 2
 """Curves of trials that were cut off, compared with uninterrupted ones, a study."""
 
 
@@ -55,8 +55,8 @@ class Plan:
     model: str
     data: tuple[str, ...]
     space: str = SPACE
-    trials: int = 30
-    alive_s: float = 1.6
+    trials: int = 24
+    alive_s: float = 1.2
     changes: int = 80
     workers: tuple[int, ...] = (1, 2)
     seed: int = 0
@@ -94,13 +94,13 @@ class KilledSearches:
         self.plan, self.source, self.outcome = plan, random.Random(plan.seed), Outcome(plan)
         self.starts = 0
         self.where = ""
+        self.began = 0.0
         imported()
 
     def run(self) -> Outcome:
-        began = time.monotonic()
+        self.began = time.monotonic()
         while self.outcome.killed.total() < self.plan.points:
             self._one_study()
-        self.outcome.wall_s = time.monotonic() - began
         return self.outcome
 
     def _one_study(self) -> None:
@@ -118,6 +118,8 @@ class KilledSearches:
         self.where = f"study {number}, at its end"
         self._note(self._calm_end())
         self.outcome.studies += 1
+        self.outcome.wall_s = time.monotonic() - self.began
+        print(f"until {self.where}: {self.outcome}", flush=True)
         if len(self.outcome.problems) == before:
             shutil.rmtree(self.home)
 

@@ -29,8 +29,11 @@ __all__ = ["Killable", "imported", "in_a_fork", "started"]
 
 def imported() -> None:
     """Import what commands import when they run: the forks need not."""
-    import peftsearch.cli.frontier
-    import peftsearch.cli.watch
+    import plotly.graph_objs  # noqa: F401
+    import pyarrow.fs
+    import pyarrow.parquet  # noqa: F401
+
+    import peftsearch.cli.progress
     import peftsearch.report.html
     import peftsearch.search.create
     import peftsearch.search.run  # noqa: F401
