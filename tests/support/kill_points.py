@@ -1,7 +1,7 @@
 """The real `peftsearch search` killed at random moments, each time gone on with by `--resume`.
 
     PYTHONPATH=tests python -m support.kill_points --count 500 [--model minilm] \\
-        [--workers 1] [--seed 0]
+        [--workers 1] [--seed 0] [--anew-every 25]
 
 runs the long form, over as many studies as that takes, and prints what was killed and what is wrong
 afterwards; tests run a short one. `killable.py` says what of the command is real.
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import TrialResult
 from support.file_events import FileEvents
 from support.kept import Witness, problems_at_the_end, trials_of
 from support.killable import Killable, imported, in_a_fork, started
@@ -39,7 +40,7 @@ train: {batch_size: 8, lr: [1e-3, 1e-2, 5e-2]}
 seed_with: [head-only-mean, lora, prefix, full]
 """
 FIRST_WORD_S = 90.0
-"""Longest that a search takes until it writes."""
+"""Longest that a search takes until it writes, and until a new Python has imported everything."""
 SAMPLE = 2
 """Curves of trials that were cut off, compared with uninterrupted ones, a study."""
 
@@ -137,28 +138,27 @@ class KilledSearches:
         self.starts += 1
         anew = self.starts % self.plan.anew_every == 0
         how = self.source.choices(("whole", "parent", "worker"), (70, 15, 15))[0]
+        dead = self._joined()
         search = started(self._words(), self.home, anew)
         try:
-            moment = self._wait(search)
-            if not search.is_running:
-                if search.exit_code != 0:
-                    self._note([f"ended with {search.exit_code}: {search.errors[-2000:]}"])
-                return True
+            moment = self._wait(search, dead if anew else None)
+            is_over = not search.is_running
             if how == "worker" and not search.workers():
                 how = "whole"
             self.where = (
                 f"study {self.outcome.studies} (seed {self.plan.seed}, {self.workers} workers), "
                 f"point {self.outcome.killed.total()}: {how}, {moment}{', anew' if anew else ''}"
             )
-            self.outcome.killed[how] += 1
-            self._note(self._kill(search, how))
+            self._note(_own_end(search) if is_over else self._kill(search, how, anew))
         finally:
             search.kill()
         self._note(self.witness.look())
-        return False
+        return is_over
 
-    def _wait(self, search: Killable) -> str:
-        """Until a random moment: of its start, of its life, or right at a change of a file."""
+    def _wait(self, search: Killable, dead: set[str] | None) -> str:
+        """Until a random moment: of its start, of its life, or right at a change of a file. The
+        life of a search whose workers must import everything begins as one not of the `dead` joins.
+        """
         kind = self.source.choices(("start", "life", "write"), (10, 45, 45))[0]
         if kind == "start":
             seconds = self.source.uniform(0, self.plan.alive_s)
@@ -167,7 +167,9 @@ class KilledSearches:
         journal = self.root / "journal.log"
         size = _size(journal)
         deadline = time.monotonic() + FIRST_WORD_S
-        while _size(journal) == size and search.is_running and time.monotonic() < deadline:
+        while search.is_running and time.monotonic() < deadline:
+            if _size(journal) > size and (dead is None or self._joined() - dead):
+                break
             time.sleep(0.002)
         if kind == "life":
             seconds = self.source.uniform(0, self.plan.alive_s)
@@ -175,18 +177,25 @@ class KilledSearches:
             return f"{seconds:.3f} s after its first write"
         changes, delay_s = self.source.randint(1, self.plan.changes), self.source.uniform(0, 0.005)
         with FileEvents(self.root) as events:
-            events.wait(changes, limit_s=3 * self.plan.alive_s)
+            if not events.wait(changes, limit_s=3 * self.plan.alive_s):
+                return f"{3 * self.plan.alive_s:.1f} s after its first write"
         time.sleep(delay_s)
         return f"{1000 * delay_s:.1f} ms after change {changes} of its files"
 
-    def _kill(self, search: Killable, how: str) -> Iterator[str]:
+    def _joined(self) -> set[str]:
+        """Names of the workers that have joined the study, and have not left it."""
+        folder = self.root / "workers"
+        return set(os.listdir(folder)) if folder.exists() else set()
+
+    def _kill(self, search: Killable, how: str, anew: bool) -> Iterator[str]:
         """Kill all or one of its processes; what the rest did that it should not have."""
+        self.outcome.killed[how] += 1
         if how == "whole":
             search.kill()
         elif how == "parent":
             os.kill(search.leader, signal.SIGKILL)
-            if not search.wait_for_all(10):
-                yield "workers outlived their parent by 10 s"
+            if not search.wait_for_all(FIRST_WORD_S if anew else 10):  # it may be importing
+                yield "workers outlived their parent"
         else:
             yield from self._kill_a_worker(search)
 
@@ -194,10 +203,10 @@ class KilledSearches:
         """Another takes its place; some time later all are interrupted (Ctrl-C)."""
         before = search.workers()
         os.kill(self.source.choice(sorted(before)), signal.SIGKILL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while search.is_running and not search.workers() - before:
             if time.monotonic() > deadline:
-                yield "a killed worker was not replaced within 20 s"
+                yield "a killed worker was not replaced within 30 s"
                 return
             time.sleep(0.01)
         if search.wait(self.source.uniform(0, self.plan.alive_s)) is None:
@@ -206,7 +215,7 @@ class KilledSearches:
         if code not in (0, 130):
             yield f"ended with {code} after a worker was killed: {search.errors[-2000:]}"
         if not search.wait_for_all(10):
-            yield "workers outlived an interrupted parent by 10 s"
+            yield "workers outlived an interrupted parent"
 
     # -- the end of a study --------------------------------------------------------------------
 
@@ -237,7 +246,7 @@ class KilledSearches:
         """A sample of trials that were cut off has the curves of uninterrupted ones, exactly."""
         folder = StudyFolder.at(self.root)
         results = folder.read().results
-        self.outcome.ends.update(result.state for result in results)
+        self.outcome.ends.update(map(_end_of, results))
         cut = {t.number for t in trials_of(self.root) if "requeued" in t.user_attrs}
         self.outcome.ends["cut off and continued"] += len(cut)
         trained = [r for r in results if r.number in cut and r.state in ("full", "stopped")]
@@ -264,6 +273,18 @@ class KilledSearches:
             print(self.outcome.problems[-1], flush=True)
 
 
+def _own_end(search: Killable) -> list[str]:
+    """Of a search that was not killed."""
+    code = search.exit_code
+    return [] if code == 0 else [f"ended with {code}: {search.errors[-2000:]}"]
+
+
+def _end_of(result: TrialResult) -> str:
+    if result.state != "failed":
+        return result.state
+    return "given up" if result.configuration_hash else "never begun"
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -288,6 +309,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("tiny", "minilm"), default="tiny")
     parser.add_argument("--workers", type=int, help="Of every study (default: 1 and 2 in turn).")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--anew-every", type=int, default=25)
     asked = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="kill-points-"))
     os.environ["PEFTSEARCH_CACHE"] = str(root / "cache")
@@ -296,7 +318,9 @@ def main() -> None:
     else:
         plan = minilm(asked.count, root)
     workers = plan.workers if asked.workers is None else (asked.workers,)
-    outcome = KilledSearches(replace(plan, workers=workers, seed=asked.seed)).run()
+    outcome = KilledSearches(
+        replace(plan, workers=workers, seed=asked.seed, anew_every=asked.anew_every)
+    ).run()
     print(outcome)
     if outcome.problems:
         print(f"the studies with problems are in {root}")
