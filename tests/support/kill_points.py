@@ -300,7 +300,7 @@ def minilm(points: int, home: Path) -> Plan:
     limits = ("--train-examples", "96", "--eval-examples", "96")
     data = ("--task", "demo:tweets", *limits)
     space = SPACE.replace("epochs: 4", "epochs: 2")
-    return Plan(points, home, "demo:minilm", data, space, trials=12, alive_s=6.0)
+    return Plan(points, home, "demo:minilm", data, space, trials=8, alive_s=5.0)
 
 
 def main() -> None:
