@@ -268,8 +268,6 @@ class Study:
                 self.teller.tell(result)
                 told = [result, *self.teller.duplicates_of(result)]
             self._held.discard(result.number)
-        if told:
-            self.ledger.discard_checkpoint(result.number)
         return told
 
     # -- recover -------------------------------------------------------------------------------

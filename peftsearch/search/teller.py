@@ -27,8 +27,9 @@ class Teller:
         """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
         if self.table.get(result.number).state.is_finished():
             return
+        self.ledger.write_result(result)
+        self.ledger.discard_checkpoint(result.number)  # once told, nobody looks again
         with self.table.at_once():
-            self.ledger.write_result(result)
             if result.rung is not None:
                 self.table.set(result.number, "rung", result.rung)
             if result.cause is not None:

@@ -39,6 +39,7 @@ __all__ = ["TrainingRun", "memory_errors"]
 
 class TrainingRun:
     """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
+    OutOfMemory where its tensors do not fit.
 
     `shared_by`: trials that are expected to read the same frozen states, where they are kept.
     `low_rungs`: the low precision of frozen layers below full length, where there is to be one.
@@ -61,11 +62,12 @@ class TrainingRun:
         self.train_set, self.objective, self.seed = train, objective, seed
         configuration = configuration.within(backbone.shapes)
         self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)
-        self.model = TunedModel(
-            *(backbone, configuration, objective.outputs, seed),
-            levers=levers,
-            frozen=self.frozen,
-        )
+        with memory_errors():
+            self.model = TunedModel(
+                *(backbone, configuration, objective.outputs, seed),
+                levers=levers,
+                frozen=self.frozen,
+            )
         self.parameters = list(self.model.parameters.values())
         self.training = configuration.training
         self.order = BatchOrder(train.lengths, self.training, seed, levers.buckets)
