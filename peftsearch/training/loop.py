@@ -5,6 +5,7 @@ Bit-equal given (configuration, seed, thread count, dtype); a checkpoint continu
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,8 +246,16 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(str(error).split("\n")[0] or "out of memory") from error
+        raise OutOfMemory(_lacking(error)) from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
-            raise OutOfMemory(str(error).split("\n")[0]) from error
+            raise OutOfMemory(_lacking(error)) from error
         raise
+
+
+def _lacking(error: BaseException) -> str:
+    """One sentence of what torch says, which on a CPU begins with its own source."""
+    wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
+    if wanted is not None:
+        return f"out of memory: {int(wanted[1]) / 2**30:,.1f} GiB more were needed"
+    return str(error).split("\n")[0] or "out of memory"
