@@ -193,8 +193,11 @@ class Study:
     def record_rung(self, number: int, value: RungValue) -> bool:
         """One small attribute a rung for all to compare with, and the point of the curve. False,
         and nothing is written, if another worker has the trial by now.
+
+        Without the lock, for which many workers would wait at every rung: nothing is decided here,
+        and whoever else should write this rung in the same moment has computed the same.
         """
-        with self._deciding():
+        with self.table.steady():
             if not self._holds(number):
                 return False
             with self.table.at_once():

@@ -31,7 +31,7 @@ class TrialTable:
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """Read once, while the study's lock keeps others from deciding: a database is slow.
+        """Read once, as while the study's lock keeps others from deciding: a database is slow.
 
         Own attributes show at once; how trials that were told meanwhile ended does not.
         """

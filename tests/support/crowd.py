@@ -34,11 +34,12 @@ PULSE = Pulse(every_s=0.4, missed=5)
 
 @dataclass
 class WaitingTrainer:
-    """In place of both the runner and the cohort: a trial waits for a while at each rung."""
+    """In place of both the runner and the cohort: a trial waits for a while at each rung. It is
+    judged there, and goes on to its end whatever the judgement.
+    """
 
     worker: Worker
     rung_s: float
-    stops_early: bool = False
     has_room: bool = True
     in_flight: tuple[()] = ()
     is_idle: bool = True
@@ -56,8 +57,7 @@ class WaitingTrainer:
             study.record_rung(assignment.number, value)
             write_atomic(path, str(rung))
             study.give_checkpoint(assignment.number)
-            if self.stops_early and not self.worker._judge(assignment, value).go_on:
-                return finish(assignment, study.shapes, "stopped")
+            self.worker._judge(assignment, value)
         return finish(assignment, study.shapes)
 
 
@@ -65,16 +65,36 @@ class WaitingWorker(Worker):
     """The real worker with nothing to train."""
 
     rung_s = 0.1
-    stops_early = False
+    pulse = PULSE
     shapes: BackboneShapes
 
     def _prepare(self, means: Means) -> None:
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, self.shapes)
-        self.study = Study(*where, self.worker, self.name, PULSE)
-        self.runner = self.together = WaitingTrainer(  # type: ignore[assignment]
-            self, self.rung_s, self.stops_early
-        )
+        self.study = Study(*where, self.worker, self.name, self.pulse)
+        trainer = WaitingTrainer(self, self.rung_s)
+        self.runner = self.together = trainer  # type: ignore[assignment]
+
+
+class TimedWorker(WaitingWorker):
+    """One that notes the moments before its first ask and after its last tell, in its folder."""
+
+    pulse = Pulse()
+
+    def _begin_one(self) -> Assignment | TrialResult | None:
+        self.first_ask = getattr(self, "first_ask", time.monotonic())
+        return super()._begin_one()
+
+    def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
+        super()._end(assignment, result)
+        path = self.folder.root / f"times-{self.name}.txt"
+        path.write_text(f"{self.first_ask} {time.monotonic()}")
+
+
+def search_s(folder: StudyFolder) -> float:
+    """Seconds from the first ask to the last tell of all timed workers."""
+    times = [list(map(float, p.read_text().split())) for p in folder.root.glob("times-*.txt")]
+    return max(last for _, last in times) - min(first for first, _ in times)
 
 
 Wanted = dict[str, tuple[dict[str, Any], Configuration]]
@@ -104,7 +124,7 @@ class Crowd:
     shapes: BackboneShapes
     trials: int
     rung_s: float
-    stops_early: bool = False
+    worker: type[WaitingWorker] = WaitingWorker
     running: dict[int, int] = field(default_factory=dict)
     """Process id → slot."""
 
@@ -123,11 +143,10 @@ class Crowd:
 
     def _work(self, slot: int) -> None:
         WaitingWorker.shapes, WaitingWorker.rung_s = self.shapes, self.rung_s
-        WaitingWorker.stops_early = self.stops_early
         limits = Limits(self.trials, waits=True)
         root = str(self.place(slot).root)
         began = time.monotonic()
-        WaitingWorker(root, slot, limits, began, Means(), lambda _: None, lambda: False).run()
+        self.worker(root, slot, limits, began, Means(), lambda _: None, lambda: False).run()
 
     def kill_one(self, source: random.Random) -> None:
         """A random one, and another in its place."""

@@ -3,8 +3,9 @@
     PYTHONPATH=tests python -m support.waiting_workers [--journal] [--workers 8] [--trials 400] \\
         [--rung 1.0]
 
-prints the share of all workers' time that was spent in trials, from the first worker's start to the
-last one's end, and decisions (a configuration given out, a rung judged, a trial told) a second.
+Each trial has three rungs, is judged at each by the real scheduler, and goes on whatever it says.
+Prints the share of all workers' time that was spent in trials, from the first ask to the last tell,
+and decisions (a configuration given out, a rung judged, a trial told) a second.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import contextlib
 import os
 import tempfile
-import time
 from pathlib import Path
 
 from peftsearch.backbone.load import load_shapes
@@ -21,7 +21,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.storage import VARIABLE, StorageAddress
 from peftsearch.search.study_copy import begin_in_database, bring_home
 from support import standin
-from support.crowd import Crowd
+from support.crowd import Crowd, TimedWorker, search_s
 from support.killed_workers import SPACE as FIXED
 from support.postgres import postgres_server
 from support.tiny import build_tiny_bert
@@ -48,14 +48,12 @@ def main() -> None:
             info = info.model_copy(update={"storage": StorageAddress.parse(whole).shown})
         folder = StudyFolder.create(info, SPACE, {}, root / "studies", "")
         begin_in_database(folder)
-        crowd = Crowd(
-            lambda _: folder, load_shapes(str(model)), asked.trials, asked.rung, stops_early=True
-        )
-        began = time.monotonic()
+        shapes = load_shapes(str(model))
+        crowd = Crowd(lambda _: folder, shapes, asked.trials, asked.rung, TimedWorker)
         crowd.run(asked.workers, limit_s=3600.0)
-        wall_s = time.monotonic() - began
+        wall_s = search_s(folder)
         bring_home(folder, print)
-        results = [r for r in folder.read().results if r.state in ("full", "stopped")]
+        results = [r for r in folder.read().results if r.state == "full"]
         rungs = sum(len(folder.trial(r.number).read_curve()) for r in results)
     share = rungs * asked.rung / (asked.workers * wall_s)
     decisions = (2 * len(results) + rungs) / wall_s
