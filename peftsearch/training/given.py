@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -41,19 +43,14 @@ class Given:
         return len(self.wanted)
 
     @property
-    def tokens(self) -> int:
-        """Padded tokens that are read."""
-        return int(self.tensors["input_ids"].numel())
-
-    @property
     def values(self) -> list[Tensor]:
         """Everything that differs from batch to batch, in a fixed order."""
         return [*self.tensors.values(), self.wanted]
 
-    def ignoring_last(self, texts: int) -> Given:
-        """Nothing is wanted of the last so many texts: they add nothing to loss or gradients."""
+    def ignoring(self, texts: NDArray[np.bool_]) -> Given:
+        """Nothing is wanted of some texts, which then add nothing to loss or gradients."""
         wanted = self.wanted.clone()
-        wanted[-texts:] = float("nan") if wanted.is_floating_point() else IGNORED
+        wanted[torch.from_numpy(texts)] = float("nan") if wanted.is_floating_point() else IGNORED
         return replace(self, wanted=wanted)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Given:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
@@ -15,6 +17,8 @@ from peftsearch.training.given import Given
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["Joint"]
+
+Indices = NDArray[np.int64]
 
 _MULTIPLE = {"cuda": 16}
 """A recorded pass serves one length and one number of texts. So on a device where passes are
@@ -31,7 +35,7 @@ class Joint:
 
     counts: tuple[int, ...]
     tokens: tuple[int, ...]
-    """Of each run as it would be padded alone: its share of what the pass costs."""
+    """Of each run's texts, padded to its own longest: its share of what the pass costs."""
     given: Given
     weights: Tensor
 
@@ -39,11 +43,15 @@ class Joint:
     def of(cls, runs: Sequence[TrainingRun], backbone: Backbone) -> Joint:
         """The next piece of each, on the host."""
         multiple = _MULTIPLE.get(backbone.device.type, 1)
-        given = [_next(run, is_filled=multiple > 1) for run in runs]
+        pieces = [run.next_piece() for run in runs]
+        missing = [
+            _missing(run, piece) if multiple > 1 else 0
+            for run, piece in zip(runs, pieces, strict=True)
+        ]
         return cls(
-            counts=tuple(map(len, given)),
-            tokens=tuple(one.tokens for one in given),
-            given=Given.joined(given, multiple, backbone.max_length),
+            counts=tuple(len(piece) + more for piece, more in zip(pieces, missing, strict=True)),
+            tokens=tuple(_tokens(run, piece) for run, piece in zip(runs, pieces, strict=True)),
+            given=Given.joined(_parts(runs, pieces, missing), multiple, backbone.max_length),
             weights=torch.tensor([run.weight for run in runs]),
         )
 
@@ -69,18 +77,32 @@ class Joint:
         )
 
 
-def _next(run: TrainingRun, is_filled: bool) -> Given:
-    """A run's next piece; filled up with its last text, of which then nothing is wanted."""
-    piece = run.next_piece()
-    missing = max(0, _usual(run) - len(piece)) if is_filled else 0
-    piece = np.append(piece, np.repeat(piece[-1:], missing))
-    given = run.objective.given(run.model, run.train_set, piece)
-    return given.ignoring_last(missing) if missing else given
+def _parts(
+    runs: Sequence[TrainingRun], pieces: Sequence[Indices], missing: Sequence[int]
+) -> list[Given]:
+    """The texts of all in their order, those of neighbours with the same data at once; a piece is
+    filled up with its last text, of which then nothing is wanted.
+    """
+    parts = []
+    for _, several in groupby(range(len(runs)), lambda index: id(runs[index].train_set)):
+        own = list(several)
+        filled = [np.append(pieces[i], np.repeat(pieces[i][-1:], missing[i])) for i in own]
+        ignored = np.concatenate(
+            [np.arange(len(f)) >= len(pieces[i]) for i, f in zip(own, filled, strict=True)]
+        )
+        run = runs[own[0]]
+        given = run.objective.given(run.model, run.train_set, np.concatenate(filled))
+        parts.append(given.ignoring(ignored) if ignored.any() else given)
+    return parts
 
 
-def _usual(run: TrainingRun) -> int:
-    """Texts of a piece of a whole batch; 0 where batches are of so many tokens, not texts."""
+def _tokens(run: TrainingRun, piece: Indices) -> int:
+    return len(piece) * int(run.order.lengths[piece].max())
+
+
+def _missing(run: TrainingRun, piece: Indices) -> int:
+    """Texts that a piece of a whole batch has more; 0 where batches are of so many tokens."""
     if run.training.batch_tokens:
         return 0
     batch = min(run.training.batch_size, len(run.train_set))
-    return -(-batch // run.training.accumulation)
+    return max(0, -(-batch // run.training.accumulation) - len(piece))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +54,7 @@ def test_each_gets_its_own_texts_back() -> None:
 
 def test_nothing_is_wanted_of_texts_that_fill_up() -> None:
     labels = read([1], [2], [2], wanted=torch.tensor([0, 1, 1]))
-    assert labels.ignoring_last(2).wanted.tolist() == [0, IGNORED, IGNORED]
-    numbers = read([1], [2], wanted=torch.tensor([0.5, 1.5])).ignoring_last(1)
-    assert numbers.wanted.isnan().tolist() == [False, True]
+    assert labels.ignoring(np.array([False, True, True])).wanted.tolist() == [0, IGNORED, IGNORED]
+    numbers = read([1], [2], wanted=torch.tensor([0.5, 1.5]))
+    assert numbers.ignoring(np.array([False, True])).wanted.isnan().tolist() == [False, True]
     assert labels.wanted.tolist() == [0, 1, 1], "the same as before"

@@ -136,8 +136,8 @@ class Emulated:
 
 def test_mixed_methods_train_the_same_while_members_join_and_leave(bench: Workbench) -> None:
     emulated = Emulated(fp64(bench))
-    found = trained(bench, emulated.cohort, list(MIXED.values()))
-    assert_same(found, trained(bench, Cohort(fp64(bench)), list(MIXED.values())))
+    found = trained(bench, emulated.cohort, list(MIXED.values()), at_once=5)
+    assert_same(found, trained(bench, Cohort(fp64(bench)), list(MIXED.values()), at_once=5))
     assert emulated.recorder.played > 10
     assert emulated.said == []
 
