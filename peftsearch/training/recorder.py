@@ -11,6 +11,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -60,6 +61,7 @@ class CudaRecorder:
         self.device = device
         self._stream = torch.cuda.Stream(device)
         self._pool: Any = None
+        self._alive: WeakSet[_CudaRecording] = WeakSet()
 
     def ordinary(self, function: Computes) -> Tensor:
         """On the stream that recordings are made on, whose kernels and handles it warms up."""
@@ -68,18 +70,21 @@ class CudaRecorder:
 
     def record(self, function: Computes) -> Recording:
         """torch.OutOfMemoryError, too, if what it takes leaves no room for as much again."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        if not self._alive:  # a pool ends with the last recording in it
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         own = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
         # After an error `own` leaves the current stream at its own: `_aside` comes back from there.
         with self._aside(), _no_collection(), own:
             output = function()
         self._refuse_if_full()
-        return _CudaRecording(graph, output)
+        recording = _CudaRecording(graph, output)
+        self._alive.add(recording)
+        return recording
 
     def mark(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     def seconds(self, first: Any, second: Any) -> float:

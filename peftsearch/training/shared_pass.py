@@ -50,6 +50,10 @@ class SharedPass:
             ]
             weighted = torch.stack(losses) / joint.weights
             weighted.sum().backward()
+        # A node that adds to a parameter's gradient keeps to the stream that it was made on: of a
+        # pass nothing may be left when the next one is recorded on another.
+        for run in self.runs:
+            run.model.attachment.forget_captured()
         return weighted.detach()
 
     def _rows(self, given: Sequence[Given], held: ExitStack) -> LastRows | None:

@@ -4,6 +4,7 @@ comes from the host, and nothing but tensors differs from batch to batch.
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -29,6 +30,18 @@ WAYS = (
 SHARED = [name for name in TINY if backbone_of(name).family.texts_apart]
 
 
+def with_graphs() -> set[int]:
+    """Tensors that hold the nodes of a graph, wherever in the process."""
+    tensors = (thing for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+    return {id(tensor) for tensor in tensors if tensor.grad_fn is not None}
+
+
+def forget(tuned: dict[str, nn.Parameter]) -> None:
+    """Gradients."""
+    for parameter in tuned.values():
+        parameter.grad = None
+
+
 @pytest.mark.parametrize("name", SHARED)
 def test_a_recorded_pass_is_that_of_other_texts_and_values(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -42,9 +55,11 @@ def test_a_recorded_pass_is_that_of_other_texts_and_values(
     members = [slices.member() for _ in ways]
     texts = {key: torch.cat([value] * len(ways)) for key, value in inputs(name).items()}
     with ExitStack() as held:
-        tuned: dict[str, nn.Parameter] = {}
+        before, tuned = with_graphs(), dict[str, nn.Parameter]()
+        attachments = []
         for way, member in zip(ways, members, strict=True):
             own = held.enter_context(attached(replace(backbone, hooks=member), way))
+            attachments.append(own)
             tuned |= {f"{way}/{key}": value for key, value in own.tensors.items()}
         held.enter_context(slices.sharing([(member, 3) for member in members]))
 
@@ -54,16 +69,20 @@ def test_a_recorded_pass_is_that_of_other_texts_and_values(
                 output = output * texts["attention_mask"].unsqueeze(-1)  # padding means nothing
             loss = (output * torch.linspace(-1, 1, output.shape[-1], dtype=output.dtype)).sum()
             loss.backward()
+            for own in attachments:
+                own.forget_captured()
             return loss.detach()
 
+        computed()
+        assert with_graphs() <= before, "a node that is left keeps to the stream it was made on"
+        forget(tuned)
         graph = EmulatedRecorder().record(computed)
         recorded = {key: parameter.grad for key, parameter in tuned.items()}
         perturb(tuned)
         for value in texts.values():
             value.copy_(value.flip(0))
         graph.replay()
-        for parameter in tuned.values():
-            parameter.grad = None
+        forget(tuned)
         assert torch.equal(computed(), graph.output)
         for key, parameter in tuned.items():
             if recorded[key] is None or parameter.grad is None:
