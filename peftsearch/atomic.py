@@ -2,13 +2,15 @@
 
 A file is replaced whole (`write_atomic`) or grows by whole lines (`append_line`). Readers of the
 second kind stop at the last newline: what follows it was cut off and is overwritten by the next
-line.
+line. What a killed writer left beside a file goes with the next write into its folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from peftsearch.errors import MissingError
 __all__ = ["append_line", "append_whole", "end_of_last_line", "sync_folder", "write_atomic"]
 
 _CHUNK = 4096
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -27,20 +30,44 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     does not let us.
     """
     encoded = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with _named(path, "write"):
+        _remove_abandoned(path.parent)
+        descriptor, beside = _open_beside(path)
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                _write_all(descriptor, encoded)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _write_all(descriptor, encoded)
+            os.fsync(descriptor)
             os.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(descriptor)
     sync_folder(path.parent)
+
+
+def _open_beside(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, locked as long as its writer lives: nobody else removes it."""
+    while True:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # without locks nothing is ever taken for abandoned
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink > 0:
+            return descriptor, beside
+        os.close(descriptor)  # removed by someone before it was locked
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Take away what writers left that were killed before they renamed it."""
+    with contextlib.suppress(OSError):
+        for name in filter(_BESIDE.fullmatch, os.listdir(folder)):
+            with contextlib.suppress(OSError):  # its writer lives, or it is gone by now
+                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(folder / name)
+                finally:
+                    os.close(descriptor)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,40 @@ def test_an_interrupt_before_the_rename_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def _writer_that_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A process in the middle of writing `path`."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
+    if not process:
+
+        def waiting(_: int) -> None:
+            os.write(writing, b"here")
+            signal.pause()
+
+        monkeypatch.setattr(os, "fsync", waiting)
+        write_atomic(path, b"half")
+        os._exit(1)
+    assert os.read(reading, 4) == b"here"
+    return process
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_a_living_ones_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = [".a.tmp", "a.0123456789ab.tmp", ".a.0123456789AB.tmp"]
+    for name in foreign:
+        (tmp_path / name).touch()
+    process = _writer_that_waits(tmp_path / "a", monkeypatch)
+    write_atomic(tmp_path / "b", b"whole")
+    assert len(os.listdir(tmp_path)) == len(foreign) + 2
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    write_atomic(tmp_path / "b", b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*foreign, "b"])
 
 
 def test_the_file_is_synced_before_it_is_renamed(

@@ -8,22 +8,20 @@ studies/NAME/
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftsearch.atomic import sync_folder, write_atomic
-from peftsearch.errors import MissingError, UsageError, did_you_mean
+from peftsearch.atomic import write_atomic
+from peftsearch.errors import UsageError, did_you_mean
 from peftsearch.search.locks import FileLock
 from peftsearch.search.record_files import json_text, read_json, read_record
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.whole_folder import made_whole
 
 __all__ = ["StudyFolder", "TrialFolder", "check_study_name", "studies_folder", "study_names"]
 
@@ -103,7 +101,8 @@ class StudyFolder:
     ) -> StudyFolder:
         """Write a new study with an empty journal; a kill leaves all of it or no study."""
         folder = cls.new(info.name, studies, go_on)
-        with _made_whole(folder.root) as partial:
+        with made_whole(folder.root) as place:
+            partial = cls(place)
             write_atomic(partial.space_path, space_text)
             write_atomic(partial.environment_path, json_text(dict(environment)))
             write_atomic(partial.journal_path, b"")
@@ -211,24 +210,3 @@ def _stamp(path: Path) -> _Stamp | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-@contextlib.contextmanager
-def _made_whole(root: Path) -> Iterator[StudyFolder]:
-    """A folder beside `root`, which becomes `root` at the end, or is removed on an error."""
-    partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
-    try:
-        partial.mkdir(parents=True)
-        try:
-            yield StudyFolder(partial)
-            os.rename(partial, root)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        if os.path.lexists(root):
-            raise UsageError(f"{root} was created by someone else in this moment") from error
-        raise MissingError(
-            f"{root}: the study cannot be created ({error.strerror}); nothing was written"
-        ) from error
-    sync_folder(root.parent)

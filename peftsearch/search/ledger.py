@@ -21,6 +21,10 @@ __all__ = ["FolderLedger", "Ledger", "SharedLedger", "curve_of"]
 class Ledger(Protocol):
     """Configurations, learning curves, results and checkpoints by trial number."""
 
+    @property
+    def hands_on(self) -> bool:
+        """Whether files are handed from worker to worker."""
+
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
 
     def configuration(self, number: int) -> dict[str, Any] | None: ...
@@ -51,6 +55,8 @@ class Ledger(Protocol):
 
 class FolderLedger:
     """One folder for all workers: nothing needs to be given or taken."""
+
+    hands_on = False
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -91,6 +97,10 @@ class SharedLedger:
 
     def __init__(self, folder: StudyFolder, table: TrialTable, artifacts: Artifacts | None) -> None:
         self.folder, self.table, self.artifacts = folder, table, artifacts
+
+    @property
+    def hands_on(self) -> bool:
+        return self.artifacts is not None
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
         self.table.set(number, "configuration", configuration)
@@ -149,8 +159,10 @@ class SharedLedger:
 
     def discard_checkpoint(self, number: int) -> None:
         self.folder.trial(number).discard_checkpoint()
+        if self.artifacts is None:
+            return
         held = self._attributes(number).get("checkpoint")
-        if self.artifacts is not None and held is not None:
+        if held is not None:
             self.artifacts.remove(held)
 
     def _attributes(self, number: int) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class FilePresence:
 
     def join(self, name: str) -> None:
         self.folder.mkdir(exist_ok=True)
+        for path in list(self.folder.iterdir()):
+            self.is_alive(path.name)  # files of dead workers go
         lock = FileLock(self.folder / name, f"worker {name} is alive")
         lock.acquire(timeout_s=5.0)
         self._lock, self._name = lock, name

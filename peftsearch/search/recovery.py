@@ -11,7 +11,7 @@ from peftsearch.search.records import TrialResult
 from peftsearch.search.teller import Teller
 from peftsearch.search.trial_table import TrialTable
 
-__all__ = ["MAX_CUT_OFFS", "Recovery"]
+__all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
 
 MAX_CUT_OFFS = 2
 """Times a trial may be cut off without reaching a new checkpoint before it is given up."""
@@ -32,7 +32,7 @@ class Recovery:
         for trial in self.table.running():
             same_as = trial.user_attrs.get("same_as")
             # Nobody works on a duplicate: it waits for its first, which may end right here.
-            if same_as is None and (_waits(trial) or not is_left(trial)):
+            if same_as is None and (waits(trial) or not is_left(trial)):
                 continue
             result = self.ledger.result(trial.number)
             if result is not None:
@@ -69,14 +69,10 @@ class Recovery:
         stamp = self.ledger.progress(number)
         self.table.set(number, "requeued", {"times": 0, "stamp": stamp, "taken": False})
 
-    def has_waiting(self) -> bool:
-        """Whether a trial that was cut off waits to be continued."""
-        return any(map(_waits, self.table.running()))
-
     def take(self, worker: str) -> FrozenTrial | None:
         """The first trial that waits, from now on this worker's."""
         for trial in self.table.running():
-            if _waits(trial):
+            if waits(trial):
                 # The worker first: killed in between, it still waits.
                 self.table.set(trial.number, "worker", worker)
                 entry = trial.user_attrs["requeued"]
@@ -85,6 +81,7 @@ class Recovery:
         return None
 
 
-def _waits(trial: FrozenTrial) -> bool:
+def waits(trial: FrozenTrial) -> bool:
+    """Whether a trial was cut off and waits to be continued."""
     entry = trial.user_attrs.get("requeued")
-    return entry is not None and not entry["taken"]
+    return not trial.state.is_finished() and entry is not None and not entry["taken"]

@@ -22,7 +22,7 @@ from peftsearch.search.patience import Patience
 from peftsearch.search.presence import CountedPresence, FilePresence, Presence, Pulse
 from peftsearch.search.records import StudyInfo
 from peftsearch.search.row_lock import LOCK_KEY, RowLock
-from peftsearch.search.storage import StorageAddress, is_database, open_storage
+from peftsearch.search.storage import StorageAddress, is_database, open_database, open_storage
 from peftsearch.search.trial_table import TrialTable
 
 __all__ = ["Enrolled", "Shared", "enrol", "enrolled", "open_shared"]
@@ -74,8 +74,8 @@ def _in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
 
 
 def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
-    storage = open_storage(info.storage, folder.journal_path)
     address = StorageAddress.of(info.storage)
+    storage = open_database(address)
     patience = Patience(
         address.shown, between=storage.remove_session, hide=address.without_password
     )
@@ -86,10 +86,10 @@ def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
             "another name"
         )
     study = patience.through(lambda: optuna.load_study(study_name=info.name, storage=storage))
-    table = TrialTable(study)
+    table = TrialTable(study, storage)
     return Shared(
         table=table,
-        lock=RowLock(storage._backend.engine, known.study_id),  # type: ignore[attr-defined]
+        lock=RowLock(storage.engine, known.study_id),
         presence=CountedPresence(storage, known.study_id, pulse),
         ledger=SharedLedger(folder, table, _artifacts(info)),
         patience=patience,

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
     from sqlalchemy import URL
 
+    from peftsearch.search.cached import CachedDatabase
+
 __all__ = [
     *("JOURNAL", "VARIABLE", "StorageAddress"),
-    *("close_storage", "database", "is_database", "open_storage"),
+    *("close_storage", "database", "is_database", "open_database", "open_storage"),
 ]
 
 JOURNAL = "journal.log"
@@ -98,12 +100,12 @@ def open_storage(storage: str, journal: Path) -> BaseStorage:
     """The storage that a study's `storage` names; `journal` is the path of its journal."""
     if not is_database(storage):
         return open_journal(journal)
-    return _open_database(StorageAddress.of(storage), START_S)
+    return open_database(StorageAddress.of(storage))
 
 
 def close_storage(storage: BaseStorage) -> None:
     """Close the connections to a database; a journal has none."""
-    engine = getattr(getattr(storage, "_backend", None), "engine", None)
+    engine = getattr(storage, "engine", None)
     if engine is not None:
         storage.remove_session()
         engine.dispose()
@@ -112,18 +114,19 @@ def close_storage(storage: BaseStorage) -> None:
 @contextlib.contextmanager
 def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[BaseStorage]:
     """A database for a few questions; MissingError if it does not answer for `limit_s`."""
-    storage = _open_database(address, limit_s)
+    storage = open_database(address, limit_s)
     try:
         yield storage
     finally:
         close_storage(storage)
 
 
-def _open_database(address: StorageAddress, limit_s: float) -> BaseStorage:
-    from optuna.storages import get_storage
+def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:
+    """MissingError if it does not answer for `limit_s`."""
+    from peftsearch.search.cached import CachedDatabase
 
     patience = Patience(address.shown, limit_s, hide=address.without_password)
-    return get_storage(patience.through(lambda: _connect(address)))
+    return CachedDatabase(patience.through(lambda: _connect(address)))
 
 
 def _connect(address: StorageAddress) -> RDBStorage:

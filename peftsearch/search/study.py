@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -21,11 +20,11 @@ from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.patience import patient
 from peftsearch.search.presence import Pulse
+from peftsearch.search.proposals import Origin, Proposals
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
-from peftsearch.search.recovery import MAX_CUT_OFFS, Recovery
+from peftsearch.search.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.search.sampler import make_sampler
 from peftsearch.search.scheduler import RungPoint
-from peftsearch.search.seeds import Seed, seeds_of
 from peftsearch.search.shared import open_shared
 from peftsearch.search.storage import close_storage, is_database
 from peftsearch.search.teller import Teller
@@ -34,8 +33,6 @@ from peftsearch.space.space import Space
 __all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-Origin = Literal["seed", "sampled", "landmark"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,13 @@ class Study:
         self.ledger, self.patience = shared.ledger, shared.patience
         self.teller = Teller(self.table, self.ledger, info)
         self.recovery = Recovery(self.table, self.ledger, self.teller)
+        self.proposals = Proposals(self.table, self.ledger, space, shapes, self.name)
         self.study = self.table.study
         # Seeded by how far the study has come, so that a resumed search draws anew.
         begun = self.patience.through(self._trials)
         self.study.sampler = make_sampler(info.seed + len(begun), worker)
         if not is_database(info.storage):
             self._refuse_lost_trials(len(begun))
-        self.seeds = seeds_of(space, shapes)
         self._held: set[int] = set()
         self._outages = 0
 
@@ -131,9 +128,9 @@ class Study:
             self._settle_after_outage()
             waiting = self.recovery.take(self.name)
             if waiting is None:
-                if most is not None and self._begun() >= most:
+                if most is not None and _begun(self._trials()) >= most:
                     return None
-                trial = self._new_trial()
+                trial = self.proposals.begin()
         if waiting is not None:
             self.ledger.take_over(waiting.number)
             cut_off = waiting.user_attrs["requeued"]["times"] > 0
@@ -150,71 +147,17 @@ class Study:
                 pass
             self._outages = self.patience.outages
 
-    def _new_trial(self) -> optuna.Trial:
-        seed = self._due_seed()
-        if seed is not None and seed.params is not None:
-            labels = {"seed": seed.label, "method": seed.method}
-            self.study.enqueue_trial(seed.params, user_attrs=labels)
-        trial = self.study.ask()
-        trial.set_user_attr("worker", self.name)
-        if seed is not None and seed.params is None:
-            trial.set_user_attr("seed", seed.label)
-            trial.set_user_attr("method", seed.method)
-        return trial
-
-    def _due_seed(self) -> Seed | None:
-        """The next method to begin with, at most every second trial. One that was cut off before
-        its configuration was written down is due again; one that failed is not.
-        """
-        found = self._trials()
-        if any(trial.state == TrialState.WAITING for trial in found):
-            return None  # what was enqueued comes first
-        trials = [t.user_attrs for t in found]
-        begun = [a.get("seed") for a in trials if "hash" in a or "cause" not in a]
-        waiting = [seed for seed in self.seeds if seed.label not in begun]
-        seeded = sum(label is not None for label in begun)
-        return waiting[0] if waiting and seeded <= len(begun) - seeded else None
-
     def _begin(self, trial: optuna.Trial) -> Assignment | TrialResult | None:
         """Sample without the lock, which others want, and give out under it."""
-        label = trial.user_attrs.get("seed")
-        seed = next((seed for seed in self.seeds if seed.label == label), None)
-        origin: Origin = "sampled"
-        if seed is not None:
-            origin = "seed" if seed.params is not None else "landmark"
-        trial.set_user_attr("origin", origin)
-        if seed is not None and seed.params is None:
-            configuration, budget_pct = seed.configuration, None
-        else:
-            sample = self.space.decode(trial, self.shapes)
-            budget_pct = sample.budget_pct
-            if sample.configuration is None:
-                trial.set_constraint("budget", sample.log_excess)
-                return self.teller.infeasible(trial.number, budget_pct)
-            configuration = sample.configuration
-        trial.set_user_attr("budget_pct", budget_pct)
+        drawn = self.proposals.draw(trial)
+        if drawn.configuration is None:
+            return self.teller.infeasible(drawn.number, drawn.budget_pct)
         with self._deciding():
-            return self._assign(trial.number, configuration)
-
-    def _assign(self, number: int, configuration: Configuration) -> Assignment | TrialResult | None:
-        """Give the configuration out, unless it was given out before."""
-        first = self._first_with(configuration.hash)
-        self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
-        self.ledger.write_configuration(number, configuration.to_json())
-        if first is not None:  # before the hash: cut off in between, it must not be trained
-            self.table.set(number, "same_as", first.number)
-        self.table.set(number, "hash", configuration.hash)
-        if first is None:
-            return self._assignment(self.table.get(number), resumed=False)
-        result = self.ledger.result(first.number)
-        return self.teller.duplicate(number, result) if result else None
-
-    def _first_with(self, configuration_hash: str) -> FrozenTrial | None:
-        for trial in self._trials():
-            attrs = trial.user_attrs
-            if attrs.get("hash") == configuration_hash and "same_as" not in attrs:
-                return trial
-        return None
+            first = self.proposals.give_out(drawn, drawn.configuration)
+            if first is None:
+                return self._assignment(self.table.get(drawn.number), resumed=False)
+            result = self.ledger.result(first.number)
+            return self.teller.duplicate(drawn.number, result) if result else None
 
     def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
         configuration = self.ledger.configuration(trial.number)
@@ -237,11 +180,14 @@ class Study:
 
     @patient
     def holds(self, number: int) -> bool:
-        """Whether a trial is still this worker's."""
-        return self._holds(number)
+        """Whether a trial is still this worker's, as read last."""
+        return self._is_mine(self.table.known()[number])
 
     def _holds(self, number: int) -> bool:
-        return bool(self.table.get(number).user_attrs.get("worker") == self.name)
+        return self._is_mine(self.table.get(number))
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return bool(trial.user_attrs.get("worker") == self.name)
 
     @patient
     def record_rung(self, number: int, value: RungValue) -> bool:
@@ -251,19 +197,22 @@ class Study:
         with self._deciding():
             if not self._holds(number):
                 return False
-            self.ledger.write_rung(number, value)
-            self.table.set(number, f"rung:{value.rung}", value.metric)
+            with self.table.at_once():
+                self.ledger.write_rung(number, value)
+                self.table.set(number, f"rung:{value.rung}", value.metric)
             return True
 
     @patient
     def give_checkpoint(self, number: int) -> None:
         """Let other workers find the checkpoint that was written."""
-        if self._holds(number):
+        if self.ledger.hands_on and self._holds(number):
             self.ledger.give_checkpoint(number)
 
     @patient
     def peers(self, number: int, rung: int) -> list[RungPoint]:
-        """Every other trial that reached a rung; metrics turned so that higher is better."""
+        """Every other trial that reached a rung, as read when this one did; metrics turned so that
+        higher is better.
+        """
         sign = 1.0 if self.info.metric.maximise else -1.0
         last = f"rung:{len(self.info.rungs) - 1}"
         return [
@@ -273,7 +222,7 @@ class Study:
                 metric=sign * trial.user_attrs[f"rung:{rung}"],
                 final=sign * trial.user_attrs[last] if last in trial.user_attrs else None,
             )
-            for trial in self._trials()
+            for trial in self.table.known()
             if trial.number != number and f"rung:{rung}" in trial.user_attrs
         ]
 
@@ -282,14 +231,12 @@ class Study:
         """Configurations evaluated, being evaluated or being sampled: no duplicates, nothing
         infeasible.
         """
-        return self._begun()
+        return _begun(self._trials())
 
-    def _begun(self) -> int:
-        return sum(
-            "same_as" not in trial.user_attrs
-            and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
-            for trial in self._trials()
-        )
+    @patient
+    def has_begun(self, count: int) -> bool:
+        """Whether so many have; what was read last is enough to say no."""
+        return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
 
     @patient
     def aim(self, trials: int | None) -> None:
@@ -321,8 +268,6 @@ class Study:
                 self.teller.tell(result)
                 told = [result, *self.teller.duplicates_of(result)]
             self._held.discard(result.number)
-        if told:
-            self.ledger.discard_checkpoint(result.number)
         return told
 
     # -- recover -------------------------------------------------------------------------------
@@ -345,7 +290,7 @@ class Study:
     @patient
     def has_requeued(self) -> bool:
         """Whether a trial that was cut off waits to be continued."""
-        return self.recovery.has_waiting()
+        return any(map(waits, self._trials()))
 
     @patient
     def put_back(self, number: int) -> None:
@@ -354,3 +299,11 @@ class Study:
             if self._holds(number):
                 self.recovery.put_back(number)
             self._held.discard(number)
+
+
+def _begun(trials: list[FrozenTrial]) -> int:
+    return sum(
+        "same_as" not in trial.user_attrs
+        and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
+        for trial in trials
+    )

@@ -28,15 +28,18 @@ class Teller:
         if self.table.get(result.number).state.is_finished():
             return
         self.ledger.write_result(result)
-        if result.rung is not None:
-            self.table.set(result.number, "rung", result.rung)
-        if result.cause is not None:
-            self.table.set(result.number, "cause", result.cause)
+        self.ledger.discard_checkpoint(result.number)  # once told, nobody looks again
+        with self.table.at_once():
+            if result.rung is not None:
+                self.table.set(result.number, "rung", result.rung)
+            if result.cause is not None:
+                self.table.set(result.number, "cause", result.cause)
         values = self._values(result)
-        if values is None:
-            self.table.study.tell(result.number, state=TrialState.FAIL)
-        else:
-            self.table.study.tell(result.number, values)
+        with self.table.as_read():
+            if values is None:
+                self.table.study.tell(result.number, state=TrialState.FAIL)
+            else:
+                self.table.study.tell(result.number, values)
 
     def _values(self, result: TrialResult) -> tuple[float, float] | None:
         """What Optuna is told; None for a failure. Infeasible ones have their constraint too."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from peftsearch.search.cached import CachedDatabase
 
 __all__ = ["TrialTable"]
 
 
 class TrialTable:
-    """What every worker sees; each call reads what others wrote meanwhile."""
+    """What every worker sees; each call but `known` reads what others wrote meanwhile.
 
-    def __init__(self, study: optuna.Study) -> None:
-        self.study = study
+    `database`: where the study is kept, if in one.
+    """
+
+    def __init__(self, study: optuna.Study, database: CachedDatabase | None = None) -> None:
+        self.study, self._database = study, database
         self._ids: dict[int, int] = {}
         self._is_steady = False
         self._read: list[FrozenTrial] | None = None
+        self._known: list[FrozenTrial] | None = None
+        self._waiting: list[tuple[int, str, Any]] | None = None
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
@@ -33,11 +41,23 @@ class TrialTable:
         finally:
             self._is_steady, self._read = False, None
 
+    @contextlib.contextmanager
+    def as_read(self) -> Iterator[None]:
+        """Optuna, too, is content with what was read last: for proposals, which may be of trials
+        that are a moment old.
+        """
+        with contextlib.nullcontext() if self._database is None else self._database.as_read():
+            yield
+
+    def known(self) -> list[FrozenTrial]:
+        """As they were read last, for what need not be of this moment; not to be changed."""
+        return self.all() if self._known is None else self._known
+
     def all(self, *states: TrialState) -> list[FrozenTrial]:
         """By number; not to be changed."""
         read = self._read
         if read is None:
-            read = self.study.get_trials(deepcopy=False)
+            read = self._known = self.study.get_trials(deepcopy=False)
             if self._is_steady:
                 self._read = read
         return [trial for trial in read if trial.state in states] if states else read
@@ -48,10 +68,41 @@ class TrialTable:
     def get(self, number: int) -> FrozenTrial:
         return self.all()[number]
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is set in this block is written at its end, in its order; in a database all or
+        nothing, in one transaction.
+        """
+        self._waiting = []
+        try:
+            yield
+            waiting, self._waiting = self._waiting, None
+            for number, attributes in _by_number(waiting).items():
+                self._write(number, attributes)
+        finally:
+            self._waiting = None
+
     def set(self, number: int, key: str, value: Any) -> None:
         """Set an attribute (JSON) of a trial that has not ended."""
+        if self._waiting is None:
+            self._write(number, {key: value})
+        else:
+            self._waiting.append((number, key, value))
+
+    def _write(self, number: int, attributes: Mapping[str, Any]) -> None:
         if number not in self._ids:
             self._ids[number] = self.get(number)._trial_id
-        self.study._storage.set_trial_user_attr(self._ids[number], key, value)
+        if self._database is not None:
+            self._database.set_trial_user_attrs(self._ids[number], attributes)
+        else:
+            for key, value in attributes.items():
+                self.study._storage.set_trial_user_attr(self._ids[number], key, value)
         if self._read is not None:
-            self._read[number].user_attrs[key] = value
+            self._read[number].user_attrs.update(attributes)
+
+
+def _by_number(attributes: list[tuple[int, str, Any]]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for number, key, value in attributes:
+        found.setdefault(number, {})[key] = value
+    return found

@@ -222,7 +222,7 @@ class Worker:
     def _finished(self) -> bool:
         if self._stopped() or time.monotonic() > self._last_start():
             return True
-        enough = self.limits.trials is not None and self.study.begun() >= self.limits.trials
+        enough = self.limits.trials is not None and self.study.has_begun(self.limits.trials)
         return enough and not self.study.has_requeued()
 
     def _last_start(self) -> float:

@@ -17,8 +17,9 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
+from peftsearch.space.decode import BUDGET, DEPTH
 from peftsearch.space.offered import Offered, Structure
-from peftsearch.space.space import BUDGET, DEPTH, Space
+from peftsearch.space.space import Space
 from peftsearch.space.structures import NOTHING, Slot, SlotStructure
 
 __all__ = ["NotExpressible", "Replay", "encode"]

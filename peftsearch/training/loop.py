@@ -5,6 +5,7 @@ Bit-equal given (configuration, seed, thread count, dtype); a checkpoint continu
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ __all__ = ["TrainingRun", "memory_errors"]
 
 class TrainingRun:
     """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
+    OutOfMemory where its tensors do not fit.
 
     `shared_by`: trials that are expected to read the same frozen states, where they are kept.
     `low_rungs`: the low precision of frozen layers below full length, where there is to be one.
@@ -61,11 +63,12 @@ class TrainingRun:
         self.train_set, self.objective, self.seed = train, objective, seed
         configuration = configuration.within(backbone.shapes)
         self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)
-        self.model = TunedModel(
-            *(backbone, configuration, objective.outputs, seed),
-            levers=levers,
-            frozen=self.frozen,
-        )
+        with memory_errors():
+            self.model = TunedModel(
+                *(backbone, configuration, objective.outputs, seed),
+                levers=levers,
+                frozen=self.frozen,
+            )
         self.parameters = list(self.model.parameters.values())
         self.training = configuration.training
         self.order = BatchOrder(train.lengths, self.training, seed, levers.buckets)
@@ -246,8 +249,16 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(str(error).split("\n")[0] or "out of memory") from error
+        raise OutOfMemory(_lacking(error)) from error
     except RuntimeError as error:
         if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
-            raise OutOfMemory(str(error).split("\n")[0]) from error
+            raise OutOfMemory(_lacking(error)) from error
         raise
+
+
+def _lacking(error: BaseException) -> str:
+    """One sentence of what torch says, which on a CPU begins with its own source."""
+    wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
+    if wanted is not None:
+        return f"out of memory: {int(wanted[1]) / 2**30:,.1f} GiB more were needed"
+    return str(error).split("\n")[0] or "out of memory"

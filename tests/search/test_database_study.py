@@ -118,8 +118,8 @@ def test_who_was_taken_for_dead_is_not_heard_any_more(machine: Machine, home: St
     assert other.recover(late.name) == []
     again = take(other)
     assert again.number == cut.number
-    assert not late.holds(cut.number)
     assert not late.record_rung(cut.number, rung_value(0, 0.1))
+    assert not late.holds(cut.number)
     late.put_back(cut.number)
     assert late.tell(finish(cut, late.shapes, "stopped")) == []
     assert [r.state for r in other.tell(finish(again, other.shapes))] == ["full"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import math
@@ -379,6 +380,20 @@ def test_a_configuration_is_read_back(folder: StudyFolder) -> None:
         folder.trial(28).read_configuration()
     folder.trial(28).write_configuration({"head": {"pooling": "mean"}})
     assert folder.trial(28).read_configuration() == {"head": {"pooling": "mean"}}
+
+
+def test_what_a_killed_creation_left_goes_with_the_next_one_of_that_name(tmp_path: Path) -> None:
+    partial, others = tmp_path / ".a.partial-00", tmp_path / ".ab.partial-00"
+    for left in (partial, others):
+        (left / "trials").mkdir(parents=True)
+    descriptor = os.open(partial, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # its maker lives
+    StudyFolder.create(info("a"), "", {}, tmp_path, GO_ON)
+    assert partial.exists()
+    os.close(descriptor)
+    shutil.rmtree(tmp_path / "a")
+    StudyFolder.create(info("a"), "", {}, tmp_path, GO_ON)
+    assert sorted(os.listdir(tmp_path)) == [".ab.partial-00", "a"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])

@@ -7,24 +7,18 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from peftsearch.design.configuration import Configuration
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.records import RungValue, TrialResult
-from peftsearch.search.scheduler import Decision
-from peftsearch.search.study import Assignment
-from peftsearch.search.trial import TrialRunner
-from peftsearch.search.trial_folder import TrialFolder
-from peftsearch.search.workbench import Workbench, training_budget
+from peftsearch.search.records import TrialResult
 from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
+from support.uninterrupted import uninterrupted, without_clock
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 4, rungs: [0.2, 0.5, 1], rung_examples: 10}
@@ -109,31 +103,3 @@ def test_killed_at_many_moments_nothing_is_lost_or_trained_twice_and_curves_are_
     assert len(trained) + sum(r.state == "failed" for r in final.values()) >= AT_LEAST
     for result, curve in uninterrupted(folder, trained, tmp_path / "again"):
         assert without_clock(curve) == without_clock(result.curve), result.number
-
-
-def uninterrupted(
-    folder: StudyFolder, results: list[TrialResult], root: Path
-) -> Iterator[tuple[TrialResult, tuple[RungValue, ...]]]:
-    """Each trial again, from its beginning to the rung where it ended."""
-    info = folder.read_info()
-    spec = TaskSpec.model_validate(info.task)
-    bench = Workbench.prepare(info.model, spec, info.device, info.max_length)
-    for result in results:
-        own = TrialFolder(root / str(result.number), result.number)
-        runner = TrialRunner(
-            bench=bench,
-            budget=training_budget(Space(Document("space.yaml", SPACE)).file.budgets),
-            seed=info.seed,
-            record=lambda _, value, own=own: own.append_rung(value),  # type: ignore[misc]
-            judge=lambda _, value, last=result.rung: Decision(value.rung < (last or 0), ""),  # type: ignore[misc]
-            stop=lambda: False,
-        )
-        configuration = Configuration.from_json(result.configuration or {})
-        runner.run(Assignment(result.number, configuration, "sampled"), own)
-        yield result, own.read_curve()
-
-
-def without_clock(curve: tuple[RungValue, ...]) -> list[RungValue]:
-    return [
-        value.model_copy(update={"wall_s": 0.0, "cpu_s": 0.0, "eval_s": 0.0}) for value in curve
-    ]

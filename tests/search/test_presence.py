@@ -45,6 +45,18 @@ def test_a_killed_worker_is_dead_at_once_and_leaves_nothing(tmp_path: Path) -> N
     assert list((tmp_path / "workers").iterdir()) == []
 
 
+def test_who_joins_takes_away_what_the_dead_have_left_and_nothing_of_the_living(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "workers"
+    living, joining = FilePresence(folder), FilePresence(folder)
+    living.join("a.0")
+    (folder / "dead.0").touch()
+    joining.join("b.0")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.0", "b.0"]
+    assert joining.is_alive("a.0")
+
+
 class Clock:
     now = 1000.0
 

@@ -51,7 +51,7 @@ def test_methods_come_first_and_at_most_every_second_trial(study: Study) -> None
     origins = [a.origin != "sampled" for a in run(study, 12)]
     for end in range(1, len(origins) + 1):
         assert sum(origins[:end]) <= (end + 1) / 2
-    assert sum(origins) == len(study.seeds) == 4
+    assert sum(origins) == len(study.proposals.seeds) == 4
 
 
 def test_what_the_space_cannot_express_is_a_landmark_without_parameters(study: Study) -> None:
@@ -155,6 +155,21 @@ def test_a_trial_cut_off_with_a_configuration_is_handed_out_again_once_without_p
         )
     given_up = open_study(folder).recover()
     assert [(r.number, r.state, r.cause) for r in given_up] == [(cut.number, "failed", "cut_off")]
+
+
+def test_what_has_ended_keeps_no_checkpoint(folder: StudyFolder) -> None:
+    told, cut = take(study := open_study(folder)), take(open_study(folder, worker=1))
+    paths = [folder.trial(trial.number).checkpoint_path for trial in (told, cut)]
+    for path in paths:
+        path.write_bytes(b"1")
+    folder.trial(told.number).write_result(finish(told, study.shapes))  # killed before it is told
+    for _ in range(MAX_CUT_OFFS):
+        resumed = open_study(folder)
+        assert resumed.recover() == []
+        assert [path.exists() for path in paths] == [False, True]
+        assert take(resumed).number == cut.number
+    assert [r.number for r in open_study(folder).recover()] == [cut.number]
+    assert [path.exists() for path in paths] == [False, False]
 
 
 def test_a_new_checkpoint_counts_as_progress(folder: StudyFolder) -> None:

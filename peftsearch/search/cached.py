@@ -1,0 +1,89 @@
+"""Optuna's cache of a database, spared of statements: each is a way there and back."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+
+__all__ = ["CachedDatabase"]
+
+
+class CachedDatabase(_CachedStorage):
+    """What `get_storage` would make of a database, and ways to ask less of it.
+
+    TPE reads all trials again for each group of parameters that it samples, and every parameter and
+    attribute is a transaction: of 192 statements that a trial took on PostgreSQL 86 are left.
+    """
+
+    def __init__(self, database: RDBStorage) -> None:
+        super().__init__(database)
+        self.engine = database.engine
+        self._database, self._is_content = database, False
+        self._parameters: list[tuple[int, str, float, BaseDistribution]] = []
+
+    @contextlib.contextmanager
+    def as_read(self) -> Iterator[None]:
+        """In this block nothing is read anew of trials, not even of one that was begun in it, and
+        parameters are written at its end, in one transaction. Not to be nested.
+        """
+        self._is_content = True
+        try:
+            yield
+            self._write_parameters()
+        finally:
+            self._is_content = False
+            self._parameters.clear()
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if not self._is_content:
+            super()._read_trials_from_remote_storage(study_id)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if self._is_content and trial_id in self._trial_id_to_study_id_and_number:
+            study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+            trial = self._studies[study_id].trials[number]
+            if trial.state == TrialState.RUNNING:  # one that waited has just become one
+                return copy.deepcopy(trial)
+        return super().get_trial(trial_id)
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        parameter = (trial_id, param_name, param_value_internal, distribution)
+        if self._is_content:
+            self._parameters.append(parameter)
+        else:
+            super().set_trial_param(*parameter)
+
+    def _write_parameters(self) -> None:
+        if not self._parameters:
+            return
+        with _create_scoped_session(self._database.scoped_session) as session:
+            for trial_id, name, value, distribution in self._parameters:
+                study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
+                known = self._studies[study_id].param_distribution
+                self._database._set_trial_param_without_commit(
+                    session, trial_id, name, value, distribution, known.get(name)
+                )
+                known.setdefault(name, distribution)
+
+    def set_trial_user_attrs(self, trial_id: int, values: Mapping[str, Any]) -> None:
+        """All of them or none, in one transaction."""
+        with _create_scoped_session(self._database.scoped_session) as session:
+            for key, value in values.items():
+                self._database._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, key, value
+                )

@@ -1,0 +1,143 @@
+"""Optuna → Configuration: one straight walk, depth → structure → budget → shares → widths → rates
+→ head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.form import FORMS
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.space.allocate import Allocation, allocate, allocate_all
+from peftsearch.space.offered import Offered, Structure
+from peftsearch.space.structures import make_composition
+from peftsearch.space.train_choices import ALWAYS
+from peftsearch.space.values import Suggests, Values
+
+if TYPE_CHECKING:
+    from peftsearch.space.space import Space
+
+__all__ = ["BUDGET", "DEPTH", "Sample", "decoded", "walked"]
+
+BUDGET = "tuned_pct"
+DEPTH = "depth"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a walk through the space gave: a configuration, or a structure that nothing fits."""
+
+    structure: Structure
+    configuration: Configuration | None
+    budget_pct: float | None
+    """None for structures without a width: they cost what they cost."""
+    log_excess: float = 0.0
+    """log(least cost / budget), above 0 where nothing fits: the sampler's constraint."""
+    depth: str = "all"
+    """What its structure stays within."""
+
+
+def decoded(space: Space, trial: Suggests, shapes: BackboneShapes) -> Sample:
+    """Walk a space, as it is on a backbone, with a trial's suggestions."""
+    depth, structure = walked(space, trial)
+    offered = space.by_depth[depth]
+    open_modifications = _modifications(trial, offered, structure)
+    head = _head(space, trial)
+    pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
+    budget_pct, allocation = _solve(
+        *(space, trial, offered, structure, open_modifications, pooler, shapes)
+    )
+    if not allocation.fits:
+        assert budget_pct is not None
+        budget = max(1, _parameters(budget_pct, shapes))
+        excess = math.log((allocation.cost + pooler) / budget)
+        return Sample(structure, None, budget_pct, max(excess, 1e-9), depth)
+    training = _training(space, trial, allocation.modifications)
+    configuration = Configuration(allocation.modifications, head, training)
+    return Sample(structure, configuration.within(shapes), budget_pct, depth=depth)
+
+
+def walked(space: Space, trial: Suggests) -> tuple[str, Structure]:
+    """A depth, and a structure of what is offered within it."""
+    depth = str(Values(tuple(space.by_depth)).suggest(trial, DEPTH))
+    return depth, space.by_depth[depth].walk(trial)
+
+
+def _modifications(trial: Suggests, offered: Offered, structure: Structure) -> list[Modification]:
+    """Modifications of the filled slots, widths open."""
+    modifications = []
+    for slot, filled in zip(offered.slots, structure, strict=True):
+        if filled.is_empty:
+            continue
+        number = slot.choices.number_of(filled.composition)
+        scale = number and number[1].suggest(trial, f"{slot.name}.{number[0]}")
+        composition = make_composition(filled.composition, scale)
+        modifications.append(replace(slot.written[filled], composition=composition))
+    return modifications
+
+
+def _head(space: Space, trial: Suggests) -> Head:
+    """Where the pooler is a choice it counts as tuned; where it is fixed it is of the head."""
+    choices = space.file.head
+    pooler = choices.pooler.suggest(trial, "head.pooler")
+    pooling = choices.pooling.suggest(trial, "head.pooling")
+    return Head(pooling, pooler, pooler_counts=not choices.pooler.is_fixed)
+
+
+def _solve(
+    space: Space,
+    trial: Suggests,
+    offered: Offered,
+    structure: Structure,
+    modifications: list[Modification],
+    pooler: int,
+    shapes: BackboneShapes,
+) -> tuple[float | None, Allocation]:
+    names = [
+        s.name for s, filled in zip(space.slots, structure, strict=True) if not filled.is_empty
+    ]
+    with_width = [n for n, m in zip(names, modifications, strict=True) if m.has_width]
+    if not with_width:
+        return None, allocate(
+            modifications, [], sum(m.parameters(shapes) for m in modifications), shapes
+        )
+    budget_pct = float(space.file.budgets.tuned_pct.suggest(trial, BUDGET))
+    shares = _break_stick(trial, with_width)
+    budget = _parameters(budget_pct, shapes) - pooler
+    allocation = allocate(modifications, shares, budget, shapes)
+    if allocation.fits and not offered.contains(structure, allocation.kept):
+        allocation = allocate_all(modifications, budget, shapes)
+    return budget_pct, allocation
+
+
+def _training(space: Space, trial: Suggests, modifications: Sequence[Modification]) -> Training:
+    rules = space.file.train
+    forms = sorted({m.form.name for m in modifications})
+    rates = tuple(
+        (form, float(rules.lr[form].suggest(trial, f"lr.{form}")))
+        for form in forms
+        if form in rules.lr
+    )
+    keys = (*ALWAYS, *(["up_lr_ratio"] if any(FORMS[form].fast for form in forms) else []))
+    return Training(lr=rates, **{key: rules.suggest(trial, key) for key in keys})
+
+
+def _parameters(pct: float, shapes: BackboneShapes) -> int:
+    """Whole parameters in a percentage of the body."""
+    return int(pct / 100 * shapes.body_parameters + 1e-6)
+
+
+def _break_stick(trial: Suggests, slots: Sequence[str]) -> list[float]:
+    """Shares of the budget, one parameter fewer than slots."""
+    shares: list[float] = []
+    left = 1.0
+    for slot in slots[:-1]:
+        part = trial.suggest_float(f"share.{slot}", 0.0, 1.0) * left
+        shares.append(part)
+        left -= part
+    return [*shares, left]

@@ -1,0 +1,45 @@
+"""Trials of a study trained again in one go, to compare with those that were cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.search.scheduler import Decision
+from peftsearch.search.study import Assignment
+from peftsearch.search.study_space import budget_of, space_of, task_of
+from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.workbench import Workbench
+
+__all__ = ["uninterrupted", "without_clock"]
+
+
+def uninterrupted(
+    folder: StudyFolder, results: list[TrialResult], root: Path
+) -> Iterator[tuple[TrialResult, tuple[RungValue, ...]]]:
+    """Each trial again, in a folder of `root`, from its beginning to the rung where it ended."""
+    info = folder.read_info()
+    bench = Workbench.prepare(info.model, task_of(info), info.device, info.max_length)
+    for result in results:
+        own = TrialFolder(root / str(result.number), result.number)
+        runner = TrialRunner(
+            bench=bench,
+            budget=budget_of(space_of(folder, info), info),
+            seed=info.seed,
+            record=lambda _, value, own=own: own.append_rung(value),  # type: ignore[misc]
+            judge=lambda _, value, last=result.rung: Decision(value.rung < (last or 0), ""),  # type: ignore[misc]
+            stop=lambda: False,
+        )
+        configuration = Configuration.from_json(result.configuration or {})
+        runner.run(Assignment(result.number, configuration, "sampled"), own)
+        yield result, own.read_curve()
+
+
+def without_clock(curve: tuple[RungValue, ...]) -> list[RungValue]:
+    return [
+        value.model_copy(update={"wall_s": 0.0, "cpu_s": 0.0, "eval_s": 0.0}) for value in curve
+    ]
