@@ -17,10 +17,11 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.pass_clock import PassClock
 from peftsearch.search.records import RungValue, TrialResult
 from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
-from peftsearch.search.together import TrialsTogether, _PassClock
+from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench
 from peftsearch.search.worker import Limits, Means, Worker
@@ -229,7 +230,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
 
     takes(TrialRunner, "_evaluate", 1000.0)
     takes(Cohort, "step", 2.0)
-    monkeypatch.setattr(_PassClock, "_now", lambda self: clock_s[0])
+    monkeypatch.setattr(PassClock, "_now", lambda self: clock_s[0])
     budget = TrainingBudget(max_steps=90, rungs=(0.1, 0.4, 1.0), rung_examples=10)
     runner = replace(runner_in(folder, bench), budget=budget)
     trials = TrialsTogether(runner, folder, CohortSize(64, 2))
