@@ -1,4 +1,5 @@
-"""Cohorts: 1, 4 and 16 configurations on one pass of the backbone, beside Trainer and peft.
+"""Cohorts: 1, 4 and 16 configurations on one pass of the backbone, beside Trainer and peft; on a
+GPU with CUDA graphs and without.
 
     python benchmarks/cohorts.py [--device cuda] [--model demo:minilm | host]
         [--methods lora | mixed] [--sizes 1 4 16] [--steps 20] [--rounds 3] [--out FILE]
@@ -7,7 +8,9 @@ Milliseconds that one step of one configuration takes, arms interleaved in every
 between a short and a long training, so that loading and attaching do not count. On a GPU wall time,
 on a CPU the process's CPU time on one thread. `--model host` is a BERT of six layers and d=16 with
 batches of 2 short texts: nearly nothing is computed, and what is left is what the host does, which
-is what a fast GPU waits for. Needs the demo extra and peft.
+is what a fast GPU waits for. On a GPU take 400 steps: then what is recorded is so within the short
+training, too. (a) trains on the same device, its frozen model in the same precision. Needs the demo
+extra and peft.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ _MIXED = (
     "ia3",
     "lora-all",
 )
+_ALL = Levers()
 Trains = Callable[[int], None]
 """So many steps of every configuration of an arm."""
 
@@ -129,10 +133,18 @@ def _arms(bench: Workbench, asked: argparse.Namespace) -> dict[str, tuple[Trains
             1,
         )
     }
+    kinds = {"": _ALL}
+    if bench.backbone.device.type == "cuda":
+        kinds[", no graphs"] = _ALL.without("graphs")
     for size in asked.sizes:
         members = _configurations(asked.methods, size, asked.batch)
-        name = f"{size} together"
-        arms[name] = (lambda steps, members=members: _cohort(bench, members, steps), size)
+        for kind, levers in kinds.items():
+            arms[f"{size} together{kind}"] = (
+                lambda steps, members=members, levers=levers: _cohort(
+                    bench, members, steps, levers
+                ),
+                size,
+            )
     return arms
 
 
@@ -155,19 +167,21 @@ def _trainer(bench: Workbench, one: Configuration, steps: int) -> None:
     documented(bench, one, TrainingBudget(max_steps=steps, rungs=(1.0,)), 0)
 
 
-def _cohort(bench: Workbench, members: list[Configuration], steps: int) -> None:
+def _cohort(
+    bench: Workbench, members: list[Configuration], steps: int, levers: Levers = _ALL
+) -> None:
+    """As a search trains them: on a CPU one is trained by itself."""
     budget = TrainingBudget(max_steps=10_000, rungs=(1.0,))
-    levers = member_levers(Levers())
 
     def run_of(place: Any, one: Configuration, seed: int) -> TrainingRun:
         data = bench.train, bench.objective
-        return TrainingRun(place, *data, one, budget, seed, levers=levers)
+        return TrainingRun(place, *data, one, budget, seed, levers=member_levers(levers))
 
-    if len(members) == 1:
+    if len(members) == 1 and bench.backbone.device.type == "cpu":
         with run_of(bench.backbone, members[0], 0) as run:
             run.train_to(steps)
         return
-    cohort = Cohort(bench.backbone)
+    cohort = Cohort.of(bench.backbone, levers, lambda line: print(line, file=sys.stderr))
     runs = [run_of(cohort.place(), one, seed) for seed, one in enumerate(members)]
     for _ in range(steps):
         cohort.step(runs)

@@ -58,7 +58,8 @@ def documented(
     """(a): as the documentation of Trainer and peft does it, a fresh model for every trial, its own
     dropout, batches padded to their longest.
     """
-    backbone = load_backbone(bench.backbone.name)
+    own = bench.backbone
+    backbone = load_backbone(own.name, str(own.device), own.dtype)
     return _trainer(bench, backbone, configuration, budget, seed, fast=False)
 
 
@@ -159,7 +160,10 @@ def _with_peft(
     """LoRA by peft; (b) keeps the frozen body in memory and takes the adapter off again."""
     body = _SHARED.pop("body", None) if fast else None
     if body is None:
-        body = AutoModel.from_pretrained(model_source(bench.backbone.name), add_pooling_layer=False)
+        own = bench.backbone  # the frozen model is as precise as ours, and where ours is
+        body = AutoModel.from_pretrained(
+            model_source(own.name), add_pooling_layer=False, dtype=own.dtype
+        ).to(own.device)
     torch.manual_seed(seed)
     (one,) = configuration.modifications
     s = getattr(one.composition, "s", 1.0)
@@ -204,12 +208,13 @@ def _run(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+    on_cpu = bench.backbone.device.type == "cpu"
     quick: dict[str, Any] = {
         "train_sampling_strategy": "group_by_length",
         "length_column_name": "length",
         "per_device_eval_batch_size": 64,
         "logging_strategy": "no",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": not on_cpu,
         "skip_memory_metrics": True,
     }
     arguments = TrainingArguments(
@@ -220,7 +225,7 @@ def _run(
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=on_cpu,
         remove_unused_columns=True,
         label_names=["labels"],
         max_grad_norm=1.0,

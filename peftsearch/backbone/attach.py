@@ -22,7 +22,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.making import Making
 from peftsearch.backbone.modified import Modified, Tensors
 from peftsearch.backbone.prompt import attach_prompt
-from peftsearch.backbone.sites import Captures, Port, own_input
+from peftsearch.backbone.sites import Captures, Port, own_input, sums_at
 from peftsearch.backbone.sparse import attach_sparse
 from peftsearch.design.composition import Dora
 from peftsearch.design.configuration import Configuration
@@ -55,7 +55,7 @@ def attach(
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment()
     generator = Generator().manual_seed(seed)
-    captures = Captures(backbone.hooks, attachment.undo)
+    captures = Captures(backbone.hooks, attachment.undo, attachment.captured)
     waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
@@ -154,6 +154,8 @@ class _AtSites:
         if isinstance(form, Prefix):
             self._prefix(port, form, tensors)
             return
+        if form.renorms and site.place.startswith("residual."):
+            self.making.attachment.captured.append(sums_at(port.norm))
         undo.append(port.hook(self._modified(port, tensors), self._reader(port), form.renorms))
 
     def _prefix(self, port: Port, form: Prefix, tensors: Tensors) -> None:

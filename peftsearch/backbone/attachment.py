@@ -39,6 +39,8 @@ class Attachment:
     indices: dict[str, Tensor] = field(default_factory=dict)
     """Stored beside tuned values: where in the body they belong."""
     sparse: list[SparseDelta] = field(default_factory=list)
+    captured: list[dict[str, Tensor]] = field(default_factory=list)
+    """States of the last forward that modifications further down it have read."""
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -65,6 +67,11 @@ class Attachment:
         """Make the noise of a training step a function of its number."""
         for sparse in self.sparse:
             sparse.reseed(step)
+
+    def forget_captured(self) -> None:
+        """Let go of what the last forward left, and of the graph that it is part of."""
+        for states in self.captured:
+            states.clear()
 
     def detach(self) -> None:
         """Take everything off; the backbone's outputs are bit-identical to before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from peftsearch.backbone.measure import head_dim_of
 from peftsearch.backbone.modified import Modified
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Captures", "OnInput", "OnOutput", "Port", "own_input"]
+__all__ = ["Captures", "OnInput", "OnOutput", "Port", "own_input", "sums_at"]
 
 Read = Callable[[Tensor], Tensor]
 """The input of the module whose h it is → x."""
@@ -166,7 +167,7 @@ class Port:
         """Pfeiffer: LN(t + Δ(LN(t))), the same frozen norm twice. forward() skips the hooks."""
 
         def on_norm(module: nn.Module, args: tuple[Any, ...], normed: Tensor) -> Any:
-            cell = _SUMS.setdefault(module, {})
+            cell = sums_at(module)
             # A second modification goes on from the first one's sum, not from the layer's.
             t: Tensor = cell["t"] if cell.get("normed") is normed else args[0]
             cell["t"] = t + (modified(normed, normed) - normed)
@@ -177,7 +178,7 @@ class Port:
 
         def undo() -> None:
             take_off()
-            _SUMS.pop(self.norm, None)
+            sums_at(self.norm).clear()
 
         return undo
 
@@ -198,7 +199,7 @@ class Port:
             stream["x"] = args[0]
 
         def on_added(module: nn.Module, args: tuple[Any, ...], added: Tensor) -> Tensor:
-            t = self.wanted(stream["x"]) + added
+            t = self.wanted(stream.pop("x")) + added
             return added + (modified(t, t) - t)
 
         last = self.module(self.paths.added or self.paths.out)
@@ -215,14 +216,20 @@ class Port:
         return undo
 
 
-_SUMS: dict[nn.Module, dict[str, Tensor]] = {}
+_SUMS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
+
+
+def sums_at(norm: nn.Module) -> dict[str, Tensor]:
+    """What the last forward's modifications of a norm's sum have left there."""
+    return _SUMS.setdefault(norm, {})
 
 
 class Captures:
     """Sub-layer inputs kept for the modifications further down the sub-layer that read them."""
 
-    def __init__(self, hooks: Hooks, undo: list[Undo]) -> None:
-        self._hooks, self._undo = hooks, undo
+    def __init__(self, hooks: Hooks, undo: list[Undo], captured: list[dict[str, Tensor]]) -> None:
+        """`undo` and `captured`: the attachment's."""
+        self._hooks, self._undo, self._captured = hooks, undo, captured
         self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
 
     def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
@@ -240,5 +247,6 @@ class Captures:
 
             self._undo += [self._hooks.before(module, capture), cell.clear]
             self._cells[module, what] = cell
+            self._captured.append(cell)
         found = self._cells[module, what]
         return lambda: port.wanted(found["x"])

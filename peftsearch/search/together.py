@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,22 +9,18 @@ import torch
 
 from peftsearch.errors import OutOfMemory, TrialFailure
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.pass_clock import PassClock
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import Assignment
 from peftsearch.search.trial import Trial, TrialRunner, Wanted
 from peftsearch.training.cohort import Cohort, why_not_in_a_cohort
-from peftsearch.training.cohort_size import CohortSize, memory_of
+from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["Ended", "TrialsTogether"]
 
 Ended = tuple[Assignment, TrialResult | None]
 """A trial and its result; None: it was interrupted, and its checkpoint is written."""
-
-_WINDOW = 16
-"""Passes that are timed as one."""
-_SETTLING = 4
-"""Passes before them, in which a device finds its memory and its kernels."""
 
 
 @dataclass
@@ -50,8 +45,8 @@ class TrialsTogether:
     _ended: list[Ended] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cohort = Cohort(self.runner.bench.backbone)
-        self._clock = _PassClock(self.cohort.backbone.device, self.size)
+        self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.levers, self._say)
+        self._clock = PassClock(self.cohort.backbone.device, self.size)
 
     @property
     def is_idle(self) -> bool:
@@ -101,7 +96,7 @@ class TrialsTogether:
         if lacking is not None:  # with the exception gone nothing holds what the pass had made
             self._too_many(lacking)
             return
-        self._clock.passed(runs)
+        self._clock.passed(runs, self.cohort.was_usual)
         for one in list(self.in_flight):
             if one.run in failed:
                 self._leave(one, failed[one.run])
@@ -109,7 +104,10 @@ class TrialsTogether:
                 self._leave(one)
 
     def _leave(self, one: _InFlight, failure: TrialFailure | None = None) -> None:
-        """A trial leaves the passes, to be evaluated; it may come back for more."""
+        """A trial leaves the passes, to be evaluated; it may come back for more, to its place, so
+        that what was recorded of these members stays right.
+        """
+        place = self.in_flight.index(one)
         self.in_flight.remove(one)
         self._clock.restart()
         failure = failure or _lost(one.run)
@@ -117,18 +115,32 @@ class TrialsTogether:
             one.assignment,
             one.trial,
             lambda: one.trial.throw(failure) if failure is not None else one.trial.send(True),
+            place,
         )
 
-    def _go_on(self, assignment: Assignment, trial: Trial, step: Callable[[], Wanted]) -> None:
-        """Let a trial do what it does between two trainings."""
+    def _go_on(
+        self,
+        assignment: Assignment,
+        trial: Trial,
+        step: Callable[[], Wanted],
+        place: int | None = None,
+    ) -> None:
+        """Let a trial do what it does between two trainings; it is then at `place`, or the last."""
         try:
             wanted = step()
             while wanted.run.step >= wanted.step:
                 wanted = trial.send(True)
         except StopIteration as end:
+            self.cohort.give_back()
             self._ended.append((assignment, end.value))
         else:
-            self.in_flight.append(_InFlight(assignment, trial, wanted))
+            place = len(self.in_flight) if place is None else place
+            self.in_flight.insert(place, _InFlight(assignment, trial, wanted))
+
+    def _say(self, line: str) -> None:
+        """Into the logs of all that are in flight."""
+        for one in self.in_flight:
+            self.folder.trial(one.assignment.number).log(line)
 
     def _too_many(self, lacking: str) -> None:
         """Half of the trials are put back, for later; one that does not fit alone has failed."""
@@ -159,37 +171,3 @@ def _lost(run: TrainingRun) -> TrialFailure | None:
     except TrialFailure as failure:
         return failure
     return None
-
-
-class _PassClock:
-    """Times passes of unchanged members, for the size to be chosen by."""
-
-    def __init__(self, device: torch.device, size: CohortSize) -> None:
-        self.device, self.size = device, size
-        self.before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        self._members: list[TrainingRun] = []
-        self._passes, self._began = 0, 0.0
-
-    def passed(self, runs: list[TrainingRun]) -> None:
-        if self.size.is_settled:
-            return
-        if runs != self._members:
-            self._members, self._passes = list(runs), 0
-        self._passes += 1
-        if self._passes == _SETTLING:
-            if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.device)
-            self._began = self._now()
-        elif self._passes == _SETTLING + _WINDOW:
-            pass_s = (self._now() - self._began) / _WINDOW
-            self.size.measured(len(runs), pass_s, memory_of(self.device, self.before))
-            self.restart()
-
-    def restart(self) -> None:
-        """Something else than passes has taken time."""
-        self._members = []
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

@@ -186,6 +186,7 @@ class Worker:
         if self.together.takes(asked):
             self.together.join(asked)
         else:
+            self.together.cohort.give_back()
             self._end(asked, self.runner.run(asked, self.folder.trial(asked.number)))
         return asked
 

@@ -8,22 +8,21 @@ and leave between any two passes.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from peftsearch.backbone.load import Backbone
-from peftsearch.backbone.rows import LastRows
-from peftsearch.backbone.slices import Member, Slices, why_alone
+from peftsearch.backbone.slices import Slices, why_alone
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import TrialFailure
-from peftsearch.training.given import Given
+from peftsearch.errors import OutOfMemory, TrialFailure
+from peftsearch.training.graphs import Graphs
+from peftsearch.training.joint import Joint
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun, memory_errors
-from peftsearch.training.objectives.base import Indices
+from peftsearch.training.recorder import recorder_for
+from peftsearch.training.shared_pass import SharedPass
 
 __all__ = ["Cohort", "member_levers", "why_not_in_a_cohort"]
 
@@ -50,7 +49,27 @@ class Cohort:
     """The passes of one backbone that several runs share."""
 
     backbone: Backbone
+    graphs: Graphs | None = None
+    """Recordings of passes, where there may be any."""
     slices: Slices = field(default_factory=Slices)
+
+    @classmethod
+    def of(
+        cls, backbone: Backbone, levers: Levers, say: Callable[[str], None] = lambda _: None
+    ) -> Cohort:
+        """With recordings where the device can make them; `say` hears why passes do without."""
+        recorder = recorder_for(backbone.device) if levers.graphs else None
+        return cls(backbone, None if recorder is None else Graphs(recorder, say))
+
+    @property
+    def was_usual(self) -> bool:
+        """Whether the last pass took what the next ones take: nothing was recorded in it."""
+        return self.graphs is None or self.graphs.is_usual
+
+    def give_back(self) -> None:
+        """Whatever memory is held for the next passes, which can do without."""
+        if self.graphs is not None:
+            self.graphs.forget()
 
     def place(self) -> Backbone:
         """The backbone as one more member sees it: what a `TrainingRun` is made with."""
@@ -64,86 +83,39 @@ class Cohort:
         of so many does not fit, after which every run is as it was before its step.
         """
         wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            with memory_errors():
-                joint = self._joint(runs)
-                self._backward(runs, joint)
-        except BaseException:
-            for run in runs:
-                run.abandon_step()
-            raise
+        joint = self._pass(runs)
         failed = _finished(runs)
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        tokens = [one.tokens for one in joint.given]
-        for run, own in zip(runs, tokens, strict=True):
+        for run, own in zip(runs, joint.tokens, strict=True):
             run.cohort = max(run.cohort, len(runs))
-            run.charge(*(seconds * own / sum(tokens) for seconds in spent))
+            run.charge(*(seconds * own / sum(joint.tokens) for seconds in spent))
         return failed
 
-    def _joint(self, runs: Sequence[TrainingRun]) -> _Joint:
-        """The next piece of each, put together on the host and sent to the device."""
-        pieces = [run.next_piece() for run in runs]
-        given = [
-            run.objective.given(run.model, run.train_set, piece)
-            for run, piece in zip(runs, pieces, strict=True)
-        ]
-        return _Joint(pieces, given, Given.joined(given))
+    def _pass(self, runs: Sequence[TrainingRun]) -> Joint:
+        """Losses and gradients of one piece of each."""
+        try:
+            with memory_errors():
+                joint = self._joint(runs).sent(self.backbone.device)
+                losses = self._computed(runs, joint)
+        except BaseException as error:
+            for run in runs:
+                run.abandon_step()
+            if not isinstance(error, OutOfMemory) or self.graphs is None or not self.graphs.held:
+                raise
+            self.graphs.give_up("their memory is needed")
+        else:
+            for run, loss in zip(runs, losses.unbind(), strict=True):
+                run.note(loss)
+            return joint
+        return self._pass(runs)
 
-    def _backward(self, runs: Sequence[TrainingRun], joint: _Joint) -> None:
-        """Gradients of one piece of each."""
-        counts = [len(one) for one in joint.given]
-        with ExitStack() as held:
-            members = [_member(run) for run in runs]
-            held.enter_context(self.slices.sharing(list(zip(members, counts, strict=True))))
-            rows = self._rows(runs, joint.given, held)
-            outputs = runs[0].objective.run(self.backbone, joint.whole)
-            outputs = outputs if rows is None else rows.of(outputs)
-            losses = [
-                _loss(run, one.own(own, joint.whole.first), one, piece)
-                for run, own, one, piece in zip(
-                    runs, outputs.split(counts), joint.given, joint.pieces, strict=True
-                )
-            ]
-            torch.stack(losses).sum().backward()
+    def _joint(self, runs: Sequence[TrainingRun]) -> Joint:
+        """The next piece of each, put together on the host."""
+        return Joint.of(runs, self.backbone)
 
-    def _rows(
-        self, runs: Sequence[TrainingRun], given: Sequence[Given], held: ExitStack
-    ) -> LastRows | None:
-        """The last layer for one token a text, where that is all that any member reads."""
-        if not all(run.model.reads_one_row for run in runs):
-            return None
-        rows = LastRows(self.backbone)
-        held.callback(rows.detach)
-        rows.read(torch.cat([_where(run, one) for run, one in zip(runs, given, strict=True)]))
-        return rows
-
-
-@dataclass(frozen=True)
-class _Joint:
-    """One pass: of each run its examples and what is read for them, and all as one batch."""
-
-    pieces: list[Indices]
-    given: list[Given]
-    whole: Given
-
-
-def _loss(run: TrainingRun, outputs: Tensor, given: Given, piece: Indices) -> Tensor:
-    """A run's part of the sum that is differentiated."""
-    return run.weighted(run.objective.loss_of(run.model, outputs, given, run.train_set, piece))
-
-
-def _member(run: TrainingRun) -> Member:
-    hooks = run.model.backbone.hooks
-    assert isinstance(hooks, Member)
-    return hooks
-
-
-def _where(run: TrainingRun, given: Given) -> Tensor:
-    """Which token of each text a head reads, (texts,)."""
-    assert run.model.head is not None
-    mask = given.tensors["attention_mask"]
-    where = run.model.head.row(mask)
-    return mask.new_zeros(len(mask)) if where is None else where
+    def _computed(self, runs: Sequence[TrainingRun], joint: Joint) -> Tensor:
+        do = SharedPass(self.backbone, self.slices, runs)
+        return do(joint) if self.graphs is None else self.graphs(do, joint)
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:

@@ -35,6 +35,8 @@ class Levers:
     """One fused optimiser call over all tuned tensors; else one a tensor."""
     fused_sum: bool = True
     """A bottleneck's last product scales Δh and adds it to h; else three passes over h."""
+    graphs: bool = True
+    """On a GPU shared passes are played from recordings, where that is right and faster."""
     allocator: bool = True
     """Freed memory stays with the process (glibc); else every large tensor is mapped anew. Once on
     it stays on, for whatever else the process does.

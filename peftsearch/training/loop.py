@@ -168,18 +168,21 @@ class TrainingRun:
         self.model.attachment.begin_step(self.step)  # the same gates for every piece
         return self._pieces.pop(0)
 
-    def weighted(self, loss: Tensor) -> Tensor:
-        """What to differentiate: a piece's summed loss as its share of the batch's mean, and what
-        training adds to it.
-        """
-        loss = loss / self._weight
-        penalty = None if self._losses else self.model.attachment.penalty()
-        self._losses.append(loss.detach())
-        return loss if penalty is None else loss + penalty
+    @property
+    def weight(self) -> int:
+        """What a piece's summed loss is divided by: then it is its share of the batch's mean."""
+        return self._weight
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of one piece."""
-        self.weighted(loss).backward()
+        """Gradients of one piece, from its summed loss and what training adds to it."""
+        loss = loss / self._weight
+        penalty = None if self._losses else self.model.attachment.penalty()
+        self.note(loss.detach())
+        (loss if penalty is None else loss + penalty).backward()
+
+    def note(self, loss: Tensor) -> None:
+        """A piece's share of the batch's mean loss, once its gradients are there."""
+        self._losses.append(loss)
 
     def finish_step(self) -> None:
         """The optimiser's step with the gradients of all pieces.

@@ -11,25 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peftsearch.backbone import attention
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.pass_clock import PassClock
 from peftsearch.search.records import RungValue, TrialResult
 from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
-from peftsearch.search.together import TrialsTogether, _PassClock
+from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench
 from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import watch
+from peftsearch.training import graphs, joint, watch
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import Cohort
 from peftsearch.training.cohort_size import CohortSize
+from peftsearch.training.graphs import Graphs
+from support.emulated_graphs import EmulatedRecorder
 from support.standin import create, open_study, take
 
 BUDGET = TrainingBudget(max_steps=12, rungs=(0.5, 1.0), rung_examples=10)
@@ -226,7 +230,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
 
     takes(TrialRunner, "_evaluate", 1000.0)
     takes(Cohort, "step", 2.0)
-    monkeypatch.setattr(_PassClock, "_now", lambda self: clock_s[0])
+    monkeypatch.setattr(PassClock, "_now", lambda self: clock_s[0])
     budget = TrainingBudget(max_steps=90, rungs=(0.1, 0.4, 1.0), rung_examples=10)
     runner = replace(runner_in(folder, bench), budget=budget)
     trials = TrialsTogether(runner, folder, CohortSize(64, 2))
@@ -346,3 +350,38 @@ def _trained_again(bench: Workbench, study: StudyFolder, result: TrialResult) ->
     configuration = Configuration.from_json(result.configuration or {})
     runner.run(Assignment(1000 + result.number, configuration, "sampled"), own)
     return [value.loss for value in own.read_curve()]
+
+
+def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
+    bench: Workbench, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rung changes no member, so that passes after it are replays at once."""
+    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setitem(joint._MULTIPLE, "cpu", 64)
+    monkeypatch.setattr(graphs, "PAYS", float("inf"))
+    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    recorder = EmulatedRecorder()
+    trials.cohort.graphs = Graphs(recorder, trials._say)
+    for asked in assignments()[:2]:
+        folder.trial(asked.number).write_configuration({})
+        trials.join(asked)
+    trials.advance()
+    assert recorder.made == 1
+    before_it, compared = 3, 1
+    assert recorder.played == compared + BUDGET.max_steps - before_it - compared
+    assert [len(folder.trial(n).read_curve()) for n in (0, 1)] == [2, 2]
+    assert trials.cohort.graphs.held == 0, "given back as soon as one has ended"
+
+
+def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
+    bench: Workbench, folder: StudyFolder
+) -> None:
+    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    for asked in assignments()[:2]:
+        trials.join(asked)
+    graphs_of_them = Graphs(EmulatedRecorder(), trials._say)
+    graphs_of_them.give_up("the device said no")
+    for number in (0, 1):
+        assert "the device said no" in folder.trial(number).log_path.read_text("utf-8")
+    for one in list(trials.in_flight):
+        one.run.model.detach()

@@ -24,6 +24,7 @@ from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objective import objective_of
 from support.backbones import backbone_at
+from support.emulated_graphs import waits
 from support.tiny import copying_rows, write_csv
 
 STEPS = 20
@@ -285,16 +286,13 @@ def test_a_checkpoint_of_a_member_goes_on_alone(bench: Workbench, tmp_path: Path
 class _Asked(TorchDispatchMode):
     """Operations whose result the host must wait for."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique", "item")
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if any(name.startswith(waits) for waits in self.WAITS):
-            self.found.append(name)
+        if waits(func, args):
+            self.found.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
 

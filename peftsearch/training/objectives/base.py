@@ -87,17 +87,17 @@ class Objective(ABC):
 
     @abstractmethod
     def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
-        """What the backbone reads for these examples."""
+        """What the backbone reads for these examples, and what is wanted; still on the host."""
 
     @abstractmethod
     def run(self, backbone: Backbone, given: Given) -> Tensor:
         """What it gives, (texts, tokens, …)."""
 
     @abstractmethod
-    def loss_of(
-        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
-    ) -> Tensor:
-        """`loss` from what the backbone gave for these examples' own texts and tokens."""
+    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
+        """`loss` from what the backbone gave for these texts: a function of tensors alone, which
+        can be recorded.
+        """
 
     # -- evaluation ----------------------------------------------------------------------------
 

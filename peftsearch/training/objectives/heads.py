@@ -11,6 +11,7 @@ from torch import Tensor
 from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.states import last_states
 from peftsearch.task.encode import Encoded
+from peftsearch.task.transfer import sent
 from peftsearch.training.given import Given
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
@@ -28,28 +29,30 @@ class Headed(Objective):
     """One output vector an example, of the head."""
 
     @abstractmethod
-    def compared(
-        self, model: TunedModel, outputs: Tensor, data: Encoded, indices: Indices
-    ) -> Tensor:
+    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        """What outputs are compared with, (batch,), on the host."""
+
+    @abstractmethod
+    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
         """The loss of the head's outputs (batch, outputs), summed over examples."""
 
     def weight(self, data: Encoded, indices: Indices) -> int:
         return len(indices)
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        return self.compared(model, model.outputs_of(data, indices), data, indices)
+        outputs = model.outputs_of(data, indices)
+        wanted = sent(self.wanted(model, data, indices), outputs.device)
+        return self.compared(model, outputs, wanted)
 
     def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
-        return Given(data.batch(indices, model.backbone.device), data.pad_id)
+        return Given(data.batch(indices), data.pad_id, self.wanted(model, data, indices))
 
     def run(self, backbone: Backbone, given: Given) -> Tensor:
         return last_states(backbone, **given.tensors)
 
-    def loss_of(
-        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
-    ) -> Tensor:
+    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
         logits = model.read(outputs, given.tensors["attention_mask"])
-        return self.compared(model, logits, data, indices)
+        return self.compared(model, logits, given.wanted)
 
 
 def outputs_of(model: TunedModel, data: Encoded) -> Tensor:

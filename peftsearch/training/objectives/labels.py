@@ -25,13 +25,13 @@ class Labels(Headed):
         self.begins_at = math.log(outputs)
         self.limit = 4 * math.log(max(outputs, 2))
 
-    def compared(
-        self, model: TunedModel, outputs: Tensor, data: Encoded, indices: Indices
-    ) -> Tensor:
+    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        return data.labels_of(indices)
+
+    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
         logits = at_least_fp32(outputs)
         smoothing = model.configuration.training.label_smoothing
-        targets = data.labels_of(indices, logits.device)
-        return cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        return cross_entropy(logits, wanted, reduction="sum", label_smoothing=smoothing)
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         logits = outputs_of(model, data)

@@ -18,9 +18,8 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
-from peftsearch.task.transfer import sent
 from peftsearch.training.generation import generate
-from peftsearch.training.given import Given
+from peftsearch.training.given import IGNORED, Given
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
     Evaluation,
@@ -35,8 +34,6 @@ __all__ = ["Texts", "target_logits"]
 
 _LOSS_EXAMPLES = 16
 """Where texts are written, the loss is for the curves alone: a quarter of the examples does."""
-IGNORED = -100
-"""Marks tokens that are not predicted: prompts and padding."""
 
 
 @dataclass
@@ -73,10 +70,7 @@ class Texts(Objective):
     def run(self, backbone: Backbone, given: Given) -> Tensor:
         return _logits(backbone.lm, given)
 
-    def loss_of(
-        self, model: TunedModel, outputs: Tensor, given: Given, data: Encoded, indices: Indices
-    ) -> Tensor:
-        assert given.wanted is not None
+    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
         return _summed(model, outputs, given.wanted)
 
     def reads(self, data: Encoded) -> Encoded:
@@ -120,8 +114,7 @@ def target_logits(
     """Logits (batch, tokens, vocabulary) and the token wanted at each place (batch, tokens), -100
     where none is: of prompts and padding.
     """
-    given = _given(model.backbone.lm, data, indices, is_decoder)
-    assert given.wanted is not None
+    given = _given(model.backbone.lm, data, indices, is_decoder).sent(model.backbone.device)
     with model.reading(data, indices):
         return _logits(model.backbone.lm, given), given.wanted
 
@@ -137,25 +130,23 @@ def _summed(model: TunedModel, logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
-    """What the language model reads, and the tokens that it is to write."""
+    """What the language model reads, and the tokens that it is to write; on the host."""
     assert data.written is not None
     if is_decoder:
-        return _continued(data.inputs, data.written, indices, data.pad_id, lm.device)
+        return _continued(data.inputs, data.written, indices, data.pad_id)
     ids, mask = data.written.padded(indices, data.pad_id)
-    wanted = sent(ids.masked_fill(~mask, IGNORED), lm.device)
+    wanted = ids.masked_fill(~mask, IGNORED)
     follows = {"decoder_input_ids": decoder_inputs(lm, wanted, data.pad_id)}
-    return Given({**data.batch(indices, lm.device), **follows}, data.pad_id, wanted)
+    return Given({**data.batch(indices), **follows}, data.pad_id, wanted)
 
 
-def _continued(
-    prompts: Ragged, written: Ragged, indices: Indices, padding: int, device: torch.device
-) -> Given:
+def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> Given:
     """A decoder reads prompt and response as one text, and predicts the response."""
     ids, mask, is_response = joined(prompts, written, indices, padding)
     wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     first = int(is_response[:, 1:].any(0).int().argmax())  # no logits where nobody is asked
-    read = {"input_ids": sent(ids, device), "attention_mask": sent(mask.long(), device)}
-    return Given(read, padding, sent(wanted[:, first:], device), first)
+    read = {"input_ids": ids, "attention_mask": mask.long()}
+    return Given(read, padding, wanted[:, first:], first)
 
 
 def _logits(lm: Any, given: Given) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from peftsearch.task.encode import Encoded
-from peftsearch.task.transfer import sent
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
 from peftsearch.training.objectives.heads import Headed, outputs_of
@@ -34,13 +33,14 @@ class Values(Headed):
         numbers = train.labels.double()
         return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
 
-    def compared(
-        self, model: TunedModel, outputs: Tensor, data: Encoded, indices: Indices
-    ) -> Tensor:
-        predicted = at_least_fp32(outputs)[:, 0]
-        wanted = (data.labels_of(indices) - self.mean) / self.spread
-        wanted = sent(wanted.to(predicted.dtype), predicted.device)
-        return mse_loss(predicted, wanted, reduction="sum")
+    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        assert model.head is not None
+        return ((data.labels_of(indices) - self.mean) / self.spread).to(model.head.dtype)
+
+    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
+        ignored = wanted.isnan()
+        predicted = at_least_fp32(outputs)[:, 0].masked_fill(ignored, 0)
+        return mse_loss(predicted, wanted.masked_fill(ignored, 0), reduction="sum")
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         scaled = outputs_of(model, data)[:, 0].double().numpy()
