@@ -80,7 +80,7 @@ class Progress:
             self._say(f"worker {event.worker} starts on node {event.node}")
         elif isinstance(event, WorkersWait):
             self._say(
-                f"{event.workers} of {self.workers} workers wait for room in the cluster: each "
+                f"{event.workers} of {self.workers} workers have no place in the cluster yet: each "
                 f"wants {event.wants}"
             )
         elif isinstance(event, TrialBegan | TrialEvaluated) and not sys.stderr.isatty():

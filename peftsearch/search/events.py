@@ -14,7 +14,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WorkersWait:
-    """A cluster has no room for so many of the workers; `wants` is what one of them needs."""
+    """So many workers have no place in the cluster yet; `wants` is what one of them needs."""
 
     workers: int
     wants: str

@@ -33,7 +33,7 @@ _PAUSE_S = 2.0
 that a node is gone, until which it may give it places there.
 """
 _POLL_S = 0.5
-_PATIENCE_S = 10.0
+_PATIENCE_S = 30.0
 """How long a cluster may look for places before it is said."""
 
 

@@ -56,7 +56,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence_at_once() -> None:
 def launched(
     postgres: PostgresServer, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """Runs the command on a study in a database that wants 9 configurations; no cluster is asked."""
+    """Runs the command on a study in a database that wants 9 configurations, without a cluster."""
     whole = postgres.new_database()
     monkeypatch.setenv(VARIABLE, whole)
     update = {"storage": StorageAddress.parse(whole).shown, "device": "cuda"}
@@ -106,7 +106,7 @@ def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     )
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:5] == [
-        "1 of 3 workers wait for room in the cluster: each wants 1 CPU and 1 GPU",
+        "1 of 3 workers have no place in the cluster yet: each wants 1 CPU and 1 GPU",
         "worker 0 starts on node abc (host)",
         "worker 1: died on abc (host) (out of memory), starts again",
         "worker 0 ended on node abc (host)",
