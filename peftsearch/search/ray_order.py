@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +39,13 @@ class Order:
         assert isinstance(unpacked, cls)
         return unpacked
 
-    def carry_out(self, emit: Callable[[Event], None], stop: Callable[[], bool]) -> None:
+    def carry_out(
+        self, began: float, emit: Callable[[Event], None], stop: Callable[[], bool]
+    ) -> None:
         """Work on the node's copy of the study, made if there is none, until there is no more to
-        do.
+        do. `began`: of `time.monotonic()`.
         """
         os.environ[VARIABLE] = self.storage
-        began = time.monotonic()
         try:
             folder = folder_of(self.study, StorageAddress.parse(self.storage), self.studies)
         except OSError as error:

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -28,6 +29,7 @@ class Place:
     """`run` is called once; `stop`, while it runs, asks the worker to save and end."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._stop = threading.Event()
         self._node = os.getppid()
 
@@ -58,7 +60,7 @@ class Place:
 
             order = Order.unpacked(packed)
             hide = order.without_password
-            order.carry_out(say, self._stop.is_set)
+            order.carry_out(self._began, say, self._stop.is_set)
             if os.getppid() != self._node:  # that is why it stopped
                 raise RuntimeError("its node is gone")
             say(WorkerStopped(worker))

@@ -82,6 +82,7 @@ class RayWorkers:
         self.share = share
         self.began = time.monotonic()
         self._deadline = order.limits.deadline(self.began)
+        self._last_call = order.limits.last_call(self.began)
         self._running: dict[Any, _Started] = {}
         """By what Ray hands its events through."""
         self._due: list[_Due] = []
@@ -194,13 +195,16 @@ class RayWorkers:
         return self._stop or self._ended_well or time.monotonic() > self._deadline
 
     def _obey(self) -> None:
-        """Tell all that have a place to stop, once; let go whoever has none when it is over."""
+        """Tell all that have a place to stop, once; let go whoever has none when it is over. The
+        clock of a worker began when it had a place: the time limit is kept here.
+        """
         if self._is_over:
             self._due.clear()
             for events, started in list(self._running.items()):
                 if started.node is None:
                     self._ray.kill(started.actor)
                     del self._running[events]
+        self._stop |= time.monotonic() > self._last_call
         if self._stop and not self._stop_told:
             self._stop_told = True
             for started in self._running.values():

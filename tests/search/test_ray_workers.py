@@ -148,6 +148,20 @@ def test_a_worker_that_is_started_again_has_the_time_that_is_left(
     assert [one.limits for one in orders] == [Limits(7, 100.0, True), Limits(7, 70.0, True)]
 
 
+def test_whoever_works_on_after_the_time_limit_and_its_grace_is_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
+    order = Order(0, "s", ORDER.storage, Path("studies"), Limits(seconds=100.0), Means())
+    ray, workers = start([placed()], order=order)
+    stopped_at = []
+    for _ in workers.run():
+        stopped_at += [now[0]] * (ray.actors[0].stops - len(stopped_at))
+        now[0] += 1.0
+    assert stopped_at == [111.0]  # trials under way may run a tenth longer
+
+
 def test_an_order_does_not_show_the_password() -> None:
     assert "s3cret" not in repr(ORDER)
     assert Order.unpacked(ORDER.packed()) == ORDER
