@@ -61,7 +61,8 @@ def _connect(ray: Any, address: str) -> None:
         _refuse_nobody(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        sentence = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".")
+        said = getattr(error, "strerror", None) or str(error)
+        sentence = said.strip().split("\n")[0].split(". ")[0].rstrip(".")
         raise MissingError(
             f"no Ray cluster at '{address}' ({sentence}); start one with: ray start --head, or "
             "name one with --address"

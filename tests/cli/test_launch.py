@@ -46,7 +46,9 @@ def test_a_rays_client_is_refused_with_what_to_do_instead() -> None:
 def test_a_cluster_that_is_not_there_is_one_sentence_at_once() -> None:
     pytest.importorskip("ray")
     with (
-        pytest.raises(MissingError, match=r"no Ray cluster at '127\.0\.0\.1:1' \("),
+        pytest.raises(
+            MissingError, match=r"no Ray cluster at '127\.0\.0\.1:1' \(Connection refused\)"
+        ),
         joined("127.0.0.1:1"),
     ):
         raise AssertionError("unreachable")
