@@ -22,6 +22,7 @@ _EXTRAS = {
     "peft": ("peft",),
     "dashboard": ("optuna-dashboard",),
     "postgres": ("psycopg",),
+    "ray": ("ray",),
     "text": ("sacrebleu", "rouge-score"),
 }
 

@@ -15,6 +15,7 @@ from peftsearch.cli.console import complain
 from peftsearch.cli.doctor import doctor
 from peftsearch.cli.export import export
 from peftsearch.cli.frontier import frontier
+from peftsearch.cli.launch import launch
 from peftsearch.cli.ls import ls
 from peftsearch.cli.predict import predict
 from peftsearch.cli.report import report
@@ -51,6 +52,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.add_typer(launch, name="launch")
 
 
 def _version(wanted: bool) -> None:

@@ -18,8 +18,10 @@ from peftsearch.search.events import (
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
+    WorkerPlaced,
     WorkerReady,
     WorkerStopped,
+    WorkersWait,
 )
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of, hypervolume_of
@@ -39,6 +41,8 @@ class Progress:
         self.results = {r.number: r for r in record.results}
         self.began = time.monotonic()
         self.ready = 0
+        self.nodes: dict[int, str] = {}
+        """Where the workers of a cluster are."""
         self.fatal: PeftsearchError | None = None
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self.bar = Bar(
@@ -69,14 +73,29 @@ class Progress:
             self.ready += 1
         elif isinstance(event, TrialEnded):
             self._ended(event.result)
-        elif isinstance(event, WorkerStopped) and event.error is not None:
-            self._say(f"worker {event.worker}: {event.error}")
-            if event.exit_code not in (0, 1):
-                kind = MissingError if event.exit_code == 3 else PeftsearchError
-                self.fatal = kind(event.error)
+        elif isinstance(event, WorkerStopped):
+            self._stopped(event)
+        elif isinstance(event, WorkerPlaced):
+            self.nodes[event.worker] = event.node
+            self._say(f"worker {event.worker} starts on node {event.node}")
+        elif isinstance(event, WorkersWait):
+            self._say(
+                f"{event.workers} of {self.workers} workers have no place in the cluster yet: each "
+                f"wants {event.wants}"
+            )
         elif isinstance(event, TrialBegan | TrialEvaluated) and not sys.stderr.isatty():
             self._detail(event)
         self._refresh()
+
+    def _stopped(self, event: WorkerStopped) -> None:
+        if event.error is None:
+            if event.worker in self.nodes:
+                self._say(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
+            return
+        self._say(f"worker {event.worker}: {event.error}")
+        if event.exit_code not in (0, 1):
+            kind = MissingError if event.exit_code == 3 else PeftsearchError
+            self.fatal = kind(event.error)
 
     def _detail(self, event: TrialBegan | TrialEvaluated) -> None:
         if isinstance(event, TrialBegan):

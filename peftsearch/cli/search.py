@@ -135,7 +135,7 @@ def search(
 ) -> None:
     """Search a space for the best configuration at every parameter budget."""
     from peftsearch.backbone.device import checked_device
-    from peftsearch.cli.watch import watch
+    from peftsearch.cli.watch import watch_local
     from peftsearch.search.create import NewStudy
     from peftsearch.search.run import run_search
     from peftsearch.search.storage import JOURNAL, is_database
@@ -199,7 +199,7 @@ def search(
     info = folder.read_info()
     limits = Limits(trials, seconds, waits=is_database(info.storage))
     means = Means(threads or 1, cohort)
-    watch(run_search, folder, limits, workers, means, json)
+    watch_local(run_search, folder, limits, workers, means, json)
 
 
 def seconds_of(minutes: float | None, hours: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Watching local workers to the end, then the frontier: what `search` and `worker` share."""
+"""Watching workers to the end, then the frontier: what `search`, `worker` and `launch` share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
     from peftsearch.search.worker import Limits, Means
 
-__all__ = ["watch"]
+__all__ = ["watch", "watch_local"]
 
 
-def watch(
+def watch_local(
     run: Callable[[StudyFolder, Limits, int, Means, Callable[[Any], None]], bool],
     folder: StudyFolder,
     limits: Limits,
@@ -24,21 +24,32 @@ def watch(
     means: Means,
     as_json: bool,
 ) -> None:
-    """`run` the workers (None: as many as make sense), show what they do, print the frontier."""
-    from peftsearch.cli.frontier import print_frontier
-    from peftsearch.cli.progress import Progress
-    from peftsearch.report.html import write_report
-    from peftsearch.search.derive import write_derived
-    from peftsearch.search.study_copy import bring_home
-
+    """`run` workers of this machine (None: as many as make sense), and `watch` them."""
     device = means.device or folder.read_info().device
     count = workers or _workers(device)
     os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
     idle = len(os.sched_getaffinity(0)) - count * means.threads
     if idle > 0 and device == "cpu":
         say(f"{idle} more cores are idle: --workers {count + idle} tries more configurations")
-    with Progress(folder, limits, count) as progress:
-        interrupted = run(folder, limits, count, means, progress.hear)
+    watch(lambda hear: run(folder, limits, count, means, hear), folder, limits, count, as_json)
+
+
+def watch(
+    run: Callable[[Callable[[Any], None]], bool],
+    folder: StudyFolder,
+    limits: Limits,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """`run` so many workers, show what they do, print the frontier."""
+    from peftsearch.cli.frontier import print_frontier
+    from peftsearch.cli.progress import Progress
+    from peftsearch.report.html import write_report
+    from peftsearch.search.derive import write_derived
+    from peftsearch.search.study_copy import bring_home
+
+    with Progress(folder, limits, workers) as progress:
+        interrupted = run(progress.hear)
     bring_home(folder, say)
     record = folder.read()
     write_derived(folder, record)

@@ -22,21 +22,23 @@ from peftsearch.cli.storage import use_storage
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
 
-__all__ = ["worker"]
+__all__ = ["StopAt", "StopHours", "StopMinutes", "folder_to_join", "worker"]
+
+StopAt = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Stop at so many evaluated configurations (default: as the search)."),
+]
+StopMinutes = Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")]  # noqa: UP045
+StopHours = Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")]  # noqa: UP045
 
 
 def worker(
     study: StudyName,
     storage: Storage = None,
     studies: StudiesFolder = None,
-    trials: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            min=1, help="Stop at so many evaluated configurations (default: as the search)."
-        ),
-    ] = None,
-    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
-    hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    trials: StopAt = None,
+    minutes: StopMinutes = None,
+    hours: StopHours = None,
     workers: Workers = None,
     threads: Threads = None,
     cohort: CohortOf = None,
@@ -48,18 +50,18 @@ def worker(
 ) -> None:
     """Join a study: pull configurations, train them, go on for workers that died."""
     from peftsearch.backbone.device import checked_device
-    from peftsearch.cli.watch import watch
+    from peftsearch.cli.watch import watch_local
     from peftsearch.search.run import run_workers
     from peftsearch.search.worker import Limits, Means
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
-    folder = _folder(study, storage, studies)
+    folder = folder_to_join(study, storage, studies)
     if device is not None:
         checked_device(device)
-    watch(run_workers, folder, limits, workers, Means(threads or 1, cohort, device), json)
+    watch_local(run_workers, folder, limits, workers, Means(threads or 1, cohort, device), json)
 
 
-def _folder(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
+def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
     """This machine's folder of the study: the study's own with a journal, else a copy."""
     from peftsearch.search.folder import StudyFolder, study_names
     from peftsearch.search.storage import StorageAddress, is_database

@@ -6,7 +6,26 @@ from dataclasses import dataclass
 
 from peftsearch.search.records import RungValue, TrialResult
 
-__all__ = ["Event", "TrialBegan", "TrialEnded", "TrialEvaluated", "WorkerReady", "WorkerStopped"]
+__all__ = [
+    *("Event", "TrialBegan", "TrialEnded", "TrialEvaluated"),
+    *("WorkerPlaced", "WorkerReady", "WorkerStopped", "WorkersWait"),
+]
+
+
+@dataclass(frozen=True)
+class WorkersWait:
+    """So many workers have no place in the cluster yet; `wants` is what one of them needs."""
+
+    workers: int
+    wants: str
+
+
+@dataclass(frozen=True)
+class WorkerPlaced:
+    """A cluster has given a worker a place on `node`."""
+
+    worker: int
+    node: str
 
 
 @dataclass(frozen=True)
@@ -45,4 +64,12 @@ class WorkerStopped:
     exit_code: int = 0
 
 
-Event = WorkerReady | TrialBegan | TrialEvaluated | TrialEnded | WorkerStopped
+Event = (
+    WorkersWait
+    | WorkerPlaced
+    | WorkerReady
+    | TrialBegan
+    | TrialEvaluated
+    | TrialEnded
+    | WorkerStopped
+)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from types import FrameType
 
 from peftsearch.backbone.load import load_shapes
 from peftsearch.search.events import Event, TrialEnded
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.interrupt import interruptible
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.study import Study
 from peftsearch.search.study_copy import begin_in_database
@@ -65,7 +63,7 @@ def run_workers(
                 hear(TrialEnded(worker, result))
 
         local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
-        with _interruptible(local) as interrupted:
+        with interruptible(local) as interrupted:
             for event in local.run(settle):
                 hear(event)
             return bool(interrupted)
@@ -74,22 +72,3 @@ def run_workers(
 def _open(folder: StudyFolder) -> Study:
     info = folder.read_info()
     return Study(folder, info, space_of(folder, info), load_shapes(info.model))
-
-
-@contextlib.contextmanager
-def _interruptible(local: LocalWorkers) -> Iterator[list[int]]:
-    """Ctrl-C or SIGTERM asks the workers to save and end; a second one kills them."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        if len(caught) > 1:
-            local.kill()
-        local.stop()
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.search.journal import open_journal
@@ -131,12 +131,16 @@ def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDa
 
 def _connect(address: StorageAddress) -> RDBStorage:
     from optuna.storages import RDBStorage
+    from sqlalchemy import make_url
 
     # It warns of an outage with the whole statement, and then fails in a way that we wait through.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     # A worker uses two connections at most times: one waits for the study's lock. The third is the
     # heartbeat's. `pool_pre_ping`: a connection that a restarted database cut is replaced.
-    engine = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 4}
+    engine: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 4}
+    if make_url(address.whole).get_driver_name() == "psycopg":
+        # Statements that the server prepared are lost where connections are shared (PgBouncer).
+        engine["connect_args"] = {"prepare_threshold": None}
     try:
         return RDBStorage(address.whole, engine_kwargs=engine)
     except ImportError as error:

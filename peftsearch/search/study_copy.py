@@ -19,7 +19,9 @@ from peftsearch.search.records import StudyInfo, TrialResult
 from peftsearch.search.shared import enrol, enrolled
 from peftsearch.search.storage import StorageAddress, database, is_database
 
-__all__ = ["begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"]
+__all__ = [
+    *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
+]
 
 _LOOK_S = 5.0
 """How long a database that does not answer is waited for, just to look at a study."""
@@ -59,7 +61,12 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
     with database(address) as storage:
         found = enrolled(storage, name, address.shown)
     if name not in study_names(studies):
-        return StudyFolder.create(found.info, found.space_text, environment(), studies, "")
+        try:
+            return StudyFolder.create(found.info, found.space_text, environment(), studies, "")
+        except UsageError:
+            if name not in study_names(studies):
+                raise
+            # Another worker of this machine, which began in the same moment, was faster.
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
@@ -67,6 +74,16 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
             "name another folder with --studies"
         )
     return folder
+
+
+def aim_of(folder: StudyFolder) -> int | None:
+    """How many configurations a study in a database wants in all, if a number was said."""
+    info = folder.read_info()
+    address = StorageAddress.of(info.storage)
+    with database(address) as storage:
+        study_id = enrolled(storage, info.name, address.shown).study_id
+        aim: int | None = storage.get_study_user_attrs(study_id).get("trials")
+    return aim
 
 
 def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:

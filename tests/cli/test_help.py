@@ -9,8 +9,10 @@ import pytest
 
 from peftsearch.cli.main import run
 
-HEAVY = ("torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy")
-COMMANDS = "search worker status frontier report export train predict ls show check doctor".split()
+HEAVY = ("ray", "torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy")
+COMMANDS = (
+    "search worker status frontier report export train predict ls show check doctor launch".split()
+)
 
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:

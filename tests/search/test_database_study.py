@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,3 +245,18 @@ def test_a_study_that_its_database_has_lost_is_not_searched_anew(
     monkeypatch.setenv(VARIABLE, postgres.new_database())
     with pytest.raises(UsageError, match="has no study 'study'"):
         begin_in_database(home)
+
+
+def test_workers_that_join_on_one_machine_in_the_same_moment_share_its_folder(
+    home: StudyFolder, address: StorageAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = StudyFolder.create
+
+    def late(*arguments: Any) -> StudyFolder:
+        create(*arguments)  # by the other one
+        return create(*arguments)
+
+    monkeypatch.setattr(StudyFolder, "create", late)
+    folder = folder_of(home.name, address, tmp_path / "machine")
+    assert folder.root == tmp_path / "machine" / home.name
+    assert folder.read_info() == home.read_info()

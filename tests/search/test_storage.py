@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.search.storage import JOURNAL, VARIABLE, StorageAddress, database, is_database
@@ -85,3 +86,16 @@ def test_a_database_that_is_not_there_is_asked_again_for_a_while_only(
         database(address, limit_s=0.1),
     ):
         pass
+
+
+def test_no_connection_keeps_statements_that_a_pooler_would_give_to_another(
+    postgres: PostgresServer,
+) -> None:
+    with database(StorageAddress.parse(postgres.new_database())) as storage:
+        engine = storage._backend.engine  # type: ignore[attr-defined]
+        often = sqlalchemy.text("SELECT study_id FROM studies WHERE study_id = 1")
+        kept = sqlalchemy.text("SELECT count(*) FROM pg_prepared_statements")
+        with engine.connect() as connection:
+            for _ in range(20):
+                connection.execute(often)
+            assert connection.execute(kept).scalar_one() == 0

@@ -1,0 +1,103 @@
+"""`peftsearch launch`: start workers of a study on the machines of a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from peftsearch.cli.options import CohortOf, Json, Storage, StudiesFolder, StudyName, Threads
+from peftsearch.cli.search import seconds_of
+from peftsearch.cli.worker import StopAt, StopHours, StopMinutes, folder_to_join
+from peftsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.ray_cluster import Share
+    from peftsearch.search.ray_order import Order
+    from peftsearch.search.worker import Limits
+
+__all__ = ["launch"]
+
+launch = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@launch.callback()
+def on() -> None:
+    """Start workers of a study on a cluster, and others for those that die."""
+
+
+@launch.command()
+def ray(
+    study: StudyName,
+    workers: Annotated[int, typer.Option(min=1, max=100_000, help="Workers in all.")],
+    storage: Storage = None,
+    studies: StudiesFolder = None,
+    address: Annotated[
+        str, typer.Option(metavar="A", help="The cluster: auto, or HOST:PORT of its head.")
+    ] = "auto",
+    gpus_each: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of a GPU that each worker takes (default: 1 if the study is on cuda, "
+            "else 0).",
+        ),
+    ] = None,
+    cpus_each: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="CPUs that each worker takes (default: as --threads)."),
+    ] = None,
+    trials: StopAt = None,
+    minutes: StopMinutes = None,
+    hours: StopHours = None,
+    threads: Threads = None,
+    cohort: CohortOf = None,
+    json: Json = False,
+) -> None:
+    """Workers on the nodes of a Ray cluster, spread over them. Run it on one of the nodes."""
+    from peftsearch.cli.watch import watch
+    from peftsearch.search.ray_cluster import Share
+    from peftsearch.search.ray_workers import run_on_ray
+    from peftsearch.search.worker import Limits
+
+    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
+    folder = folder_to_join(study, storage, studies)
+    if gpus_each is None:
+        gpus_each = 1.0 if folder.read_info().device.startswith("cuda") else 0.0
+    share = Share(cpus_each if cpus_each is not None else threads or 1, gpus_each)
+    order = _order(folder, limits, share, threads, cohort)
+    watch(
+        lambda hear: run_on_ray(address, order, workers, share, hear),
+        *(folder, limits, workers, json),
+    )
+
+
+def _order(
+    folder: StudyFolder, limits: Limits, share: Share, threads: int | None, cohort: int | None
+) -> Order:
+    """What every worker is to do; UsageError for a study that only this machine can search."""
+    import os
+    from dataclasses import replace
+
+    from peftsearch.search.ray_order import Order
+    from peftsearch.search.storage import VARIABLE, is_database
+    from peftsearch.search.study_copy import aim_of
+    from peftsearch.search.worker import Means
+
+    info = folder.read_info()
+    if not is_database(info.storage):
+        raise UsageError(
+            f"study '{info.name}' keeps a journal, which serves one machine: peftsearch worker "
+            f"{info.name} --workers N; for a cluster begin one with --storage postgresql://…"
+        )
+    device = "cuda" if share.gpus else "cpu"
+    return Order(
+        worker=0,
+        study=info.name,
+        storage=os.environ.get(VARIABLE) or info.storage,
+        studies=folder.root.parent,
+        limits=replace(limits, trials=limits.trials or aim_of(folder)),
+        means=Means(threads or 1, cohort, device),
+    )

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM, as whoever started workers hears them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Protocol
+
+__all__ = ["Stoppable", "interruptible"]
+
+
+class Stoppable(Protocol):
+    """Workers, wherever they run."""
+
+    def stop(self) -> None:
+        """Ask all to checkpoint what they do and end."""
+
+    def kill(self) -> None: ...
+
+
+@contextlib.contextmanager
+def interruptible(workers: Stoppable) -> Iterator[list[int]]:
+    """Ctrl-C or SIGTERM asks the workers to save and end; a second one kills them. Gives the
+    signals that were caught.
+    """
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        if len(caught) > 1:
+            workers.kill()
+        workers.stop()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

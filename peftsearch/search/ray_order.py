@@ -1,0 +1,59 @@
+"""What a worker on a node of a Ray cluster is told to do, and how it does it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peftsearch.errors import MissingError
+from peftsearch.search.events import Event
+from peftsearch.search.launch import Body, search
+from peftsearch.search.storage import VARIABLE, StorageAddress
+from peftsearch.search.study_copy import folder_of
+from peftsearch.search.worker import Limits, Means
+
+__all__ = ["Order"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """`storage` may hold a password; `studies` is a path on the worker's node."""
+
+    worker: int
+    study: str
+    storage: str = field(repr=False)
+    studies: Path
+    limits: Limits
+    means: Means
+    body: Body = search
+
+    def packed(self) -> bytes:
+        return pickle.dumps(self)
+
+    @classmethod
+    def unpacked(cls, order: bytes) -> Order:
+        unpacked = pickle.loads(order)
+        assert isinstance(unpacked, cls)
+        return unpacked
+
+    def carry_out(
+        self, began: float, emit: Callable[[Event], None], stop: Callable[[], bool]
+    ) -> None:
+        """Work on the node's copy of the study, made if there is none, until there is no more to
+        do. `began`: of `time.monotonic()`.
+        """
+        os.environ[VARIABLE] = self.storage
+        try:
+            folder = folder_of(self.study, StorageAddress.parse(self.storage), self.studies)
+        except OSError as error:
+            raise MissingError(
+                f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
+                "node can write to with --studies"
+            ) from error
+        self.body(str(folder.root), self.worker, self.limits, began, self.means, emit, stop)
+
+    def without_password(self, text: str) -> str:
+        return StorageAddress.parse(self.storage).without_password(text)

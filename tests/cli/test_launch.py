@@ -1,0 +1,128 @@
+"""`peftsearch launch`: what is refused, and what workers on a cluster are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftsearch.cli.main import run
+from peftsearch.errors import MissingError, UsageError
+from peftsearch.search import ray_workers
+from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.ray_cluster import Share, joined
+from peftsearch.search.ray_order import Order
+from peftsearch.search.storage import VARIABLE, StorageAddress
+from peftsearch.search.study_copy import begin_in_database
+from peftsearch.search.worker import Limits, Means
+from support import standin
+from support.postgres import PostgresServer
+
+
+def test_a_study_with_a_journal_is_refused(
+    tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standin.create(tiny_bert, tmp_path)
+    assert run(["launch", "ray", "study", "--studies", str(tmp_path), "--workers", "2"]) == 2
+    assert "keeps a journal, which serves one machine" in capsys.readouterr().err
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    extra = r"pip install 'peftsearch\[ray\]'"
+    with pytest.raises(MissingError, match=extra), joined("auto"):
+        raise AssertionError("unreachable")
+
+
+def test_a_rays_client_is_refused_with_what_to_do_instead() -> None:
+    with pytest.raises(UsageError, match="ray job submit"), joined("ray://head:10001"):
+        raise AssertionError("unreachable")
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence_at_once() -> None:
+    pytest.importorskip("ray")
+    with (
+        pytest.raises(
+            MissingError, match=r"no Ray cluster at '127\.0\.0\.1:1' \(Connection refused\)"
+        ),
+        joined("127.0.0.1:1"),
+    ):
+        raise AssertionError("unreachable")
+
+
+@pytest.fixture
+def launched(
+    postgres: PostgresServer, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Runs the command on a study in a database that wants 9 configurations, without a cluster."""
+    whole = postgres.new_database()
+    monkeypatch.setenv(VARIABLE, whole)
+    update = {"storage": StorageAddress.parse(whole).shown, "device": "cuda"}
+    info = standin.info(tiny_bert).model_copy(update=update)
+    folder = StudyFolder.create(info, standin.SPACE, {}, tmp_path / "home", "")
+    begin_in_database(folder)
+    study = standin.open_study(folder)
+    study.aim(9)
+    study.close()
+    asked: dict[str, Any] = {"whole": whole}
+
+    def run_on_ray(
+        address: str,
+        order: Order,
+        workers: int,
+        share: Share,
+        hear: Callable[[Event | None], None],
+    ) -> bool:
+        asked.update(address=address, order=order, workers=workers, share=share)
+        hear(WorkersWait(1, str(share)))
+        hear(WorkerPlaced(0, "abc (host)"))
+        hear(None)
+        hear(WorkerStopped(1, "died on abc (host) (out of memory), starts again", 1))
+        hear(WorkerStopped(0))
+        return False
+
+    monkeypatch.setattr(ray_workers, "run_on_ray", run_on_ray)
+
+    def launch(*arguments: str) -> tuple[int, dict[str, Any]]:
+        where = ("--studies", str(tmp_path / "elsewhere"), "--workers", "3")
+        return run(["launch", "ray", "study", *where, *arguments]), asked
+
+    return launch
+
+
+def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
+    launched: Callable[..., tuple[int, dict[str, Any]]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, asked = launched()
+    assert code == 1  # no configuration has reached full length
+    assert (asked["address"], asked["workers"], asked["share"]) == ("auto", 3, Share(1, 1.0))
+    assert asked["order"] == Order(
+        *(0, "study", asked["whole"], tmp_path / "elsewhere"),
+        *(Limits(9, None, True), Means(1, None, "cuda")),
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:5] == [
+        "1 of 3 workers have no place in the cluster yet: each wants 1 CPU and 1 GPU",
+        "worker 0 starts on node abc (host)",
+        "worker 1: died on abc (host) (out of memory), starts again",
+        "worker 0 ended on node abc (host)",
+    ]
+
+
+def test_shares_threads_and_limits_are_as_asked(
+    launched: Callable[..., tuple[int, dict[str, Any]]],
+) -> None:
+    _, asked = launched("--gpus-each", "0.25", "--threads", "2", "--cohort", "4", "--hours", "1")
+    assert asked["share"] == Share(2, 0.25)
+    assert asked["order"].limits == Limits(9, 3600.0, True)
+    assert asked["order"].means == Means(2, 4, "cuda")
+    _, asked = launched("--gpus-each", "0", "--cpus-each", "0.5", "--trials", "5")
+    assert asked["share"] == Share(0.5, 0.0)
+    assert asked["order"].limits == Limits(5, None, True)
+    assert asked["order"].means == Means(1, None, "cpu")

@@ -1,0 +1,42 @@
+"""What workers on a Ray cluster may do instead of training (imported on the nodes)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from peftsearch.backbone.load import load_shapes
+from peftsearch.search.events import Event, TrialBegan
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.records import TrialResult
+from peftsearch.search.study import Assignment
+from peftsearch.search.trial_folder import TrialFolder
+from peftsearch.search.worker import Limits, Means
+from support.crowd import WaitingTrainer, WaitingWorker
+
+Emit = Callable[[Event], None]
+Stop = Callable[[], bool]
+
+GO = "go"
+HELD = 12
+"""Trials from this number on begin once there is a file `GO` in the study's folder."""
+
+
+class _Held(WaitingTrainer):
+    def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
+        while assignment.number >= HELD and not (self.worker.folder.root / GO).exists():
+            time.sleep(0.05)
+        return super().run(assignment, folder)
+
+
+def waits_at_rungs(
+    root: str, worker: int, limits: Limits, began: float, means: Means, emit: Emit, stop: Stop
+) -> None:
+    """Worker, study and storage are real. Says which GPUs it sees."""
+    emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
+    WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
+    waits = WaitingWorker(root, worker, limits, began, means, emit, stop)
+    waits.runner = waits.together = _Held(waits, 0.1)  # type: ignore[assignment]
+    waits.run()
