@@ -74,6 +74,11 @@ class TrialsTogether:
         trial = self.runner.trial(assignment, folder, self.cohort.place())
         self._go_on(assignment, trial, lambda: next(trial))
 
+    def alone(self, assignment: Assignment) -> TrialResult | None:
+        """A trial trained by itself, while the others wait; None if it was interrupted."""
+        self.cohort.give_back()
+        return self.runner.run(assignment, self.folder.trial(assignment.number))
+
     def advance(self) -> list[Ended]:
         """Passes until a trial ends, or the size has grown; what has ended."""
         room = self.has_room

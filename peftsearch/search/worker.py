@@ -114,7 +114,7 @@ class Worker:
         self.bench = _workbench(self.info, means.device or self.info.device, self.worker)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
         self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
-        self.runner = TrialRunner(
+        runner = TrialRunner(
             bench=self.bench,
             budget=budget_of(space, self.info),
             seed=self.info.seed,
@@ -126,7 +126,7 @@ class Worker:
             low_rungs=self.info.low_rungs,
         )
         size = CohortSize.of(means.cohort, self.bench.backbone.device)
-        self.together = TrialsTogether(self.runner, self.folder, size)
+        self.together = TrialsTogether(runner, self.folder, size)
 
     def run(self) -> None:
         """Ask and train until there is no more to do."""
@@ -186,8 +186,7 @@ class Worker:
         if self.together.takes(asked):
             self.together.join(asked)
         else:
-            self.together.cohort.give_back()
-            self._end(asked, self.runner.run(asked, self.folder.trial(asked.number)))
+            self._end(asked, self.together.alone(asked))
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:

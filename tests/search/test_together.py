@@ -274,7 +274,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
         made = Worker(*arguments, lambda _: None, lambda: False)
         proposals = made.study.proposals
         proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
-        object.__setattr__(made.runner, "judge", judge)
+        object.__setattr__(made.together.runner, "judge", judge)
         return made
 
     def killed(*_: object) -> Decision:

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ from peftsearch.search.presence import Pulse
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import Assignment, Study
 from peftsearch.search.study_space import space_of
-from peftsearch.search.trial_folder import TrialFolder
 from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.space import Space
 from support.standin import finish, metric_of, rung_value
@@ -34,7 +34,7 @@ PULSE = Pulse(every_s=0.4, missed=5)
 
 @dataclass
 class WaitingTrainer:
-    """In place of both the runner and the cohort: a trial waits for a while at each rung. It is
+    """In place of the trials together: a trial waits for a while at each rung. It is
     judged there, and goes on to its end whatever the judgement.
     """
 
@@ -47,8 +47,9 @@ class WaitingTrainer:
     def takes(self, assignment: Assignment) -> bool:
         return False
 
-    def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
-        study, path = self.worker.study, folder.checkpoint_path
+    def alone(self, assignment: Assignment) -> TrialResult | None:
+        study = self.worker.study
+        path = self.worker.folder.trial(assignment.number).checkpoint_path
         known = assignment.resumed and path.exists()
         first = int(path.read_text()) + 1 if known else 0
         for rung in range(first, len(study.info.rungs)):
@@ -73,7 +74,7 @@ class WaitingWorker(Worker):
         where = (self.folder, self.info, space, self.shapes)
         self.study = Study(*where, self.worker, self.name, self.pulse)
         trainer = WaitingTrainer(self, self.rung_s)
-        self.runner = self.together = trainer  # type: ignore[assignment]
+        self.together = trainer  # type: ignore[assignment]
 
 
 class TimedWorker(WaitingWorker):
@@ -138,6 +139,8 @@ class Crowd:
         try:
             self._work(slot)
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
 

@@ -12,7 +12,6 @@ from peftsearch.search.events import Event, TrialBegan
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import Assignment
-from peftsearch.search.trial_folder import TrialFolder
 from peftsearch.search.worker import Limits, Means
 from support.crowd import WaitingTrainer, WaitingWorker
 
@@ -25,10 +24,10 @@ HELD = 12
 
 
 class _Held(WaitingTrainer):
-    def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
+    def alone(self, assignment: Assignment) -> TrialResult | None:
         while assignment.number >= HELD and not (self.worker.folder.root / GO).exists():
             time.sleep(0.05)
-        return super().run(assignment, folder)
+        return super().alone(assignment)
 
 
 def waits_at_rungs(
@@ -38,5 +37,5 @@ def waits_at_rungs(
     emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
     WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
     waits = WaitingWorker(root, worker, limits, began, means, emit, stop)
-    waits.runner = waits.together = _Held(waits, 0.1)  # type: ignore[assignment]
+    waits.together = _Held(waits, 0.1)  # type: ignore[assignment]
     waits.run()
