@@ -130,8 +130,9 @@ def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDa
 
 
 def _connect(address: StorageAddress) -> RDBStorage:
-    from optuna.storages import RDBStorage
     from sqlalchemy import make_url
+
+    from peftsearch.search.plain_reads import PlainDatabase
 
     # It warns of an outage with the whole statement, and then fails in a way that we wait through.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
@@ -142,7 +143,7 @@ def _connect(address: StorageAddress) -> RDBStorage:
         # Statements that the server prepared are lost where connections are shared (PgBouncer).
         engine["connect_args"] = {"prepare_threshold": None}
     try:
-        return RDBStorage(address.whole, engine_kwargs=engine)
+        return PlainDatabase(address.whole, engine_kwargs=engine)
     except ImportError as error:
         raise MissingError(
             f"{address.shown}: the database's driver is missing; pip install "
