@@ -36,7 +36,7 @@ from peftsearch.task.spec import TaskSpec
 
 _MODEL = "demo:minilm"
 _SPACE = """schema: 1
-budgets: {tuned_pct: {log: [0.05, 2]}, epochs: 1}
+budgets: {tuned_pct: {log: [0.05, 2]}, epochs: 1, rungs: [1]}
 places: {attn: {at: [query+value, heads]}, ffn: {at: [out]}}
 choices:
   attn: {form: [none, linear, prefix], composition: [add, gated]}

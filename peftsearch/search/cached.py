@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 __all__ = ["CachedDatabase"]
 
@@ -21,7 +23,8 @@ class CachedDatabase(_CachedStorage):
     """What `get_storage` would make of a database, and ways to ask less of it.
 
     TPE reads all trials again for each group of parameters that it samples, and every parameter and
-    attribute is a transaction: of 192 statements that a trial took on PostgreSQL 86 are left.
+    attribute is a transaction: of 192 statements that a trial took on PostgreSQL 65 are left, with
+    those that `plain_reads.py` spares.
     """
 
     def __init__(self, database: RDBStorage) -> None:
@@ -81,9 +84,25 @@ class CachedDatabase(_CachedStorage):
                 known.setdefault(name, distribution)
 
     def set_trial_user_attrs(self, trial_id: int, values: Mapping[str, Any]) -> None:
-        """All of them or none, in one transaction."""
-        with _create_scoped_session(self._database.scoped_session) as session:
-            for key, value in values.items():
-                self._database._set_trial_attr_without_commit(
-                    session, models.TrialUserAttributeModel, trial_id, key, value
-                )
+        """All of them or none, in one transaction; on PostgreSQL in one statement."""
+        database, kind = self._database, models.TrialUserAttributeModel
+        with _create_scoped_session(database.scoped_session) as session:
+            if self.engine.dialect.name != "postgresql":
+                for key, value in values.items():
+                    database._set_trial_attr_without_commit(session, kind, trial_id, key, value)
+                return
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            database.check_trial_is_updatable(trial_id, trial.state)  # type: ignore[arg-type]
+            session.execute(_upsert(trial_id, values))
+
+
+def _upsert(trial_id: int, values: Mapping[str, Any]) -> Insert:
+    kind = models.TrialUserAttributeModel
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in values.items()
+    ]
+    new = insert(kind).values(rows)
+    return new.on_conflict_do_update(
+        index_elements=[kind.trial_id, kind.key], set_={"value_json": new.excluded.value_json}
+    )

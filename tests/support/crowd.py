@@ -40,6 +40,8 @@ class WaitingTrainer:
 
     worker: Worker
     rung_s: float
+    saves: bool = True
+    """Checkpoints, for others to go on from."""
     has_room: bool = True
     in_flight: tuple[()] = ()
     is_idle: bool = True
@@ -56,8 +58,9 @@ class WaitingTrainer:
             time.sleep(self.rung_s)
             value = rung_value(rung, metric_of(assignment))
             study.record_rung(assignment.number, value)
-            write_atomic(path, str(rung))
-            study.give_checkpoint(assignment.number)
+            if self.saves:
+                write_atomic(path, str(rung))
+                study.give_checkpoint(assignment.number)
             self.worker._judge(assignment, value)
         return finish(assignment, study.shapes)
 
@@ -67,20 +70,24 @@ class WaitingWorker(Worker):
 
     rung_s = 0.1
     pulse = PULSE
+    saves = True
     shapes: BackboneShapes
 
     def _prepare(self, means: Means) -> None:
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, self.shapes)
         self.study = Study(*where, self.worker, self.name, self.pulse)
-        trainer = WaitingTrainer(self, self.rung_s)
+        trainer = WaitingTrainer(self, self.rung_s, self.saves)
         self.together = trainer  # type: ignore[assignment]
 
 
 class TimedWorker(WaitingWorker):
-    """One that notes the moments before its first ask and after its last tell, in its folder."""
+    """One whose trials only wait. It notes the moments before its first ask and after its last tell
+    in its folder.
+    """
 
     pulse = Pulse()
+    saves = False
 
     def _begin_one(self) -> Assignment | TrialResult | None:
         self.first_ask = getattr(self, "first_ask", time.monotonic())
