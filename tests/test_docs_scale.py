@@ -37,6 +37,7 @@ SBATCH = {
 QUANTITY = r"\d+(\.\d+)?(m|[EPTGMk]|[EPTGMK]i)?"
 """Of a resource, as Kubernetes writes it."""
 CACHE = "PEFTSEARCH_CACHE"
+STORAGE = "postgresql://me:s3cret$HOME@db/x?sslmode=require&connect_timeout=5"
 
 
 def parameters_of(words: list[str]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def run_slurm(
 ) -> tuple[subprocess.CompletedProcess[str], list[str], str]:
     """The script where `srun` only writes down what it is to start, and in which storage."""
     said, secrets = folder / "said", folder / "secrets.env"
-    secrets.write_text(f"{VARIABLE}=postgresql://me:s3cret@db/x\n")
+    secrets.write_text(f"{VARIABLE}='{STORAGE}'\n")
     secrets.chmod(mode)
     srun = folder / "srun"
     srun.write_text(f'#!/bin/bash\nprintf "%s\\n" "${VARIABLE}" "$@" > {said}\nexit {ends_with}\n')
@@ -99,7 +100,7 @@ def test_a_slurm_task_is_one_worker_of_the_study_in_the_storage_of_the_file(
 ) -> None:
     done, words, storage = run_slurm(tmp_path, "sst2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert storage == "postgresql://me:s3cret@db/x"
+    assert storage == STORAGE
     assert words[0] == "--cpus-per-task=4"
     asked = parameters_of(words[1:])
     assert (asked["study"], asked["threads"], asked["device"]) == ("sst2", 4, "cuda")

@@ -7,8 +7,11 @@
 #
 #   peftsearch search … --study STUDY --storage … --trials 500 --artifacts /shared/peftsearch
 #
-# ~/.peftsearch.env holds the line PEFTSEARCH_STORAGE=postgresql://owner:PASSWORD@db.example/studies
-# and is yours alone (chmod 600). A queue of more tasks than run at a time goes on where the first
+# ~/.peftsearch.env holds a line of this shell,
+#
+#   PEFTSEARCH_STORAGE='postgresql://owner:PASSWORD@db.example/studies'
+#
+# in single quotes, and is yours alone (chmod 600). A queue of more tasks than run at a time goes on where the first
 # ones' time ends; those that find the search ended end at once.
 
 #SBATCH --job-name=peftsearch
@@ -29,10 +32,13 @@ set -euo pipefail
 
 study=${1:?usage: sbatch slurm.sh STUDY}
 secrets=${PEFTSEARCH_ENV:-$HOME/.peftsearch.env}
-if [ "$(stat -c %a "$secrets")" != 600 ]; then
-    echo "$secrets holds a password: chmod 600 $secrets" >&2
-    exit 2
-fi
+case $(stat -c %a "$secrets") in
+    600 | 400) ;;
+    *)
+        echo "$secrets holds a password: chmod 600 $secrets" >&2
+        exit 2
+        ;;
+esac
 set -a
 source "$secrets"
 set +a

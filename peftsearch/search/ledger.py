@@ -49,8 +49,11 @@ class Ledger(Protocol):
     def take_over(self, number: int) -> None:
         """Bring what another worker has done of a trial into this worker's folder."""
 
+    def discard_checkpoint_file(self, number: int) -> None:
+        """The checkpoint in this worker's folder, of a trial that ends."""
+
     def discard_checkpoint(self, number: int) -> None:
-        """Of a trial that has ended."""
+        """That, and what other workers were given of it; not under the study's lock."""
 
 
 class FolderLedger:
@@ -88,12 +91,16 @@ class FolderLedger:
     def take_over(self, number: int) -> None:
         return
 
-    def discard_checkpoint(self, number: int) -> None:
+    def discard_checkpoint_file(self, number: int) -> None:
         self.folder.trial(number).discard_checkpoint()
+
+    discard_checkpoint = discard_checkpoint_file
 
 
 class SharedLedger:
-    """Attributes of Optuna's trials, and files in an artifact store if there is one."""
+    """Attributes of Optuna's trials, and files in an artifact store if there is one. First the
+    database: what stands in this worker's folder alone is known to nobody else.
+    """
 
     def __init__(self, folder: StudyFolder, table: TrialTable, artifacts: Artifacts | None) -> None:
         self.folder, self.table, self.artifacts = folder, table, artifacts
@@ -104,7 +111,7 @@ class SharedLedger:
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
         self.table.set(number, "configuration", configuration)
-        self.folder.trial(number).write_configuration(configuration)
+        self.table.then(lambda: self.folder.trial(number).write_configuration(configuration))
 
     def configuration(self, number: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self._attributes(number).get("configuration")
@@ -112,10 +119,9 @@ class SharedLedger:
 
     def write_rung(self, number: int, value: RungValue) -> None:
         self.table.set(number, f"curve:{value.rung}", value.model_dump(mode="json"))
-        self.folder.trial(number).append_rung(value)
+        self.table.then(lambda: self.folder.trial(number).append_rung(value))
 
     def write_result(self, result: TrialResult) -> None:
-        """First the database: what stands in this folder alone is known to nobody else."""
         self.table.set(result.number, "result", result.model_dump(mode="json"))
         self.folder.trial(result.number).write_result(result)
 
@@ -157,8 +163,11 @@ class SharedLedger:
             if held is not None:
                 self.artifacts.get(held, trial.checkpoint_path)
 
-    def discard_checkpoint(self, number: int) -> None:
+    def discard_checkpoint_file(self, number: int) -> None:
         self.folder.trial(number).discard_checkpoint()
+
+    def discard_checkpoint(self, number: int) -> None:
+        self.discard_checkpoint_file(number)
         if self.artifacts is None:
             return
         held = self._attributes(number).get("checkpoint")

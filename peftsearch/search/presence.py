@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from peftsearch.errors import MissingError
 from peftsearch.search.locks import FileLock
 from peftsearch.search.patience import is_outage
 
@@ -51,7 +52,8 @@ class FilePresence:
     def join(self, name: str) -> None:
         self.folder.mkdir(exist_ok=True)
         for path in list(self.folder.iterdir()):
-            self.is_alive(path.name)  # files of dead workers go
+            with contextlib.suppress(MissingError):  # another user's, in a study that is shared
+                self.is_alive(path.name)  # files of dead workers go
         lock = FileLock(self.folder / name, f"worker {name} is alive")
         lock.acquire(timeout_s=5.0)
         self._lock, self._name = lock, name

@@ -53,7 +53,8 @@ def joined(address: str) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
-            signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there
+            if terminated is not None:  # one that Python can put back
+                signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there
 
 
 def _connect(ray: Any, address: str) -> None:

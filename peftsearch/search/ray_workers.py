@@ -157,7 +157,7 @@ class RayWorkers:
         started = self._running[events]
         if isinstance(event, WorkerPlaced):
             started.node = event.node
-        elif isinstance(event, TrialEnded):
+        elif isinstance(event, TrialEnded) and event.result.state in ("full", "stopped", "failed"):
             started.deaths = 0
         elif isinstance(event, WorkerStopped):
             del self._running[events]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
@@ -134,8 +135,13 @@ class Study:
         if waiting is not None:
             self.ledger.take_over(waiting.number)
             cut_off = waiting.user_attrs["requeued"]["times"] > 0
-            return self._assignment(waiting, resumed=True, alone=cut_off)
-        return self._begin(trial)
+            asked: Assignment | TrialResult | None
+            asked = self._assignment(waiting, resumed=True, alone=cut_off)
+        else:
+            asked = self._begin(trial)
+        if isinstance(asked, Assignment):
+            self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
+        return asked
 
     def _settle_after_outage(self) -> None:
         """An outage may have cut off an `ask` of our own, of which nobody knows how far it came."""
@@ -165,7 +171,6 @@ class Study:
             path = self.folder.trial(trial.number).configuration_path
             raise UsageError(f"{path}: missing; restore it from a copy")
         attrs = trial.user_attrs
-        self._held.add(trial.number)
         return Assignment(
             number=trial.number,
             configuration=Configuration.from_json(configuration),
@@ -197,13 +202,13 @@ class Study:
         Without the lock, for which many workers would wait at every rung: nothing is decided here,
         and whoever else should write this rung in the same moment has computed the same.
         """
-        with self.table.steady():
-            if not self._holds(number):
-                return False
-            with self.table.at_once():
-                self.ledger.write_rung(number, value)
-                self.table.set(number, f"rung:{value.rung}", value.metric)
-            return True
+        with self.table.steady(), contextlib.suppress(UpdateFinishedTrialError):
+            if self._holds(number):
+                with self.table.at_once():
+                    self.ledger.write_rung(number, value)
+                    self.table.set(number, f"rung:{value.rung}", value.metric)
+                return True
+        return False
 
     @patient
     def give_checkpoint(self, number: int) -> None:
@@ -288,7 +293,10 @@ class Study:
             return owner is None or not self.presence.is_alive(str(owner))
 
         with self._deciding():
-            return list(self.recovery.settle(is_left))
+            settled = list(self.recovery.settle(is_left))
+        for result in settled:
+            self.ledger.discard_checkpoint(result.number)
+        return settled
 
     @patient
     def has_requeued(self) -> bool:

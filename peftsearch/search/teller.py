@@ -28,7 +28,7 @@ class Teller:
         if self.table.get(result.number).state.is_finished():
             return
         self.ledger.write_result(result)
-        self.ledger.discard_checkpoint(result.number)  # once told, nobody looks again
+        self.ledger.discard_checkpoint_file(result.number)  # once told, nobody looks again
         with self.table.at_once():
             if result.rung is not None:
                 self.table.set(result.number, "rung", result.rung)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -46,6 +46,7 @@ class TrialsTogether:
 
     def __post_init__(self) -> None:
         self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.levers, self._say)
+        self.runner = replace(self.runner, make_room=self.cohort.give_back)
         self._clock = PassClock(self.cohort.backbone.device, self.size)
 
     @property
@@ -70,6 +71,7 @@ class TrialsTogether:
 
     def join(self, assignment: Assignment) -> None:
         """Attach a trial's configuration; it trains from the next pass on."""
+        self.cohort.give_back()  # recordings are of other members
         folder = self.folder.trial(assignment.number)
         trial = self.runner.trial(assignment, folder, self.cohort.place())
         self._go_on(assignment, trial, lambda: next(trial))

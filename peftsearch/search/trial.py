@@ -16,18 +16,20 @@ from typing import Any, Literal
 import torch
 
 from peftsearch.backbone.load import Backbone
-from peftsearch.errors import DataError, NotANumber, TrialFailure
+from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
 from peftsearch.search.folder import TrialFolder
 from peftsearch.search.records import RungValue, TrialResult
 from peftsearch.search.samples import samples_of
 from peftsearch.search.scheduler import Decision
 from peftsearch.search.study import Assignment
 from peftsearch.search.workbench import Workbench
+from peftsearch.task.encode import Encoded
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import member_levers
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun, memory_errors
+from peftsearch.training.objectives.base import Evaluation
 
 __all__ = ["Trial", "TrialRunner", "Wanted"]
 
@@ -51,7 +53,8 @@ class TrialRunner:
     `record(assignment, value)` keeps a rung's value before anything depends on it;
     `judge(assignment, value)` is then asked whether the trial goes on; `stop()` turning true
     interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
-    checkpoint that was written.
+    checkpoint that was written; `make_room()` gives memory back that others can do without, and
+    says whether there was any.
     """
 
     bench: Workbench
@@ -61,6 +64,7 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
     saved: Callable[[Assignment], None] = lambda _: None
+    make_room: Callable[[], bool] = lambda: False
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
@@ -151,7 +155,7 @@ class TrialRunner:
         is_last = rung == len(run.rung_steps) - 1
         bench, metric = self.bench.for_training(run.training), self.bench.task.metric
         limit = None if is_last else self.budget.rung_examples
-        evaluation = run.evaluate(bench.validation, limit, predict=metric.of != "loss")
+        evaluation = self._predicted(run, bench.validation, limit, metric.of != "loss")
         compared = evaluation.pair(metric, self.bench.task.validation.targets)
         value = metric.value(*compared)
         if not math.isfinite(value):
@@ -172,6 +176,19 @@ class TrialRunner:
             eval_s=round(run.eval_s, 3),
             low_precision=run.low_rungs.evaluated_in(run.step),
         )
+
+    def _predicted(
+        self, run: TrainingRun, data: Encoded, limit: int | None, predict: bool
+    ) -> Evaluation:
+        """An evaluation; once more if memory did not suffice and there is more now."""
+        try:
+            return run.evaluate(data, limit, predict)
+        except OutOfMemory:
+            if not self.make_room():
+                raise
+        if torch.cuda.is_available():  # with the exception gone nothing holds what was made
+            torch.cuda.empty_cache()
+        return run.evaluate(data, limit, predict)
 
     def _result(
         self,

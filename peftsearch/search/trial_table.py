@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -28,6 +28,7 @@ class TrialTable:
         self._read: list[FrozenTrial] | None = None
         self._known: list[FrozenTrial] | None = None
         self._waiting: list[tuple[int, str, Any]] | None = None
+        self._then: list[Callable[[], object]] = []
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
@@ -73,14 +74,23 @@ class TrialTable:
         """What is set in this block is written at its end, in its order; in a database all or
         nothing, in one transaction.
         """
-        self._waiting = []
+        self._waiting, self._then = [], []
         try:
             yield
             waiting, self._waiting = self._waiting, None
             for number, attributes in _by_number(waiting).items():
                 self._write(number, attributes)
+            for do in self._then:
+                do()
         finally:
             self._waiting = None
+
+    def then(self, do: Callable[[], object]) -> None:
+        """Do something once what was set is written: at once, or after the block of `at_once`."""
+        if self._waiting is None:
+            do()
+        else:
+            self._then.append(do)
 
     def set(self, number: int, key: str, value: Any) -> None:
         """Set an attribute (JSON) of a trial that has not ended."""

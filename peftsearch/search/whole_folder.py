@@ -22,19 +22,17 @@ def made_whole(root: Path) -> Iterator[Path]:
 
     What a killed maker of `root` left goes; UsageError if someone else has made it meanwhile.
     """
-    partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
     try:
         _remove_abandoned(root)
-        partial.mkdir(parents=True)
+        partial, descriptor = _begun(root)
         try:
-            with _opened(partial) as descriptor:
-                with contextlib.suppress(OSError):  # without locks nobody removes it
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield partial
-                os.rename(partial, root)
+            yield partial
+            os.rename(partial, root)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if os.path.lexists(root):
             raise UsageError(f"{root} was created by someone else in this moment") from error
@@ -44,18 +42,26 @@ def made_whole(root: Path) -> Iterator[Path]:
     sync_folder(root.parent)
 
 
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """To lock it: the kernel frees it when its owner ends, however it does."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _begun(root: Path) -> tuple[Path, int]:
+    """A new folder, and its lock, which the kernel frees when its maker ends, however it does."""
+    while True:
+        partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
+        partial.mkdir(parents=True)
+        with contextlib.suppress(FileNotFoundError):  # taken for an abandoned one, before the lock
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # without locks nobody removes it
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if partial.exists():
+                return partial, descriptor
+            os.close(descriptor)
 
 
 def _remove_abandoned(root: Path) -> None:
     for partial in root.parent.glob(f".{root.name}.partial-*"):
-        with contextlib.suppress(OSError), _opened(partial) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused if its maker lives
-            shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused if its maker lives
+                shutil.rmtree(partial, ignore_errors=True)
+            finally:
+                os.close(descriptor)

@@ -17,7 +17,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.backbone.slices import Slices, why_alone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
-from peftsearch.training.graphs import Graphs
+from peftsearch.training.graphs import Graphs, ReplayFailed
 from peftsearch.training.joint import Joint
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun, memory_errors
@@ -66,10 +66,13 @@ class Cohort:
         """Whether the last pass took what the next ones take: nothing was recorded in it."""
         return self.graphs is None or self.graphs.is_usual
 
-    def give_back(self) -> None:
-        """Whatever memory is held for the next passes, which can do without."""
-        if self.graphs is not None:
-            self.graphs.forget()
+    def give_back(self) -> bool:
+        """Whatever memory is held for the next passes, which can do without; whether any was."""
+        if self.graphs is None:
+            return False
+        held = self.graphs.held > 0
+        self.graphs.forget()
+        return held
 
     def place(self) -> Backbone:
         """The backbone as one more member sees it: what a `TrainingRun` is made with."""
@@ -100,14 +103,20 @@ class Cohort:
         except BaseException as error:
             for run in runs:
                 run.abandon_step()
-            if not isinstance(error, OutOfMemory) or self.graphs is None or not self.graphs.held:
+            if not self._goes_without_recordings(error):
                 raise
-            self.graphs.give_up("their memory is needed")
         else:
             for run, loss in zip(runs, losses.unbind(), strict=True):
                 run.note(loss)
             return joint
         return self._pass(runs)
+
+    def _goes_without_recordings(self, error: BaseException) -> bool:
+        """Whether the pass may be begun anew, as an ordinary one."""
+        if isinstance(error, OutOfMemory) and self.graphs is not None and self.graphs.held:
+            self.graphs.give_up("their memory is needed")
+            return True
+        return isinstance(error, ReplayFailed)
 
     def _joint(self, runs: Sequence[TrainingRun]) -> Joint:
         """The next piece of each, put together on the host."""

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from peftsearch.training.joint import Joint
@@ -23,7 +24,7 @@ from peftsearch.training.recorded_pass import RecordedPass, add, addresses, alik
 from peftsearch.training.recorder import Recorder
 from peftsearch.training.shared_pass import SharedPass
 
-__all__ = ["Graphs"]
+__all__ = ["Graphs", "ReplayFailed"]
 
 PAYS = 0.9
 """A replay must take at most this part of an ordinary pass's time."""
@@ -39,6 +40,12 @@ _KINDS = 64
 """Kinds of passes that are remembered."""
 _FAILURES = 3
 """Recordings that failed, by error or by what they computed, after which there are no more."""
+
+
+class ReplayFailed(Exception):
+    """A replay ended with an error: gradients of some runs may have been added. No recording is
+    used from then on, so that the same pass, begun anew, is an ordinary one.
+    """
 
 
 @dataclass
@@ -168,7 +175,10 @@ class Graphs:
         losses = self.recorder.ordinary(lambda: do(static))
         try:
             kind.recorded = RecordedPass(self.recorder, do, static)
+        except torch.OutOfMemoryError as error:
+            self.give_up(_line(error))
         except Exception as error:  # of whatever kind: what is asked for has been computed
+            self._failures = _FAILURES  # a device that cannot record this must not be asked again
             self.give_up(_line(error))
         return losses
 
@@ -196,7 +206,7 @@ class Graphs:
                 return recorded(joint)
         except Exception as error:
             self.give_up(_line(error))
-        return do(joint)
+            raise ReplayFailed from error
 
 
 def _line(error: Exception) -> str:

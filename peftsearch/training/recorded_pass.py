@@ -18,9 +18,11 @@ Result = tuple[Tensor, list[Tensor | None]]
 """Losses (runs,), and the gradient of every parameter."""
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Of a run's largest gradient, by the backbone's dtype."""
+"""Of a tensor's largest value, by the backbone's dtype."""
 _HALF = 2e-2
 """In half precision states have 8 or 11 bits, and gradients come through all of them."""
+_FLOOR = 1e-3
+"""What is less than this part of a run's largest gradient is compared as if it were so large."""
 
 
 class RecordedPass:
@@ -89,29 +91,33 @@ def _none_yet(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 def alike(found: Result, expected: Result, do: SharedPass) -> bool | None:
-    """Whether losses and gradients agree: each run's to a tolerance of its largest gradient. None
-    where what is expected is no number, so that nothing can be said.
+    """Whether losses and every gradient agree, each to a tolerance of its own largest value, or of
+    a thousandth of its run's if that is more. None where what is expected is no number, so that
+    nothing can be said.
     """
     if [g is None for g in found[1]] != [g is None for g in expected[1]]:
         return False
-    pairs = [_largest([found[0]], [expected[0]])]
+    differences, values = _largest([found[0]], [expected[0]])
+    limits = [values]
     begin = 0
     for run in do.runs:
         own = slice(begin, begin + len(run.parameters))
         begin = own.stop
-        pairs.append(_largest(_there(found[1][own]), _there(expected[1][own])))
-    difference, value = torch.stack(pairs).unbind(1)
-    if not bool(value.isfinite().all()):
+        difference, value = _largest(_there(found[1][own]), _there(expected[1][own]))
+        differences = torch.cat([differences, difference])
+        limits.append(value.clamp(min=value.max() * _FLOOR))
+    limit = torch.cat(limits)
+    if not bool(limit.isfinite().all()):
         return None
-    return bool((difference <= _TOLERANCE.get(do.backbone.dtype, _HALF) * value).all())
+    return bool((differences <= _TOLERANCE.get(do.backbone.dtype, _HALF) * limit).all())
 
 
 def _there(gradients: Sequence[Tensor | None]) -> list[Tensor]:
     return [gradient for gradient in gradients if gradient is not None]
 
 
-def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
-    """Difference and value, (2,) fp64, anywhere in tensors with the same shapes."""
+def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest difference and value of each pair of tensors, (tensors,) fp64 each."""
     differences = [(own - other).abs().max() for own, other in zip(found, expected, strict=True)]
     values = [other.abs().max() for other in expected]
-    return torch.stack([torch.stack(one).double().max() for one in (differences, values)])
+    return torch.stack(differences).double(), torch.stack(values).double()

@@ -50,8 +50,11 @@ class Recorder(Protocol):
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """None where nothing can be recorded."""
-    return CudaRecorder(device) if device.type == "cuda" else None
+    """None where nothing can be recorded, or a recording that fails would leave the allocator as
+    if it went on (torch before 2.12).
+    """
+    can = device.type == "cuda" and torch.__version__ >= (2, 12)  # type: ignore[operator]
+    return CudaRecorder(device) if can else None
 
 
 class CudaRecorder:

@@ -25,6 +25,7 @@ from peftsearch.search.folder import StudyFolder, check_study_name, study_names
 from peftsearch.search.journal import open_journal
 from peftsearch.search.records import MetricScale, RungValue, StudyInfo, TrialResult
 from peftsearch.search.trials_csv import derived_trials_csv
+from peftsearch.search.whole_folder import made_whole
 
 GO_ON = "peftsearch search demo --study sst2 --resume"
 
@@ -502,3 +503,24 @@ def test_a_folder_called_study_json_makes_no_study(folder: StudyFolder) -> None:
     folder.study_path.unlink()
     folder.study_path.mkdir()
     assert study_names(folder.root.parent) == []
+
+
+def test_a_maker_that_is_taken_for_dead_before_its_lock_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one comes between its folder and its lock."""
+    inner, made = fcntl.flock, []
+
+    def late(descriptor: int, mode: int) -> None:
+        partial = next(tmp_path.glob(".mail.partial-*"))
+        if not made:
+            partial.rmdir()
+        made.append(partial)
+        inner(descriptor, mode)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with made_whole(tmp_path / "mail") as partial:
+        (partial / "study.json").write_text("{}")
+    assert len(set(made)) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mail"]
+    assert (tmp_path / "mail" / "study.json").exists()

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import MAX_CUT_OFFS, Assignment, Study
-from support.standin import create, finish, metric_of, open_study, take, train_for_nothing
+from support.standin import (
+    create,
+    finish,
+    metric_of,
+    open_study,
+    rung_value,
+    take,
+    train_for_nothing,
+)
 
 ONE_CONFIGURATION = """schema: 1
 budgets: {tuned_pct: {log: [9, 9.01]}, epochs: 1}
@@ -258,3 +268,53 @@ def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwri
     with pytest.raises(UsageError, match=r"journal.log: it knows \d+ trials, and trial \d+ is"):
         open_study(folder)
     assert folder.read().results == results
+
+
+class CutOff:
+    """A study's lock behind which the connection is lost once, after what was done is written."""
+
+    def __init__(self, lock: AbstractContextManager[object], after: int) -> None:
+        self.lock, self.left = lock, after
+
+    def __enter__(self) -> None:
+        self.lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.__exit__(None, None, None)
+        self.left -= 1
+        if self.left == 0:
+            raise OperationalError("COMMIT", {}, Exception("connection lost"))
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_what_an_outage_cuts_off_after_it_is_given_out_is_given_out_again(
+    after: int, tiny_bert: Path, tmp_path: Path
+) -> None:
+    study = open_study(create(tiny_bert, tmp_path))
+    study.lock = CutOff(study.lock, after)
+    trial = take(study)
+    train_for_nothing(study, trial)
+    states = [t.state.name for t in study._trials()]
+    assert states.count("COMPLETE") == 1
+    assert not study.anything_runs(), states
+
+
+def test_a_rung_of_a_trial_that_has_ended_elsewhere_is_not_recorded(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends after its worker has read that it has it, and before it writes."""
+    study = open_study(create(tiny_bert, tmp_path))
+    trial = take(study)
+    inner = Study._holds
+
+    def late(self: Study, number: int) -> bool:
+        held = inner(self, number)
+        monkeypatch.setattr(Study, "_holds", inner)
+        train_for_nothing(open_study(study.folder), trial)
+        return held
+
+    monkeypatch.setattr(Study, "_holds", late)
+    assert not study.record_rung(trial.number, rung_value(0, 0.1))
+    ended = study.study.get_trials(deepcopy=False)[trial.number]
+    assert ended.state == TrialState.COMPLETE
+    assert ended.user_attrs["rung:0"] != 0.1

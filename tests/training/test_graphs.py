@@ -24,13 +24,14 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training import cohort as cohort_module
 from peftsearch.training import graphs as graphs_module
 from peftsearch.training import joint as joint_module
-from peftsearch.training import watch
+from peftsearch.training import recorded_pass, watch
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import Cohort, member_levers
 from peftsearch.training.graphs import PAYS, Graphs
 from peftsearch.training.joint import Joint
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.recorded_pass import alike, result_of
 from peftsearch.training.shared_pass import SharedPass
 from support.backbones import backbone_at
 from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
@@ -243,35 +244,76 @@ NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is
 
 
 @pytest.mark.parametrize(
-    ("recorder", "why"),
+    ("recorder", "why", "times"),
     [
-        (_Frozen(), "did not compute what"),
-        (_Failing(OUT_OF_MEMORY), "Tried to allocate 2.00 GiB"),
-        (_Failing(NOT_PERMITTED), "not permitted"),
-        (_Failing(KeyError()), "KeyError"),
-        (_Failing(NOT_PERMITTED, replays=3), "not permitted"),
+        (_Frozen(), "did not compute what", 2),
+        (_Failing(OUT_OF_MEMORY), "Tried to allocate 2.00 GiB", 2),
+        (_Failing(NOT_PERMITTED), "not permitted", 1),
+        (_Failing(KeyError()), "KeyError", 1),
+        (_Failing(NOT_PERMITTED, replays=3), "not permitted", 2),
     ],
     ids=["wrong", "memory", "error", "without a message", "later"],
 )
 def test_what_goes_wrong_is_said_once_and_changes_nothing(
-    recorder: EmulatedRecorder, why: str, bench: Workbench
+    recorder: EmulatedRecorder, why: str, times: int, bench: Workbench
 ) -> None:
+    """Once for each of two crews; a device that cannot record is not asked again."""
     members = [MIXED["lora"], MIXED["houlsby"], MIXED["mam"]]
     emulated = Emulated(fp64(bench), recorder)
     found = trained(bench, emulated.cohort, members, at_once=3)
     assert_same(found, trained(bench, Cohort(fp64(bench)), members, at_once=3))
     assert why in emulated.said[0]
     assert "\n" not in emulated.said[0]
-    assert len(emulated.said) == recorder.made == len({STEPS, 2 * STEPS}), "once for each crew"
+    assert len(emulated.said) == recorder.made == times
     assert emulated.graphs.held == 0
 
 
 def test_after_a_few_failures_nothing_is_recorded_any_more(bench: Workbench) -> None:
-    emulated = Emulated(fp64(bench), _Failing(NOT_PERMITTED))
+    emulated = Emulated(fp64(bench), _Failing(OUT_OF_MEMORY))
     for _ in range(5):
         trained(bench, emulated.cohort, [MIXED["bitfit"]])
     assert emulated.recorder.made == len(emulated.said) == 3
     assert ["any more" in line for line in emulated.said] == [False, False, True]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_replay_that_fails_half_way_through_its_gradients_is_begun_anew(
+    accumulation: int, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first run are added by then."""
+    members = [method("lora", accumulation=accumulation), MIXED["bitfit"]]
+    expected = trained(bench, Cohort(fp64(bench)), members)
+    emulated = Emulated(fp64(bench))
+    inner, calls = recorded_pass.add, []
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OUT_OF_MEMORY
+        inner(*arguments, **options)
+
+    monkeypatch.setattr(recorded_pass, "add", failing)
+    assert_same(trained(bench, emulated.cohort, members), expected)
+    assert len(calls) > 1
+    assert "Tried to allocate" in emulated.said[0]
+
+
+def test_a_recording_that_forgets_one_small_gradient_is_found(bench: Workbench) -> None:
+    """An adapter's gradients may be a hundredth of the head's: they are compared all the same."""
+    cohort = Cohort(fp64(bench))
+    run = begun(bench, cohort, MIXED["houlsby"])
+    do = SharedPass(cohort.backbone, cohort.slices, [run])
+    losses, gradients = result_of(do, do.parameters, Joint.of([run], cohort.backbone))
+    largest = [float(g.abs().max()) for g in gradients if g is not None]
+    for index, gradient in enumerate(gradients):
+        assert gradient is not None
+        if largest[index] > 1e-5 * max(largest):
+            wrong = [*gradients]
+            wrong[index] = torch.zeros_like(gradient)
+            assert alike((losses, wrong), (losses, gradients), do) is False, index
+    assert min(largest) < 1e-2 * max(largest)
+    assert alike((losses, gradients), (losses, gradients), do) is True
+    run.model.detach()
 
 
 def test_gradients_that_are_no_numbers_say_nothing_of_a_recording(
