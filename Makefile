@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; PYTHON is the interpreter it is made from (3.11 or newer).
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin

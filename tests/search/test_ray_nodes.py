@@ -27,8 +27,8 @@ from support.postgres import PASSWORD, PostgresServer
 from support.ray_bodies import GO, waits_at_rungs
 from support.ray_nodes import RayNodes, ray_nodes
 
-CONFIGURATIONS = 24
-WORKERS = 3
+CONFIGURATIONS = 16
+WORKERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
             first = dict(places(events)[:WORKERS])
             if len(first) < WORKERS:
                 continue
-            if not lost and isinstance(event, TrialEnded) and number_of(events, TrialEnded) >= 6:
+            if not lost and isinstance(event, TrialEnded) and number_of(events, TrialEnded) >= 4:
                 lost = first[event.worker]
                 moved = {worker for worker, node in first.items() if node == lost}
                 nodes.kill([nodes.name(n) for n in (0, 1)].index(lost))

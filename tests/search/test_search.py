@@ -1,18 +1,22 @@
-"""Whole searches through the command line: killed, resumed, stopped, and on the real MiniLM."""
+"""Whole searches through the command line, of forks (`killable.py`): killed, resumed, stopped; and,
+as a shell starts it, on the real MiniLM.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.killable import Killable, imported, started
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 3, rungs: [0.3, 1], rung_examples: 10}
@@ -30,31 +34,28 @@ def home(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> Path:
     (tmp_path / "space.yaml").write_text(SPACE)
     (tmp_path / "data.csv").write_bytes(tiny_sentiment_csv.read_bytes())
     (tmp_path / "model").symlink_to(tiny_bert)
+    imported()
     return tmp_path
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "peftsearch", *words]
-
-
 def begin(*more: str) -> list[str]:
-    return command(
-        *("search", "space.yaml", "--model", "model", "--train", "data.csv", "--study", "s"), *more
-    )
+    return [
+        *("search", "space.yaml", "--model", "model", "--train", "data.csv", "--study", "s"),
+        *more,
+    ]
 
 
-def start(words: list[str], home: Path) -> subprocess.Popen[bytes]:
-    """In a process group of its own, so that all of it can be killed."""
-    with (home / "errors.txt").open("wb") as errors:
-        return subprocess.Popen(
-            words, cwd=home, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
-        )
+def run(home: Path, *words: str) -> str:
+    """What a command that ends well has printed."""
+    process = started(list(words), home)
+    assert process.wait(120) == 0, process.errors
+    return (home / "out.txt").read_text()
 
 
-def errors_of(process: subprocess.Popen[bytes], home: Path) -> str:
-    """What a process that is about to end has printed."""
-    process.wait(timeout=120)
-    return (home / "errors.txt").read_text()
+def until(process: Killable, what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what() and process.is_running and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def results(home: Path) -> dict[int, dict[str, Any]]:
@@ -74,49 +75,8 @@ def same_but_time(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return curves[0] == curves[1]
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_nothing_finished_is_lost_and_nothing_is_trained_twice(
-    home: Path,
-) -> None:
-    source = random.Random(0)
-    kept: dict[int, dict[str, Any]] = {}
-    resume = ["search", "--study", "s", "--resume", "--trials", "6"]
-    kills = 0
-    for attempt in range(40):
-        exists = (home / "studies/s/study.json").exists()
-        words = command(*resume) if exists else begin("--trials", "6")
-        process = start(words, home)
-        # Starting takes seconds and trials tenths of one: kill soon after a trial has begun.
-        deadline = time.monotonic() + 60
-        before = len(list((home / "studies/s/trials").glob("*")))
-        while process.poll() is None and time.monotonic() < deadline:
-            if len(list((home / "studies/s/trials").glob("*"))) > before or attempt < 2:
-                break
-            time.sleep(0.02)
-        time.sleep(source.uniform(0, 0.5 if attempt >= 2 else 6))
-        if process.poll() is not None:
-            assert process.returncode == 0, errors_of(process, home)
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-        now = results(home)
-        assert all(now[number] == result for number, result in kept.items())
-        kept = now
-    assert kills >= 3
-    final = results(home)
-    assert all(final[number] == result for number, result in kept.items())
-    hashes = [r["configuration_hash"] for r in trained(home)]
-    assert len(set(hashes)) == len(hashes)
-    assert len(trained(home)) >= 6 - sum(r["state"] == "failed" for r in final.values())
-    assert_every_trial_is_accounted_for(home)
-
-
 def assert_every_trial_is_accounted_for(home: Path) -> None:
-    status = subprocess.run(
-        command("status", "s", "--json"), cwd=home, capture_output=True, text=True, check=True
-    )
-    counts = json.loads(status.stdout)["counts"]
+    counts = json.loads(run(home, "status", "s", "--json"))["counts"]
     assert counts["running"] == 0
     assert sum(counts[s] for s in ("full", "stopped", "failed", "duplicate", "infeasible")) == len(
         results(home)
@@ -125,39 +85,23 @@ def assert_every_trial_is_accounted_for(home: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_cut_off_and_resumed_has_the_curve_of_an_uninterrupted_one(home: Path) -> None:
-    process = start(begin("--trials", "2"), home)
-    checkpoint = home / "studies/s/trials/00001/checkpoint.safetensors"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run(
-        command("search", "--study", "s", "--resume", "--trials", "2"),
-        cwd=home,
-        check=True,
-        capture_output=True,
-    )
+    process = started(begin("--trials", "2"), home)
+    until(process, (home / "studies/s/trials/00001/checkpoint.safetensors").exists)
+    process.kill()
+    run(home, "search", "--study", "s", "--resume", "--trials", "2")
     cut = results(home)[1]
-    subprocess.run(
-        command("export", "s", "recipe.yaml", "--at", "#1", "--to", "recipe"),
-        cwd=home,
-        check=True,
-        capture_output=True,
-    )
-    again = subprocess.run(
-        command("train", "recipe.yaml", "--json"), cwd=home, check=True, capture_output=True
-    )
-    assert json.loads(again.stdout)["validation_accuracy"] == cut["metric"]
+    run(home, "export", "s", "recipe.yaml", "--at", "#1", "--to", "recipe")
+    again = json.loads(run(home, "train", "recipe.yaml", "--json"))
+    assert again["validation_accuracy"] == cut["metric"]
 
 
 @pytest.mark.slow
 def test_two_searches_of_one_seed_give_every_trial_the_same_curve(home: Path) -> None:
     found = []
     for name in ("a", "b"):
-        words = [*begin("--trials", "5")]
+        words = begin("--trials", "5")
         words[words.index("s")] = name
-        subprocess.run(words, cwd=home, check=True, capture_output=True)
+        run(home, *words)
         (home / "studies" / name).rename(home / "studies/s")
         found.append(results(home))
         (home / "studies/s").rename(home / "studies" / name)
@@ -169,23 +113,14 @@ def test_two_searches_of_one_seed_give_every_trial_the_same_curve(home: Path) ->
 
 @pytest.mark.slow
 def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
-    process = start(begin("--trials", "500", "--workers", "2"), home)
-    deadline = time.monotonic() + 60
-    while len(results(home)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    errors = errors_of(process, home)
-    assert process.returncode == 130
-    assert "everything is saved. Go on with: peftsearch search --study s --resume" in errors
-    assert "Traceback" not in errors
+    process = started(begin("--trials", "500", "--workers", "2"), home)
+    until(process, lambda: len(results(home)) >= 3)
+    os.kill(process.leader, signal.SIGINT)
+    assert process.wait(120) == 130
+    assert "everything is saved. Go on with: peftsearch search --study s --resume" in process.errors
+    assert "Traceback" not in process.errors
     before = results(home)
-    more = str(len(trained(home)) + 2)
-    subprocess.run(
-        command("search", "--study", "s", "--resume", "--trials", more),
-        cwd=home,
-        check=True,
-        capture_output=True,
-    )
+    run(home, "search", "--study", "s", "--resume", "--trials", str(len(trained(home)) + 2))
     after = results(home)
     assert all(after[number] == result for number, result in before.items())
     assert len(after) > len(before)
@@ -194,37 +129,28 @@ def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_loses_no_trial_and_is_replaced(home: Path) -> None:
-    process = start(begin("--trials", "12", "--workers", "2"), home)
-    deadline = time.monotonic() + 60
-    while len(results(home)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
-    ).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    errors = errors_of(process, home)
-    assert process.returncode == 0, errors
-    assert "died (SIGKILL: out of memory?)" in errors
+    process = started(begin("--trials", "12", "--workers", "2"), home)
+    until(process, lambda: len(results(home)) >= 2)
+    os.kill(max(process.workers()), signal.SIGKILL)
+    assert process.wait(120) == 0, process.errors
+    assert "died (SIGKILL: out of memory?)" in process.errors
     assert len(trained(home)) + sum(r["state"] == "failed" for r in results(home).values()) >= 12
     assert_every_trial_is_accounted_for(home)
 
 
 @pytest.mark.slow
 def test_a_second_search_of_a_study_is_refused_while_one_works_on_it(home: Path) -> None:
-    process = start(begin("--trials", "500"), home)
-    deadline = time.monotonic() + 60
-    while len(results(home)) < 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    second = subprocess.run(
-        command("search", "--study", "s", "--resume", "--trials", "1"),
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert second.returncode == 2
-    assert "study 's' is being searched by process" in second.stderr
+    process = started(begin("--trials", "500"), home)
+    until(process, lambda: len(results(home)) >= 1)
+    beside = home / "beside"
+    beside.mkdir()
+    for name in ("studies", "model", "data.csv"):
+        (beside / name).symlink_to(home / name)
+    second = started(["search", "--study", "s", "--resume", "--trials", "1"], beside)
+    code = second.wait(120)
+    process.kill()
+    assert code == 2
+    assert "study 's' is being searched by process" in second.errors
 
 
 @pytest.mark.slow
@@ -235,33 +161,21 @@ def test_a_search_on_the_real_minilm_beats_guessing_and_exports_what_it_found(
         SPACE.replace("epochs: 3", "epochs: 2, train_examples: 160, eval_examples: 100")
     )
     subprocess.run(
-        command(
+        [
+            *(sys.executable, "-m", "peftsearch"),
             *("search", "space.yaml", "--model", "demo:minilm", "--task", "demo:tweets"),
             *("--study", "s", "--trials", "3"),
-        ),
+        ],
         cwd=tmp_path,
         check=True,
         capture_output=True,
     )
-    found = subprocess.run(
-        command("frontier", "s", "--json"), cwd=tmp_path, check=True, capture_output=True
-    )
-    frontier = json.loads(found.stdout)
+    imported()
+    frontier = json.loads(run(tmp_path, "frontier", "s", "--json"))
     assert frontier["points"][-1]["metric"] > frontier["metric"]["worst"]
     assert frontier["hypervolume"] > 0
     number = frontier["points"][-1]["number"]
     for to, out in (("native", "OUT"), ("recipe", "recipe.yaml")):
-        subprocess.run(
-            command("export", "s", out, "--at", f"#{number}", "--to", to),
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-        )
-    said = subprocess.run(
-        command("predict", "OUT", "what a lovely morning"),
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+        run(tmp_path, "export", "s", out, "--at", f"#{number}", "--to", to)
+    said = run(tmp_path, "predict", "OUT", "what a lovely morning").strip()
     assert said in ("negative", "neutral", "positive")

@@ -61,6 +61,15 @@ def backbone() -> Backbone:
     return wrap(model)
 
 
+@lru_cache
+def beneath() -> Tensor:
+    """What the last layer reads of fixed texts: nothing below it is modified."""
+    ids = torch.randint(0, 32, (4, 6), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found: Tensor = backbone().model(ids, output_hidden_states=True).hidden_states[1]
+        return found.clone()
+
+
 def structures() -> list[Modification]:
     """Every valid one in the last layer, at its least width."""
     found = []
@@ -83,13 +92,13 @@ class Functions:
 
     def on(self, act: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Tensor:
         """`act(outputs, beginning)` with the modification attached."""
-        ids = torch.randint(0, 32, (4, 6), generator=torch.Generator().manual_seed(1))
         with torch.no_grad(), attach(backbone(), Configuration((self.modification,))) as attached:
             parameters = list(attached.tensors.values())
+            last_layer = backbone().model.encoder.layer[1]
 
             def outputs(vector: Tensor) -> Tensor:
                 torch.nn.utils.vector_to_parameters(vector, parameters)
-                return backbone().model(ids).last_hidden_state.flatten()
+                return last_layer(beneath()).flatten()
 
             return act(outputs, torch.nn.utils.parameters_to_vector(parameters))
 

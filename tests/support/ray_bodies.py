@@ -19,7 +19,7 @@ Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
 
 GO = "go"
-HELD = 12
+HELD = 8
 """Trials from this number on begin once there is a file `GO` in the study's folder."""
 
 
