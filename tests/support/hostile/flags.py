@@ -37,6 +37,8 @@ def _good(world: World) -> list[list[str]]:
         search,
         [*search, "--dry-run"],
         ["search", "--study", "good", "--resume", "--trials", "6"],
+        ["worker", "good", "--trials", "6"],
+        ["launch", "ray", "good", "--workers", "1"],
         ["status", "good"],
         ["frontier", "good"],
         ["report", "good"],
@@ -56,10 +58,11 @@ def _good(world: World) -> list[list[str]]:
 
 @cache
 def _options(command: str) -> list[tuple[str, bool]]:
-    """Every option of a command, and whether it takes a value."""
+    """Every option of a command or those below it, and whether it takes a value."""
     group: Any = typer.main.get_command(app)
+    own = group.commands[command]
     found = []
-    for parameter in group.commands[command].params:
+    for parameter in (p for c in (own, *getattr(own, "commands", {}).values()) for p in c.params):
         takes = not getattr(parameter, "is_flag", False)
         found += [(name, takes) for name in parameter.opts if name.startswith("-")]
     return [option for option in found if option[0] != "--families"]  # right, and slow
@@ -91,7 +94,7 @@ def _changed(draw: random.Random, words: list[str]) -> list[str]:
 
 _COMMANDS = (
     *("search", "status", "frontier", "report", "export", "train", "predict", "ls", "show"),
-    *("check", "doctor"),
+    *("check", "doctor", "worker", "launch"),
 )
 
 

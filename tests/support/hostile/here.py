@@ -31,6 +31,7 @@ def run(arguments: list[str], stop: Callable[[], bool]) -> int:
     with (
         mock.patch.object(main, "app", _command()),
         mock.patch.object(searching, "run_search", partial(_search_here, stop)),
+        mock.patch.object(searching, "run_workers", partial(_search_here, stop)),
     ):
         return main.run(arguments)
 
