@@ -23,8 +23,7 @@ class CachedDatabase(_CachedStorage):
     """What `get_storage` would make of a database, and ways to ask less of it.
 
     TPE reads all trials again for each group of parameters that it samples, and every parameter and
-    attribute is a transaction: of 192 statements that a trial took on PostgreSQL 65 are left, with
-    those that `plain_reads.py` spares.
+    attribute is a transaction of its own.
     """
 
     def __init__(self, database: RDBStorage) -> None:

@@ -1,6 +1,6 @@
 """Optuna's trials out of a database, as rows: reading them is what workers wait for most.
 
-Optuna builds an object for every row: nine trials with a dozen attributes took 9.6 ms, as rows 3.9.
+Optuna builds an object for every row, and asks for each kind of them.
 """
 
 from __future__ import annotations
