@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from peftsearch.search.worker import Limits, Means, Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
+from support.killable import in_a_fork
 from support.uninterrupted import uninterrupted, without_clock
 
 SPACE = """schema: 1
@@ -47,12 +47,8 @@ def folder(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFo
 
 def begin(folder: StudyFolder, trials: int) -> int:
     """A process that resumes the study; a fork, since importing torch takes seconds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process = os.fork()
-    if process:
-        return process
-    try:
+
+    def body() -> int:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
             *(str(folder.root), 0, Limits(trials), time.monotonic(), Means()),
@@ -61,9 +57,9 @@ def begin(folder: StudyFolder, trials: int) -> int:
         )
         worker.study.recover()
         worker.run()
-        os._exit(0)
-    finally:
-        os._exit(1)
+        return 0
+
+    return in_a_fork(body)
 
 
 def kill(process: int, seconds: float, folder: StudyFolder) -> None:
