@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -39,7 +40,12 @@ class Encoded:
     pad_id: int
     written: Ragged | None = None
     truncated: int = 0
+    again: Callable[[NDArray[np.int64]], Encoded] | None = field(
+        default=None, repr=False, compare=False
+    )
+    """Tokenises the texts of some examples once more, cut as these are."""
     _whole: Encoded | None = field(default=None, repr=False, compare=False)
+    _anew: bool = field(default=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -78,6 +84,18 @@ class Encoded:
             _whole=self.whole,
         )
 
+    def read_anew(self) -> Encoded:
+        """The same examples, whose texts are tokenised each time that they are read: what a data
+        loader does that is given texts.
+        """
+        return replace(self, _whole=self.whole, _anew=True)
+
+    def read(self, indices: NDArray[np.int64]) -> tuple[Encoded, NDArray[np.int64]]:
+        """Where the tokens of these examples are, and which they are there."""
+        if not self._anew or self.again is None:
+            return self, indices
+        return self.again(indices), np.arange(len(indices))
+
     def batch(
         self,
         indices: NDArray[np.int64],
@@ -85,11 +103,12 @@ class Encoded:
         left: bool = False,
     ) -> dict[str, Tensor]:
         """What the model reads, padded to the longest, (batch, seq) each; `left`: padded there."""
-        ids, mask = self.inputs.padded(indices, self.pad_id, left)
+        data, own = self.read(indices)
+        ids, mask = data.inputs.padded(own, self.pad_id, left)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if self.types is not None:
-            types = Ragged(self.types, self.inputs.offsets)
-            inputs["token_type_ids"] = types.padded(indices, 0, left)[0]
+        if data.types is not None:
+            types = Ragged(data.types, data.inputs.offsets)
+            inputs["token_type_ids"] = types.padded(own, 0, left)[0]
         return {key: sent(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
@@ -123,6 +142,7 @@ def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
         labels=torch.from_numpy(np.array(split.targets)),
         pad_id=int(tokenizer.pad_token_id or 0),  # masked: any id does where there is none
         truncated=truncated,
+        again=lambda indices: encode(split.take(indices), tokenizer, max_length),
     )
 
 

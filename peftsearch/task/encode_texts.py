@@ -128,6 +128,7 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
         pad_id=int(writing.tokenizer.pad_token_id or 0),
         written=columns["written"],
         truncated=truncated,
+        again=lambda indices: encode_texts(split.take(indices), writing, max_length, max_target),
     )
 
 

@@ -19,6 +19,8 @@ class Levers:
 
     buckets: bool = True
     """Batches of similar length in shuffled order; else of whatever length comes."""
+    tokens: bool = True
+    """Texts are tokenised once, before the first trial; else each time that they are read."""
     short_backward: bool = True
     """No gradients below the lowest modification; else down to the embeddings."""
     activations: bool = True

@@ -60,7 +60,8 @@ class TrainingRun:
     ) -> None:
         if levers.allocator:
             keep_freed_memory()
-        self.train_set, self.objective, self.seed = train, objective, seed
+        self.levers, self.objective, self.seed = levers, objective, seed
+        self.train_set = self._read(train)
         configuration = configuration.within(backbone.shapes)
         self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)
         with memory_errors():
@@ -88,6 +89,9 @@ class TrainingRun:
         self.wall_s = self.cpu_s = self.eval_s = 0.0
         self.cohort = 1
         """The most runs that it has shared a pass with, itself among them."""
+
+    def _read(self, data: Encoded) -> Encoded:
+        return data if self.levers.tokens else data.read_anew()
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
         """(index, step) of the rungs to evaluate: where the learning rate falls towards the full
@@ -129,7 +133,7 @@ class TrainingRun:
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
         """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
-        before = self.wall_s
+        before, data = self.wall_s, self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             with self.low_rungs.evaluating(self.step):

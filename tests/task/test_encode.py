@@ -40,6 +40,22 @@ def test_a_batch_is_what_the_tokenizer_pads(
 
 
 @pytest.mark.parametrize("pairs", [None, PAIRS])
+def test_texts_read_anew_are_the_same_tokens(
+    pairs: tuple[str, ...] | None, tiny_bert: Path
+) -> None:
+    split = Split(TEXTS, pairs, np.array([0, 1, 0, 1]))
+    encoded = encode(split, AutoTokenizer.from_pretrained(tiny_bert), 24)
+    anew = encoded.read_anew()
+    for data, order in ((anew, np.array([2, 0, 3])), (anew.first(2), np.array([1, 0]))):
+        assert data.read(order)[0] is not data
+        expected = encoded.batch(order)
+        batch = data.batch(order)
+        assert batch.keys() == expected.keys()
+        assert all(batch[key].equal(expected[key]) for key in expected)
+        assert data.whole is encoded
+
+
+@pytest.mark.parametrize("pairs", [None, PAIRS])
 def test_an_example_that_just_fits_is_not_counted_as_cut(
     pairs: tuple[str, ...] | None, tiny_bert: Path
 ) -> None:

@@ -24,7 +24,7 @@ from peftsearch.training.loop import TrainingRun
 from support.backbones import backbone_at, perturb
 
 EXACT = (
-    *("short_backward", "activations", "rows", "features", "inference", "fused"),
+    *("tokens", "short_backward", "activations", "rows", "features", "inference", "fused"),
     *("fused_sum", "allocator"),
 )
 """Not `buckets`, which trains on other batches."""
@@ -152,6 +152,25 @@ def test_a_second_trial_computes_no_lower_layer(bench: Workbench) -> None:
     trained(bench, one, Levers().without("activations"), torch.float32)
     hook.remove()
     assert ran, "without the lever it does"
+
+
+def test_texts_are_tokenised_before_the_trials_alone(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    kind = type(bench.backbone.tokenizer)
+    tokenise = kind.__call__
+
+    def counting(self: object, texts: list[str], *others: object, **options: object) -> object:
+        read.append(len(texts))
+        return tokenise(self, texts, *others, **options)
+
+    monkeypatch.setattr(kind, "__call__", counting)
+    trained(bench, CASES["pfeiffer, all layers, first"], Levers(), torch.float32)
+    assert not read
+    one = CASES["pfeiffer, all layers, first"]
+    trained(bench, one, Levers().without("tokens"), torch.float32)
+    assert sum(read) >= 20 * one.training.batch_size + len(bench.validation)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def _summed(model: TunedModel, logits: Tensor, wanted: Tensor) -> Tensor:
 
 def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
     """What the language model reads, and the tokens that it is to write; on the host."""
+    data, indices = data.read(indices)
     assert data.written is not None
     if is_decoder:
         return _continued(data.inputs, data.written, indices, data.pad_id)
