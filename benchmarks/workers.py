@@ -27,9 +27,9 @@ from peftsearch.backbone.load import load_shapes
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.events import Event, TrialBegan, TrialEnded
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.run import run_search
 from peftsearch.search.study import Study
-from peftsearch.search.worker import Limits, Means
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec

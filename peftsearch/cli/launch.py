@@ -13,9 +13,9 @@ from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.limits import Limits
     from peftsearch.search.ray_cluster import Share
     from peftsearch.search.ray_order import Order
-    from peftsearch.search.worker import Limits
 
 __all__ = ["launch"]
 
@@ -58,9 +58,9 @@ def ray(
 ) -> None:
     """Workers on the nodes of a Ray cluster, spread over them. Run it on one of the nodes."""
     from peftsearch.cli.watch import watch
+    from peftsearch.search.limits import Limits
     from peftsearch.search.ray_cluster import Share
     from peftsearch.search.ray_workers import run_on_ray
-    from peftsearch.search.worker import Limits
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     folder = folder_to_join(study, storage, studies)
@@ -81,10 +81,10 @@ def _order(
     import os
     from dataclasses import replace
 
+    from peftsearch.search.limits import Means
     from peftsearch.search.ray_order import Order
     from peftsearch.search.storage import VARIABLE, is_database
     from peftsearch.search.study_copy import aim_of
-    from peftsearch.search.worker import Means
 
     info = folder.read_info()
     if not is_database(info.storage):

@@ -24,9 +24,9 @@ from peftsearch.search.events import (
     WorkersWait,
 )
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits
 from peftsearch.search.outcome import front_of, hypervolume_of
 from peftsearch.search.records import StudyRecord, TrialResult
-from peftsearch.search.worker import Limits
 
 __all__ = ["Progress"]
 

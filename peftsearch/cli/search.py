@@ -137,9 +137,9 @@ def search(
     from peftsearch.backbone.device import checked_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.create import NewStudy
+    from peftsearch.search.limits import Limits, Means
     from peftsearch.search.run import run_search
     from peftsearch.search.storage import JOURNAL, is_database
-    from peftsearch.search.worker import Limits, Means
     from peftsearch.space.space import load_space
 
     asked_task: dict[str, Any] = {

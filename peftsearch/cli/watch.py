@@ -11,7 +11,7 @@ from peftsearch.errors import Interrupted, NothingFeasible
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.worker import Limits, Means
+    from peftsearch.search.limits import Limits, Means
 
 __all__ = ["watch", "watch_local"]
 

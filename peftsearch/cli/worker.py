@@ -51,8 +51,8 @@ def worker(
     """Join a study: pull configurations, train them, go on for workers that died."""
     from peftsearch.backbone.device import checked_device
     from peftsearch.cli.watch import watch_local
+    from peftsearch.search.limits import Limits, Means
     from peftsearch.search.run import run_workers
-    from peftsearch.search.worker import Limits, Means
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     folder = folder_to_join(study, storage, studies)

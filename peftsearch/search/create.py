@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from peftsearch.backbone.language import Tokenizers
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
+from peftsearch.search.environment import environment
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
@@ -30,9 +27,7 @@ from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objective import scale_of_values
 
-__all__ = ["NewStudy", "create_study", "environment"]
-
-_PACKAGES = ("torch", "transformers", "datasets", "optuna", "safetensors", "numpy", "pandas")
+__all__ = ["NewStudy", "create_study"]
 
 
 @dataclass(frozen=True)
@@ -195,24 +190,3 @@ def _scale(bench: Workbench) -> MetricScale:
         decimals=metric.decimals,
         title=metric.title,
     )
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware, for whoever wants to repeat a study."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        **{name: version(name) for name in ("peftsearch", *_PACKAGES)},
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -22,7 +22,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerStopped
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
 
@@ -45,6 +45,8 @@ def search(
     stop: Callable[[], bool],
 ) -> None:
     """The body of every search."""
+    from peftsearch.search.worker import Worker  # seconds: by now it dies with its parent
+
     Worker(root, worker, limits, began, means, emit, stop).run()
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from peftsearch.errors import MissingError
 from peftsearch.search.events import Event
 from peftsearch.search.launch import Body, search
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.storage import VARIABLE, StorageAddress
 from peftsearch.search.study_copy import folder_of
-from peftsearch.search.worker import Limits, Means
 
 __all__ = ["Order"]
 

@@ -11,10 +11,10 @@ from peftsearch.search.events import Event, TrialEnded
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.interrupt import interruptible
 from peftsearch.search.launch import LocalWorkers
+from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.study import Study
 from peftsearch.search.study_copy import begin_in_database
 from peftsearch.search.study_space import space_of
-from peftsearch.search.worker import Limits, Means, crew_name, worker_name
 
 __all__ = ["run_search", "run_workers"]
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from peftsearch.atomic import write_atomic
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.search.artifacts import open_artifacts
-from peftsearch.search.create import environment
+from peftsearch.search.environment import environment
 from peftsearch.search.folder import StudyFolder, study_names
 from peftsearch.search.ledger import curve_of
 from peftsearch.search.record_files import json_line

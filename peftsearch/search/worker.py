@@ -6,12 +6,9 @@ It also looks after the trials of workers that died, and may wait for those of t
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
@@ -26,6 +23,7 @@ from peftsearch.search.events import (
     WorkerReady,
 )
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.scheduler import Decision, RungPoint, decide
 from peftsearch.search.study import Assignment, Study
@@ -36,49 +34,14 @@ from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
-__all__ = ["Limits", "Means", "Worker", "crew_name", "worker_name"]
+__all__ = ["Worker"]
 
 _DUPLICATES = 8
 """Proposals in a row that need no training, after which trials in flight go on before more."""
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
-GRACE = 0.1
-"""Share of the time limit that trials in flight may run over it before they are interrupted."""
 _WAIT_S = 1.0
 """Seconds between asking again, while there is nothing to train."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a search ends: evaluated configurations in the study, or seconds of this search.
-
-    `waits`: a worker with nothing to do stays while others train, to go on for one that dies.
-    """
-
-    trials: int | None = None
-    seconds: float | None = None
-    waits: bool = False
-
-    def deadline(self, began: float) -> float:
-        return float("inf") if self.seconds is None else began + self.seconds
-
-    def last_call(self, began: float) -> float:
-        """When trials still in flight are interrupted."""
-        grace = 0.0 if self.seconds is None else max(GRACE * self.seconds, 5.0)
-        return self.deadline(began) + grace
-
-
-@dataclass(frozen=True)
-class Means:
-    """What each worker has to work with."""
-
-    threads: int = 1
-    cohort: int | None = None
-    """Configurations trained at once; None: as many as pay (`training/cohort_size.py`)."""
-    device: str | None = None
-    """None: the study's."""
-    crew: str | None = None
-    """Begins the names of this search's workers (`worker_name`); None: each makes up its own."""
 
 
 class Worker:
@@ -235,16 +198,6 @@ class Worker:
 
     def _interrupted(self) -> bool:
         return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
-
-
-def crew_name() -> str:
-    """A name for the workers of one command, unique among all machines."""
-    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
-    return f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def worker_name(crew: str, worker: int) -> str:
-    return f"{crew}.{worker}"
 
 
 def _workbench(info: StudyInfo, device: str, worker: int) -> Workbench:

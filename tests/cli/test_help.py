@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from peftsearch.cli.main import run
+from support.standin import create, open_study, take, train_for_nothing
 
 HEAVY = ("ray", "torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy")
 COMMANDS = (
@@ -24,6 +26,27 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
     assert printed.splitlines()[-1] == "loaded: []"
+
+
+def test_looking_at_a_study_loads_neither_torch_nor_transformers(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    folder = create(tiny_bert, tmp_path / "studies")
+    study = open_study(folder)
+    for _ in range(3):
+        train_for_nothing(study, take(study))
+    looks = [[command, folder.name] for command in ("status", "frontier", "report")]
+    looks.append(["show", f"{folder.name}#0"])
+    commands = [[*look, "--studies", str(folder.root.parent)] for look in looks]
+    program = (
+        "import sys; from peftsearch.cli.main import run; "
+        f"print('codes:', [run(command) for command in {commands}]); "
+        "print('loaded:', [m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.splitlines()[-2:] == ["codes: [0, 0, 0, 0]", "loaded: []"]
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

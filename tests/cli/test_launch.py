@@ -14,11 +14,11 @@ from peftsearch.errors import MissingError, UsageError
 from peftsearch.search import ray_workers
 from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.ray_cluster import Share, joined
 from peftsearch.search.ray_order import Order
 from peftsearch.search.storage import VARIABLE, StorageAddress
 from peftsearch.search.study_copy import begin_in_database
-from peftsearch.search.worker import Limits, Means
 from support import standin
 from support.postgres import PostgresServer
 

@@ -13,7 +13,8 @@ from peftsearch.cli.main import run
 from peftsearch.export.native import load
 from peftsearch.search import run as search_run
 from peftsearch.search.events import Event
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.limits import Limits, Means
+from peftsearch.search.worker import Worker
 from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
 

@@ -15,8 +15,9 @@ import pytest
 from peftsearch.cli.main import run
 from peftsearch.cli.storage import without_storage
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.storage import VARIABLE, StorageAddress
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.worker import Worker
 from support.postgres import PASSWORD, PostgresServer
 
 SPACE = """schema: 1

@@ -10,7 +10,8 @@ import pytest
 
 from peftsearch.search import worker as working
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.worker import Limits, Worker
+from peftsearch.search.limits import Limits
+from peftsearch.search.worker import Worker
 from support import standin
 from support.hostile import here
 from support.hostile.world import SPACE

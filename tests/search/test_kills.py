@@ -12,8 +12,9 @@ import pytest
 
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.records import TrialResult
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.worker import Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec

@@ -10,7 +10,7 @@ import pytest
 from peftsearch.search import launch
 from peftsearch.search.events import Event, TrialBegan, WorkerStopped
 from peftsearch.search.launch import LocalWorkers
-from peftsearch.search.worker import Limits, Means
+from peftsearch.search.limits import Limits, Means
 from support.bodies import always_dies, chatter_and_one_death
 
 

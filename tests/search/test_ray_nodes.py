@@ -12,12 +12,12 @@ import pytest
 from peftsearch.backbone.load import load_shapes
 from peftsearch.search.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.ray_cluster import Share, joined
 from peftsearch.search.ray_order import Order
 from peftsearch.search.ray_workers import RayWorkers
 from peftsearch.search.storage import VARIABLE, StorageAddress, database
 from peftsearch.search.study_copy import begin_in_database, bring_home
-from peftsearch.search.worker import Limits, Means
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from support import standin

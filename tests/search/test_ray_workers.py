@@ -9,12 +9,12 @@ import pytest
 
 from peftsearch.search import ray_workers
 from peftsearch.search.events import Event, TrialEnded, WorkerPlaced, WorkerStopped, WorkersWait
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.ray_cluster import Share
 from peftsearch.search.ray_order import Order
 from peftsearch.search.ray_place import Place
 from peftsearch.search.ray_workers import RayWorkers
 from peftsearch.search.records import TrialResult
-from peftsearch.search.worker import Limits, Means
 from support.fake_ray import FakeRay, OutOfMemoryError, RayError, RayTaskError, Script
 
 ORDER = Order(0, "s", "postgresql://me:s3cret@db/x", Path("studies"), Limits(), Means())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import MAX_CUT_OFFS, Assignment, Study
+from support.killable import in_a_fork
 from support.standin import (
     create,
     finish,
@@ -233,24 +235,20 @@ def test_a_resumed_study_draws_anew(folder: StudyFolder) -> None:
     assert not set(first) & set(second)
 
 
-def _ask_and_tell(root: str, worker: int, count: int) -> None:
+def _ask_and_tell(root: str, worker: int, count: int) -> int:
     study = open_study(StudyFolder.at(root), worker)
     for _ in range(count):
         train_for_nothing(study, take(study))
+    return 0
 
 
 @pytest.mark.slow
 def test_processes_that_ask_at_once_get_different_trials(folder: StudyFolder) -> None:
-    context = mp.get_context("spawn")
-    processes = [
-        context.Process(target=_ask_and_tell, args=(str(folder.root), worker, 12))
-        for worker in range(3)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    def body(worker: int) -> Callable[[], int]:
+        return lambda: _ask_and_tell(str(folder.root), worker, 12)
+
+    processes = [in_a_fork(body(worker)) for worker in range(3)]
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0, 0]
     results = [r for r in folder.read().results if r.state == "full"]
     assert len(results) == 36
     assert len({r.configuration_hash for r in results}) == 36

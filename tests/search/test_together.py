@@ -17,6 +17,7 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.pass_clock import PassClock
 from peftsearch.search.records import RungValue, TrialResult
 from peftsearch.search.scheduler import Decision
@@ -24,7 +25,7 @@ from peftsearch.search.study import Assignment
 from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.worker import Worker
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftsearch.search.events import Event, TrialBegan
-from peftsearch.search.worker import Limits, Means
+from peftsearch.search.limits import Limits, Means
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]

@@ -21,11 +21,12 @@ from peftsearch.atomic import write_atomic
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.presence import Pulse
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import Assignment, Study
 from peftsearch.search.study_space import space_of
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.worker import Worker
 from peftsearch.space.space import Space
 from support.standin import finish, metric_of, rung_value
 

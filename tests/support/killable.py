@@ -36,7 +36,8 @@ def imported() -> None:
     import peftsearch.cli.progress
     import peftsearch.report.html
     import peftsearch.search.create
-    import peftsearch.search.run  # noqa: F401
+    import peftsearch.search.run
+    import peftsearch.search.worker  # noqa: F401
 
 
 def in_a_fork(body: Callable[[], int]) -> int:
