@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports torch, tokenizers or huggingface_hub: they read these once.
@@ -39,6 +40,15 @@ settings.load_profile("fixed")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tokens of tests do not go where the user's do."""
     os.environ["PEFTSEARCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _imports_are_no_garbage() -> None:
+    """What torch and transformers leave in memory is not looked through in every collection."""
+    import transformers  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

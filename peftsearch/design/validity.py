@@ -7,6 +7,7 @@ offers it. The reasons follow He et al. 2022, section 3 and 4 (see docs/design-s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from peftsearch.design.composition import (
@@ -49,7 +50,17 @@ def why_invalid(
     form: Form, place: Place, insertion: Insertion, composition: Composition
 ) -> str | None:
     """The reason why a combination is never used, or None for a valid canonical one."""
-    names = set(place.names)
+    return _why_invalid(form, place.names, insertion, composition)
+
+
+@lru_cache(maxsize=10_000)
+def _why_invalid(
+    form: Form, at: tuple[str, ...], insertion: Insertion, composition: Composition
+) -> str | None:
+    """A space asks for the same few hundred combinations at every mask of layers, and again on
+    every backbone and depth.
+    """
+    names = set(at)
     for kind, rule in _RULES.items():
         if isinstance(form, kind):
             return rule(form, names, insertion, composition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from peftsearch.design.shapes import BackboneShapes
@@ -32,7 +33,8 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
     try:
         placed = space.on(shapes)
     except ConfigurationError:
-        return Coverage(0, space.count_structures(), (), (), _reasons(space, shapes))
+        slots = [slot.on(shapes) for slot in space.slots]
+        return Coverage(0, space.count_structures(), (), (), _reasons(slots, shapes))
     return Coverage(
         structures=placed.whole.count(),
         of=space.whole.count(),
@@ -41,7 +43,7 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
             for slot, here in zip(space.slots, placed.slots, strict=True)
         ),
         depths=() if space.file.depth.is_fixed else _depths(placed),
-        reasons=_reasons(space, shapes),
+        reasons=_reasons(placed.slots, shapes),
     )
 
 
@@ -52,12 +54,9 @@ def _depths(placed: Space) -> tuple[str, ...]:
     )
 
 
-def _reasons(space: Space, shapes: BackboneShapes) -> tuple[str, ...]:
-    return tuple(
-        f"{slot.name}: {reason}"
-        for slot in space.slots
-        for reason in _of_slot(slot.on(shapes), shapes)
-    )
+def _reasons(slots: Iterable[Slot], shapes: BackboneShapes) -> tuple[str, ...]:
+    """Of slots on that backbone."""
+    return tuple(f"{slot.name}: {reason}" for slot in slots for reason in _of_slot(slot, shapes))
 
 
 def _of_slot(slot: Slot, shapes: BackboneShapes) -> list[str]:

@@ -75,14 +75,13 @@ class SlotStructure:
         """The modification with its width still to be solved, its layers those of a backbone that
         are in a depth too; a ConfigurationError where there is none.
         """
-        place = Place.parse(self.at)
         mask = overlap(layer_mask(self.layers, shapes), layer_mask(depth, shapes))
         return Modification(
             form=self.make_form(),
-            place=Place(place.names, mask, place.kinds),
+            place=Place.parse(self.at, mask),
             insertion=INSERTIONS[self.insertion],
             composition=make_composition(self.composition, scale),
-        ).with_width(None)
+        )
 
 
 _Groups = dict[str, tuple[SlotStructure, ...]]

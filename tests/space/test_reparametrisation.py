@@ -105,9 +105,14 @@ class Functions:
 
 def jacobian(outputs: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Central differences, (outputs, parameters)."""
-    step = 1e-6
-    moves = step * torch.eye(len(at), dtype=at.dtype)
-    return torch.stack([(outputs(at + m) - outputs(at - m)) / (2 * step) for m in moves], 1)
+    moves = 1e-6 * torch.eye(len(at), dtype=at.dtype)
+    return torch.stack([(outputs(at + m) - outputs(at - m)) / 2e-6 for m in moves], 1)
+
+
+def slopes(outputs: Callable[[Tensor], Tensor], at: Tensor, there: Tensor) -> Tensor:
+    """Forward differences from the outputs `there`: half the work, and good enough to go by."""
+    moves = 1e-7 * torch.eye(len(at), dtype=at.dtype)
+    return torch.stack([(outputs(at + m) - there) / 1e-7 for m in moves], 1)
 
 
 def point(length: int, seed: int) -> Tensor:
@@ -137,7 +142,7 @@ def residual(modification: Modification, target: Tensor, seed: int) -> Tensor:
         error = outputs(at) - target
         stuck = 0
         for _ in range(40):
-            j = jacobian(outputs, at)
+            j = slopes(outputs, at, error + target)
             normal = j.T @ j
             if not normal.any():  # a rectifier that no input opens
                 break

@@ -10,9 +10,9 @@ from pathlib import Path
 from peftsearch.backbone.load import load_shapes
 from peftsearch.search.events import Event, TrialBegan
 from peftsearch.search.folder import StudyFolder
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.records import TrialResult
 from peftsearch.search.study import Assignment
-from peftsearch.search.worker import Limits, Means
 from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]

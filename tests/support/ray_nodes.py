@@ -47,8 +47,9 @@ class RayNodes:
 def ray_nodes(count: int = 2) -> Iterator[RayNodes]:
     """Running, with files of its own that are gone afterwards."""
     files = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
-    # Workers find what a test finds.
+    # Workers find what a test finds, and are not the last to be given a core beside other tests.
     of_nodes = {
+        "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -164,10 +165,12 @@ def _of_files(case: Case, before: dict[str, bytes]) -> Iterator[str]:
     """Nothing half-written, nothing outside of the folder, no input changed."""
     sandbox = case.folder.parent
     after = contents_of(sandbox)
+    own = (case.folder, *_studies(case))
     for name in after.keys() - before.keys():
         if HALF.search(name):
             yield f"left behind: {name}"
-        if not name.startswith(f"{case.folder.name}/") and not _told_where(case):
+        is_own = any((sandbox / name).is_relative_to(place) for place in own)
+        if not is_own and not _told_where(case):
             yield f"written outside of its folder: {name}"
     for name, content in before.items():
         if name not in after:
@@ -181,6 +184,14 @@ def _of_files(case: Case, before: dict[str, bytes]) -> Iterator[str]:
 def _told_where(case: Case) -> bool:
     """Whether the command line may name any place to write to."""
     return case.arguments[:1] in (["export"], ["train"], ["report"])
+
+
+def _studies(case: Case) -> Iterator[Path]:
+    """Folders that the command line names to keep studies in."""
+    for word, after in itertools.pairwise([*case.arguments, ""]):
+        option, equals, value = word.partition("=")
+        if option == "--studies":
+            yield Path(os.path.normpath(case.folder / (value if equals else after)))
 
 
 def _may_change(name: str) -> bool:

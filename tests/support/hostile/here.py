@@ -15,7 +15,8 @@ from peftsearch.errors import PeftsearchError
 from peftsearch.search import run as searching
 from peftsearch.search.events import Event, TrialEnded, WorkerStopped
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.worker import Limits, Means, Worker
+from peftsearch.search.limits import Limits, Means
+from peftsearch.search.worker import Worker
 from peftsearch.training.loop import TrainingRun
 
 __all__ = ["run", "run_briefly"]
