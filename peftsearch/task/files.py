@@ -44,9 +44,11 @@ def read_rows(path_text: str, header: bool = True) -> Rows:
             raise DataError(f"{path_text}: {_unknown(path)}")
         content = path.read_bytes()
     except FileNotFoundError as error:
-        missing = path if pair is None else Path(str(error.filename))
-        shown = path_text if pair is None else missing
-        raise DataError(f"{shown}: no such file{_nearest(missing)}") from error
+        if pair is None:
+            raise DataError(f"{path_text}: no such file{_nearest(path)}") from error
+        missing = Path(str(error.filename))
+        near = _nearest(missing) or f" ('{path_text}' names two files)"
+        raise DataError(f"{missing}: no such file{near}") from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a NUL
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path_text[:100]}: cannot be read ({why})") from error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["facts_of", "restore_run", "save_run"]
 
 _OPTIMISER, _AVERAGE = "optimiser/", "average/"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_run(run: TrainingRun, path: Path) -> None:
@@ -80,11 +81,26 @@ def _take_tensors(run: TrainingRun, tensors: dict[str, Tensor]) -> None:
     fused = run.model.levers.fused  # then the count of steps is on the device, too
     for name, parameter in run.model.parameters.items():
         assert run.optimiser is not None
-        run.optimiser.state[parameter] = {
-            key.split("/", 2)[1]: value.to(parameter.device if value.ndim or fused else "cpu")
+        own = {
+            key.split("/", 2)[1]: value
             for key, value in state.items()
             if key.split("/", 2)[2] == name
         }
-        shapes = {value.shape for value in run.optimiser.state[parameter].values()}
-        if run.step and not {parameter.shape} <= shapes <= {parameter.shape, torch.Size()}:
+        if run.step and not _fits(own, parameter):
             raise ValueError(f"the optimiser's state of '{name}' does not fit it")
+        run.optimiser.state[parameter] = {
+            key: value.to(parameter.device if value.ndim or fused else "cpu")
+            for key, value in own.items()
+        }
+
+
+def _fits(state: dict[str, Tensor], parameter: Tensor) -> bool:
+    """Whether AdamW can go on from it."""
+    if state.keys() != {"step", *_MOMENTS}:
+        return False
+    step = state["step"]
+    alike = all(
+        state[key].shape == parameter.shape and state[key].dtype == parameter.dtype
+        for key in _MOMENTS
+    )
+    return alike and step.shape == torch.Size() and step.dtype in (torch.float32, torch.float64)
