@@ -47,7 +47,7 @@ def read_rows(path_text: str, header: bool = True) -> Rows:
         if pair is None:
             raise DataError(f"{path_text}: no such file{_nearest(path)}") from error
         missing = Path(str(error.filename))
-        near = _nearest(missing) or f" ('{path_text}' names two files)"
+        near = _nearest(missing) or " (a comma joins the names of two)"
         raise DataError(f"{missing}: no such file{near}") from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a NUL
         why = getattr(error, "strerror", None) or error
