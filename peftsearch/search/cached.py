@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -30,20 +31,27 @@ class CachedDatabase(_CachedStorage):
         super().__init__(database)
         self.engine = database.engine
         self._database, self._is_content = database, False
+        self._begin_with: Mapping[str, Any] = {}
         self._parameters: list[tuple[int, str, float, BaseDistribution]] = []
 
     @contextlib.contextmanager
-    def as_read(self) -> Iterator[None]:
-        """In this block nothing is read anew of trials, not even of one that was begun in it, and
-        parameters are written at its end, in one transaction. Not to be nested.
+    def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
+        """In this block nothing is read anew of trials, not even of one that was begun in it, which
+        has the attributes `begin_with`; parameters are written at its end, in one transaction. Not
+        to be nested.
         """
-        self._is_content = True
+        self._is_content, self._begin_with = True, begin_with
         try:
             yield
             self._write_parameters()
         finally:
-            self._is_content = False
+            self._is_content, self._begin_with = False, {}
             self._parameters.clear()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        if template_trial is None and self._begin_with:
+            template_trial = _running(self._begin_with)
+        return super().create_new_trial(study_id, template_trial)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if not self._is_content:
@@ -93,6 +101,22 @@ class CachedDatabase(_CachedStorage):
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
             database.check_trial_is_updatable(trial_id, trial.state)  # type: ignore[arg-type]
             session.execute(_upsert(trial_id, values))
+
+
+def _running(attributes: Mapping[str, Any]) -> FrozenTrial:
+    return FrozenTrial(
+        number=-1,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs=dict(attributes),
+        system_attrs={},
+        intermediate_values={},
+        trial_id=-1,
+    )
 
 
 def _upsert(trial_id: int, values: Mapping[str, Any]) -> Insert:

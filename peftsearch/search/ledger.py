@@ -32,7 +32,7 @@ class Ledger(Protocol):
     def write_rung(self, number: int, value: RungValue) -> None: ...
 
     def write_result(self, result: TrialResult) -> None:
-        """The trial is finished once this returns."""
+        """The trial is finished once this returns, or the block of `TrialTable.at_once`."""
 
     def result(self, number: int) -> TrialResult | None:
         """None while the trial is unfinished."""
@@ -123,7 +123,7 @@ class SharedLedger:
 
     def write_result(self, result: TrialResult) -> None:
         self.table.set(result.number, "result", result.model_dump(mode="json"))
-        self.folder.trial(result.number).write_result(result)
+        self.table.then(lambda: self.folder.trial(result.number).write_result(result))
 
     def result(self, number: int) -> TrialResult | None:
         found = self._attributes(number).get("result")

@@ -46,11 +46,12 @@ class Proposals:
         """A new trial of this worker's; its caller holds the study's lock."""
         study, seed = self.table.study, self._due_seed()
         labels = {} if seed is None else {"seed": seed.label, "method": seed.method}
-        with self.table.as_read():
+        with self.table.as_read({"worker": self.worker}):
             if seed is not None and seed.params is not None:
                 study.enqueue_trial(seed.params, user_attrs=labels)
             trial = study.ask()
-        trial.set_user_attr("worker", self.worker)
+        if trial.user_attrs.get("worker") != self.worker:
+            trial.set_user_attr("worker", self.worker)
         if seed is not None and seed.params is None:
             for key, label in labels.items():
                 trial.set_user_attr(key, label)

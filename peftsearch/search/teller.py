@@ -27,13 +27,13 @@ class Teller:
         """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
         if self.table.get(result.number).state.is_finished():
             return
-        self.ledger.write_result(result)
-        self.ledger.discard_checkpoint_file(result.number)  # once told, nobody looks again
         with self.table.at_once():
+            self.ledger.write_result(result)
             if result.rung is not None:
                 self.table.set(result.number, "rung", result.rung)
             if result.cause is not None:
                 self.table.set(result.number, "cause", result.cause)
+        self.ledger.discard_checkpoint_file(result.number)  # once told, nobody looks again
         values = self._values(result)
         with self.table.as_read():
             if values is None:

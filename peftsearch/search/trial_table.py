@@ -43,12 +43,15 @@ class TrialTable:
             self._is_steady, self._read = False, None
 
     @contextlib.contextmanager
-    def as_read(self) -> Iterator[None]:
+    def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
         """Optuna, too, is content with what was read last: for proposals, which may be of trials
-        that are a moment old.
+        that are a moment old. In a database trials that are begun have these attributes.
         """
-        with contextlib.nullcontext() if self._database is None else self._database.as_read():
+        if self._database is None:
             yield
+        else:
+            with self._database.as_read(begin_with):
+                yield
 
     def known(self) -> list[FrozenTrial]:
         """As they were read last, for what need not be of this moment; not to be changed."""
