@@ -19,6 +19,9 @@ from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Modification", "TunedTensor", "options_json"]
 
+WIDEST = 10**12
+"""Entries of a sparse change are a width, too."""
+
 
 @dataclass(frozen=True)
 class TunedTensor:
@@ -61,6 +64,10 @@ class Modification:
             raise ConfigurationError(
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
                 "least that is not a simpler form in disguise"
+            )
+        if max(widths) > WIDEST:
+            raise ConfigurationError(
+                f"{self._dimensions()}: a width above {WIDEST:,} is beyond any model's tensors"
             )
         layers = self.place.layers
         if len(widths) > 1 and layers is not None and len(widths) != len(layers):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peftsearch.atomic import write_atomic
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import UsageError
+from peftsearch.errors import ConfigurationError, UsageError
 from peftsearch.export.native import backbone_of, write_native
 from peftsearch.export.package import Package
 from peftsearch.export.peft import refuse_without_peft, write_peft
@@ -25,6 +25,7 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
     """Export the point `at` of a study: `to` is native, recipe or peft."""
     record = folder.read()
     result = _chosen(record, at)
+    configuration = _configuration(folder, result)
     if out.exists() and (out.is_file() if to != "recipe" else out.is_dir()):
         raise UsageError(
             f"'{out}' is {'a file' if out.is_file() else 'a folder'}: name another place"
@@ -37,7 +38,7 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():
         raise UsageError(f"{adapter} is missing: export a recipe and train it again")
-    package = _package(record.info, result)
+    package = _package(record.info, result, configuration)
     if to == "native":
         write_native(out, package, adapter.read_bytes())
     else:
@@ -77,10 +78,18 @@ def _chosen(record: StudyRecord, at: str) -> TrialResult:
     return by_number[point.number]
 
 
-def _package(info: StudyInfo, result: TrialResult) -> Package:
+def _configuration(folder: StudyFolder, result: TrialResult) -> Configuration:
+    try:
+        return Configuration.from_json(result.configuration or {})
+    except ConfigurationError as error:
+        path = folder.trial(result.number).result_path
+        raise UsageError(f"{path}: damaged ({error}); restore it from a copy") from error
+
+
+def _package(info: StudyInfo, result: TrialResult, configuration: Configuration) -> Package:
     assert result.configuration is not None
     assert result.configuration_hash is not None
-    spec = task_of(info)
+    spec, training = task_of(info), configuration.training
     return Package(
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
@@ -88,8 +97,7 @@ def _package(info: StudyInfo, result: TrialResult) -> Package:
         model=info.model,
         model_fingerprint=result.model_fingerprint or info.model_fingerprint,
         labels=info.labels,
-        max_length=min(result.configuration["training"].get("max_length", 0), info.max_length)
-        or info.max_length,
+        max_length=min(training.max_length, info.max_length) or info.max_length,
         task=info.task_name,
         metric=info.metric.name,
         validation_metric=result.metric,
@@ -97,7 +105,7 @@ def _package(info: StudyInfo, result: TrialResult) -> Package:
         tuned_pct=result.tuned_pct,
         origin=f"study {info.name}, trial {result.number}",
         kind=info.kind,
-        precision=result.configuration["training"].get("precision", "fp32"),
+        precision=training.precision,
         value_scale=info.value_scale,
         template=spec.template,
         max_target=spec.max_target,

@@ -85,6 +85,7 @@ def test_layers_are_described_in_runs(layers: tuple[int, ...] | None, text: str)
         (lambda j: j["training"].update(head_lr=-1), "head_lr -1"),
         (lambda j: j["modifications"][0].update(width=None), "no width given"),
         (lambda j: j["modifications"][0].update(width=0), "width 0 is below 1"),
+        (lambda j: j["modifications"][0].update(width=10**400), "beyond any model's tensors"),
         (lambda j: j["modifications"][0]["form"].update(name="lorra"), "form 'lorra' unknown"),
         (lambda j: j["modifications"][0]["form"].update(bais=True), "did you mean 'bias'"),
         (lambda j: j["modifications"][0]["place"].update(at="attn.quary"), "did you mean"),

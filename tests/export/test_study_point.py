@@ -53,6 +53,24 @@ def test_weights_that_are_gone_are_named_with_the_way_out(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("to", ["native", "peft", "recipe"])
+def test_a_configuration_that_is_none_is_named_with_its_file(
+    to: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    own = create(tiny_bert, tmp_path)
+    study = open_study(own)
+    train_for_nothing(study, take(study))
+    (number,) = full(own)
+    trial = own.trial(number)
+    result = json.loads(trial.result_path.read_text())
+    result["configuration"]["training"] = []
+    trial.result_path.write_text(json.dumps(result))
+    trial.adapter_path.write_bytes(save({}))
+    with pytest.raises(UsageError, match=rf"{number:05}/result\.json: damaged \(.*training"):
+        export_point(own, f"#{number}", to, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_stopped_trial_is_no_point(folder: StudyFolder, tmp_path: Path) -> None:
     (stopped,) = (r.number for r in folder.read().results if r.state == "stopped")
     with pytest.raises(UsageError, match=rf"trial {stopped} did not reach full length \(stopped\)"):
