@@ -90,17 +90,18 @@ class Backbone:
             index -= size
         raise IndexError(index)
 
-    def refuse_unknown_tokens(self, ids: torch.Tensor) -> None:
+    def refuse_unknown_tokens(self, *tokens: torch.Tensor) -> None:
         """MissingError for a tokenizer that knows more words than the model has rows for: reading
         one would end in an error far from here, on a GPU without a sentence.
         """
         rows = self.model.get_input_embeddings().weight.shape[0]
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
-            raise MissingError(
-                f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, and the model "
-                f"knows {rows:,}: they do not belong together; get a complete copy of it, or give "
-                "--tokenizer"
-            )
+        for ids in tokens:
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
+                raise MissingError(
+                    f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, and the model "
+                    f"knows {rows:,}: they do not belong together; get a complete copy of it, or "
+                    "give --tokenizer"
+                )
 
     def live(self, site: SiteShape) -> torch.Tensor | None:
         """Indices of a body tensor's tuned part; None where it is tuned whole."""

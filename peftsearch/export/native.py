@@ -55,7 +55,7 @@ class LoadedModel:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
         encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
-        self.model.backbone.refuse_unknown_tokens(encoded.inputs.flat)
+        self.model.backbone.refuse_unknown_tokens(*encoded.tokens)
         outputs = outputs_of(self.model, encoded)
         if self.package.value_scale is None:
             return outputs

@@ -86,7 +86,7 @@ class Workbench:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
         for encoded in (train, validation):
-            backbone.refuse_unknown_tokens(encoded.inputs.flat)
+            backbone.refuse_unknown_tokens(*encoded.tokens)
         return cls(
             backbone=backbone,
             task=task,

@@ -57,6 +57,12 @@ class Encoded:
         return own if self.written is None else own + self.written.lengths
 
     @property
+    def tokens(self) -> tuple[Tensor, ...]:
+        """Every token id that a model may be given: of what is read and written, and of padding."""
+        written = () if self.written is None else (self.written.flat,)
+        return (self.inputs.flat, *written, torch.tensor([self.pad_id]))
+
+    @property
     def whole(self) -> Encoded:
         """The data set that these are the first examples of."""
         return self if self._whole is None else self._whole

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from peftsearch.backbone.load import load_backbone
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.task.demo import DEMO_TASKS
 from peftsearch.task.encode import choose_max_length, encode
@@ -65,6 +66,15 @@ def test_an_example_that_just_fits_is_not_counted_as_cut(
     assert len(set(whole)) == len(whole)
     for length in whole:
         assert encode(split, tokenizer, length).truncated == sum(n > length for n in whole)
+
+
+def test_padding_that_the_model_has_no_row_for_is_refused(tiny_bert: Path) -> None:
+    backbone = load_backbone(str(tiny_bert))
+    split = Split(TEXTS, None, np.array([0, 1, 0, 1]))
+    backbone.refuse_unknown_tokens(*encode(split, backbone.tokenizer, 24).tokens)
+    backbone.tokenizer.add_special_tokens({"pad_token": "<nobody knows it>"})
+    with pytest.raises(MissingError, match="they do not belong together"):
+        backbone.refuse_unknown_tokens(*encode(split, backbone.tokenizer, 24).tokens)
 
 
 def test_the_length_is_a_high_percentile_in_multiples_of_eight() -> None:
