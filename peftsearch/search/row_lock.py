@@ -17,9 +17,10 @@ LOCK_KEY = "lock"
 # A holder that is suspended, or whose machine is gone, loses the lock; who waits for longer asks
 # again (`patience.py`).
 _POSTGRES_LIMITS = (
-    "SET LOCAL idle_in_transaction_session_timeout = '60s'",
-    "SET LOCAL lock_timeout = '90s'",
+    "SELECT set_config('idle_in_transaction_session_timeout', '60s', true), "
+    "set_config('lock_timeout', '90s', true)"
 )
+"""Of this transaction alone."""
 
 
 class RowLock:
@@ -61,8 +62,7 @@ class RowLock:
         from sqlalchemy import select, text
 
         if connection.dialect.name == "postgresql":
-            for limit in _POSTGRES_LIMITS:
-                connection.execute(text(limit))
+            connection.execute(text(_POSTGRES_LIMITS))
         mine = (Row.study_id == self._study_id) & (Row.key == LOCK_KEY)
         held = connection.execute(select(Row.key).where(mine).with_for_update()).first()
         if held is None:

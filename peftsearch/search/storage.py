@@ -137,8 +137,10 @@ def _connect(address: StorageAddress) -> RDBStorage:
     # It warns of an outage with the whole statement, and then fails in a way that we wait through.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     # A worker uses two connections at most times: one waits for the study's lock. The third is the
-    # heartbeat's. `pool_pre_ping`: a connection that a restarted database cut is replaced.
-    engine: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 4}
+    # heartbeat's. One that a restarted database cut is found when it is used, and what was asked is
+    # asked again (`patience.py`): to try it before every use is a way there and back, more than a
+    # dozen times a trial.
+    engine: dict[str, Any] = {"pool_size": 2, "max_overflow": 4}
     if make_url(address.whole).get_driver_name() == "psycopg":
         # Statements that the server prepared are lost where connections are shared (PgBouncer).
         engine["connect_args"] = {"prepare_threshold": None}
