@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy import insert, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
 
 __all__ = ["CachedDatabase"]
 
@@ -82,13 +88,28 @@ class CachedDatabase(_CachedStorage):
         if not self._parameters:
             return
         with _create_scoped_session(self._database.scoped_session) as session:
+            rows = []
             for trial_id, name, value, distribution in self._parameters:
                 study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
                 known = self._studies[study_id].param_distribution
-                self._database._set_trial_param_without_commit(
-                    session, trial_id, name, value, distribution, known.get(name)
-                )
-                known.setdefault(name, distribution)
+                if name in known:
+                    check_distribution_compatibility(known[name], distribution)
+                    rows.append(_parameter_row(trial_id, name, value, distribution))
+                else:
+                    self._database._set_trial_param_without_commit(
+                        session, trial_id, name, value, distribution
+                    )
+                    known[name] = distribution
+            if rows:
+                self._refuse_ended(session, {row["trial_id"] for row in rows})
+                session.execute(insert(models.TrialParamModel), rows)
+
+    def _refuse_ended(self, session: Session, trial_ids: Collection[int]) -> None:
+        """UpdateFinishedTrialError where a trial has ended."""
+        trial = models.TrialModel
+        wanted = select(trial.trial_id, trial.state).where(trial.trial_id.in_(trial_ids))
+        for trial_id, state in session.execute(wanted):
+            self._database.check_trial_is_updatable(trial_id, state)
 
     def set_trial_user_attrs(self, trial_id: int, values: Mapping[str, Any]) -> None:
         """All of them or none, in one transaction; on PostgreSQL in one statement."""
@@ -98,8 +119,7 @@ class CachedDatabase(_CachedStorage):
                 for key, value in values.items():
                     database._set_trial_attr_without_commit(session, kind, trial_id, key, value)
                 return
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
-            database.check_trial_is_updatable(trial_id, trial.state)  # type: ignore[arg-type]
+            self._refuse_ended(session, [trial_id])
             session.execute(_upsert(trial_id, values))
 
 
@@ -119,13 +139,24 @@ def _running(attributes: Mapping[str, Any]) -> FrozenTrial:
     )
 
 
-def _upsert(trial_id: int, values: Mapping[str, Any]) -> Insert:
+def _parameter_row(
+    trial_id: int, name: str, value: float, distribution: BaseDistribution
+) -> dict[str, Any]:
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": value,
+        "distribution_json": distribution_to_json(distribution),
+    }
+
+
+def _upsert(trial_id: int, values: Mapping[str, Any]) -> postgresql.Insert:
     kind = models.TrialUserAttributeModel
     rows = [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         for key, value in values.items()
     ]
-    new = insert(kind).values(rows)
+    new = postgresql.insert(kind).values(rows)
     return new.on_conflict_do_update(
         index_elements=[kind.trial_id, kind.key], set_={"value_json": new.excluded.value_json}
     )
