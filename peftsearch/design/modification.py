@@ -19,7 +19,7 @@ from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Modification", "TunedTensor", "options_json"]
 
-WIDEST = 10**12
+WIDEST = 10**13
 """Entries of a sparse change are a width, too."""
 
 
@@ -65,7 +65,7 @@ class Modification:
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
                 "least that is not a simpler form in disguise"
             )
-        if max(widths) > WIDEST:
+        if any(width > WIDEST for width in widths):
             raise ConfigurationError(
                 f"{self._dimensions()}: a width above {WIDEST:,} is beyond any model's tensors"
             )

@@ -271,6 +271,6 @@ def test_lora_plus_trains_up_projections_faster(bench: Workbench) -> None:
 
 
 def test_a_configuration_whose_tensors_fit_no_memory_is_one_sentence(bench: Workbench) -> None:
-    wide = Modification(Relu(), Place.parse("ffn.out"), width=2**45)
-    with pytest.raises(OutOfMemory, match=r"^out of memory: 4,194,304\.0 GiB more were needed$"):
+    wide = Modification(Relu(), Place.parse("ffn.out"), width=2**43)
+    with pytest.raises(OutOfMemory, match=r"^out of memory: 1,048,576\.0 GiB more were needed$"):
         begin(bench, Configuration((wide,), training=FAST))
