@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from peftsearch.backbone.families import Family
+from peftsearch.backbone.hushed import hushed
 from peftsearch.errors import ConfigurationError
 
 __all__ = [
@@ -38,7 +39,8 @@ class Tokenizers:
     ) -> tuple[Any, Any]:
         """The tokenizer of what is read, and that of what is written (the same one if not told)."""
         source = self.source or model_source
-        tokenizer = from_pretrained(AutoTokenizer, self.source or name, source)
+        with hushed():
+            tokenizer = from_pretrained(AutoTokenizer, self.source or name, source)
         if self.languages is not None:
             if not hasattr(tokenizer, "src_lang"):
                 raise ConfigurationError(
@@ -47,7 +49,8 @@ class Tokenizers:
             tokenizer.src_lang, tokenizer.tgt_lang = self.languages
         if self.target is None:
             return tokenizer, tokenizer
-        return tokenizer, from_pretrained(AutoTokenizer, self.target, self.target)
+        with hushed():
+            return tokenizer, from_pretrained(AutoTokenizer, self.target, self.target)
 
 
 def language_model_class(name: str, family: Family) -> Any:

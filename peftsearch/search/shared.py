@@ -64,6 +64,7 @@ def _in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
             directions=_directions(info),
             load_if_exists=True,
         )
+    _refuse_other_directions(study, info, str(folder.journal_path))
     return Shared(
         table=TrialTable(study),
         lock=lock,
@@ -86,6 +87,7 @@ def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
             "another name"
         )
     study = patience.through(lambda: optuna.load_study(study_name=info.name, storage=storage))
+    patience.through(lambda: _refuse_other_directions(study, info, address.shown))
     table = TrialTable(study, storage)
     return Shared(
         table=table,
@@ -103,6 +105,17 @@ def _artifacts(info: StudyInfo) -> Artifacts | None:
 def _directions(info: StudyInfo) -> list[StudyDirection]:
     metric = StudyDirection.MAXIMIZE if info.metric.maximise else StudyDirection.MINIMIZE
     return [metric, StudyDirection.MINIMIZE]
+
+
+def _refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) -> None:
+    """A damaged record, whose study would take no result."""
+    if study.directions != _directions(info):
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        raise UsageError(
+            f"{where}: damaged: study '{info.name}' is to {found} there, and not what its "
+            "study.json says; restore it from a copy; what is in trials/ is safe, and can be "
+            "exported"
+        )
 
 
 def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:

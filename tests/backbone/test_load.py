@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,20 @@ def test_tokens_that_the_model_has_no_row_for_are_refused(tiny_bert: Path) -> No
     for token in (rows, -1):
         with pytest.raises(MissingError, match="they do not belong together"):
             backbone.refuse_unknown_tokens(torch.tensor([0, token]))
+
+
+def test_what_compiled_code_prints_meanwhile_is_no_answer_of_ours(
+    copy: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    pad = {"__type": "AddedToken", "content": "[PAD]", "cont\x1bnt": "?"}
+    path.write_text(json.dumps(config | {"pad_token": pad}))
+    print("before")
+    with contextlib.suppress(MissingError, ConfigurationError):
+        load_backbone(str(copy))
+    os.write(1, b"after\n")
+    assert capfd.readouterr().out == "before\nafter\n"
 
 
 @pytest.mark.parametrize("language_model", [False, True])

@@ -268,6 +268,15 @@ def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwri
     assert folder.read().results == results
 
 
+def test_a_journal_of_other_directions_is_refused(folder: StudyFolder, study: Study) -> None:
+    run(study, 3)
+    text = folder.journal_path.read_text()
+    assert '"directions":[2,1]' in text
+    folder.journal_path.write_text(text.replace('"directions":[2,1]', '"directions":[2]', 1))
+    with pytest.raises(UsageError, match=r"journal.log: damaged: study '.*' is to maximize there"):
+        open_study(folder)
+
+
 class CutOff:
     """A study's lock behind which the connection is lost once, after what was done is written."""
 
