@@ -8,6 +8,9 @@ from peftsearch.errors import ConfigurationError
 
 __all__ = ["TrainingBudget"]
 
+MOST_EPOCHS, MOST_STEPS = 10_000, 1_000_000_000
+"""Space files end there, too."""
+
 
 @dataclass(frozen=True)
 class TrainingBudget:
@@ -24,10 +27,17 @@ class TrainingBudget:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.max_steps is None):
             raise ConfigurationError("training budget: give epochs or max_steps, one of the two")
-        if (self.epochs or self.max_steps or 0) <= 0:
-            raise ConfigurationError("training budget: epochs or max_steps must be above 0")
+        for name, length, most in (
+            ("epochs", self.epochs, MOST_EPOCHS),
+            ("max_steps", self.max_steps, MOST_STEPS),
+        ):
+            if length is not None and not 0 < length <= most:
+                raise ConfigurationError(
+                    f"training budget: {name} must be above 0, and at most {most:,}"
+                )
         ordered = sorted(set(self.rungs))
-        if not ordered or ordered[-1] != 1.0 or ordered[0] <= 0 or list(self.rungs) != ordered:
+        within = all(0 < rung <= 1 for rung in self.rungs)
+        if not within or ordered[-1:] != [1.0] or list(self.rungs) != ordered:
             raise ConfigurationError(
                 f"rungs {list(self.rungs)} must rise from above 0 to 1, the full length"
             )
