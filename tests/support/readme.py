@@ -20,7 +20,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TIME_LIMITS = ("--minutes", "--hours")
-_MINUTES = "0.2"
+_MINUTES = "0.5"
 
 
 @dataclass(frozen=True)
