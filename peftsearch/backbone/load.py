@@ -193,7 +193,7 @@ def wrap(
         shapes=measure(model, model.config, family),
         pooler=pooler,
         fingerprint=_fingerprint(model),
-        max_length=_max_length(model.config, tokenizer, family),
+        max_length=_max_length(name, model.config, tokenizer, family),
         target_tokenizer=tokenizer,
     )
 
@@ -327,10 +327,16 @@ def _fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _max_length(config: Any, tokenizer: Any, family: Family) -> int:
-    """Tokens that fit the position table."""
+def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
+    """Tokens that fit the position table; MissingError if none does."""
     if tokenizer is None:
         return positions_of(config)
     positions = positions_of(config)
     reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
-    return min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
+    found = min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
+    if found < 1:
+        raise MissingError(
+            f"model '{name}' reads texts of {found} tokens, by its positions and its tokenizer's "
+            "model_max_length: get a complete copy of it"
+        )
+    return found

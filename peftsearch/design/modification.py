@@ -19,7 +19,7 @@ from peftsearch.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Modification", "TunedTensor", "options_json"]
 
-WIDEST = 10**13
+_WIDEST = 10**13
 """Entries of a sparse change are a width, too."""
 
 
@@ -65,9 +65,9 @@ class Modification:
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
                 "least that is not a simpler form in disguise"
             )
-        if any(width > WIDEST for width in widths):
+        if any(width > _WIDEST for width in widths):
             raise ConfigurationError(
-                f"{self._dimensions()}: a width above {WIDEST:,} is beyond any model's tensors"
+                f"{self._dimensions()}: a width above {_WIDEST:,} is beyond any model's tensors"
             )
         layers = self.place.layers
         if len(widths) > 1 and layers is not None and len(widths) != len(layers):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftsearch.backbone.language import Tokenizers
 from peftsearch.errors import DataError, MissingError
@@ -33,7 +33,7 @@ class Package(BaseModel):
     model: str
     model_fingerprint: str
     labels: tuple[str, ...]
-    max_length: int
+    max_length: int = Field(ge=1)
     task: str
     metric: str
     validation_metric: float | None = None

@@ -31,7 +31,7 @@ class Recipe(BaseModel):
     max_steps: int | None = None
     rungs: tuple[float, ...] = (0.25, 1.0)
     rung_examples: int = 400
-    max_length: int | None = None
+    max_length: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**53)
     tokenizer: str | None = None
     target_tokenizer: str | None = None

@@ -183,7 +183,7 @@ class StudyInfo(Record):
     full_steps: int
     rungs: tuple[float, ...]
     """Fractions of `full_steps`."""
-    max_length: int
+    max_length: int = Field(ge=1)
     """Tokens that texts are cut to."""
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""

@@ -231,7 +231,7 @@ class Study:
                 final=sign * trial.user_attrs[last] if last in trial.user_attrs else None,
             )
             for trial in self.table.known()
-            if trial.number != number and f"rung:{rung}" in trial.user_attrs
+            if trial.number != number and {f"rung:{rung}", "tuned_pct"} <= trial.user_attrs.keys()
         ]
 
     @patient

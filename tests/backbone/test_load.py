@@ -79,7 +79,9 @@ def test_the_pooler_is_the_pretrained_one(folder: Path) -> None:
 def test_as_many_tokens_as_promised_fit_the_position_table(folder: Path) -> None:
     backbone = load_backbone(str(folder))
     backbone.tokenizer.model_max_length = 10**9
-    unlimited = loading._max_length(backbone.model.config, backbone.tokenizer, backbone.family)
+    unlimited = loading._max_length(
+        "tiny", backbone.model.config, backbone.tokenizer, backbone.family
+    )
     ids = torch.full((1, unlimited), 7)
     mask = torch.ones_like(ids)
     with torch.no_grad():
@@ -184,6 +186,7 @@ def test_a_model_folder_that_is_not_whole_is_one_sentence(
         ("config.json", {"hidden_act": {"x": []}}),
         ("config.json", {"model_type": []}),
         ("tokenizer_config.json", {"model_max_length": "long"}),
+        ("tokenizer_config.json", {"model_max_length": -5}),
         ("tokenizer_config.json", {"cls_token": 1.5}),
         ("tokenizer.json", {"model": {}}),
         ("tokenizer.json", {"added_tokens": 7}),

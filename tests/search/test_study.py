@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -150,6 +151,23 @@ def test_rung_values_of_others_are_peers(study: Study) -> None:
     assert [(p.number, p.metric, p.final) for p in peers] == [
         (first.number, metric_of(first), metric_of(first))
     ]
+
+
+def test_a_trial_that_lost_its_size_in_a_damaged_journal_is_no_peer(folder: StudyFolder) -> None:
+    run(open_study(folder), 2)
+    text = folder.journal_path.read_text()
+    assert text.count('{"tuned_pct":') == 2
+    folder.journal_path.write_text(text.replace('{"tuned_pct":', '{"tuned_cpt":', 1))
+    study = open_study(folder)
+    assert len(study._trials()) == 2
+    assert [peer.number for peer in study.peers(7, 0)] == [1]
+
+
+def test_a_study_whose_texts_have_no_length_is_refused(folder: StudyFolder) -> None:
+    info = json.loads((folder.root / "study.json").read_text())
+    (folder.root / "study.json").write_text(json.dumps(info | {"max_length": -3}))
+    with pytest.raises(UsageError, match=r"study\.json.*max_length"):
+        StudyFolder.at(str(folder.root)).read_info()
 
 
 def test_a_trial_cut_off_with_a_configuration_is_handed_out_again_once_without_progress(
