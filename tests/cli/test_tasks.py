@@ -15,7 +15,7 @@ from peftsearch.search import run as search_run
 from peftsearch.search.events import Event
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
-from support.readme import readme_commands
+from support.readme import MINUTES, readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
 
 SPACE = """schema: 1
@@ -220,7 +220,7 @@ def test_the_commands_of_the_page_on_tasks_run(
         assert run([*words[1:], *few, "--study", f"s{number}"]) == 0, capsys.readouterr().err
 
 
-SMALLER = {"--minutes": "--trials", "0.2": "1"}
+SMALLER = {"--minutes": "--trials", MINUTES: "1"}
 
 
 def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Command", "readme_commands"]
+__all__ = ["MINUTES", "Command", "readme_commands"]
 
 _BLOCK = re.compile(
     r"^(?:<!-- test: skip \((?P<skip>[^\n]+)\) -->\n)?"
@@ -20,7 +20,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TIME_LIMITS = ("--minutes", "--hours")
-_MINUTES = "0.5"
+MINUTES = "0.5"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Command:
             if word == "--model":
                 small[index + 1] = model
             elif word in _TIME_LIMITS:
-                small[index : index + 2] = ["--minutes", _MINUTES]
+                small[index : index + 2] = ["--minutes", MINUTES]
         return small
 
 
