@@ -9,31 +9,81 @@ import json
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, literal, or_, select, union_all
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Engine,
+    Float,
+    Text,
+    bindparam,
+    cast,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 __all__ = ["PlainDatabase"]
 
 _AT_ONCE = 10_000
-"""Trials of one statement: PostgreSQL takes 65,535 values."""
+"""Trials of each part of a statement: PostgreSQL takes 65,535 values."""
 
-_Trial = models.TrialModel
-_Param = models.TrialParamModel
-_Value = models.TrialValueModel
-_Attributes: tuple[Any, Any] = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
-_Rows = dict[int, list[tuple[Any, ...]]]
+GIVEN_OUT = "hash"
+"""A trial with this attribute has all of its parameters."""
+
+_Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
+_User, _System = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+_Kind = _Value.TrialValueType
+
+_Row = tuple[Any, ...]
+_Rows = dict[int, list[_Row]]
+
+
+_TRIALS = (
+    select(
+        *(_Trial.trial_id, _Trial.number, _Trial.state),
+        *(_Trial._datetime_start_utc, _Trial._datetime_complete_utc),
+    )
+    .where(
+        _Trial.study_id == bindparam("study"),
+        or_(
+            _Trial.trial_id.in_(bindparam("ids", expanding=True)),
+            _Trial.trial_id > bindparam("after"),
+        ),
+    )
+    .order_by(_Trial.trial_id)
+)
+
+_TEXT, _NUMBER = cast(null(), Text), cast(null(), Float(53))
+_PARTS: tuple[tuple[Any, ...], ...] = (
+    (_Value.trial_id, _Value.objective, _TEXT, _Value.value, cast(_Value.value_type, Text)),
+    (_User.trial_id, _User.trial_user_attribute_id, _User.key, _NUMBER, _User.value_json),
+    (_System.trial_id, _System.trial_system_attribute_id, _System.key, _NUMBER, _System.value_json),
+    (
+        *(_Param.trial_id, _Param.param_id),
+        *(_Param.param_name, _Param.param_value, _Param.distribution_json),
+    ),
+)
+"""Trial, order, name, number and text: of values, users' attributes, Optuna's own, parameters."""
 
 
 class PlainDatabase(RDBStorage):
-    """Reads the same trials with fewer and plainer statements; we report no intermediate values,
-    and none are read.
+    """Reads the same trials with two plain statements, and what cannot change any more once; we
+    report no intermediate values, and none are read.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._parameters: dict[int, list[_Row]] = {}
+        """Of running trials that have all of theirs."""
 
     def _get_trials(
         self,
@@ -44,86 +94,96 @@ class PlainDatabase(RDBStorage):
     ) -> list[FrozenTrial]:
         if states is not None:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
-        of_study = select(
-            *(_Trial.trial_id, _Trial.number, _Trial.state),
-            *(_Trial._datetime_start_utc, _Trial._datetime_complete_utc),
-        ).where(_Trial.study_id == study_id)
-        wanted = of_study.where(
-            or_(
-                _Trial.trial_id.in_(included_trial_ids),
-                _Trial.trial_id > trial_id_greater_than,
-            )
+        asked = {"study": study_id, "ids": list(included_trial_ids), "after": trial_id_greater_than}
+        with self.for_single_statements() as connection:
+            rows = connection.execute(_TRIALS, asked).all()
+            return self._trials(connection, rows) if rows else []
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    @cached_property
+    def _statements(self) -> Engine:
+        autocommit = {"isolation_level": "AUTOCOMMIT"} if self.is_postgres else {}
+        return self.engine.execution_options(**autocommit)
+
+    def for_single_statements(self) -> Connection:
+        """A connection on which each statement is a transaction. Only on PostgreSQL, whose
+        transactions see what is committed meanwhile anyway: to begin and end one would be two more
+        ways there and back.
+        """
+        return self._statements.connect()
+
+    def _trials(self, connection: Connection, rows: Sequence[Any]) -> list[FrozenTrial]:
+        ids = [row[0] for row in rows]
+        values, users, systems, parameters = _parts_of(
+            connection,
+            [row[0] for row in rows if row[2] == TrialState.COMPLETE],
+            ids,
+            ids,
+            [one for one in ids if one not in self._parameters],
         )
-        with self.engine.connect() as connection:
-            rows = connection.execute(wanted.order_by(_Trial.trial_id)).all()
-            return _trials(connection, rows) if rows else []
-
-
-def _trials(connection: Connection, rows: Sequence[Any]) -> list[FrozenTrial]:
-    ids = [row[0] for row in rows]
-    ended = [row[0] for row in rows if row[2] == TrialState.COMPLETE]
-    parameters = _by_trial(
-        *(connection, ids, _Param.param_id, _Param),
-        *(_Param.param_name, _Param.param_value, _Param.distribution_json),
-    )
-    values = _by_trial(connection, ended, _Value.objective, _Value, _Value.value, _Value.value_type)
-    users, systems = _attributes(connection, ids)
-    found = []
-    for trial_id, number, state, began, ended in rows:
-        known = {name: _distribution(text) for name, _, text in parameters[trial_id]}
-        found.append(
-            FrozenTrial(
-                number=number,
-                state=state,
-                value=None,
-                values=[_Value.stored_repr_to_value(*one) for one in values[trial_id]] or None,
-                datetime_start=_local(began),
-                datetime_complete=_local(ended),
-                params={
-                    name: known[name].to_external_repr(value)
-                    for name, value, _ in parameters[trial_id]
-                },
-                distributions=known,
-                user_attrs={key: json.loads(text) for key, text in users[trial_id]},
-                system_attrs={key: json.loads(text) for key, text in systems[trial_id]},
-                intermediate_values={},
-                trial_id=trial_id,
-            )
-        )
-    return found
-
-
-def _by_trial(
-    connection: Connection, ids: Sequence[int], order: Any, kind: Any, *columns: Any
-) -> _Rows:
-    """Rows of the columns, by the trial that they belong to."""
-    found: _Rows = defaultdict(list)
-    for some in _parts(ids):
-        wanted = select(kind.trial_id, *columns).where(kind.trial_id.in_(some)).order_by(order)
-        for row in connection.execute(wanted):
-            found[row[0]].append(tuple(row[1:]))
-    return found
-
-
-def _attributes(connection: Connection, ids: Sequence[int]) -> tuple[_Rows, _Rows]:
-    """(key, JSON) of users' and of Optuna's own attributes, in one statement."""
-    found: tuple[_Rows, _Rows] = defaultdict(list), defaultdict(list)
-    for some in _parts(ids):
-        both = union_all(
-            *(
-                select(literal(which), kind.trial_id, kind.key, kind.value_json).where(
-                    kind.trial_id.in_(some)
+        found = []
+        for trial_id, number, state, began, ended in rows:
+            asked = self._parameters.get(trial_id) or parameters[trial_id]
+            known = {name: _distribution(text) for name, _, text in asked}
+            attributes = {key: json.loads(text) for key, _, text in users[trial_id]}
+            self._keep(trial_id, asked, state == TrialState.RUNNING and GIVEN_OUT in attributes)
+            found.append(
+                FrozenTrial(
+                    number=number,
+                    state=state,
+                    value=None,
+                    values=_values(values[trial_id]) or None,
+                    datetime_start=_local(began),
+                    datetime_complete=_local(ended),
+                    params={name: known[name].to_external_repr(value) for name, value, _ in asked},
+                    distributions=known,
+                    user_attrs=attributes,
+                    system_attrs={key: json.loads(text) for key, _, text in systems[trial_id]},
+                    intermediate_values={},
+                    trial_id=trial_id,
                 )
-                for which, kind in enumerate(_Attributes)
             )
-        )
-        for which, trial_id, key, text in connection.execute(both):
-            found[which][trial_id].append((key, text))
+        return found
+
+    def _keep(self, trial_id: int, parameters: list[_Row], is_final: bool) -> None:
+        if is_final:
+            self._parameters[trial_id] = parameters
+        else:
+            self._parameters.pop(trial_id, None)  # one that has ended is not read again
+
+
+def _parts_of(connection: Connection, *wanted: Sequence[int]) -> list[_Rows]:
+    """What belongs to trials, each of `_PARTS` of those that are wanted of it: rows by trial, in
+    their order; in one statement.
+    """
+    found: list[_Rows] = [defaultdict(list) for _ in wanted]
+    for first in range(0, max(map(len, wanted)), _AT_ONCE):
+        some = {f"ids{n}": ids[first : first + _AT_ONCE] for n, ids in enumerate(wanted)}
+        asked = {name: ids for name, ids in some.items() if ids}
+        rows = connection.execute(_union(tuple(bool(ids) for ids in some.values())), asked).all()
+        for which, trial_id, _, *row in sorted(rows, key=lambda row: (row[0], row[2])):
+            found[which][trial_id].append(tuple(row))
     return found
 
 
-def _parts(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[first : first + _AT_ONCE] for first in range(0, len(ids), _AT_ONCE)]
+@lru_cache
+def _union(wanted: tuple[bool, ...]) -> CompoundSelect[Any]:
+    """The parts that are wanted; built once, as it takes longer than to be answered."""
+    return union_all(
+        *(
+            select(literal(n), *part).where(part[0].in_(bindparam(f"ids{n}", expanding=True)))
+            for n, (part, is_wanted) in enumerate(zip(_PARTS, wanted, strict=True))
+            if is_wanted
+        )
+    )
+
+
+def _values(rows: Sequence[_Row]) -> list[float]:
+    """Infinities are kept by their names."""
+    return [_Value.stored_repr_to_value(value, _Kind[kind]) for _, value, kind in rows]
 
 
 @lru_cache(maxsize=10_000)

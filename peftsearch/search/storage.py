@@ -20,10 +20,11 @@ from peftsearch.search.journal import open_journal
 from peftsearch.search.patience import Patience
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage, RDBStorage
+    from optuna.storages import BaseStorage
     from sqlalchemy import URL
 
     from peftsearch.search.cached import CachedDatabase
+    from peftsearch.search.plain_reads import PlainDatabase
 
 __all__ = [
     *("JOURNAL", "VARIABLE", "StorageAddress"),
@@ -129,7 +130,7 @@ def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDa
     return CachedDatabase(patience.through(lambda: _connect(address)))
 
 
-def _connect(address: StorageAddress) -> RDBStorage:
+def _connect(address: StorageAddress) -> PlainDatabase:
     from sqlalchemy import make_url
 
     from peftsearch.search.plain_reads import PlainDatabase

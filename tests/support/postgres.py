@@ -63,7 +63,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.root),
             "fsync": "off",
-            "max_connections": "200",
+            "max_connections": "300",
         }
         set_ = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
         with open(self.root / "log", "ab") as log:
