@@ -9,7 +9,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["clean", "complain", "print_json", "print_table", "print_text", "say", "style", "tell"]
+__all__ = [
+    "clean",
+    "complain",
+    "print_json",
+    "print_table",
+    "print_text",
+    "say",
+    "shortened",
+    "style",
+    "tell",
+]
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -49,16 +59,16 @@ def print_text(text: str) -> None:
 
 def say(line: str) -> None:
     """Progress and notes, to stderr."""
-    print(_shortened(clean(line)), file=sys.stderr, flush=True)
+    print(shortened(clean(line)), file=sys.stderr, flush=True)
 
 
 def complain(sentence: str) -> None:
     """An error, to stderr."""
-    line = _shortened(clean(" ".join(sentence.split())))
+    line = shortened(clean(" ".join(sentence.split())))
     print(f"{style('error:', '1;31')} {line}", file=sys.stderr, flush=True)
 
 
-def _shortened(line: str) -> str:
+def shortened(line: str) -> str:
     """What it quotes may be a whole file in one line."""
     cut = len(line) > _FIRST + _LAST
     return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
@@ -72,7 +82,7 @@ def print_json(kind: str, data: dict[str, Any]) -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on stdout; columns of numbers are set right."""
-    cells = [[_shortened(clean(cell)) for cell in row] for row in (header, *rows)]
+    cells = [[shortened(clean(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(header))]
     for row in cells:

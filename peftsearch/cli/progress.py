@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from peftsearch.cli.console import clean
+from peftsearch.cli.console import clean, shortened
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.search.events import (
     Event,
@@ -41,6 +41,9 @@ class Progress:
         self.results = {r.number: r for r in record.results}
         self.began = time.monotonic()
         self.ready = 0
+        self.more_misfits = 0
+        """Infeasible trials since one was told of, of which no line is."""
+        self.last_said_misfit = False
         self.nodes: dict[int, str] = {}
         """Where the workers of a cluster are."""
         self.fatal: PeftsearchError | None = None
@@ -65,6 +68,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._say_misfits()
         self.bar.stop()
 
     def hear(self, event: Event | None) -> None:
@@ -109,8 +113,11 @@ class Progress:
     def _ended(self, result: TrialResult) -> None:
         self.results[result.number] = result
         on_front = any(p.number == result.number for p in front_of(self._record()))
-        if on_front or result.state == "failed" or not sys.stderr.isatty():
+        if result.state == "infeasible" and self.last_said_misfit:
+            self.more_misfits += 1
+        elif on_front or result.state == "failed" or not sys.stderr.isatty():
             self._say(self._line(result, on_front))
+            self.last_said_misfit = result.state == "infeasible"
 
     def _line(self, result: TrialResult, on_front: bool) -> str:
         mark = "★" if on_front else " "
@@ -164,4 +171,10 @@ class Progress:
         return StudyRecord(info=self.info, results=ordered)
 
     def _say(self, line: str) -> None:
-        self.console.print(clean(line))
+        self._say_misfits()
+        self.console.print(shortened(clean(line)))
+
+    def _say_misfits(self) -> None:
+        if self.more_misfits:
+            self.console.print(f"  {self.more_misfits} more like it")
+        self.more_misfits, self.last_said_misfit = 0, False
