@@ -8,6 +8,7 @@ line. What a killed writer left beside a file goes with the next write into its 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -31,6 +32,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     encoded = content.encode() if isinstance(content, str) else content
     with _named(path, "write"):
+        if path.is_dir():  # `.` and `/` have no name to write beside
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _remove_abandoned(path.parent)
         descriptor, beside = _open_beside(path)
         try:

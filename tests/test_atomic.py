@@ -119,6 +119,17 @@ def test_a_missing_folder_is_said_in_a_sentence(tmp_path: Path) -> None:
         write_atomic(tmp_path / "no" / "a", b"")
 
 
+@pytest.mark.parametrize("path", [".", "/", "folder"])
+def test_a_folder_is_not_written_over(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingError, match=r"cannot write it \(Is a directory"):
+        write_atomic(Path(path), "new")
+    assert [found.name for found in tmp_path.rglob("*")] == ["folder"]
+
+
 def test_the_permissions_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:

@@ -10,6 +10,7 @@ import typer
 from peftsearch.cli.console import print_json, tell
 from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.errors import UsageError
 
 __all__ = ["report"]
 
@@ -32,6 +33,8 @@ def report(
     from peftsearch.search.derive import write_derived
 
     folder = opened(study, studies)
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {out}: is a folder; name the file to write")
     record = folder.read()
     if out is None:  # told to write elsewhere, it leaves the study as it is
         write_derived(folder, record)

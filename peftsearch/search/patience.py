@@ -15,8 +15,11 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _PAUSE_S = 0.5
-_REFUSALS = ("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf")
-"""Answers of a database that will not change by asking again."""
+_REFUSALS = (
+    *("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf"),
+    *("Access denied", "Unknown database"),
+)
+"""Answers of PostgreSQL and of MySQL that will not change by asking again."""
 
 
 class Patience:

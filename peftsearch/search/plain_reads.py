@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     CompoundSelect,
     Connection,
+    Double,
     Engine,
-    Float,
     Text,
     bindparam,
     cast,
@@ -62,7 +62,7 @@ _TRIALS = (
     .order_by(_Trial.trial_id)
 )
 
-_TEXT, _NUMBER = cast(null(), Text), cast(null(), Float(53))
+_TEXT, _NUMBER = cast(null(), Text), cast(null(), Double)
 _PARTS: tuple[tuple[Any, ...], ...] = (
     (_Value.trial_id, _Value.objective, _TEXT, _Value.value, cast(_Value.value_type, Text)),
     (_User.trial_id, _User.trial_user_attribute_id, _User.key, _NUMBER, _User.value_json),

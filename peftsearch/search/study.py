@@ -80,19 +80,24 @@ class Study:
         begun = self.patience.through(self._trials)
         self.study.sampler = make_sampler(info.seed + len(begun), worker)
         if not is_database(info.storage):
-            self._refuse_lost_trials(len(begun))
+            self._refuse_lost_trials(begun)
         self._held: set[int] = set()
         self._outages = 0
 
-    def _refuse_lost_trials(self, known: int) -> None:
+    def _refuse_lost_trials(self, begun: list[FrozenTrial]) -> None:
         """A journal that was cut, or begun anew, would give out numbers again, and finished trials
         would be overwritten.
         """
-        lost = [number for number in self.folder.finished() if number >= known]
-        if lost:
+        for number in self.folder.finished():
+            if number >= len(begun):
+                found = f"it knows {len(begun)} trials, and trial {number} is finished"
+            elif begun[number].state == TrialState.WAITING or waits(begun[number]):
+                found = f"damaged: trial {number}, which is finished, still waits there"
+            else:
+                continue
             raise UsageError(
-                f"{self.folder.journal_path}: it knows {known} trials, and trial {lost[0]} is "
-                "finished: restore it from a copy; what is in trials/ is safe, and can be exported"
+                f"{self.folder.journal_path}: {found}: restore it from a copy; what is in trials/ "
+                "is safe, and can be exported"
             )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -174,7 +179,7 @@ class Study:
         return Assignment(
             number=trial.number,
             configuration=Configuration.from_json(configuration),
-            origin=attrs["origin"],
+            origin=attrs.get("origin", "sampled"),
             method=attrs.get("method"),
             budget_pct=attrs.get("budget_pct"),
             resumed=resumed,

@@ -70,7 +70,7 @@ class Teller:
                 "number": number,
                 "state": "duplicate",
                 "same_as": first.number,
-                "origin": attrs["origin"],
+                "origin": attrs.get("origin", "sampled"),
                 "method": attrs.get("method"),
                 "budget_pct": attrs.get("budget_pct"),
                 "curve": (),

