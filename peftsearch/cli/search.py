@@ -229,7 +229,7 @@ def _begin(asked: NewStudy, studies: Path | None) -> StudyFolder:
         StudyFolder.new(asked.name, studies, go_on)
         refuse_taken(asked.name, StorageAddress.of(asked.storage))
         if asked.artifacts is not None:
-            open_artifacts(asked.artifacts, "")
+            open_artifacts(asked.artifacts, "").try_out()
     elif asked.artifacts is not None:
         raise UsageError("--artifacts is for workers on many machines: give --storage, too")
     return create_study(asked, studies, go_on, say)

@@ -7,13 +7,19 @@ boto3 and Google's client find.
 
 from __future__ import annotations
 
+import errno
+import time
 import uuid
+import warnings
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore, GCSArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import ExperimentalWarning
 
 from peftsearch.atomic import write_atomic
 from peftsearch.errors import MissingError, UsageError
@@ -23,53 +29,137 @@ if TYPE_CHECKING:
 
 __all__ = ["Artifacts", "open_artifacts"]
 
+T = TypeVar("T")
+
+_PAUSE_S = 2.0
+_CLIENTS = {"boto3", "botocore", "google", "requests", "urllib3"}
+"""Packages whose errors are of a bucket, the way there or the right to use it."""
+
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
 
 class Artifacts:
-    """`prefix` begins every name: the path in a bucket, and the study's id."""
+    """`address`: the store's, as the user wrote it; `prefix` begins every name: the path in a
+    bucket, and the study's id. An outage is waited through, for `limit_s` seconds at most; then it
+    is a MissingError.
+    """
 
-    def __init__(self, store: ArtifactStore, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(
+        self, store: ArtifactStore, address: str, prefix: str, limit_s: float = 600.0
+    ) -> None:
+        self._store, self._address, self._prefix = store, address, prefix
+        self._limit_s = limit_s
+
+    def try_out(self) -> None:
+        """MissingError, at once, if a file cannot be stored, read and removed."""
+        name = f"{self._prefix}{uuid.uuid4().hex}-trial-of-the-store"
+
+        def store_read_remove() -> None:
+            self._store.write(name, BytesIO(b"peftsearch"))
+            with self._store.open_reader(name) as reader:
+                reader.read()
+            self._store.remove(name)
+
+        self._through(store_read_remove, 0.0)
 
     def put(self, path: Path) -> str:
         """Store a file; the name it has there, which is new every time."""
         name = f"{self._prefix}{uuid.uuid4().hex}-{path.name}"
-        with open(path, "rb") as file:
-            self._store.write(name, file)
+        content = path.read_bytes()
+        self._through(lambda: self._store.write(name, BytesIO(content)), self._limit_s)
         return name
 
     def get(self, name: str, path: Path) -> bool:
         """Write a stored file to `path`, whole or not at all; False if it is not there."""
-        try:
+
+        def read() -> bytes:
             with self._store.open_reader(name) as reader:
-                write_atomic(path, reader.read())
+                return reader.read()
+
+        try:
+            content = self._through(read, self._limit_s)
         except ArtifactNotFound:
             return False
+        write_atomic(path, content)
         return True
 
     def remove(self, name: str) -> None:
         """Nothing happens if it is not there."""
         try:
-            self._store.remove(name)
+            self._through(lambda: self._store.remove(name), self._limit_s)
         except ArtifactNotFound:
             return
 
+    def _through(self, do: Callable[[], T], limit_s: float) -> T:
+        began = time.monotonic()
+        while True:
+            try:
+                return do()
+            except ArtifactNotFound:
+                raise
+            except Exception as error:
+                if not _is_the_stores(error):
+                    raise
+                if _is_final(error) or time.monotonic() - began >= limit_s:
+                    raise _unusable(self._address, error) from error
+            time.sleep(_PAUSE_S)
+
+
+def _is_the_stores(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether waiting does not help: no room, no right."""
+    return isinstance(error, OSError) and error.errno in _FINAL
+
+
+def _unusable(address: str, error: Exception) -> MissingError:
+    sentence = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+    return MissingError(
+        f"--artifacts {address}: files cannot be kept there ({sentence}); finished trials are safe"
+    )
+
 
 def open_artifacts(address: str, study_id: str) -> Artifacts:
-    """The store at an address; UsageError if it is not one, MissingError without its package."""
+    """The store at an address; UsageError if it is not one, MissingError without its package or
+    where no credentials are found.
+    """
     parts = urlsplit(address)
     path = parts.path.strip("/")
     prefix = f"{path}/{study_id}-" if path else f"{study_id}-"
     try:
         if parts.scheme == "s3" and parts.netloc:
-            return Artifacts(Boto3ArtifactStore(parts.netloc), prefix)
+            return Artifacts(Boto3ArtifactStore(parts.netloc), address, prefix)
         if parts.scheme == "gs" and parts.netloc:
-            return Artifacts(GCSArtifactStore(parts.netloc), prefix)
+            return Artifacts(_google(parts.netloc), address, prefix)
     except ImportError as error:
-        package = {"s3": "boto3", "gs": "google-cloud-storage"}[parts.scheme]
-        raise MissingError(f"{address}: pip install {package}") from error
+        extra = {"s3": "s3", "gs": "gcs"}[parts.scheme]
+        raise MissingError(f"{address}: pip install 'peftsearch[{extra}]'") from error
+    except Exception as error:
+        if not _is_the_stores(error):
+            raise
+        raise _unusable(address, error) from error
     if parts.scheme not in ("", "file") or parts.netloc:
         raise UsageError(f"--artifacts {address}: write a folder, s3://bucket/path or gs://bucket")
     return _in_folder(Path(parts.path), study_id)
+
+
+def _google(bucket: str) -> ArtifactStore:
+    class Store(GCSArtifactStore):
+        """Optuna's does not say that what it is to remove is not there."""
+
+        def remove(self, artifact_id: str) -> None:
+            from google.api_core.exceptions import NotFound
+
+            try:
+                super().remove(artifact_id)
+            except NotFound as error:
+                raise ArtifactNotFound(artifact_id) from error
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return Store(bucket)
 
 
 def _in_folder(folder: Path, study_id: str) -> Artifacts:
@@ -79,4 +169,4 @@ def _in_folder(folder: Path, study_id: str) -> Artifacts:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MissingError(f"--artifacts {folder}: cannot be used ({error.strerror})") from error
-    return Artifacts(FileSystemArtifactStore(folder), f"{study_id}-")
+    return Artifacts(FileSystemArtifactStore(folder), str(folder), f"{study_id}-")

@@ -99,7 +99,11 @@ def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
 
 
 def _artifacts(info: StudyInfo) -> Artifacts | None:
-    return open_artifacts(info.artifacts, info.id) if info.artifacts is not None else None
+    if info.artifacts is None:
+        return None
+    artifacts = open_artifacts(info.artifacts, info.id)
+    artifacts.try_out()  # before the first checkpoint of a trial is lost on it
+    return artifacts
 
 
 def _directions(info: StudyInfo) -> list[StudyDirection]:

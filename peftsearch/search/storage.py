@@ -150,5 +150,5 @@ def _connect(address: StorageAddress) -> PlainDatabase:
     except ImportError as error:
         raise MissingError(
             f"{address.shown}: the database's driver is missing; pip install "
-            "'peftsearch[postgres]' (for MySQL: pip install pymysql)"
+            "'peftsearch[postgres]', or for MySQL 'peftsearch[mysql]'"
         ) from error

@@ -24,6 +24,7 @@ from peftsearch.search.study_copy import (
     refuse_taken,
 )
 from support import standin
+from support.buckets import s3_server
 from support.postgres import PostgresServer
 from support.standin import finish, metric_of, rung_value, take, train_for_nothing
 
@@ -38,8 +39,25 @@ def address(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Storag
 
 
 @pytest.fixture
-def info(address: StorageAddress, tiny_bert: Path, tmp_path: Path) -> StudyInfo:
-    places = {"storage": address.shown, "artifacts": str(tmp_path / "artifacts")}
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder, unless a test asks for a bucket."""
+    if getattr(request, "param", "folder") == "bucket":
+        return str(request.getfixturevalue("bucket"))
+    return str(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """One of S3's protocol."""
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield "s3://bucket/studies"
+
+
+@pytest.fixture
+def info(address: StorageAddress, artifacts: str, tiny_bert: Path) -> StudyInfo:
+    places = {"storage": address.shown, "artifacts": artifacts}
     return standin.info(tiny_bert).model_copy(update=places)
 
 
@@ -95,6 +113,7 @@ def test_results_of_all_machines_come_home(machine: Machine, home: StudyFolder) 
     assert home.trial(running.number).read_configuration() == running.configuration.to_json()
 
 
+@pytest.mark.parametrize("artifacts", ["folder", "bucket"], indirect=True)
 def test_a_dead_workers_trial_goes_on_elsewhere_from_its_checkpoint(machine: Machine) -> None:
     dead, other = machine(1), machine(2)
     cut = take(dead)  # a worker that never joined is as good as dead

@@ -9,6 +9,7 @@ import pytest
 from peftsearch.search import recovery
 from peftsearch.search.storage import VARIABLE
 from support.killed_workers import Plan, killed_on_many_machines, killed_on_one_machine
+from support.mariadb import has_mariadb, mariadb_server
 from support.postgres import PostgresServer
 
 
@@ -25,6 +26,18 @@ def test_workers_of_many_machines_and_their_database_are_killed_and_nothing_is_l
 ) -> None:
     plan = Plan(5, configurations=24, rung_s=0.1, kill_every_s=1.5, restarts=(3.0, 6.0))
     outcome = killed_on_many_machines(plan, postgres, tiny_bert, tmp_path)
+    assert outcome.problems == []
+    assert outcome.killed >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_mariadb(), reason="needs a MariaDB server: Debian's mariadb-server")
+def test_workers_on_mysql_and_their_database_are_killed_and_nothing_is_lost(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    plan = Plan(4, configurations=16, rung_s=0.1, kill_every_s=1.5, restarts=(3.0,))
+    with mariadb_server() as server:
+        outcome = killed_on_many_machines(plan, server, tiny_bert, tmp_path)
     assert outcome.problems == []
     assert outcome.killed >= 2
 

@@ -1,7 +1,7 @@
 """A search whose workers are killed again and again, their database too, and what a calm one finds.
 
-    PYTHONPATH=tests python -m support.killed_workers [--journal | --mysql] [--workers 8] \\
-        [--configurations 200] [--kill-every 3] [--rung 0.5] [--restarts 2]
+    PYTHONPATH=tests python -m support.killed_workers [--journal | --mysql] [--s3] \\
+        [--workers 8] [--configurations 200] [--kill-every 3] [--rung 0.5] [--restarts 2]
 
 runs the long form and prints what was killed and what is wrong afterwards; tests run a short one.
 """
@@ -9,6 +9,7 @@ runs the long form and prints what was killed and what is wrong afterwards; test
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import time
@@ -30,6 +31,7 @@ from peftsearch.search.study_copy import begin_in_database, bring_home, folder_o
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from support import standin
+from support.buckets import s3_server
 from support.crowd import Crowd, Wanted, metrics_of, parameters
 from support.mariadb import mariadb_server
 from support.postgres import postgres_server
@@ -66,12 +68,14 @@ class Outcome:
     problems: list[str]
 
 
-def killed_on_many_machines(plan: Plan, server: DatabaseServer, model: Path, root: Path) -> Outcome:
+def killed_on_many_machines(
+    plan: Plan, server: DatabaseServer, model: Path, root: Path, artifacts: str | None = None
+) -> Outcome:
     """Each worker has folders of its own, as if on a machine of its own."""
     whole = server.new_database()
     os.environ[VARIABLE] = whole  # for the workers, which are forks
     address = StorageAddress.parse(whole)
-    places = {"storage": address.shown, "artifacts": str(root / "artifacts")}
+    places = {"storage": address.shown, "artifacts": artifacts or str(root / "artifacts")}
     info = standin.info(model).model_copy(update=places)
     home = StudyFolder.create(info, SPACE, {}, root / "home", "")
     begin_in_database(home)
@@ -153,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--journal", action="store_true")
     parser.add_argument("--mysql", action="store_true", help="MariaDB instead of PostgreSQL")
+    parser.add_argument("--s3", action="store_true", help="checkpoints in a bucket, not a folder")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--configurations", type=int, default=200)
     parser.add_argument("--kill-every", type=float, default=3.0)
@@ -167,8 +172,11 @@ def main() -> None:
         if asked.journal:
             outcome = killed_on_one_machine(plan, model, root / "studies")
         else:
-            with mariadb_server() if asked.mysql else postgres_server() as server:
-                outcome = killed_on_many_machines(plan, server, model, root)
+            bucket = s3_server() if asked.s3 else contextlib.nullcontext({})
+            with mariadb_server() if asked.mysql else postgres_server() as server, bucket as found:
+                os.environ.update(found)
+                artifacts = "s3://bucket/study" if asked.s3 else None
+                outcome = killed_on_many_machines(plan, server, model, root, artifacts)
     print(
         f"{plan.configurations} configurations, {plan.workers} workers, {outcome.killed} killed, "
         f"the database {0 if asked.journal else len(restarts)} times, {outcome.wall_s:.0f} s: "
