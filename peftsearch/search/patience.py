@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ _REFUSALS = (
     *("Access denied", "Unknown database"),
 )
 """Answers of PostgreSQL and of MySQL that will not change by asking again."""
+_OUT_OF_STEP = "results from command"
+"""What psycopg says where PgBouncer tells of an outage in place of an answer."""
 
 
 class Patience:
@@ -60,7 +63,8 @@ class Patience:
                         f"({self._hide(_sentence(error))}); finished trials are safe"
                     ) from None
             time.sleep(_PAUSE_S)
-            self._between()
+            with contextlib.suppress(Exception):  # it clears away what the outage has broken
+                self._between()
 
 
 class _HasPatience(Protocol):
@@ -84,10 +88,12 @@ def patient(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 def is_outage(error: BaseException) -> bool:
     """Whether a database was not there, or was too busy: the same may work a little later."""
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
+    from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, PendingRollbackError
     from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 
     cause: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, InternalError):
+        return _OUT_OF_STEP in str(cause)
     return isinstance(
         cause, OperationalError | InterfaceError | PendingRollbackError | NoConnectionLeft
     )

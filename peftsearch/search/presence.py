@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from peftsearch.errors import MissingError
 from peftsearch.search.locks import FileLock
 from peftsearch.search.patience import is_outage
+from peftsearch.search.storage import close_storage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -148,7 +149,8 @@ class CountedPresence:
         count = 1
         while not self._ended.wait(self.pulse.every_s):
             count += 1
-            self._write(count)
+            with contextlib.suppress(Exception):  # a heart that stopped for one error is a dead one
+                self._write(count)
 
     def _write(self, count: int | None) -> None:
         """A count that does not get through is missing; the next one may."""
@@ -158,7 +160,7 @@ class CountedPresence:
             if not is_outage(error):
                 raise
             with contextlib.suppress(Exception):
-                self._storage.remove_session()
+                close_storage(self._storage)
 
 
 def _key(name: str) -> str:

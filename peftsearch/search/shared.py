@@ -22,7 +22,13 @@ from peftsearch.search.patience import Patience
 from peftsearch.search.presence import CountedPresence, FilePresence, Presence, Pulse
 from peftsearch.search.records import StudyInfo
 from peftsearch.search.row_lock import LOCK_KEY, RowLock
-from peftsearch.search.storage import StorageAddress, is_database, open_database, open_storage
+from peftsearch.search.storage import (
+    StorageAddress,
+    close_storage,
+    is_database,
+    open_database,
+    open_storage,
+)
 from peftsearch.search.trial_table import TrialTable
 
 __all__ = ["Enrolled", "Shared", "enrol", "enrolled", "open_shared"]
@@ -78,7 +84,7 @@ def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
     address = StorageAddress.of(info.storage)
     storage = open_database(address)
     patience = Patience(
-        address.shown, between=storage.remove_session, hide=address.without_password
+        address.shown, between=lambda: close_storage(storage), hide=address.without_password
     )
     known = patience.through(lambda: enrolled(storage, info.name, address.shown))
     if known.info.id != info.id:

@@ -105,11 +105,15 @@ def open_storage(storage: str, journal: Path) -> BaseStorage:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Close the connections to a database; a journal has none."""
+    """Close the connections to a database, which opens others if it is asked again; a journal has
+    none.
+    """
     engine = getattr(storage, "engine", None)
     if engine is not None:
-        storage.remove_session()
-        engine.dispose()
+        try:
+            storage.remove_session()
+        finally:
+            engine.dispose()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ a head alone nothing can at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -24,12 +24,17 @@ from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.cost import keeping_pays
 from peftsearch.training.levers import Levers
 
-__all__ = ["FrozenStates"]
+__all__ = ["FrozenStates", "Stopped"]
 
 Reads = Callable[[Encoded], Encoded]
 """A data set → what the first stack reads of it."""
 Pooled = Callable[[Encoded, NDArray[np.int64]], Tensor]
 """Examples → the states (batch, d) that a head reads."""
+Stop = Callable[[], bool]
+
+
+class Stopped(Exception):
+    """Asked to stop before the states were computed; nothing of them is kept."""
 
 
 class FrozenStates:
@@ -63,25 +68,29 @@ class FrozenStates:
         used = any(found is not None for _, found in self._found.values())
         return (self.layers or self.backbone.shapes.layers) if used else 0
 
-    def prepare(self, data: Encoded, passes: float, pooled: Pooled) -> None:
-        """Have the states of a data set ready, if over so many passes they are worth it."""
+    def prepare(
+        self, data: Encoded, passes: float, pooled: Pooled, stop: Stop = lambda: False
+    ) -> None:
+        """Have the states of a data set ready, if over so many passes they are worth it. Stopped if
+        `stop()` became true before: a forward pass over all of it may take minutes.
+        """
         whole = data.whole
         if id(whole) in self._found or not (self.layers or self.features_of):
             return
         layers = self.layers or self.backbone.shapes.layers
         pays = keeping_pays(self.backbone, layers, passes, self.shared_by)
-        self._found[id(whole)] = (whole, self._entry(whole, pooled) if pays else None)
+        self._found[id(whole)] = (whole, self._entry(whole, pooled, stop) if pays else None)
 
-    def _entry(self, data: Encoded, pooled: Pooled) -> Activations | None:
+    def _entry(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:
         if self.features_of:
-            return self._features(data, pooled)
-        return self._states(data, self.layers)
+            return self._features(data, pooled, stop)
+        return self._states(data, self.layers, stop)
 
-    def _features(self, data: Encoded, pooled: Pooled) -> Activations | None:
+    def _features(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:
         def fill(empty: Activations) -> None:
             lower, below = self._nearest_kept(data, self.backbone.shapes.stacks[0] + 1)
             tokens = evaluation_tokens(self.backbone.device)
-            for indices in evaluation_batches(data.inputs.lengths, tokens):
+            for indices in _until(stop, evaluation_batches(data.inputs.lengths, tokens)):
                 states = None if below is None else below.padded(indices)
                 with torch.inference_mode(), self._aside(states, lower):
                     empty.write(indices, pooled(data, indices).unsqueeze(1))
@@ -89,14 +98,14 @@ class FrozenStates:
         one_each = np.arange(len(data) + 1)
         return kept(self.backbone, data, f"pooled {self.features_of}", one_each, fill)
 
-    def _states(self, data: Encoded, layers: int) -> Activations | None:
+    def _states(self, data: Encoded, layers: int, stop: Stop) -> Activations | None:
         read = self.reads(data)
         offsets, backbone = read.inputs.offsets, self.backbone
 
         def fill(empty: Activations) -> None:
             lower, below = self._nearest_kept(read, layers)
             tokens = evaluation_tokens(backbone.device)
-            for indices in evaluation_batches(read.inputs.lengths, tokens):
+            for indices in _until(stop, evaluation_batches(read.inputs.lengths, tokens)):
                 inputs = read.batch(indices, backbone.device)
                 states = None if below is None else below.padded(indices)
                 with self._aside(states, lower):
@@ -134,6 +143,13 @@ class FrozenStates:
     def _of(self, data: Encoded) -> Activations | None:
         found = self._found.get(id(data.whole))
         return None if found is None else found[1]
+
+
+def _until(stop: Stop, batches: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+    for batch in batches:
+        if stop():
+            raise Stopped
+        yield batch
 
 
 def _after(layers: int) -> str:

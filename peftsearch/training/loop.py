@@ -26,7 +26,7 @@ from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import save_tensors
 from peftsearch.training.conditions import conditions, seeded
-from peftsearch.training.frozen import FrozenStates
+from peftsearch.training.frozen import FrozenStates, Stopped
 from peftsearch.training.levers import Levers
 from peftsearch.training.low_rungs import LowRungs
 from peftsearch.training.model import TunedModel
@@ -121,7 +121,10 @@ class TrainingRun:
         with self._timed(), memory_errors(), self.model.alone(), whole:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
-                self.frozen.prepare(self.train_set, passes, self.model.pooled)
+                try:
+                    self.frozen.prepare(self.train_set, passes, self.model.pooled, stop)
+                except Stopped:
+                    return False
             while self.step < step:
                 if stop():
                     self.watch.look()

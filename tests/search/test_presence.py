@@ -115,3 +115,25 @@ def test_a_worker_counts_until_it_leaves() -> None:
         time.sleep(0.01)
     worker.leave()
     assert not counted(storage, study_id).is_alive("a.0")
+
+
+def test_an_error_does_not_stop_the_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
+    worker = CountedPresence(storage, study_id, Pulse(every_s=0.01, missed=3))
+    worker.join("a.0")
+    failed, write = [], storage.set_study_user_attr
+
+    def fails_twice(study: int, key: str, count: object) -> None:
+        if len(failed) < 2:
+            failed.append(count)
+            raise RuntimeError("nobody thought of this one")
+        write(study, key, count)
+
+    monkeypatch.setattr(storage, "set_study_user_attr", fails_twice)
+    deadline = time.monotonic() + 30
+    while storage.get_study_user_attrs(study_id)["alive:a.0"] < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(failed) == 2
+    worker.leave()

@@ -16,7 +16,7 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.search.workbench import Workbench
 from peftsearch.task.encode import Encoded
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import activations
+from peftsearch.training import activations, frozen
 from peftsearch.training.activations import CACHE
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.levers import Levers
@@ -87,6 +87,30 @@ def trained(
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("name", ["head, first", "lora, upper layer, mean"])
+def test_computing_states_is_stopped_and_begun_anew(
+    name: str, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes over all data: who wants to stop does not wait for that."""
+    monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(frozen, "evaluation_tokens", lambda device: 64)  # many batches
+    asked = iter([False, False, True])
+    backbone = backbone_at(Path(bench.backbone.name), torch.float64)
+    own = (backbone, bench.train, bench.objective, CASES[name], BUDGET, 3)
+    with TrainingRun(*own, shared_by=8) as run:
+        assert not run.train_to(run.full_steps, lambda: next(asked))
+        assert run.step == run.frozen.kept_layers == 0
+        assert entries(tmp_path) == set()
+        assert run.train_to(run.full_steps)
+        assert run.frozen.kept_layers > 0
+        assert len(entries(tmp_path)) == 1
+
+
+def entries(cache: Path) -> set[Path]:
+    """Files of states, whole or not."""
+    return set(cache.rglob("states.bin"))
 
 
 @pytest.mark.parametrize("name", CASES)
