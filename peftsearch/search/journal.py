@@ -28,6 +28,20 @@ __all__ = ["JournalFile", "open_journal"]
 _READER_PATIENCE_S = 2.0
 """A writer holds the lock for milliseconds, unless it was suspended in that moment."""
 
+_NUMBER = (float, int)
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("op_code", "study_id", "trial_id", "state", "step"), (int,)),
+    **dict.fromkeys(("worker_id", "study_name", "param_name", "distribution"), (str,)),
+    **dict.fromkeys(("datetime_start", "datetime_complete"), (str, type(None))),
+    **dict.fromkeys(("user_attr", "system_attr", "user_attrs", "system_attrs"), (dict,)),
+    **dict.fromkeys(("params", "distributions", "intermediate_values"), (dict,)),
+    **dict.fromkeys(("param_value_internal", "intermediate_value"), _NUMBER),
+    "directions": (list,),
+    "value": (*_NUMBER, type(None)),
+    "values": (list, type(None)),
+}
+"""What JSON gives of each key of a log."""
+
 
 def open_journal(path: Path, *, create: bool = False) -> JournalStorage:
     """The journal at `path` as an Optuna storage; an empty file is an empty journal.
@@ -157,7 +171,16 @@ def _log_or_none(line: bytes) -> dict[str, Any] | None:
         log = json.loads(line)
     except (ValueError, RecursionError):  # no JSON, or no UTF-8
         return None
-    return log if isinstance(log, dict) and "op_code" in log else None
+    is_whole = isinstance(log, dict) and "op_code" in log
+    return log if is_whole and all(_fits(key, value) for key, value in log.items()) else None
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a value is of a kind that Optuna writes; it replays logs without looking at them."""
+    kinds = _KINDS.get(key)
+    if kinds is None or type(value) in kinds:
+        return not (key == "values" and value) or all(type(one) in _NUMBER for one in value)
+    return False
 
 
 @contextlib.contextmanager

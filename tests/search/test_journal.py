@@ -230,7 +230,7 @@ def test_a_damaged_line_is_named_by_its_number_after_a_partial_read(
 
 
 @pytest.mark.parametrize(
-    "spoilt", [{"number": {}}, {"trial_id": []}, {"op_code": 4}, {"op_code": 99}]
+    "spoilt", [{"number": {}}, {"trial_id": 10**6, "op_code": 4}, {"op_code": 99}]
 )
 def test_a_line_that_is_no_log_of_optunas_is_said_in_a_sentence(
     path: Path, spoilt: dict[str, Any]
@@ -243,6 +243,48 @@ def test_a_line_that_is_no_log_of_optunas_is_said_in_a_sentence(
         PeftsearchError, match=r"no log of Optuna's .* restore the file from a copy"
     ):
         open_journal(path)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        *({"param_name": 5}, {"distribution": {}}, {"param_value_internal": "1"}),
+        *({"user_attr": []}, {"trial_id": "0"}, {"trial_id": []}, {"study_id": 0.5}),
+        *({"values": 1.0}, {"values": ["high", 1.0]}, {"state": None}, {"datetime_start": 12}),
+        *({"worker_id": None}, {"directions": "maximize"}, {"op_code": "4"}),
+    ],
+    ids=str,
+)
+def test_a_log_with_a_value_that_optuna_never_writes_is_damaged(
+    journal: JournalFile, path: Path, spoilt: dict[str, Any]
+) -> None:
+    """Optuna takes it as it is, and fails much later, or not at all."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + json.dumps(log(1) | spoilt).encode() + b"\n" + lines[2])
+    with pytest.raises(PeftsearchError, match=r"journal\.log:2: this line is damaged"):
+        logs_in(path)
+
+
+def test_every_log_that_optuna_writes_is_read(path: Path) -> None:
+    study = optuna.create_study(storage=open_journal(path), directions=["maximize", "minimize"])
+    study.set_user_attr("info", {"deep": [None, 1.5]})
+    study.enqueue_trial({"a": 0.5}, user_attrs={"seed": "lora"})
+    for number in range(4):
+        trial = study.ask()
+        trial.suggest_float("a", 0.1, 10.0, log=True)
+        trial.suggest_int("b", 1, 64)
+        trial.suggest_categorical("c", ["none", 3, 2.5, None, True])
+        trial.set_user_attr("any", number)
+        trial.set_constraint("budget", 0.25)
+        if number < 2:
+            study.tell(trial, (float("inf"), -number))
+        elif number == 2:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    lines = len(path.read_bytes().splitlines())
+    assert lines >= 30
+    assert len(logs_in(path)) == lines
+    again = optuna.load_study(study_name=study.study_name, storage=open_journal(path))
+    assert [t.params for t in again.trials] == [t.params for t in study.trials]
 
 
 # -- stale locks -------------------------------------------------------------------------------
