@@ -25,6 +25,7 @@ from peftsearch.export.peft_lora import lora
 from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
 from peftsearch.export.peft_reasons import peft_type_of, why_not_peft
+from peftsearch.export.place import CARD, PEFT_ADAPTER, PEFT_CONFIGURATION, PEFT_HEAD
 
 __all__ = ["refuse_without_peft", "why_not_peft", "write_peft"]
 
@@ -54,10 +55,10 @@ def write_peft(
         for name, t in adapter.tensors.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "adapter_model.safetensors", save(contiguous, {"format": "pt"}))
+    write_atomic(folder / PEFT_ADAPTER, save(contiguous, {"format": "pt"}))
     if head:
-        write_atomic(folder / "head.safetensors", save(head, {"format": "pt"}))
-    write_atomic(folder / "README.md", peft_card(package, configuration, peft_type))
+        write_atomic(folder / PEFT_HEAD, save(head, {"format": "pt"}))
+    write_atomic(folder / CARD, peft_card(package, configuration, peft_type))
     common = {
         "peft_type": peft_type,
         "task_type": _task_type(backbone),
@@ -65,7 +66,7 @@ def write_peft(
         "inference_mode": True,
     }
     config = json.dumps(common | adapter.config, indent=2, sort_keys=True)
-    write_atomic(folder / "adapter_config.json", config + "\n")
+    write_atomic(folder / PEFT_CONFIGURATION, config + "\n")
 
 
 def _task_type(backbone: Backbone) -> str:

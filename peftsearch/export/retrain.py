@@ -12,6 +12,7 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.errors import UsageError
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
+from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
 from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.encode import Encoded
@@ -32,6 +33,8 @@ def retrain(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train, evaluate, write the result to `out` (native format); returns what was measured."""
+    if out is not None:
+        refuse_taken(out)
     set_threads(threads)
     parsed = recipe.parsed()
     prompts = any(m.form.name == "prompt" for m in parsed.modifications)

@@ -10,6 +10,7 @@ from peftsearch.errors import ConfigurationError, UsageError
 from peftsearch.export.native import backbone_of, write_native
 from peftsearch.export.package import Package
 from peftsearch.export.peft import refuse_without_peft, write_peft
+from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
@@ -26,14 +27,13 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
     record = folder.read()
     result = _chosen(record, at)
     configuration = _configuration(folder, result)
-    if out.exists() and (out.is_file() if to != "recipe" else out.is_dir()):
-        raise UsageError(
-            f"'{out}' is {'a file' if out.is_file() else 'a folder'}: name another place"
-        )
     if to == "recipe":
+        if out.is_dir():
+            raise UsageError(f"'{out}' is a folder: name another place")
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
+    refuse_taken(out)
     bring_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():

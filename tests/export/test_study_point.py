@@ -98,7 +98,10 @@ def test_a_place_that_is_taken_is_left_alone(folder: StudyFolder, tmp_path: Path
         export_point(folder, "best", "native", tmp_path / "file")
     with pytest.raises(UsageError, match="is a folder: name another place"):
         export_point(folder, "best", "recipe", tmp_path)
+    with pytest.raises(UsageError, match=r"with other files in it \(file\): name a new one"):
+        export_point(folder, "best", "native", tmp_path)
     assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "README.md").exists()
 
 
 def test_a_study_exports_its_loras_to_peft_and_says_of_the_others_why_not(

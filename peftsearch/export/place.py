@@ -1,0 +1,38 @@
+"""Where an export goes: an earlier one is written over, nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peftsearch.errors import MissingError, UsageError
+from peftsearch.export.package import ADAPTER, CONFIGURATION
+
+__all__ = ["CARD", "PEFT_ADAPTER", "PEFT_CONFIGURATION", "PEFT_HEAD", "refuse_taken"]
+
+CARD = "README.md"
+PEFT_ADAPTER = "adapter_model.safetensors"
+PEFT_CONFIGURATION = "adapter_config.json"
+PEFT_HEAD = "head.safetensors"
+_ADAPTERS = {ADAPTER, PEFT_ADAPTER}  # written first
+_OURS = {*_ADAPTERS, CARD, CONFIGURATION, PEFT_CONFIGURATION, PEFT_HEAD}
+
+
+def refuse_taken(out: Path) -> None:
+    """UsageError if `out` is a file, or a folder with anything in it that no export has written.
+
+    Hidden files do not count: a folder under version control may be exported to again.
+    """
+    if out.is_file():
+        raise UsageError(f"'{out}' is a file: name another place")
+    if not out.is_dir():
+        return
+    try:
+        found = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    except OSError as error:
+        raise MissingError(f"'{out}' cannot be read ({error.strerror})") from error
+    others = sorted(found - _OURS if found & _ADAPTERS else found)
+    if others:
+        raise UsageError(
+            f"'{out}' is a folder with other files in it ({others[0]}): name a new one, or that of "
+            "an earlier export"
+        )
