@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Float, Integer, Text, bindparam, cast, func, select, update
+from sqlalchemy import Connection, Double, Integer, Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -44,7 +44,7 @@ def _attributes(kind: Any) -> ReturningInsert[Any]:
 
 def _parameters() -> ReturningInsert[Any]:
     names = ["param_name", "param_value", "distribution_json"]
-    new = _rows(param_name=Text, param_value=Float(53), distribution_json=Text)
+    new = _rows(param_name=Text, param_value=Double, distribution_json=Text)
     source = select(_Trial.trial_id, *(new.c[name] for name in names)).where(_IS_OPEN)
     return insert(_Param).from_select(["trial_id", *names], source).returning(_Param.trial_id)
 
@@ -59,7 +59,7 @@ _ENDED = (
 
 def _end_with_values() -> ReturningInsert[Any]:
     ended = _ENDED.cte("ended")
-    new = _rows(objective=Integer, value=Float(53), value_type=Text)
+    new = _rows(objective=Integer, value=Double, value_type=Text)
     kind = cast(new.c.value_type, _Value.__table__.c.value_type.type)
     source = select(ended.c.trial_id, new.c.objective, new.c.value, kind)
     names = ["trial_id", "objective", "value", "value_type"]
