@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
 from peftsearch.backbone.device import checked_device
+from peftsearch.backbone.endless import refuse_endless
 from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.hooks import STRAIGHT, Hooks
 from peftsearch.backbone.hub import prepare_hub
@@ -250,6 +251,8 @@ def model_source(name: str) -> str:
 
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     local = Path(source).is_dir()
+    if local:
+        refuse_endless(Path(source) / "config.json", name)
     state = "" if local else prepare_hub()
     try:
         return auto.from_pretrained(

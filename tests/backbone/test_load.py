@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -273,3 +274,22 @@ def test_a_demo_model_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(loading.DEMO_MODELS, "demo:minilm", ("no_such_package", "model"))
     with pytest.raises(MissingError, match=r"pip install 'peftsearch\[demo\]'"):
         model_source("demo:minilm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 2**31}, "num_hidden_layers: 2,147,483,648"),
+        ({"num_labels": 10**9}, "num_labels: 1,000,000,000"),
+        ({"text_config": {"num_experts": 10**6}}, "num_experts: 1,000,000"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("load", [load_backbone, load_shapes])
+def test_a_config_that_asks_for_modules_without_end_is_refused(
+    load: Callable[[str], object], changes: dict[str, Any], told: str, copy: Path
+) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(MissingError, match=f"config.json says {told}, and more than"):
+        load(str(copy))

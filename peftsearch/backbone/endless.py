@@ -1,0 +1,42 @@
+"""A config that asks for more modules than anyone has: building them would never end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peftsearch.errors import MissingError
+
+__all__ = ["refuse_endless"]
+
+_MOST = {"layer": 2_000, "block": 2_000, "group": 2_000, "expert": 10_000, "labels": 1_000_000}
+"""Of what a key with the word counts; each is made one by one."""
+
+
+def refuse_endless(path: Path, name: str) -> None:
+    """MissingError if the config.json at `path` has too many of anything; one that
+    cannot be read is left to transformers, which says why.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    for key, count, most in _counts(config):
+        raise MissingError(
+            f"model '{name}' cannot be loaded: {path.name} says {key}: {count:,}, and more than "
+            f"{most:,} are never built; get a complete copy of it"
+        )
+
+
+def _counts(config: Any) -> Iterator[tuple[str, int, int]]:
+    """(key, number, most) of what is too many, in the configs of its parts, too."""
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        most = min((most for word, most in _MOST.items() if word in key), default=None)
+        if isinstance(value, int) and most is not None and value > most:
+            yield key, value, most
+        if key.endswith("config"):
+            yield from _counts(value)
