@@ -15,7 +15,8 @@ from peftsearch.search.seeds import Seed, seeds_of
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.encode import Replay
 from peftsearch.space.seed_method import SeedMethod
-from peftsearch.space.space import Space, load_space
+from peftsearch.space.space import Space
+from support.spaces import shipped
 
 SPACE = """schema: 1
 budgets: {{tuned_pct: {{log: [0.01, 1.2]}}, epochs: 1}}
@@ -42,7 +43,7 @@ def seeds(wanted: str, shapes: BackboneShapes) -> tuple[Space, list[Seed]]:
 def test_a_shipped_spaces_seeds_replay_and_its_landmarks_have_no_parameters(
     name: str, shapes: BackboneShapes
 ) -> None:
-    space = load_space(name)
+    space = shipped(name)
     found = seeds_of(space, shapes)
     assert len({seed.label for seed in found}) == len(found) == len(space.file.seed_with)
     for seed in found:
@@ -98,7 +99,7 @@ def test_a_stated_rate_is_taken_into_the_spaces_range(shapes: BackboneShapes) ->
 def test_a_seed_may_state_its_widths_its_scale_and_how_its_prefix_is_trained(
     shapes: BackboneShapes,
 ) -> None:
-    plain = load_space("mix-and-match")
+    plain = shipped("mix-and-match")
     stated = SeedMethod(method="mam", widths=(30, 100), s=4, reparametrise="mlp", lr=2e-3)
     file = plain.file.model_copy(update={"seed_with": (stated, SeedMethod(method="mam"))})
     space = Space(Document("s.yaml", dump_yaml(file.to_plain())))

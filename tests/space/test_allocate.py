@@ -20,7 +20,8 @@ from peftsearch.space.allocate import Allocation, allocate, reachable
 from peftsearch.space.document import Document
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.space import Space, load_space
+from peftsearch.space.space import Space
+from support.spaces import shipped
 
 RANDOM = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -35,7 +36,7 @@ def shapes(request: pytest.FixtureRequest) -> BackboneShapes:
 
 @pytest.fixture(scope="module")
 def unified() -> Space:
-    return load_space("unified")
+    return shipped("unified")
 
 
 def drawn(

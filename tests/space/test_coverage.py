@@ -18,7 +18,8 @@ from peftsearch.space.document import Document
 from peftsearch.space.encode import Replay
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.space import Space, load_space
+from peftsearch.space.space import Space
+from support.spaces import shipped
 
 
 @lru_cache
@@ -35,7 +36,7 @@ def space_of(slot: str) -> Space:
 @pytest.mark.parametrize("model", REFERENCES)
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_a_shipped_space_can_be_searched_on_every_family(name: str, model: str) -> None:
-    space, shapes = load_space(name), shapes_named(model)
+    space, shapes = shipped(name), shapes_named(model)
     coverage = coverage_of(space, shapes)
     placed = space.on(shapes)
     assert 0 < coverage.structures <= coverage.of
@@ -55,7 +56,7 @@ def test_a_shipped_space_can_be_searched_on_every_family(name: str, model: str) 
 
 
 def test_what_a_family_cannot_take_is_counted_with_its_reason() -> None:
-    coverage = coverage_of(load_space("autopeft"), shapes_named("deberta-v3-base"))
+    coverage = coverage_of(shipped("autopeft"), shapes_named("deberta-v3-base"))
     (reason,) = coverage.reasons
     assert reason.startswith(
         "prefix: 4 left out: the attention of DeBERTa-v2 takes no further keys"

@@ -19,7 +19,8 @@ from peftsearch.space.allocate import allocate, reachable
 from peftsearch.space.document import Document
 from peftsearch.space.encode import NotExpressible, Replay, encode
 from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.space import Sample, Space, load_space
+from peftsearch.space.space import Sample, Space
+from support.spaces import shipped
 
 SAMPLES = 2000
 
@@ -52,7 +53,7 @@ class Recording(RandomSuggestions):
 def sampled(
     request: pytest.FixtureRequest, shapes: BackboneShapes
 ) -> tuple[Space, list[Sample], Recording]:
-    space = load_space(request.param)
+    space = shipped(request.param)
     source = Recording(7)
     return space, [space.decode(source, shapes) for _ in range(SAMPLES)], source
 
@@ -155,7 +156,7 @@ LANDMARKS = ("head-only-first", "head-only-mean", "full", "bitfit-all")
 def test_unified_expresses_every_method_but_the_landmarks(
     name: str, shapes: BackboneShapes
 ) -> None:
-    space = load_space("unified")
+    space = shipped("unified")
     forms = [m.form.name for m in METHODS[name].modifications]
     configuration = METHODS[name].configuration(
         space.head_like(METHODS[name].head), space.training_like(forms)
@@ -169,7 +170,7 @@ def test_unified_expresses_every_method_but_the_landmarks(
 
 
 def test_optunas_own_trials_decode_alike(shapes: BackboneShapes) -> None:
-    space = load_space("unified")
+    space = shipped("unified")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(50):
         trial = study.ask()

@@ -20,9 +20,10 @@ from peftsearch.space.encode import Replay, encode
 from peftsearch.space.masks import DEPTHS, LAYER_MASKS
 from peftsearch.space.offered import Offered
 from peftsearch.space.reach import RandomSuggestions, sampled_reach
-from peftsearch.space.space import Space, load_space
+from peftsearch.space.space import Space
 from peftsearch.space.structures import SlotStructure
 from support.shapes import small
+from support.spaces import shipped
 
 BEGIN = "schema: 1\nbudgets: {tuned_pct: {log: [0.01, 5]}, epochs: 1}\n"
 SLOTS = """\
@@ -182,8 +183,8 @@ def test_an_unknown_depth_is_refused_with_the_nearest() -> None:
 
 def test_seeds_of_unified_are_those_of_a_space_without_a_depth() -> None:
     shapes = bert()
-    seeds = seeds_of(load_space("unified"), shapes)
-    text = load_space("unified").document.text
+    seeds = seeds_of(shipped("unified"), shapes)
+    text = shipped("unified").document.text
     without = "\n".join(line for line in text.splitlines() if not line.startswith("depth:"))
     plain = seeds_of(Space(Document("unified.yaml", without)), shapes)
     assert [(s.label, s.configuration) for s in seeds] == [
@@ -194,5 +195,5 @@ def test_seeds_of_unified_are_those_of_a_space_without_a_depth() -> None:
 
 def test_most_samples_of_unified_leave_lower_layers_alone() -> None:
     """Of 496 random ones 390 on MiniLM's 6 layers; without a depth 78 of 495."""
-    found = trainable(load_space("unified"), bert())
+    found = trainable(shipped("unified"), bert())
     assert sum(one.frozen_layers(bert()) > 0 for one in found) > 0.7 * len(found)

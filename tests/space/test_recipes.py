@@ -21,12 +21,13 @@ from peftsearch.search.seeds import seeds_of
 from peftsearch.space.document import Document
 from peftsearch.space.published import Published, PublishedPoint
 from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.space import Space, load_space
+from peftsearch.space.space import Space
 from peftsearch.task.kind import kind_named
 from peftsearch.task.known import known_dataset
 from peftsearch.task.metric import METRICS
 from peftsearch.task.spec import TaskSpec
 from support.readme import readme_commands
+from support.spaces import shipped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODELS = {
@@ -54,7 +55,7 @@ BEFORE = {
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_space_without_a_recipe_keeps_the_hash_of_its_studies(name: str) -> None:
-    text = load_space(name).document.text
+    text = shipped(name).document.text
     lines = [line for line in text.splitlines() if not line.startswith("depth:")]
     assert Space(Document(name, "\n".join(lines))).hash == BEFORE[name]
 
@@ -100,7 +101,7 @@ def test_a_study_keeps_what_is_published_with_its_metric_and_source() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_recommended_task_is_one_of_the_known_data_sets_as_it_is_known(name: str) -> None:
-    recommended = load_space(name).file.recommended
+    recommended = shipped(name).file.recommended
     assert recommended is not None
     assert recommended.model
     spec = TaskSpec(**recommended.task)
@@ -113,7 +114,7 @@ def test_the_recommended_task_is_one_of_the_known_data_sets_as_it_is_known(name:
 def test_summaries_and_translations_are_written_as_the_paper_writes_them() -> None:
     spoken = {}
     for name in ("xsum-bart-large", "enro-mbart"):
-        recommended = load_space(name).file.recommended
+        recommended = shipped(name).file.recommended
         assert recommended is not None
         spec = TaskSpec(**recommended.task)
         g = spec.generation
@@ -141,7 +142,7 @@ LENGTHS = {"xsum-bart-large": 100_000, "enro-mbart": 50_000}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_configuration_is_trained_with_the_papers_settings(name: str) -> None:
-    space = load_space(name)
+    space = shipped(name)
     training = space.training_like(("relu",))
     wanted = dict(zip(FIELDS, SETTINGS[name], strict=True)) | {"dropout": 0.1}
     assert {key: getattr(training, key) for key in wanted} == wanted
@@ -157,7 +158,7 @@ def test_every_configuration_is_trained_with_the_papers_settings(name: str) -> N
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_papers_rate_is_within_the_range_of_every_form(name: str) -> None:
-    rates = load_space(name).file.train.lr
+    rates = shipped(name).file.train.lr
     paper = 5e-5 if name in LENGTHS else 1e-4
     searched = {form: (values.low, values.high) for form, values in rates.items()}
     assert {"prefix", "linear", "relu", "constant", "dense"} <= set(searched)
@@ -167,14 +168,14 @@ def test_the_papers_rate_is_within_the_range_of_every_form(name: str) -> None:
 @pytest.mark.parametrize("name", ["xsum-bart-large", "enro-mbart"])
 def test_encoder_decoder_and_cross_attention_are_modified_alike(name: str) -> None:
     shapes = load_shapes(MODELS[name])
-    places = [str(at) for slot in load_space(name).on(shapes).slots for at in slot.at]
+    places = [str(at) for slot in shipped(name).on(shapes).slots for at in slot.at]
     kinds = {frozenset(site.kind for site in Place.parse(at).sites(shapes)) for at in places}
     assert kinds == {frozenset(("enc_self", "dec_self", "cross")), frozenset(("enc", "dec"))}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_that_a_recipe_offers_is_never_valid(name: str) -> None:
-    assert [slot.unused() for slot in load_space(name).slots] == [[], []]
+    assert [slot.unused() for slot in shipped(name).slots] == [[], []]
 
 
 WIDTHS = {
@@ -208,7 +209,7 @@ LANDMARKS = {"pfeiffer", "prompt", "bitfit-all", "full"}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_search_begins_with_the_papers_methods_at_its_widths_and_rate(name: str) -> None:
-    seeds = seeds_of(load_space(name), load_shapes(MODELS[name]))
+    seeds = seeds_of(shipped(name), load_shapes(MODELS[name]))
     paper = (WIDTHS, 5e-5) if name in LENGTHS else (GLUE, 1e-4)
     for seed in seeds:
         described = [m.describe() for m in seed.configuration.modifications]
@@ -261,7 +262,7 @@ def counted(label: str, model: str) -> float:
 
 
 def points(name: str) -> tuple[PublishedPoint, ...]:
-    published = load_space(name).file.published
+    published = shipped(name).file.published
     assert published is not None
     return published.points
 
@@ -274,7 +275,7 @@ def test_the_tuned_share_of_a_published_point_is_counted_not_copied(name: str) -
 
 @pytest.mark.parametrize("name", MODELS)
 def test_published_values_are_on_the_scale_of_the_metric_that_is_searched(name: str) -> None:
-    file = load_space(name).file
+    file = shipped(name).file
     assert file.published is not None
     assert file.recommended is not None
     assert file.published.metric == file.recommended.task["metric"]

@@ -20,7 +20,8 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import reachable
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.space import Sample, Space, load_space
+from peftsearch.space.space import Sample, Space
+from support.spaces import shipped
 
 _TIMES = int(os.environ.get("PEFTSEARCH_MANY_SAMPLES", "1"))
 SAMPLES = {"minilm": 2_000 * _TIMES, "bart-base": 1_000 * _TIMES, "llama-1b": 500 * _TIMES}
@@ -140,7 +141,7 @@ def facts_of(modification: Modification) -> tuple[object, ...]:
 def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
     name: str, model: str
 ) -> None:
-    space, shapes = load_space(name), shapes_named(model)
+    space, shapes = shipped(name), shapes_named(model)
     assert_written_once(space, shapes)
     placed, source = space.on(shapes), RandomSuggestions(7)
     seen: dict[Configuration, tuple[str, object]] = {}
