@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ from peftsearch.errors import MissingError
 
 __all__ = ["refuse_endless"]
 
-_MOST = {"layer": 2_000, "block": 2_000, "group": 2_000, "expert": 10_000, "labels": 1_000_000}
-"""Of what a key with the word counts; each is made one by one."""
+_MOST = {
+    r"(num_|n_|\w+_)(\w+_)?(layers?|blocks|groups)": 2_000,
+    r"num_(\w+_)?experts": 100_000,
+    r"num_labels": 1_000_000,
+}
+"""Of what a whole key counts; each is made one by one."""
 
 
 def refuse_endless(path: Path, name: str) -> None:
@@ -35,8 +40,8 @@ def _counts(config: Any) -> Iterator[tuple[str, int, int]]:
     if not isinstance(config, dict):
         return
     for key, value in config.items():
-        most = min((most for word, most in _MOST.items() if word in key), default=None)
-        if isinstance(value, int) and most is not None and value > most:
-            yield key, value, most
+        for pattern, most in _MOST.items():
+            if isinstance(value, int) and value > most and re.fullmatch(pattern, key):
+                yield key, value, most
         if key.endswith("config"):
             yield from _counts(value)

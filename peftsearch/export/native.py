@@ -15,7 +15,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
-from peftsearch.export.place import CARD
+from peftsearch.export.place import CARD, clear
 from peftsearch.search.workbench import dtype_of, writing_of
 from peftsearch.task.encode import encode
 from peftsearch.task.encode_texts import encode_texts
@@ -30,7 +30,7 @@ __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 
 def write_native(folder: Path, package: Package, adapter: bytes) -> None:
     """Write an export; configuration.json comes last, so half an export is never one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     write_atomic(folder / ADAPTER, adapter)
     write_atomic(folder / CARD, model_card(package))
     write_atomic(folder / CONFIGURATION, package.model_dump_json(indent=2) + "\n")

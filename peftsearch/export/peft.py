@@ -25,7 +25,7 @@ from peftsearch.export.peft_lora import lora
 from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
 from peftsearch.export.peft_reasons import peft_type_of, why_not_peft
-from peftsearch.export.place import CARD, PEFT_ADAPTER, PEFT_CONFIGURATION, PEFT_HEAD
+from peftsearch.export.place import CARD, PEFT_ADAPTER, PEFT_CONFIGURATION, PEFT_HEAD, clear
 
 __all__ = ["refuse_without_peft", "why_not_peft", "write_peft"]
 
@@ -54,7 +54,7 @@ def write_peft(
         _in_whole_model(name, backbone): t.detach().cpu().contiguous()
         for name, t in adapter.tensors.items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     write_atomic(folder / PEFT_ADAPTER, save(contiguous, {"format": "pt"}))
     if head:
         write_atomic(folder / PEFT_HEAD, save(head, {"format": "pt"}))

@@ -7,7 +7,7 @@ from pathlib import Path
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.export.package import ADAPTER, CONFIGURATION
 
-__all__ = ["CARD", "PEFT_ADAPTER", "PEFT_CONFIGURATION", "PEFT_HEAD", "refuse_taken"]
+__all__ = ["CARD", "PEFT_ADAPTER", "PEFT_CONFIGURATION", "PEFT_HEAD", "clear", "refuse_taken"]
 
 CARD = "README.md"
 PEFT_ADAPTER = "adapter_model.safetensors"
@@ -15,6 +15,15 @@ PEFT_CONFIGURATION = "adapter_config.json"
 PEFT_HEAD = "head.safetensors"
 _ADAPTERS = {ADAPTER, PEFT_ADAPTER}  # written first
 _OURS = {*_ADAPTERS, CARD, CONFIGURATION, PEFT_CONFIGURATION, PEFT_HEAD}
+
+
+def clear(out: Path) -> None:
+    """Make the folder `out`, without what an earlier export wrote there; what says what it is goes
+    first, so that no mixture of two is ever taken for one.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIGURATION, PEFT_CONFIGURATION, *sorted(_OURS)):
+        (out / name).unlink(missing_ok=True)
 
 
 def refuse_taken(out: Path) -> None:

@@ -35,6 +35,7 @@ _PAUSE_S = 2.0
 _CLIENTS = {"boto3", "botocore", "google", "requests", "urllib3"}
 """Packages whose errors are of a bucket, the way there or the right to use it."""
 
+_REFUSALS = {401, 403, 404}
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -110,8 +111,13 @@ def _is_the_stores(error: Exception) -> bool:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether waiting does not help: no room, no right."""
-    return isinstance(error, OSError) and error.errno in _FINAL
+    """Whether waiting does not help: no room, no right, no bucket."""
+    if type(error).__name__ == "NoCredentialsError":
+        return True
+    told = getattr(error, "response", None)  # boto3's is a dictionary
+    found = told.get("ResponseMetadata", {}) if isinstance(told, dict) else {}
+    status = found.get("HTTPStatusCode", getattr(error, "code", None))
+    return status in _REFUSALS or (isinstance(error, OSError) and error.errno in _FINAL)
 
 
 def _unusable(address: str, error: Exception) -> MissingError:

@@ -62,14 +62,26 @@ _TRIALS = (
     .order_by(_Trial.trial_id)
 )
 
-_TEXT, _NUMBER = cast(null(), Text), cast(null(), Double)
+_NO_TEXT, _NO_NUMBER = cast(null(), Text), cast(null(), Double)
+
+
+def _text(column: Any) -> Any:
+    """In one collation: MySQL refuses a UNION of a connection's and a database's."""
+    return cast(column, Text)
+
+
 _PARTS: tuple[tuple[Any, ...], ...] = (
-    (_Value.trial_id, _Value.objective, _TEXT, _Value.value, cast(_Value.value_type, Text)),
-    (_User.trial_id, _User.trial_user_attribute_id, _User.key, _NUMBER, _User.value_json),
-    (_System.trial_id, _System.trial_system_attribute_id, _System.key, _NUMBER, _System.value_json),
+    (_Value.trial_id, _Value.objective, _NO_TEXT, _Value.value, _text(_Value.value_type)),
+    *(
+        (kind.trial_id, order, _text(kind.key), _NO_NUMBER, _text(kind.value_json))
+        for kind, order in (
+            (_User, _User.trial_user_attribute_id),
+            (_System, _System.trial_system_attribute_id),
+        )
+    ),
     (
         *(_Param.trial_id, _Param.param_id),
-        *(_Param.param_name, _Param.param_value, _Param.distribution_json),
+        *(_text(_Param.param_name), _Param.param_value, _text(_Param.distribution_json)),
     ),
 )
 """Trial, order, name, number and text: of values, users' attributes, Optuna's own, parameters."""

@@ -76,19 +76,20 @@ class Study:
         self.recovery = Recovery(self.table, self.ledger, self.teller)
         self.proposals = Proposals(self.table, self.ledger, space, shapes, self.name)
         self.study = self.table.study
+        finished = self.folder.finished()  # before their trials are read: others begin and end more
         # Seeded by how far the study has come, so that a resumed search draws anew.
         begun = self.patience.through(self._trials)
         self.study.sampler = make_sampler(info.seed + len(begun), worker)
         if not is_database(info.storage):
-            self._refuse_lost_trials(begun)
+            self._refuse_lost_trials(finished, begun)
         self._held: set[int] = set()
         self._outages = 0
 
-    def _refuse_lost_trials(self, begun: list[FrozenTrial]) -> None:
+    def _refuse_lost_trials(self, finished: list[int], begun: list[FrozenTrial]) -> None:
         """A journal that was cut, or begun anew, would give out numbers again, and finished trials
         would be overwritten.
         """
-        for number in self.folder.finished():
+        for number in finished:
             if number >= len(begun):
                 found = f"it knows {len(begun)} trials, and trial {number} is finished"
             elif begun[number].state == TrialState.WAITING or waits(begun[number]):
@@ -197,7 +198,8 @@ class Study:
         return self._is_mine(self.table.get(number))
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
-        return bool(trial.user_attrs.get("worker") == self.name)
+        """A trial that others have given up keeps the name of its worker, and is nobody's."""
+        return trial.user_attrs.get("worker") == self.name and not trial.state.is_finished()
 
     @patient
     def record_rung(self, number: int, value: RungValue) -> bool:
@@ -275,13 +277,19 @@ class Study:
         another worker has it by now.
         """
         told = []
-        self.ledger.give_adapter(result.number)
+        if self._holds(result.number):
+            self.ledger.give_adapter(result.number)
         with self._deciding():
-            if self._holds(result.number):
+            if self._holds(result.number) or self._has_told(result):
                 self.teller.tell(result)
                 told = [result, *self.teller.duplicates_of(result)]
             self._held.discard(result.number)
         return told
+
+    def _has_told(self, result: TrialResult) -> bool:
+        """Before an outage cut off the rest of `tell`, which is repeated."""
+        is_over = self.table.get(result.number).state.is_finished()
+        return is_over and self.ledger.result(result.number) == result
 
     # -- recover -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from peftsearch.backbone import load as loading
+from peftsearch.backbone.endless import refuse_endless
 from peftsearch.backbone.families import FAMILIES
 from peftsearch.backbone.load import family_for, load_backbone, load_shapes, model_source
 from peftsearch.backbone.recognise import family_of
@@ -282,6 +283,7 @@ def test_a_demo_model_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyP
         ({"num_hidden_layers": 2**31}, "num_hidden_layers: 2,147,483,648"),
         ({"num_labels": 10**9}, "num_labels: 1,000,000,000"),
         ({"text_config": {"num_experts": 10**6}}, "num_experts: 1,000,000"),
+        *(({k: 10**6}, f"{k}: 1,000,000") for k in ("n_layer", "encoder_layers", "num_groups")),
     ],
     ids=str,
 )
@@ -293,3 +295,22 @@ def test_a_config_that_asks_for_modules_without_end_is_refused(
     (copy / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(MissingError, match=f"config.json says {told}, and more than"):
         load(str(copy))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vocab_size_per_layer_input": 262_144},
+        {"num_experts": 16_384},
+        {"block_size": 8_192},
+        {"shared_expert_intermediate_size": 20_480},
+        {"label2id": {"layers": 5_000}},
+    ],
+    ids=str,
+)
+def test_sizes_of_models_that_there_are_are_not_taken_for_counts(
+    changes: dict[str, Any], copy: Path
+) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    refuse_endless(path, "model")

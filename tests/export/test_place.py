@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.errors import UsageError
-from peftsearch.export.place import refuse_taken
+from peftsearch.export.place import clear, refuse_taken
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,16 @@ def test_a_new_folder_and_an_earlier_export_are_free(
     for name in names:
         (tmp_path / name).touch()
     refuse_taken(tmp_path)
+
+
+def test_what_an_earlier_export_wrote_goes_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    kept = (".gitattributes", "mine.txt")
+    for name in ("adapter.safetensors", "configuration.json", "adapter_config.json", *kept):
+        (tmp_path / name).touch()
+    clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
+from peftsearch.export import native
 from peftsearch.export.peft import why_not_peft
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.study_point import export_point
@@ -90,6 +91,29 @@ def test_a_point_that_is_not_there_is_one_sentence(
 def test_an_empty_study_has_nothing_to_export(tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(NothingFeasible, match="the frontier is empty"):
         export_point(create(tiny_bert, tmp_path), "best", "recipe", tmp_path / "r.yaml")
+
+
+def test_an_export_that_is_cut_off_is_none(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor new weights beside what an earlier one said of its own."""
+    own, out = create(tiny_bert, tmp_path), tmp_path / "OUT"
+    study = open_study(own)
+    train_for_nothing(study, take(study))
+    own.trial(0).adapter_path.write_bytes(save({}))
+    export_point(own, "best", "native", out)
+    assert (out / "configuration.json").exists()
+    written: list[str] = []
+
+    def dies(path: Path, content: bytes | str) -> None:
+        written.append(path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(native, "write_atomic", dies)
+    with pytest.raises(KeyboardInterrupt):
+        export_point(own, "best", "native", out)
+    assert written == ["adapter.safetensors"]
+    assert list(out.iterdir()) == []
 
 
 def test_a_place_that_is_taken_is_left_alone(folder: StudyFolder, tmp_path: Path) -> None:

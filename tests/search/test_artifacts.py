@@ -90,7 +90,7 @@ def test_a_bucket_without_its_package_says_what_to_install(
 class Failing(FileSystemArtifactStore):
     """A store that raises the errors first, one a call."""
 
-    def __init__(self, folder: Path, errors: list[OSError]) -> None:
+    def __init__(self, folder: Path, errors: list[Exception]) -> None:
         super().__init__(folder)
         self.errors = errors
 
@@ -109,6 +109,34 @@ def test_an_outage_is_waited_through(tmp_path: Path, monkeypatch: pytest.MonkeyP
     artifacts = Artifacts(store, "a folder", "")
     assert artifacts.get(artifacts.put(tmp_path / "checkpoint"), tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == b"tensors"
+    assert store.errors == []
+
+
+class Refused(Exception):
+    """As boto3's clients raise them."""
+
+    __module__ = "botocore.exceptions"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"An error occurred ({status})")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_bucket_that_refuses_is_said_at_once(status: int, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_bytes(b"tensors")
+    store = Failing(tmp_path, [Refused(status)])
+    with pytest.raises(MissingError, match=rf"An error occurred \({status}\)"):
+        Artifacts(store, "s3://bucket", "").put(tmp_path / "checkpoint")
+
+
+def test_a_bucket_that_is_too_busy_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PAUSE_S", 0.0)
+    (tmp_path / "checkpoint").write_bytes(b"tensors")
+    store = Failing(tmp_path, [Refused(503), Refused(429)])
+    assert Artifacts(store, "s3://bucket", "").put(tmp_path / "checkpoint")
     assert store.errors == []
 
 

@@ -178,6 +178,36 @@ def test_a_trial_cut_off_again_and_again_without_progress_is_recorded_as_failed(
     assert home.read().results == (given_up,)
 
 
+def test_who_wakes_after_its_trial_was_given_up_is_not_heard_either(
+    machine: Machine, home: StudyFolder
+) -> None:
+    late, other = machine(1), machine(2)
+    cut = take(late)
+    for _ in range(2):
+        assert other.recover() == []
+        assert take(late).number == cut.number
+    (given_up,) = other.recover()
+    trial = late.folder.trial(cut.number)
+    for path in (trial.checkpoint_path, trial.adapter_path):
+        path.write_bytes(b"tensors")
+    assert not late.record_rung(cut.number, rung_value(0, 0.1))
+    assert not late.holds(cut.number)
+    late.give_checkpoint(cut.number)
+    late.put_back(cut.number)
+    assert late.tell(finish(cut, late.shapes)) == []
+    bring_home(home, pytest.fail)
+    assert home.read().results == (given_up,)
+
+
+def test_what_an_outage_cut_off_after_it_was_told_is_told_to_the_end(machine: Machine) -> None:
+    study = machine(1)
+    trial = take(study)
+    result = finish(trial, study.shapes)
+    assert study.tell(result) == [result]
+    assert study.tell(result) == [result]  # as `patient` does it
+    assert study.tell(result.model_copy(update={"metric": 0.0})) == []
+
+
 def test_a_result_that_was_stored_and_not_told_is_told_by_another(machine: Machine) -> None:
     dead, other = machine(1), machine(2)
     cut = take(dead)

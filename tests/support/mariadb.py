@@ -64,11 +64,13 @@ class MariadbServer(DatabaseServer):
         return pymysql.connect(unix_socket=str(self.root / "socket"), user="root")
 
     def new_database(self) -> str:
-        """The address, with the password, of a new empty database."""
+        """The address, with the password, of a new empty database. Its collation is not that of
+        connections: they may not be mixed.
+        """
         self._databases += 1
         name = f"db{self._databases}"
         with self._connect() as connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+            cursor.execute(f"CREATE DATABASE {name} COLLATE utf8mb4_unicode_ci")
             cursor.execute(f"CREATE USER IF NOT EXISTS {USER}@localhost IDENTIFIED BY '{PASSWORD}'")
             cursor.execute(f"GRANT ALL ON {name}.* TO {USER}@localhost")
         secret = quote(PASSWORD, safe="")
