@@ -43,12 +43,22 @@ def predict(
     from peftsearch.export.native import load
 
     inputs, pairs = _inputs(texts, file, text, not no_header)
+    for number, one in enumerate(inputs, 1):
+        _refuse_broken(number, one)
     loaded = load(model, device, backbone)
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
     for predicted in loaded.predict(inputs, pairs):
         tell(" ".join(predicted.split()) if isinstance(predicted, str) else str(predicted))
+
+
+def _refuse_broken(number: int, text: str) -> None:
+    """A command line or standard input whose bytes are no UTF-8 has halves of characters in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"text {number} is not UTF-8: {text[:60]!r}") from None
 
 
 def _inputs(

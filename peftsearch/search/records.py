@@ -176,8 +176,8 @@ class StudyInfo(Record):
     train_examples: int
     eval_examples: int
     metric: MetricScale
-    budget_lo_pct: float
-    budget_hi_pct: float
+    budget_lo_pct: float = Field(gt=0, allow_inf_nan=False)
+    budget_hi_pct: float = Field(gt=0, allow_inf_nan=False)
     """The space's budget range: the bounds of the hypervolume, in tuned %."""
     body_parameters: int
     full_steps: int

@@ -108,6 +108,7 @@ def test_a_wrong_input_of_search_is_one_sentence_and_leaves_no_study(
         ("show nope#3", 2, "no study 'nope'"),
         ("check typo.yaml", 2, "typo.yaml:6"),
         ("predict model text", 3, "no export at 'model'"),
+        ("predict model fine s\udcff", 2, r"text 2 is not UTF-8: 's\udcff'"),
         ("train nope.yaml", 2, "nope.yaml"),
         ("train space.yaml", 2, "space.yaml:"),
         ("ls everything", 2, "everything"),

@@ -281,6 +281,17 @@ def test_a_damaged_study_file_is_named_with_its_key(
         folder.read()
 
 
+@pytest.mark.parametrize("value", [-2.0, 0.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("key", ["budget_lo_pct", "budget_hi_pct"])
+def test_a_budget_that_has_no_logarithm_is_named(
+    folder: StudyFolder, key: str, value: float
+) -> None:
+    facts = json.loads(folder.study_path.read_text())
+    folder.study_path.write_text(json.dumps(facts | {key: value}))
+    with pytest.raises(UsageError, match=rf"study\.json: {key}: Input should be"):
+        folder.read()
+
+
 def test_the_search_lock_names_the_study(folder: StudyFolder) -> None:
     refused = []
 
