@@ -36,7 +36,7 @@ __all__ = ["PlainDatabase"]
 _AT_ONCE = 10_000
 """Trials of each part of a statement: PostgreSQL takes 65,535 values."""
 
-GIVEN_OUT = "hash"
+_GIVEN_OUT = "hash"
 """A trial with this attribute has all of its parameters."""
 
 _Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
@@ -141,7 +141,7 @@ class PlainDatabase(RDBStorage):
             asked = self._parameters.get(trial_id) or parameters[trial_id]
             known = {name: _distribution(text) for name, _, text in asked}
             attributes = {key: json.loads(text) for key, _, text in users[trial_id]}
-            self._keep(trial_id, asked, state == TrialState.RUNNING and GIVEN_OUT in attributes)
+            self._keep(trial_id, asked, state == TrialState.RUNNING and _GIVEN_OUT in attributes)
             found.append(
                 FrozenTrial(
                     number=number,

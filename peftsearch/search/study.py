@@ -277,7 +277,7 @@ class Study:
         another worker has it by now.
         """
         told = []
-        if self._holds(result.number):
+        if self.ledger.hands_on and self._holds(result.number):
             self.ledger.give_adapter(result.number)
         with self._deciding():
             if self._holds(result.number) or self._has_told(result):

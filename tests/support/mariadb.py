@@ -80,11 +80,8 @@ class MariadbServer(DatabaseServer):
 @contextlib.contextmanager
 def mariadb_server() -> Iterator[MariadbServer]:
     """Running, with files of its own that are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="peftsearch-mariadb-") as folder:
-        server = MariadbServer(Path(folder))
-        server.initialise()
-        server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="peftsearch-mariadb-") as folder,
+        MariadbServer(Path(folder)).running() as server,
+    ):
+        yield server

@@ -86,13 +86,8 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Running, with files of its own that are gone afterwards."""
     root = Path(tempfile.mkdtemp(prefix="peftsearch-postgres-"))
     try:
-        server = PostgresServer(root, *_programs(root))
-        server.initialise()
-        server.start()
-        try:
+        with PostgresServer(root, *_programs(root)).running() as server:
             yield server
-        finally:
-            server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 __all__ = ["PASSWORD", "USER", "DatabaseServer"]
 
@@ -25,6 +28,10 @@ class DatabaseServer(ABC):
         self.root = root
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def initialise(self) -> None:
+        """Make its files."""
 
     @abstractmethod
     def new_database(self) -> str:
@@ -53,6 +60,16 @@ class DatabaseServer(ABC):
             return subprocess.Popen(
                 self._command(), stdout=log, stderr=log, user=self.user, cwd=self.root
             )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        """On new files, until the end of the block."""
+        self.initialise()
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
 
     def kill(self) -> None:
         """As a power cut would, for all that a client can see."""
