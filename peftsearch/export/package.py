@@ -55,7 +55,7 @@ class Package(BaseModel):
 
     @property
     def output(self) -> str:
-        """labels, values or texts."""
+        """labels, label sets, values or texts."""
         return kind_named(self.kind).output
 
     @property

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftsearch.errors import UsageError, did_you_mean
-from peftsearch.task.columns import Columns, columns_in, find_columns, has_target_named
+from peftsearch.errors import UsageError, did_you_mean, listed
+from peftsearch.task.columns import (
+    Columns,
+    columns_in,
+    find_columns,
+    find_columns_of_flags,
+    has_target_named,
+)
 from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
-from peftsearch.task.metric import METRICS, Metric
+from peftsearch.task.label_sets import holds_lists
+from peftsearch.task.metric import METRICS, Metric, f1_of
+from peftsearch.task.metrics.classification import POSITIVE
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.task.splitting import split_off
@@ -31,11 +39,23 @@ class _Reading:
     kind: Kind
     columns: Columns
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
+    def of(cls, spec: TaskSpec, kind: Kind, train: Rows, names: tuple[str, ...] | None) -> _Reading:
+        """With the labels of the training rows; of sets, whose lists hold names, all `names`."""
         columns = _find(spec, kind, train)
-        return cls(spec, kind, columns, kind.label_names(train, columns))
+        kind, notes = kind.written_as(train, columns)
+        named = names if kind.output == "label sets" else None
+        labels = named or kind.label_names(train, columns)
+        guessed = [columns.note()] if columns.guessed else []
+        return cls(spec, kind, columns, labels, (*guessed, *notes))
+
+    def named(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The labels by name, where they are indices into names."""
+        if self.kind.output == "label sets":
+            return self.labels
+        return tuple(_named(label, names) for label in self.labels)
 
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
         """A split beside the training rows', whose columns may have names of their own."""
@@ -61,11 +81,12 @@ def assemble(
     """
     kind, guessed = kind_of(spec, train)
     _refuse_unused(spec, kind)
-    reading = _Reading.of(spec, kind, train)
+    reading = _Reading.of(spec, kind, train, names)
+    kind, labels = reading.kind, reading.named(names)
+    metric, of_metric = _metric(spec, kind, labels)
     split, more = kind.to_split(train, reading.columns, reading.labels)
     kind.check(split, train.name)
-    columns_note = [reading.columns.note()] if reading.columns.guessed else []
-    notes = [*train.notes, *guessed, *columns_note, *more]
+    notes = [*train.notes, *guessed, *reading.notes, *of_metric, *more]
     held_out: Split | None = None
     if validation is None:
         split, evaluated, held_out = _divided(spec, kind, split, train.name, read_test is None)
@@ -73,14 +94,18 @@ def assemble(
     else:
         evaluated, more = reading.split(validation)
         notes += [*validation.notes, *more, *_shared(validation.name, split, evaluated)]
+    split = split.sample(spec.train_examples, spec.split_seed)
+    evaluated = evaluated.sample(spec.eval_examples, spec.split_seed)
+    notes += kind.remarks(split, labels, "training")
+    notes += kind.remarks(evaluated, labels, "validation")
     return Task(
         spec=spec,
         name=name,
         kind=kind,
-        metric=_metric(spec, kind, reading.labels),
-        labels=tuple(_named(label, names) for label in reading.labels),
-        train=split.sample(spec.train_examples, spec.split_seed),
-        validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
+        metric=metric,
+        labels=labels,
+        train=split,
+        validation=evaluated.shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
     )
@@ -88,8 +113,18 @@ def assemble(
 
 def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     """The kind asked for; else a guess: texts are written where a column is named as they often
-    are and none as labels often are. With a note where it is a guess of texts.
+    are and none as labels often are, sets of labels are predicted where the labels are lists. With
+    a note where it is a guess of texts or sets.
     """
+    multilabel = KINDS["multilabel"]
+    if spec.labels and spec.kind in (None, multilabel.name):
+        said = [] if spec.kind else ["kind: multilabel, as several label columns are given"]
+        return multilabel, said
+    if spec.labels:
+        raise UsageError(
+            f"--label is given {len(spec.labels)} times, for columns of 0 and 1, and --kind "
+            f"{spec.kind} predicts one column: give one, or --kind multilabel"
+        )
     if spec.kind is not None:
         return kind_named(spec.kind), []
     classification = KINDS["classification"]
@@ -99,12 +134,24 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
         else has_target_named(train, TEXT_TARGETS)
     )
     if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
-        return classification, []
+        listed_in = target or has_target_named(train, multilabel.target_names)
+        if listed_in is None or not holds_lists(train, listed_in):
+            return classification, []
+        return multilabel, [
+            f"kind guessed: multilabel, as column '{listed_in}' holds lists (set it with --kind)"
+        ]
     return KINDS["seq2seq"], [f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"]
 
 
 def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
-    """What is said about writing texts must not be passed over where none are written."""
+    """What is said about F1 or about writing texts must not be passed over where there is none."""
+    if spec.positive is not None and "f1" not in kind.metrics:
+        raise UsageError(f"--positive is for the F1 of one label, and this is {kind.name}")
+    if spec.positive is not None and spec.metric != "f1":
+        raise UsageError(
+            f"--positive names the label of the metric f1, and the metric is "
+            f"{spec.metric or kind.metrics[0]}: say --metric f1, too, or leave it out"
+        )
     if kind.output == "texts":
         return
     said = {
@@ -122,18 +169,31 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
 
 
 def _find(spec: TaskSpec, kind: Kind, rows: Rows) -> Columns:
+    if spec.labels:
+        return find_columns_of_flags(rows, spec.text, spec.labels)
     return find_columns(rows, spec.text, spec.label, kind.target_names, kind.needs_target)
 
 
-def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> Metric:
+def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> tuple[Metric, list[str]]:
+    """The metric, and a note on the label that F1 is of where the user named none."""
     name = spec.metric or kind.metrics[0]
     if name not in kind.metrics:
         raise UsageError(
             f"metric '{name}' is none of {kind.name}{did_you_mean(name, kind.metrics)}"
         )
-    if name == "f1" and len(labels) != 2:
-        raise UsageError(f"metric 'f1' is of two labels, not {len(labels)}: take macro_f1")
-    return METRICS[name]
+    if name != "f1":
+        return METRICS[name], []
+    if spec.positive is not None:
+        if spec.positive not in labels:
+            raise UsageError(f"--positive {spec.positive}: the labels are {listed(labels)}")
+        return f1_of(spec.positive, labels.index(spec.positive)), []
+    if len(labels) != 2:
+        raise UsageError(
+            f"metric 'f1' is of one label against the others, and there are {len(labels)}: name it "
+            "with --positive, or take macro_f1"
+        )
+    metric = f1_of(labels[POSITIVE], POSITIVE)
+    return metric, [f"f1 is of label '{labels[POSITIVE]}' (set it with --positive)"]
 
 
 def _divided(

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from peftsearch.task.assemble import kind_of
+from peftsearch.task.class_lists import names_in_feature
 from peftsearch.task.columns import find_columns
 from peftsearch.task.folders import arrow_schema
 from peftsearch.task.rows import Rows
@@ -27,11 +28,16 @@ def class_names_in(path_text: str) -> dict[str, tuple[str, ...]]:
     written = (schema.metadata or {}).get(b"huggingface") if schema is not None else None
     try:
         features = json.loads(written)["info"]["features"] if written else {}
-        return {
+        named = {
             str(column): tuple(map(str, f["names"])) for column, f in features.items() if _named(f)
         }
+        lists = {str(column): names_in_feature(f) for column, f in features.items()}
+        return named | {column: names for column, names in lists.items() if names}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # written by something else
+
+
+_NAMED = ("labels", "label sets")
 
 
 def _named(feature: Any) -> bool:
@@ -40,6 +46,8 @@ def _named(feature: Any) -> bool:
 
 def label_of(spec: TaskSpec, train: Rows) -> str | None:
     """The column of what is predicted, named or guessed as `assemble` will."""
+    if spec.labels:
+        return None
     kind, _ = kind_of(spec, train)
     return find_columns(train, spec.text, spec.label, kind.target_names, kind.needs_target).label
 
@@ -49,7 +57,7 @@ def names_of(
 ) -> tuple[str, ...] | None:
     """The names of the labels in column `label`, where labels are predicted."""
     kind, _ = kind_of(spec, train)
-    return classes.get(label) or None if label and kind.output == "labels" else None
+    return classes.get(label) or None if label and kind.output in _NAMED else None
 
 
 def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:

@@ -17,6 +17,7 @@ __all__ = [
     "columns_in",
     "filled_rows",
     "find_columns",
+    "find_columns_of_flags",
     "find_text",
     "has_target_named",
     "is_nothing",
@@ -38,15 +39,23 @@ _PAIR_NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """One or two text columns, and that of what is predicted (a label, a number, a text)."""
+    """One or two text columns, and that of what is predicted (a label, a number, a text), or
+    several columns of 0 and 1.
+    """
 
     text: tuple[str, ...]
     label: str | None
     guessed: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The column of what is predicted, or several; none where texts alone are learned."""
+        return self.labels or ((self.label,) if self.label else ())
 
     def note(self) -> str:
         texts = " and ".join(f"'{name}'" for name in self.text)
-        label = f", label '{self.label}'" if self.label else ""
+        label = "".join(f", label '{name}'" for name in self.targets)
         return f"columns guessed: text {texts}{label} (set them with --text, --label)"
 
 
@@ -76,6 +85,20 @@ def find_columns(
     return Columns(texts, found, guessed=not text or (bool(found) and not label))
 
 
+def find_columns_of_flags(rows: Rows, text: Sequence[str], labels: Sequence[str]) -> Columns:
+    """The text columns, and the named columns of 0 and 1; DataError if one is missing."""
+    names = [str(name) for name in rows.table.columns]
+    texts = find_text(rows, text)
+    missing = next((name for name in labels if name not in names), None)
+    if missing is not None:
+        raise DataError(f"{rows.name}: no column '{missing}'{did_you_mean(missing, names)}")
+    used = (*texts, *labels)
+    twice = next((name for name in used if used.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{rows.name}: column '{twice}' cannot be used twice")
+    return Columns(texts, None, guessed=not text, labels=tuple(labels))
+
+
 def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
     """The first column that has one of `names`, whatever its capitals."""
     return _first_of(names, [str(name) for name in rows.table.columns])
@@ -86,7 +109,7 @@ def columns_in(rows: Rows, columns: Columns, find: Callable[[Rows], Columns]) ->
     otherwise, as many of its own are guessed by the same rules (`find`).
     """
     names = {str(name) for name in rows.table.columns}
-    used = {*columns.text, *([columns.label] if columns.label else [])}
+    used = {*columns.text, *columns.targets}
     if not columns.guessed or used <= names:
         return columns
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
 from peftsearch.task.assemble import assemble
+from peftsearch.task.class_lists import with_named_lists
 from peftsearch.task.class_names import label_of, names_of, without_hidden
 from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
 from peftsearch.task.nested import frame_of
@@ -132,9 +133,17 @@ def _splits(name: str, found: Any, row: KnownDataset | None) -> KnownSplits:
 
 def _rows(found: Any, split: str, name: str) -> Rows:
     shown = f"{name} {split}"
-    return Rows(shown, frame_of(shown, found[split].with_format("arrow")[:]))
+    rows = Rows(shown, frame_of(shown, found[split].with_format("arrow")[:]))
+    return with_named_lists(rows, _class_names(found[split]))
 
 
 def _class_names(data: Any) -> dict[str, tuple[str, ...]]:
-    named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}
+    named = {column: _names(feature) for column, feature in data.features.items()}
     return {column: tuple(names) for column, names in named.items() if names}
+
+
+def _names(feature: Any) -> Any:
+    """Of a column's classes, or of those that its lists hold."""
+    if isinstance(feature, list):  # of one feature, in old versions
+        feature = feature[0]
+    return getattr(getattr(feature, "feature", feature), "names", None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from peftsearch.errors import DataError, UsageError
 from peftsearch.task.assemble import assemble
+from peftsearch.task.class_lists import with_named_lists
 from peftsearch.task.class_names import class_names_in, label_of, names_of, without_hidden
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
@@ -54,7 +55,7 @@ def _paths(spec: TaskSpec, train: str) -> _Paths:
 
 
 def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
-    train = read_rows(paths.train, spec.header)
+    train = with_named_lists(read_rows(paths.train, spec.header), class_names_in(paths.train))
     if spec.kind is None and parallel_paths(paths.train):
         spec = spec.model_copy(update={"kind": "seq2seq"})
         train = replace(train, notes=(*train.notes, "kind: seq2seq, as the data are parallel text"))
@@ -62,7 +63,8 @@ def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
     names = names_of(spec, train, label, class_names_in(paths.train))
 
     def read(path: str) -> Rows:
-        return without_hidden(read_rows(path, spec.header), label, names)
+        rows = with_named_lists(read_rows(path, spec.header), class_names_in(path))
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(paths.test) if paths.test else None
