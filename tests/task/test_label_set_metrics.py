@@ -78,9 +78,7 @@ def test_by_hand() -> None:
     logits = np.array([[2.0, -1, -1], [-3, -1, 0.5], [1, 1, -2]])
     # Right: 1 + 0 + 2; predicted 1 + 1 + 2 = 4; references 2 + 0 + 2 = 4. By label: 1, 1, 0.
     values = {name: METRICS[name].value(references, logits) for name in SETS[:3]}
-    assert values == pytest.approx(
-        {"f1_micro": 6 / 8, "f1_macro": 2 / 3, "subset_accuracy": 1 / 3}
-    )
+    assert values == pytest.approx({"f1_micro": 6 / 8, "f1_macro": 2 / 3, "subset_accuracy": 1 / 3})
 
 
 def test_a_logit_of_exactly_0_is_no_label() -> None:
