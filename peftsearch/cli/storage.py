@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-__all__ = ["use_storage", "without_storage"]
+from peftsearch.errors import UsageError
+
+__all__ = ["hear_storage", "use_storage", "without_storage"]
 
 
 def use_storage(said: str) -> str:
@@ -15,6 +17,23 @@ def use_storage(said: str) -> str:
     address = StorageAddress.parse(said)
     os.environ[VARIABLE] = said
     return address.shown
+
+
+def hear_storage(name: str, storage: str, said: str | None) -> None:
+    """Reach the database of a study, whose record names its `storage`, at the address that was
+    said. UsageError for a study that has none; what $PEFTSEARCH_STORAGE says is another's then.
+    """
+    from peftsearch.search.storage_name import VARIABLE, is_database
+
+    if said is None:
+        return
+    if is_database(storage):
+        use_storage(said)
+    elif said != os.environ.get(VARIABLE):
+        raise UsageError(
+            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
+            "--storage out, or begin a new study with it"
+        )
 
 
 def without_storage(arguments: Sequence[str]) -> list[str]:

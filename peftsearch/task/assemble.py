@@ -83,6 +83,8 @@ def assemble(
         validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
+        rows=len(train.table),
+        validation_rows=None if validation is None else len(validation.table),
     )
 
 
