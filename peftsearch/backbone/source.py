@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import overload
 
 from peftsearch.errors import MissingError, did_you_mean
 from peftsearch.paths import absolute
@@ -36,13 +37,27 @@ def model_source(name: str) -> str:
     return str(path)
 
 
-def absolute_source(name: str) -> str:
-    """The name of a model or tokenizer as it is right from every working folder: folders by their
-    whole path; Hub names, `demo:` and `config:` models as they are.
+@overload
+def absolute_source(name: str) -> str: ...
+
+
+@overload
+def absolute_source(name: None) -> None: ...
+
+
+@overload
+def absolute_source(name: str | None) -> str | None: ...
+
+
+def absolute_source(name: str | None) -> str | None:
+    """The name of a model or tokenizer as it is right from every working folder: a folder that is
+    there by its whole path; Hub names, `demo:` and `config:` models as they are.
     """
-    if name.startswith(("demo:", PREFIX)) or not _is_local(name):
-        return name
-    return absolute(name)
+    if name is None:
+        return None
+    whole = absolute(name)
+    is_one = name.startswith(("demo:", PREFIX)) or not Path(whole).exists()
+    return name if is_one else whole
 
 
 def refuse_missing_model(name: str) -> None:

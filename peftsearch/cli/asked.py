@@ -86,7 +86,7 @@ def _recommended_task(space: Space, said: Said) -> Mapping[str, Any] | None:
 
 
 def new_study(said: Said) -> NewStudy:
-    """The study that the options describe, with files by their whole paths; nothing is opened."""
+    """The study that the options describe, files as the user named them; nothing is opened."""
     from peftsearch.cli.storage import use_storage
     from peftsearch.search.new_study import NewStudy
     from peftsearch.search.storage_name import JOURNAL
@@ -115,7 +115,7 @@ def new_study(said: Said) -> NewStudy:
         low_rungs=said.get("low_rungs"),
         storage=use_storage(said["storage"]) if "storage" in said else JOURNAL,
         artifacts=said.get("artifacts"),
-    ).from_any_folder()
+    )
 
 
 def existing_study(said: Said) -> StudyFolder:

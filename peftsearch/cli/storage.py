@@ -42,14 +42,18 @@ def without_storage(arguments: Sequence[str]) -> list[str]:
 
 
 def _shown(arguments: Iterator[str]) -> Iterator[str]:
-    from peftsearch.search.storage import StorageAddress
-
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag != "--storage":
             yield argument
         elif value:
-            yield f"{flag}={StorageAddress.parse(value).shown}"
+            yield f"{flag}={_without_password(value)}"
         else:
             yield flag
-            yield from (StorageAddress.parse(text).shown for text in [next(arguments, "")] if text)
+            yield from map(_without_password, filter(None, [next(arguments, "")]))
+
+
+def _without_password(address: str) -> str:
+    from peftsearch.search.storage import StorageAddress  # with Optuna
+
+    return StorageAddress.parse(address).shown

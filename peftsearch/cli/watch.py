@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.console import say
+from peftsearch.cli.opened import studies_flag
 from peftsearch.errors import Interrupted, NothingFeasible
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def watch(
     found = any(r.state == "full" for r in record.results)
     if found:
         print_frontier(folder, record, as_json)
-    go_on = f"peftsearch search --study {folder.name} --resume"
+    go_on = f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
     if progress.fatal is not None:
         raise progress.fatal
     if interrupted:

@@ -51,14 +51,12 @@ class NewStudy:
 
     def from_any_folder(self) -> NewStudy:
         """The same, with files and folders by their whole paths."""
-        tokenizers = (self.tokenizer, self.target_tokenizer)
-        whole = [None if name is None else absolute_source(name) for name in tokenizers]
         return replace(
             self,
             model=absolute_source(self.model),
             task=with_whole_paths(self.task),
-            tokenizer=whole[0],
-            target_tokenizer=whole[1],
+            tokenizer=absolute_source(self.tokenizer),
+            target_tokenizer=absolute_source(self.target_tokenizer),
         )
 
     @property

@@ -8,19 +8,30 @@ from peftsearch.paths import absolute
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["FILES", "absolute_data", "with_whole_paths"]
+__all__ = ["FILES", "absolute_data", "is_there", "with_whole_paths"]
 
 FILES = ("train", "eval", "test")
 """Fields of a task that name files."""
 
 
 def with_whole_paths(spec: TaskSpec) -> TaskSpec:
-    """The task with every file and folder by its whole path; names of the Hub stay as they are."""
+    """The task with every file and folder that is there by its whole path; the rest, names of the
+    Hub among them, stays as it is.
+    """
     files = {key: getattr(spec, key) for key in FILES}
-    whole = {key: absolute_data(said) for key, said in files.items() if said is not None}
+    whole = {key: absolute_data(said) for key, said in files.items() if is_there(said)}
     if spec.name is not None:
         whole["name"] = _absolute_name(spec.name)
     return spec.model_copy(update=whole)
+
+
+def is_there(path_text: str | None) -> bool:
+    """Whether there is such a file or folder, or two files of parallel text."""
+    try:
+        parts = parallel_paths(path_text or "") or (path_text or "",)
+        return all(bool(one) and Path(one).expanduser().exists() for one in parts)
+    except (OSError, RuntimeError, ValueError):  # no path
+        return False
 
 
 def absolute_data(path_text: str) -> str:
