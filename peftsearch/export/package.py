@@ -6,14 +6,16 @@ It holds what was tuned, the head, and what is needed to put them on the same ba
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from peftsearch.backbone.language import Tokenizers
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.kind import kind_named
 from peftsearch.task.spec import Generation, TaskSpec
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.language import Tokenizers
 
 __all__ = ["ADAPTER", "CONFIGURATION", "Package"]
 
@@ -65,6 +67,8 @@ class Package(BaseModel):
 
     @property
     def tokenizers(self) -> Tokenizers:
+        from peftsearch.backbone.language import Tokenizers  # with torch
+
         return Tokenizers(self.tokenizer, self.target_tokenizer, self.languages)
 
     @property

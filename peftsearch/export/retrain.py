@@ -9,14 +9,15 @@ from typing import Any
 from safetensors.torch import save
 
 from peftsearch.backbone.language import Tokenizers
-from peftsearch.errors import UsageError
+from peftsearch.backbone.source import absolute_source
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
-from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
+from peftsearch.export.recipe_task import open_recipe
 from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
+from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objective import scale_of_values
@@ -31,10 +32,12 @@ def retrain(
     device: str,
     open_test: bool,
     say: Callable[[str], None],
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, write the result to `out` (native format); returns what was measured."""
-    if out is not None:
-        refuse_taken(out)
+    """Train, evaluate, write the result to `out` (native format); returns what was measured.
+    `task`: the recipe's data, if they were read.
+    """
+    task = task or open_recipe(recipe, out, device, open_test)
     set_threads(threads)
     parsed = recipe.parsed()
     prompts = any(m.form.name == "prompt" for m in parsed.modifications)
@@ -42,6 +45,7 @@ def retrain(
         *(recipe.model, recipe.task, device, recipe.max_length, prompts, say),
         tokenizers=Tokenizers(recipe.tokenizer, recipe.target_tokenizer, recipe.task.languages),
         precision=parsed.training.precision,
+        task=task,
     ).for_training(parsed.training)
     configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
@@ -75,8 +79,7 @@ def _measured(
 
 def _test(run: TrainingRun, bench: Workbench) -> float:
     split = bench.task.test()
-    if split is None:
-        raise UsageError(f"task {bench.task.name} has no labelled test split")
+    assert split is not None  # refused before
     return _measured(run, bench.encode(split), split, bench.task.metric)
 
 
@@ -87,7 +90,7 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         configuration=configuration.to_json(),
         configuration_hash=configuration.hash,
         description=configuration.describe(),
-        model=recipe.model,
+        model=absolute_source(recipe.model),
         model_fingerprint=bench.backbone.fingerprint,
         labels=bench.task.labels,
         max_length=bench.max_length,
@@ -104,6 +107,6 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         max_target=bench.lengths.target or None,
         languages=bench.task.spec.languages,
         generation=bench.task.spec.generation,
-        tokenizer=recipe.tokenizer,
-        target_tokenizer=recipe.target_tokenizer,
+        tokenizer=absolute_source(recipe.tokenizer),
+        target_tokenizer=absolute_source(recipe.target_tokenizer),
     )

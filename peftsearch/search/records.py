@@ -185,6 +185,9 @@ class StudyInfo(Record):
     """Fractions of `full_steps`."""
     max_length: int = Field(ge=1)
     """Tokens that texts are cut to."""
+    asked_max_length: int | None = None
+    """As the user said it, which may be more than the model reads."""
+    asked_max_target: int | None = None
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""
     tokenizer: str | None = None

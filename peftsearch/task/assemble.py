@@ -13,6 +13,7 @@ from peftsearch.task.columns import (
     find_columns_of_flags,
     has_target_named,
 )
+from peftsearch.task.early import refuse_contradictions
 from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.label_sets import holds_lists
@@ -108,6 +109,8 @@ def assemble(
         validation=evaluated.shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
+        rows=len(train.table),
+        validation_rows=None if validation is None else len(validation.table),
     )
 
 
@@ -117,16 +120,11 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     a note where it is a guess of texts or sets.
     """
     multilabel = KINDS["multilabel"]
-    if spec.labels and spec.kind in (None, multilabel.name):
-        said = [] if spec.kind else ["kind: multilabel, as several label columns are given"]
-        return multilabel, said
-    if spec.labels:
-        raise UsageError(
-            f"--label is given {len(spec.labels)} times, for columns of 0 and 1, and --kind "
-            f"{spec.kind} predicts one column: give one, or --kind multilabel"
-        )
+    refuse_contradictions(spec)
     if spec.kind is not None:
         return kind_named(spec.kind), []
+    if spec.labels:
+        return multilabel, ["kind: multilabel, as several label columns are given"]
     classification = KINDS["classification"]
     target = spec.label or (
         None
@@ -144,14 +142,7 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
 
 
 def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
-    """What is said about F1 or about writing texts must not be passed over where there is none."""
-    if spec.positive is not None and "f1" not in kind.metrics:
-        raise UsageError(f"--positive is for the F1 of one label, and this is {kind.name}")
-    if spec.positive is not None and spec.metric != "f1":
-        raise UsageError(
-            f"--positive names the label of the metric f1, and the metric is "
-            f"{spec.metric or kind.metrics[0]}: say --metric f1, too, or leave it out"
-        )
+    """What is said about writing texts must not be passed over where none are written."""
     if kind.output == "texts":
         return
     said = {

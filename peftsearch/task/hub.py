@@ -14,12 +14,10 @@ from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_da
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.splitting import VALIDATION
 from peftsearch.task.task import Task
 
-__all__ = ["VALIDATION", "load_hub"]
-
-VALIDATION = ("validation", "validation_matched", "dev", "valid")
-"""What validation splits are called."""
+__all__ = ["load_hub"]
 
 
 def load_hub(spec: TaskSpec) -> Task:

@@ -11,10 +11,10 @@ from peftsearch.task.class_names import class_names_in, label_of, names_of, with
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
 from peftsearch.task.folders import splits_in
-from peftsearch.task.hub import VALIDATION, load_hub
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.splitting import VALIDATION
 from peftsearch.task.task import Task
 
 __all__ = ["load_task"]
@@ -24,8 +24,12 @@ def load_task(spec: TaskSpec) -> Task:
     """Read training and validation data; the test split stays closed."""
     if spec.name is not None and (spec.train or spec.eval or spec.test):
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")
+    if spec.name is not None and spec.name.startswith("demo:"):
+        return load_demo(spec)
     if spec.name is not None:
-        return load_demo(spec) if spec.name.startswith("demo:") else load_hub(spec)
+        from peftsearch.task.hub import load_hub  # with the Hub's client
+
+        return load_hub(spec)
     if spec.train is None and (spec.eval or spec.test):
         raise UsageError("no training data: give --train FILE beside --eval and --test")
     if spec.train is None:

@@ -31,6 +31,10 @@ class Task:
     validation: Split
     load_test: Callable[[], Split | None]
     notes: tuple[str, ...] = ()
+    rows: int = 0
+    """Of the training data, before any were left out, set aside or sampled."""
+    validation_rows: int | None = None
+    """The same of the validation data; None: they were set aside of the training data."""
 
     def test(self) -> Split | None:
         """The test split, None if the task has none. Opening it is for the very end."""

@@ -336,7 +336,7 @@ def test_a_cell_that_is_neither_0_nor_1_is_said(cell: str, sentence: str, tmp_pa
         ({"labels": ("a", "b"), "kind": "classification"}, "--label is given 2 times"),
         ({"labels": ("a", "b"), "metric": "accuracy"}, "metric 'accuracy' is none of multilabel"),
         ({"labels": ("a", "b"), "metric": "loss"}, "metric 'loss' is none of multilabel"),
-        ({"labels": ("a", "b"), "positive": "a"}, "--positive is for the F1 of one label"),
+        ({"labels": ("a", "b"), "positive": "a"}, "--positive names the label of the metric f1"),
         ({"label": "a", "kind": "multilabel"}, "(--label for each)"),
         ({"label": "a", "positive": "1"}, "--positive names the label of the metric f1"),
         ({"label": "a", "positive": "x", "metric": "f1"}, "--positive x: the labels are 0, 1"),
