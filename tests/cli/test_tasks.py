@@ -241,8 +241,16 @@ def test_the_commands_of_the_page_on_tasks_run(
     write_csv(here / "mail.csv", mail)
     news = [{"article": r["source"], "summary": r["answer"]} for r in copying_rows(40)]
     (here / "news.jsonl").write_text("\n".join(map(json.dumps, news)))
+    films = [{"plot": row["text"], "genres": row["tags"]} for row in tagged_rows(60)]
+    (here / "films.jsonl").write_text("\n".join(map(json.dumps, films)))
+    judged = {"toxic": "negative", "insult": "positive", "threat": "travel"}
+    comments = [
+        {"comment": row["text"], **{c: str(int(t in row["tags"])) for c, t in judged.items()}}
+        for row in tagged_rows(60)
+    ]
+    write_csv(here / "comments.csv", comments)
     commands = readme_commands(page)
-    assert len(commands) == 3
+    assert len(commands) == 5
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
         words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
