@@ -32,6 +32,7 @@ from peftsearch.cli.options import (
     MetricName,
     Model,
     NoHeader,
+    Separator,
     Storage,
     StudiesFolder,
     TargetTokenizer,
@@ -77,6 +78,7 @@ def search(
     metric: MetricName = None,
     template: Template = None,
     no_header: NoHeader = False,
+    separator: Separator = None,
     beams: Beams = None,
     languages: Languages = None,
     study: Annotated[
@@ -157,6 +159,7 @@ def search(
         "max_target": max_target,
         "languages": languages_of(languages),
         "header": False if no_header else None,
+        "separator": separator,
         "generation": None if beams is None else {"beams": beams},
     }
     spec = task_spec(asked_task, seed)

@@ -18,6 +18,7 @@ from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.search.study_copy import bring_adapter
 from peftsearch.search.study_space import budget_of, space_of, task_of
+from peftsearch.task.spec import ReadColumns
 
 __all__ = ["export_point"]
 
@@ -107,7 +108,8 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
         kind=info.kind,
         precision=training.precision,
         value_scale=info.value_scale,
-        template=spec.template,
+        template=spec.template if info.reading is None else info.text_template,
+        reading=info.reading or ReadColumns(),
         max_target=spec.max_target,
         languages=spec.languages,
         generation=spec.generation,

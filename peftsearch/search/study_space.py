@@ -41,7 +41,7 @@ def budget_of(space: Space, info: StudyInfo) -> TrainingBudget:
 def task_of(info: StudyInfo) -> TaskSpec:
     """What the study's user asked to be solved; UsageError if study.json was damaged there."""
     try:
-        return TaskSpec.model_validate(info.task)
+        return TaskSpec.of_file(info.task)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, ("task", *first["loc"])))

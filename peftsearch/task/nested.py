@@ -14,7 +14,7 @@ from peftsearch.task.columns import is_nothing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["flat_frame", "frame_of"]
+__all__ = ["flat_frame", "frame_of", "refuse_twice"]
 
 _MOST_FIELDS = 64
 """A column with more keys than this is a map (words → counts, say), not columns in a column."""
@@ -37,7 +37,7 @@ def _flattened(name: str, table: pa.Table) -> pd.DataFrame:
 
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
-    _refuse_twice(name, table.column_names)
+    refuse_twice(name, table.column_names)
     # Without pandas' metadata a column that was an index is a column like any other.
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     return frame.astype(object)
@@ -49,7 +49,7 @@ def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
     flat = list(_flat(columns))
     if [column for column, _ in flat] == list(columns):
         return table
-    _refuse_twice(name, (column for column, _ in flat))
+    refuse_twice(name, (column for column, _ in flat))
     return pd.DataFrame(dict(flat), dtype=object)
 
 
@@ -81,7 +81,8 @@ def _fields(cells: list[Any]) -> list[str]:
     return list(fields)
 
 
-def _refuse_twice(name: str, columns: Iterable[str]) -> None:
+def refuse_twice(name: str, columns: Iterable[str]) -> None:
+    """DataError if two columns have one name."""
     twice = next((column for column, count in Counter(columns).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{name}: two columns are called '{twice}'; rename one")

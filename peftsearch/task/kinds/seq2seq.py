@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from peftsearch.errors import DataError
-from peftsearch.task.columns import Columns, filled_rows, text_column
+from peftsearch.task.columns import Columns, kept_rows, refuse_missing, text_column
 from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
-__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
+__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "left_out", "written_texts"]
 
 TEXT_METRICS = (
     *("rouge2", "rouge1", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
@@ -38,18 +38,16 @@ class Seq2Seq(Kind):
 
 def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
     """Sources and the texts to be written; rows where either is empty are left out."""
-    if len(columns.text) > 1:
-        raise DataError(
-            f"{rows.name}: one text column is needed to write from, and {len(columns.text)} are "
-            "given; join them into one"
-        )
-    names = (*columns.text, str(columns.label))
-    texts, kept = filled_rows(rows, names, columns.label)
-    targets = text_column(rows, str(columns.label))
-    empty = len(rows.table) - len(kept)
-    notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
-    source = texts[0]
-    return (
-        Split(tuple(source[row] for row in kept), None, tuple(targets[row] for row in kept)),
-        notes,
-    )
+    label = str(columns.label)
+    refuse_missing(rows, (*columns.text, label))
+    sources = joined_texts(rows, columns.text, columns.within)
+    targets = text_column(rows, label)
+    kept = kept_rows(rows, {columns.text[0]: sources, label: targets})
+    split = Split(tuple(sources[row] for row in kept), None, tuple(targets[row] for row in kept))
+    return split, left_out(rows, len(kept))
+
+
+def left_out(rows: Rows, kept: int) -> list[str]:
+    """A note on rows with an empty text, if there are any."""
+    empty = len(rows.table) - kept
+    return [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
