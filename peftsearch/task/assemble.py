@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from peftsearch.errors import UsageError, did_you_mean
-from peftsearch.task.class_names import by_training_names, named
+from peftsearch.task.class_names import by_training_names, by_training_numbers, named
 from peftsearch.task.columns import (
     Columns,
     columns_in,
@@ -48,7 +48,7 @@ class _Reading:
     @classmethod
     def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
         columns, told = columns_of(spec, kind, train)
-        names = class_names_of(spec, kind, train, columns.label)
+        names = class_names_of(spec, train, columns.label)
         return cls(spec, told, kind, columns, names, kind.label_names(train, columns))
 
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
@@ -59,6 +59,8 @@ class _Reading:
         guessed = [] if own == self.columns else [f"{rows.name}: {own.notes(rows)[0]}"]
         if self.kind.output == "labels":
             rows = by_training_names(rows, own, self.names, self.labels)
+        if self.kind.output == "values":
+            rows = by_training_numbers(rows, str(own.label), self.names)
         split, notes = self.kind.to_split(rows, own, self.labels)
         return split, [*rows.notes, *guessed, *notes]
 
@@ -180,17 +182,18 @@ def _template_parts(
 
 
 def labels_in(spec: TaskSpec, train: Rows) -> tuple[str | None, tuple[str, ...] | None]:
-    """The column of what is predicted, named or guessed, and the names of the labels in it."""
+    """The column of what is predicted, named or guessed; and the names of the labels in it, None
+    where no labels are predicted.
+    """
     kind, _ = kind_of(spec, train)
     label = columns_of(spec, kind, train)[0].label
-    return label, class_names_of(spec, kind, train, label)
+    names = class_names_of(spec, train, label) or ()
+    return label, names if kind.output == "labels" else None
 
 
-def class_names_of(
-    spec: TaskSpec, kind: Kind, rows: Rows, label: str | None
-) -> tuple[str, ...] | None:
-    """The names of the labels in column `label`, where labels are predicted."""
-    if label is None or kind.output != "labels":
+def class_names_of(spec: TaskSpec, rows: Rows, label: str | None) -> tuple[str, ...] | None:
+    """The names of the labels in column `label`."""
+    if label is None:
         return None
     if spec.guesses == 1 and "." in label:
         return None  # names inside a column were not looked for

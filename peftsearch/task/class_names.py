@@ -4,7 +4,7 @@ names, and −1 where a label is hidden.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from numbers import Real
@@ -17,7 +17,7 @@ from peftsearch.task.columns import Columns, filled_rows
 from peftsearch.task.kinds.classification import label_text, whole_number
 from peftsearch.task.rows import Rows
 
-__all__ = ["by_training_names", "named", "without_hidden"]
+__all__ = ["by_training_names", "by_training_numbers", "named", "without_hidden"]
 
 _HIDDEN = -1
 """What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
@@ -40,49 +40,84 @@ def by_training_names(
     own = rows.classes.get(str(columns.label))
     if (own is None and names is None) or own == names or columns.label not in rows.table.columns:
         return rows
-    _, kept = filled_rows(rows, columns.text, columns.label)
-    cells = rows.table[columns.label].tolist()
-    found = {
-        row: label_text(rows.name, rows.numbers[row], str(columns.label), cells[row])
-        for row in kept
-    }
-    if own is not None:
-        found = {row: named(label, own) for row, label in found.items()}
-    found = {row: label.strip() for row, label in found.items()}
-    by_number = _by_number(rows.name, found, own, names, labels)
-    if by_number is not None:
-        return replace(rows, notes=(*rows.notes, *by_number))
+    found = _labels_in(rows, columns, own)
     index = {name.strip(): str(number) for number, name in enumerate(names or ())}
-    written = {row: index.get(label, label) for row, label in found.items()}
     shown = [named(label, names) for label in labels]
-    for row, label in written.items():
-        if label and (label not in labels or (names and found[row] not in index)):
-            raise DataError(_unseen(rows, row, named(found[row], names), shown))
-    column = pd.Series([written.get(row, "") for row in range(len(cells))], rows.table.index)
-    table = rows.table.assign(**{str(columns.label): column.astype(object)})
-    note = f"{rows.name}: labels matched with the training data's by name ({listed(shown, 5)})"
-    return replace(rows, table=table, notes=(*rows.notes, note))
+    if not index:
+        if own and not _share(found, labels) and all(map(str.isdecimal, labels)):
+            return _noted(rows, "labels have names, the training data's none: matched by number")
+        index = {label: label for label in labels}
+    elif own is None and not _are_names(found, index, len(names or ())):
+        numbers = set(map(whole_number, labels))
+        _refuse_unseen(rows, found, lambda label: whole_number(label) in numbers, names, shown)
+        return rows  # indices, as the training data have
+    _refuse_unseen(rows, found, lambda label: index.get(label) in labels, None, shown)
+    cells = [index.get(found.get(row, ""), "") for row in range(len(rows.table))]
+    return _noted(
+        _with_cells(rows, str(columns.label), cells),
+        f"labels matched with the training data's by name ({listed(shown, 5)})",
+    )
 
 
-def _by_number(
-    name: str,
-    found: dict[int, str],
-    own: Sequence[str] | None,
-    names: Sequence[str] | None,
-    labels: Sequence[str],
-) -> list[str] | None:
-    """A note, or none, where the labels as they stand are numbers of the same labels in both; None
-    where they are to be matched by name.
+def by_training_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> Rows:
+    """The same where the index of a name is a number to be predicted."""
+    own = rows.classes.get(column)
+    if own is None or names is None or own == names or column not in rows.table.columns:
+        return rows
+    index = {name.strip(): number for number, name in enumerate(names)}
+    strange = next((name for name in own if name.strip() not in index), None)
+    if strange is not None:
+        raise DataError(f"{rows.name}: '{strange}' is no value of '{column}' in the training data")
+    numbers = [index[name.strip()] for name in own]
+    cells = [
+        numbers[cell] if isinstance(cell, int) and 0 <= cell < len(own) else cell
+        for cell in rows.table[column].tolist()
+    ]
+    return _noted(_with_cells(rows, column, cells), f"'{column}' matched by name")
+
+
+def _labels_in(rows: Rows, columns: Columns, own: Sequence[str] | None) -> dict[int, str]:
+    """Row (from 0) → its label, by the split's own names; rows with an empty text left out."""
+    _, kept = filled_rows(rows, columns.text, columns.label)
+    column = str(columns.label)
+    cells = rows.table[column].tolist()
+    texts = {row: label_text(rows.name, rows.numbers[row], column, cells[row]) for row in kept}
+    return {row: named(label, own).strip() for row, label in texts.items()}
+
+
+def _share(found: Mapping[int, str], names: Collection[str]) -> bool:
+    return not set(found.values()).isdisjoint(names)
+
+
+def _are_names(found: Mapping[int, str], names: Collection[str], count: int) -> bool:
+    """Whether labels of a split without names are names of the training data's: numbers may be
+    either, and are indices if they are not all names.
     """
-    present = {label for label in found.values() if label}
-    if own is None:
-        known = {one.strip() for one in names or ()}
-        numbers = {whole_number(label) for label in present}
-        indices = set(map(whole_number, labels))
-        return [] if not present <= known and numbers <= indices else None
-    if names is None and not present & set(labels) and all(map(str.isdecimal, labels)):
-        return [f"{name}: its labels have names, the training data's have none: matched by number"]
-    return None
+    present = set(found.values()) - {""}
+    indices = set(range(count))
+    are_indices = all(whole_number(label) in indices for label in present)
+    return present <= set(names) or not (are_indices or present.isdisjoint(names))
+
+
+def _refuse_unseen(
+    rows: Rows,
+    found: Mapping[int, str],
+    is_known: Callable[[str], bool],
+    names: Sequence[str] | None,
+    shown: Sequence[str],
+) -> None:
+    for row, label in found.items():
+        if label and not is_known(label):
+            raise DataError(_unseen(rows, row, named(label, names), shown))
+
+
+def _with_cells(rows: Rows, column: str, cells: Sequence[Any]) -> Rows:
+    written = pd.Series(cells, rows.table.index, dtype=object)
+    return replace(rows, table=rows.table.assign(**{column: written}))
+
+
+def _noted(rows: Rows, note: str) -> Rows:
+    return replace(rows, notes=(*rows.notes, f"{rows.name}: {note}"))
 
 
 def _unseen(rows: Rows, row: int, label: str, shown: Sequence[str]) -> str:
@@ -92,14 +127,17 @@ def _unseen(rows: Rows, row: int, label: str, shown: Sequence[str]) -> str:
 
 
 def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:
-    """The rows whose label is not hidden, with a note on how many are left out.
+    """The rows whose label is not hidden, with a note on how many are left out. `names` are those
+    of the training data's labels: None where no labels are predicted.
 
-    Without class names −1 may be a label like any other, unless there is no other.
+    Without names −1 may be a label like any other, unless there is no other.
     """
     if label is None or label not in rows.table.columns:
         return rows
+    if names is not None:
+        names = names or rows.classes.get(label)
     hidden = rows.table[label].map(_is_hidden).astype(bool)
-    if not hidden.any() or (names is None and not hidden.all()):
+    if not hidden.any() or (not names and not hidden.all()):
         return rows
     note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
     return replace(rows, table=rows.table[~hidden], notes=(*rows.notes, note))

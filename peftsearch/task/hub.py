@@ -40,7 +40,7 @@ def load_hub(spec: TaskSpec) -> Task:
 
     def read(split: str) -> Rows:
         rows = _rows(found, split, name)
-        return without_hidden(rows, label, names or rows.classes.get(label or ""))
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(splits.test) if splits.test else None

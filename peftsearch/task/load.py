@@ -67,7 +67,7 @@ def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
 
     def read(path: str) -> Rows:
         rows = rows_of(path)
-        return without_hidden(rows, label, names or rows.classes.get(label or ""))
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(paths.test) if paths.test else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -38,9 +39,32 @@ def _flattened(name: str, table: pa.Table) -> pd.DataFrame:
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     refuse_twice(name, table.column_names)
-    # Without pandas' metadata a column that was an index is a column like any other.
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame.astype(object)
+    # Column by column, without pandas' metadata: what was an index is a column like any other.
+    columns = {name: _cells(table.column(name)) for name in table.column_names}
+    return pd.DataFrame(columns, index=range(table.num_rows), dtype=object)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A cell of a type that Python cannot hold: a date in the year 5881580, a strange time zone."""
+
+    kind: str
+
+    def __repr__(self) -> str:
+        return f"a value of {self.kind}"
+
+
+def _cells(column: pa.ChunkedArray) -> pd.Series[Any]:
+    import pyarrow as pa
+
+    try:
+        # As objects, for a float has no room for every int64.
+        cells: pd.Series[Any] = column.to_pandas(integer_object_nulls=True).astype(object)
+        return cells
+    except UnicodeDecodeError:
+        raise
+    except (pa.ArrowException, ValueError, OverflowError):
+        return pd.Series([Unreadable(str(column.type))] * len(column), dtype=object)
 
 
 def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
