@@ -18,7 +18,7 @@ from peftsearch.task.compressed import suffix_of
 from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.metric import METRICS, Metric
-from peftsearch.task.prompts import TemplateParts, prompt_columns, template_parts
+from peftsearch.task.prompts import TemplateParts, answer_column, prompt_columns, template_parts
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TEXT, Generation, ReadColumns, TaskSpec
 from peftsearch.task.splitting import split_off
@@ -119,6 +119,9 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     if spec.kind is not None:
         return kind_named(spec.kind), []
     classification = KINDS["classification"]
+    answer = answer_column(train) if spec.guesses > 1 and spec.label is None else None
+    if answer is not None:
+        return KINDS["seq2seq"], [_guessed(answer)]
     target = spec.label or (
         None
         if has_target_named(train, classification.target_names)
@@ -126,7 +129,11 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     )
     if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
         return classification, []
-    return KINDS["seq2seq"], [f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"]
+    return KINDS["seq2seq"], [_guessed(target)]
+
+
+def _guessed(target: str) -> str:
+    return f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"
 
 
 def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
@@ -153,12 +160,14 @@ def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpe
     if kind.output != "texts":
         return find_columns(rows, spec.text, spec.label, targets, kind.needs_target), spec
     names = [str(name) for name in rows.table.columns]
-    target = spec.label or first_of(targets, names)
+    likely = answer_column(rows) if spec.guesses > 1 else None
+    target = spec.label or likely or first_of(targets, names)
     parts = _template_parts(spec, rows, names, target)
     text = parts.columns if parts else spec.text
     if not text and spec.guesses > 1:
         text = prompt_columns(rows, target)
-    found = find_columns(rows, text, spec.label, targets, kind.needs_target, one_text=True)
+    label = spec.label or likely
+    found = find_columns(rows, text, label, targets, kind.needs_target, one_text=True)
     is_guess = not (spec.text or parts) or (bool(found.label) and not spec.label)
     if parts is None:
         return replace(found, guessed=is_guess), spec

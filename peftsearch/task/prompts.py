@@ -13,6 +13,7 @@ from peftsearch.task.spec import TEXT, ReadColumns
 
 __all__ = [
     "TemplateParts",
+    "answer_column",
     "columns_to_predict",
     "joined_texts",
     "prompt_columns",
@@ -25,6 +26,7 @@ _JOINT = "\n\n"
 
 _BEFORE = ("system", "system_prompt")
 _ASKED = ("instruction", "question", "prompt", "query")
+_ANSWERS = ("output", "response", "completion", "answer", "answers.text", "answers")
 _ABOUT = ("input", "context", "passage", "paragraph", "article", "document", "story")
 
 
@@ -41,6 +43,16 @@ def prompt_columns(rows: Rows, target: str | None) -> tuple[str, ...]:
     found = tuple(name for name in (before, asked, about) if name is not None)
     # Beside an instruction, `text` holds the prompt and its answer (Alpaca's).
     return found if len(found) > 1 or asked.lower() == _ASKED[0] else ()
+
+
+def answer_column(rows: Rows) -> str | None:
+    """The column that answers what another asks, as their names say; None if there are no such two,
+    or a label beside them.
+    """
+    names = [str(name) for name in rows.table.columns]
+    if first_of(_ASKED, names) is None or first_of(("label", "labels"), names) is not None:
+        return None
+    return first_of(_ANSWERS, names)
 
 
 def _is_text(rows: Rows, column: str) -> bool:

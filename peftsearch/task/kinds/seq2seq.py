@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
+
+import numpy as np
+import pandas as pd
 
 from peftsearch.task.columns import Columns, kept_rows, refuse_missing, text_column
 from peftsearch.task.kinds.base import Kind, Output
@@ -41,10 +45,24 @@ def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
     label = str(columns.label)
     refuse_missing(rows, (*columns.text, label))
     sources = joined_texts(rows, columns.text, columns.within)
-    targets = text_column(rows, label)
+    targets, notes = _targets(rows, label)
     kept = kept_rows(rows, {columns.text[0]: sources, label: targets})
     split = Split(tuple(sources[row] for row in kept), None, tuple(targets[row] for row in kept))
-    return split, left_out(rows, len(kept))
+    return split, [*notes, *left_out(rows, len(kept))]
+
+
+def _targets(rows: Rows, label: str) -> tuple[list[str], list[str]]:
+    """The texts to be written; of a list of them (SQuAD's answers) the first, with a note."""
+    cells = rows.table[label].tolist()
+    if not any(isinstance(cell, (list, np.ndarray)) for cell in cells):
+        return text_column(rows, label), []
+    first = [
+        next(iter(cell), None) if isinstance(cell, (list, np.ndarray)) else cell for cell in cells
+    ]
+    alone = replace(
+        rows, table=rows.table.assign(**{label: pd.Series(first, rows.table.index, dtype=object)})
+    )
+    return text_column(alone, label), [f"{rows.name}: of each list in '{label}' the first text"]
 
 
 def left_out(rows: Rows, kept: int) -> list[str]:
