@@ -19,6 +19,7 @@ from peftsearch.cli.options import (
     MetricName,
     Model,
     NoHeader,
+    Separator,
     Storage,
     StudiesFolder,
     TargetTokenizer,
@@ -56,6 +57,7 @@ def search(
     metric: MetricName = None,
     template: Template = None,
     no_header: NoHeader = False,
+    separator: Separator = None,
     beams: Beams = None,
     languages: Languages = None,
     study: Annotated[
