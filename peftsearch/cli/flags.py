@@ -159,6 +159,7 @@ FIXED: tuple[Fixed, ...] = (
     _of_task("positive"),
     _of_task("template"),
     Fixed("no_header", lambda b: (not b.task.header,), fields=lambda said: {"header": not said}),
+    _of_task("separator"),
     Fixed(
         "beams",
         lambda b: (b.task.generation.beams,),

@@ -20,6 +20,7 @@ from peftsearch.cli.options import (
     Model,
     NoHeader,
     Positive,
+    Separator,
     Storage,
     StudiesFolder,
     TargetTokenizer,
@@ -58,6 +59,7 @@ def search(
     positive: Positive = None,
     template: Template = None,
     no_header: NoHeader = False,
+    separator: Separator = None,
     beams: Beams = None,
     languages: Languages = None,
     study: Annotated[

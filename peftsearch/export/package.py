@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.kind import kind_named
-from peftsearch.task.spec import Generation, TaskSpec
+from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
 if TYPE_CHECKING:
     from peftsearch.backbone.language import Tokenizers
@@ -46,6 +46,8 @@ class Package(BaseModel):
     value_scale: tuple[float, float] | None = None
     """Mean and spread that the head's numbers are in units of, where it predicts numbers."""
     template: str | None = None
+    reading: ReadColumns = ReadColumns()
+    """How texts were made of a file's columns."""
     max_target: int | None = None
     languages: tuple[str, str] | None = None
     generation: Generation = Generation()

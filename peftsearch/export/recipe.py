@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
@@ -43,6 +43,11 @@ class Recipe(BaseModel):
     """The low precision of frozen layers below full length."""
     configuration: dict[str, Any]
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_of_a_file(cls, written: Any) -> Any:
+        return TaskSpec.of_file(written) if isinstance(written, dict) else written
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """A recipe file, its relative paths made whole: they are meant from where it lies, or from
@@ -61,7 +66,7 @@ class Recipe(BaseModel):
         plain = self.model_dump(
             by_alias=True, exclude_none=True, exclude_defaults=False, mode="json"
         )
-        plain["task"] = self.task.model_dump(exclude_defaults=True, mode="json")
+        plain["task"] = self.task.to_file()
         return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
 
     def _with_whole_paths(self, files: Files) -> Recipe:

@@ -49,6 +49,7 @@ def retrain(
     ).for_training(parsed.training)
     configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
+    say(bench.task.sizes)
     say(f"training {configuration.describe()}")
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration),
@@ -104,6 +105,7 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         precision=configuration.training.precision,
         value_scale=scale_of_values(bench.objective),
         template=bench.task.spec.template,
+        reading=bench.task.reading,
         max_target=bench.lengths.target or None,
         languages=bench.task.spec.languages,
         generation=bench.task.spec.generation,

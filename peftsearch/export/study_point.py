@@ -20,6 +20,7 @@ from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.search.study_copy import bring_adapter
 from peftsearch.search.study_task import task_of
+from peftsearch.task.spec import ReadColumns
 from peftsearch.task.whole_paths import with_whole_paths
 
 __all__ = ["export_point", "refuse_taken_out"]
@@ -120,7 +121,8 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
         kind=info.kind,
         precision=training.precision,
         value_scale=info.value_scale,
-        template=spec.template,
+        template=spec.template if info.reading is None else info.text_template,
+        reading=info.reading or ReadColumns(),
         max_target=spec.max_target,
         languages=spec.languages,
         generation=spec.generation,

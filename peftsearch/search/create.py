@@ -80,8 +80,8 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     """What the user should know of the data as the model sees them."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
-        f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
-        f"examples, at most {bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
+        f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "
+        f"({bench.train.truncated:,} cut)"
     )
     if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")
@@ -146,6 +146,8 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         target_tokenizer=asked.target_tokenizer,
         without=asked.without,
         low_rungs=asked.low_rungs,
+        reading=task.reading,
+        text_template=task.spec.template,
         precision=precision,
         value_scale=scale_of_values(bench.objective),
         published=PublishedValue.all_of(asked.space.file.published),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peftsearch.task.spec import ReadColumns
+
 if TYPE_CHECKING:
     from peftsearch.space.published import Published
 
@@ -193,6 +195,10 @@ class StudyInfo(Record):
     tokenizer: str | None = None
     """Where the model's tokenizers are, if not beside it."""
     target_tokenizer: str | None = None
+    reading: ReadColumns | None = None
+    """The columns that texts are made of; None in studies of earlier versions."""
+    text_template: str | None = None
+    """The task's template with one `{text}` in it, where `reading` says what that is."""
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""

@@ -14,7 +14,7 @@ __all__ = ["task_of"]
 def task_of(info: StudyInfo) -> TaskSpec:
     """The task as it was asked for; UsageError if study.json was damaged there."""
     try:
-        return TaskSpec.model_validate(info.task)
+        return TaskSpec.of_file(info.task)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, ("task", *first["loc"])))

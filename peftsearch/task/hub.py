@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble
-from peftsearch.task.class_lists import with_named_lists
-from peftsearch.task.class_names import label_of, names_of, without_hidden
+from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.class_names import without_hidden
 from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
@@ -34,11 +34,11 @@ def load_hub(spec: TaskSpec) -> Task:
     train = _rows(found, splits.train, name)
     if row:
         train = replace(train, notes=(*train.notes, row.note(spec)))
-    label = label_of(spec, train)
-    names = names_of(spec, train, label, _class_names(found[splits.train]))
+    label, names = labels_in(spec, train)
 
     def read(split: str) -> Rows:
-        return without_hidden(_rows(found, split, name), label, names)
+        rows = _rows(found, split, name)
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(splits.test) if splits.test else None
@@ -50,7 +50,6 @@ def load_hub(spec: TaskSpec) -> Task:
         without_hidden(train, label, names),
         read(splits.validation) if splits.validation else None,
         read_test if splits.test or splits.validation else None,
-        names,
     )
 
 
@@ -130,18 +129,21 @@ def _splits(name: str, found: Any, row: KnownDataset | None) -> KnownSplits:
 
 
 def _rows(found: Any, split: str, name: str) -> Rows:
-    shown = f"{name} {split}"
-    rows = Rows(shown, frame_of(shown, found[split].with_format("arrow")[:]))
-    return with_named_lists(rows, _class_names(found[split]))
+    shown, data = f"{name} {split}", found[split]
+    table = frame_of(shown, data.with_format("arrow")[:])
+    return Rows(shown, table, classes=dict(_class_names("", data.features)))
 
 
-def _class_names(data: Any) -> dict[str, tuple[str, ...]]:
-    named = {column: _names(feature) for column, feature in data.features.items()}
-    return {column: tuple(names) for column, names in named.items() if names}
-
-
-def _names(feature: Any) -> Any:
-    """Of a column's classes, or of those that its lists hold."""
-    if isinstance(feature, list):  # of one feature, in old versions
-        feature = feature[0]
-    return getattr(getattr(feature, "feature", feature), "names", None)
+def _class_names(within: str, features: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Column → names of its labels, or of those in its lists; columns inside columns are named with
+    a dot.
+    """
+    for column, feature in features.items():
+        if isinstance(feature, dict):
+            yield from _class_names(f"{within}{column}.", feature)
+            continue
+        if isinstance(feature, list):  # of one kind of thing, in old versions
+            feature = feature[0]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names:
+            yield f"{within}{column}", tuple(names)

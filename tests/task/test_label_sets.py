@@ -162,6 +162,36 @@ def test_another_order_of_class_names_in_the_evaluation_file_is_no_matter(tmp_pa
     assert sets_of(task, task.validation) == EXPECTED
 
 
+@pytest.mark.parametrize("by", ["name", "index"])
+def test_an_evaluation_file_without_class_names_is_read_by_name_or_index(
+    by: str, tmp_path: Path
+) -> None:
+    order = NAMED["labels"].feature.names
+    own = [[label if by == "name" else order.index(label) for label in one] for one in cells()]
+    held = jsonl(tmp_path / "e.jsonl", own, "labels")
+    task = load_task(TaskSpec(train=saved(tmp_path / "d"), eval=held))
+    assert sets_of(task, task.validation) == EXPECTED
+
+
+def test_class_names_of_the_evaluation_alone_are_names_or_leave_its_numbers(tmp_path: Path) -> None:
+    held = saved(tmp_path / "e")
+    named = jsonl(tmp_path / "d.jsonl", cells(), "labels")
+    task = load_task(TaskSpec(train=named, eval=held))
+    assert sets_of(task, task.validation) == EXPECTED
+    order = NAMED["labels"].feature.names
+    numbers = jsonl(tmp_path / "n.jsonl", [[order.index(c) for c in o] for o in cells()], "labels")
+    task = load_task(TaskSpec(train=numbers, eval=held))
+    assert any("matched by number" in note for note in task.notes)
+    by_number = {text: {str(order.index(c)) for c in own} for text, own in EXPECTED.items()}
+    assert sets_of(task, task.validation) == by_number
+
+
+def test_an_index_beyond_the_class_names_is_named_with_its_row(tmp_path: Path) -> None:
+    held = jsonl(tmp_path / "e.jsonl", [[1], [2, 6]], "labels")
+    with pytest.raises(DataError, match=r"data row 2, column 'labels' holds class 6, and there"):
+        load_task(TaskSpec(train=saved(tmp_path / "d"), eval=held))
+
+
 def test_a_class_that_training_lacks_is_named(tmp_path: Path) -> None:
     features = datasets.Features(
         {

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, listed
-from peftsearch.task.columns import Columns, filled_rows
+from peftsearch.task.columns import Columns, filled_rows, refuse_missing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.classification import Classification, label_order, label_problem
-from peftsearch.task.label_sets import Form, form_of
+from peftsearch.task.label_sets import Form, Lists, form_of
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
@@ -27,9 +27,12 @@ _Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
 
 @dataclass(frozen=True)
 class Multilabel(Kind):
-    """`form`: how sets are written, once the training rows are known."""
+    """`form`: how sets are written, once the training rows are known; `classes`: names of the
+    labels, where its lists hold indices into them.
+    """
 
     form: Form | None = None
+    classes: tuple[str, ...] | None = None
     name: ClassVar[str] = "multilabel"
     output: ClassVar[Output] = "label sets"
     metrics: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy", "bce")
@@ -41,15 +44,17 @@ class Multilabel(Kind):
     def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
         form = form_of(rows, columns)
         note = form.note(str(columns.label))
-        return replace(self, form=form), [f"{rows.name}: {note}"] if note else []
+        classes = rows.classes.get(str(columns.label)) if isinstance(form, Lists) else None
+        kind = replace(self, form=form, classes=classes)
+        return kind, [f"{rows.name}: {note}"] if note else []
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
-        """The columns' names, in their order; of labels in lists and texts those that occur,
-        numbers by value, others by name, twice on average at least.
+        """The columns' names, in their order, or those of all classes; of other lists and texts the
+        labels that occur, numbers by value, others by name, twice on average at least.
         """
         form = self.form or form_of(rows, columns)
-        if form.labels:
-            return form.labels
+        if form.labels or self.classes:
+            return form.labels or self.classes or ()
         _, _, sets, _ = self._read(rows, columns)
         present = {label for own in sets for label in own}
         where = f"{rows.name}: column '{columns.label}' holds"
@@ -67,14 +72,16 @@ class Multilabel(Kind):
     ) -> tuple[Split, list[str]]:
         index = {label: i for i, label in enumerate(labels)}
         texts, kept, sets, hidden = self._read(rows, columns)
+        sets, notes = self._by_name(rows, columns, kept, sets, labels)
         targets = np.zeros((len(kept), len(labels)), np.int8)
         for example, (row, own) in enumerate(zip(kept, sets, strict=True)):
             for label in own:
                 if label not in index:
-                    raise DataError(label_problem(rows.name, row + 1, label, labels))
+                    raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
                 targets[example, index[label]] = 1
         empty = len(rows.table) - len(kept) - hidden
-        notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+        if empty:
+            notes.append(f"{rows.name}: {empty:,} rows with an empty text left out")
         if hidden:
             notes.append(f"{rows.name}: rows whose labels are hidden (−1), left out: {hidden:,}")
         filled = [tuple(column[row] for row in kept) for column in texts]
@@ -85,25 +92,49 @@ class Multilabel(Kind):
         rows have texts but hide their labels.
         """
         form = self.form or form_of(rows, columns)
-        names = columns.targets
-        for name in names:
-            if name not in rows.table.columns:
-                raise DataError(f"{rows.name}: no column '{name}', which the training data have")
+        refuse_missing(rows, columns.targets)
         texts, filled = filled_rows(rows, columns.text, None)
-        cells = [rows.table[name].tolist() for name in names]
+        cells = [rows.table[name].tolist() for name in columns.targets]
         kept, sets = [], []
         for row in filled:
             try:
                 own = form.read([column[row] for column in cells])
             except ValueError as error:
                 problem = f"column '{columns.label}' {error}" if columns.label else str(error)
-                raise DataError(f"{rows.name}: data row {row + 1}, {problem}") from error
+                where = f"{rows.name}: data row {rows.numbers[row]}"
+                raise DataError(f"{where}, {problem}") from error
             if own is not None:
                 kept.append(row)
                 sets.append(own)
         if not kept:
             raise DataError(f"{rows.name}: no row has labels that are given: all are −1")
         return texts, kept, sets, len(filled) - len(kept)
+
+    def _by_name(
+        self,
+        rows: Rows,
+        columns: Columns,
+        kept: Sequence[int],
+        sets: list[list[str]],
+        labels: Sequence[str],
+    ) -> tuple[list[list[str]], list[str]]:
+        """Sets with names for indices into these rows' class names, or the training rows'."""
+        own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
+        present = {label for one in sets for label in one}
+        names = own or self.classes
+        if names is None or (own is None and present <= set(labels)):
+            return sets, []
+        if self.classes is None and set(names).isdisjoint(labels):
+            note = "labels have names, the training data's none: matched by number"
+            return sets, [f"{rows.name}: {note}"]
+        for row, one in zip(kept, sets, strict=True):
+            for label in one:
+                if not label.isdecimal() or int(label) >= len(names):
+                    raise DataError(
+                        f"{rows.name}: data row {rows.numbers[row]}, column '{columns.label}' "
+                        f"holds class {label[:20]}, and there are names for {len(names)}"
+                    )
+        return [[names[int(label)] for label in one] for one in sets], []
 
     def check(self, split: Split, name: str) -> None:
         targets = np.asarray(split.targets)
