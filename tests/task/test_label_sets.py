@@ -197,8 +197,12 @@ def test_class_names_of_the_evaluation_alone_are_names_or_leave_its_numbers(tmp_
 
 def test_an_index_beyond_the_class_names_is_named_with_its_row(tmp_path: Path) -> None:
     held = jsonl(tmp_path / "e.jsonl", [[1], [2, 6]], "labels")
+    train = saved(tmp_path / "d")
     with pytest.raises(DataError, match=r"data row 2, column 'labels' holds class 6, and there"):
-        load_task(TaskSpec(train=saved(tmp_path / "d"), eval=held))
+        load_task(TaskSpec(train=train, eval=held))
+    held = jsonl(tmp_path / "e.jsonl", [["a"], ["b", "d"]], "labels")
+    with pytest.raises(DataError, match=r"data row 2 has label 'd', unseen in training"):
+        load_task(TaskSpec(train=train, eval=held))
 
 
 def test_a_class_that_training_lacks_is_named(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ class Multilabel(Kind):
         own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
         present = {label for one in sets for label in one}
         names = own or self.classes
-        if names is None or (own is None and present <= set(labels)):
+        are_names = present <= set(labels) or not all(map(str.isdecimal, present))
+        if names is None or (own is None and are_names):
             return sets, []
         if self.classes is None and set(names).isdisjoint(labels):
             note = "labels have names, the training data's none: matched by number"
