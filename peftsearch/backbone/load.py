@@ -34,6 +34,7 @@ from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.backbone.source import (
     DEMO_MODELS,
     model_source,
+    not_on_the_hub,
     without_safetensors,
     without_weights,
 )
@@ -268,10 +269,7 @@ def _explained(
         return without_safetensors(name)
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
-    return MissingError(
-        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
-        f"{state}: check the name and the connection, or give the path of a saved model"
-    )
+    return not_on_the_hub(name, state)
 
 
 def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftsearch.errors import DataError, MissingError
-from peftsearch.task.kind import kind_named
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
 if TYPE_CHECKING:
@@ -60,11 +59,15 @@ class Package(BaseModel):
     @property
     def output(self) -> str:
         """labels, values or texts."""
+        from peftsearch.task.kind import kind_named  # with pandas
+
         return kind_named(self.kind).output
 
     @property
     def outputs(self) -> int:
         """Width of the head."""
+        from peftsearch.task.kind import kind_named
+
         return kind_named(self.kind).outputs(self.labels)
 
     @property
