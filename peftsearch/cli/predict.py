@@ -115,9 +115,8 @@ def _from_file(
         say(note)
     names, within = columns_to_predict(rows, columns, read, writes)
     if read.text and names != read.text and not columns:
-        say(
-            f"{rows.name}: reads {_quoted(names)}, where the model learned from {_quoted(read.text)}"
-        )
+        learned = _quoted(read.text)
+        say(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
     if writes:
         return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]
