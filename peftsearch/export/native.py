@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,18 @@ class LoadedModel:
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
-    ) -> list[str] | list[float]:
-        """Of each text the most likely label, its number, or the text that is written from it."""
+    ) -> list[str] | list[list[str]] | list[float]:
+        """Of each text the most likely label, the list of its labels, its number, or the text that
+        is written from it.
+        """
         if self.package.output == "texts":
             return self._written(texts, pairs)
         outputs = self.outputs(texts, pairs)
         if self.package.output == "values":
             return [float(value) for value in outputs[:, 0]]
+        if self.package.output == "label sets":
+            rows = (outputs > 0).tolist()
+            return [list(compress(self.labels, row)) for row in rows]
         return [self.labels[i] for i in outputs.argmax(-1).tolist()]
 
     def _written(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:

@@ -58,7 +58,7 @@ class Package(BaseModel):
 
     @property
     def output(self) -> str:
-        """labels, values or texts."""
+        """labels, label sets, values or texts."""
         from peftsearch.task.kind import kind_named  # with pandas
 
         return kind_named(self.kind).output

@@ -36,6 +36,9 @@ def peft_card(package: Package, configuration: Configuration, peft_type: str) ->
     no_types = ", return_token_type_ids=False" if prompts else ""
     title, task = _title(configuration, peft_type), escaped(package.task)
     labels = escaped(", ".join(package.labels))
+    said = ""
+    if package.output == "label sets":
+        said = "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"
     pooler = ""
     if configuration.head.pooler == "trained":
         pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
@@ -60,7 +63,7 @@ batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for se
 mask = batch["attention_mask"].unsqueeze(-1)
 states = model(**batch).last_hidden_state{cut}
 pooled = {_POOLED[configuration.head.pooling]}{pooler}
-logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]
+logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]{said}
 ```
 {_NO_PAIRS if prompts else ""}"""
 

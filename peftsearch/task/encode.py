@@ -30,8 +30,9 @@ class Encoded:
     """n tokenised examples.
 
     `inputs` are token ids, `types` (total tokens,) int8 their token types or None. What is
-    predicted is `labels` (n,), indices or numbers, or `written`: token ids of the texts to be
-    written, with the end of text. `pad_id` fills inputs up; `truncated` counts cut examples.
+    predicted is `labels`, indices or numbers (n,) or 0 and 1 (n, labels), or `written`: token ids
+    of the texts to be written, with the end of text. `pad_id` fills inputs up; `truncated` counts
+    cut examples.
     """
 
     inputs: Ragged
@@ -118,7 +119,7 @@ class Encoded:
         return {key: sent(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
-        """(batch,) label indices or numbers."""
+        """(batch,) label indices or numbers, or (batch, labels) 0 and 1."""
         return sent(self.labels[torch.from_numpy(indices)], device)
 
 

@@ -35,9 +35,10 @@ _FEW = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """n examples in their order: `predicted` (label indices, numbers or texts; None if only losses
-    were asked for), `losses` each summed over the example's `weights`: 1, or the tokens of its
-    target. Losses are of all n examples, or where texts were written of the first few.
+    """n examples in their order: `predicted` (label indices, logits (n, labels) of sets of labels,
+    numbers or texts; None if only losses were asked for), `losses` each summed over the example's
+    `weights`: 1, or the tokens of its target. Losses are of all n examples, or where texts were
+    written of the first few.
     """
 
     predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
