@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,23 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
             f"{folder}: configuration.json was edited: it is not the configuration that these "
             "tensors were trained with"
         )
-    tuned = TunedModel(backbone, configuration, package.outputs, finished=True)
-    tuned.load(tensors)
-    return LoadedModel(package, tuned)
+    return LoadedModel(package, _tuned(backbone, configuration, package.outputs, tensors))
+
+
+def _tuned(
+    backbone: Backbone, configuration: Configuration, outputs: int, tensors: Mapping[str, Tensor]
+) -> TunedModel:
+    """The configuration attached with the tensors of an export; ConfigurationError if they are
+    another's. Version 0.1.0 wrote retrained ones as they are trained: they are finished here.
+    """
+    if any(re.match(r"tuned/\d+/(mlp|sparse)/", name) for name in tensors):
+        with TunedModel(backbone, configuration, outputs) as trained:
+            trained.load(tensors)
+            tensors = {name: t.clone() for name, t in trained.stored().items()}
+    tuned = TunedModel(backbone, configuration, outputs, finished=True)
+    try:
+        tuned.load(tensors)
+    except BaseException:
+        tuned.detach()
+        raise
+    return tuned

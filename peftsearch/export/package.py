@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftsearch.backbone.language import Tokenizers
+from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.kind import kind_named
 from peftsearch.task.spec import Generation, TaskSpec
@@ -52,6 +53,27 @@ class Package(BaseModel):
     is_encoder_decoder: bool = False
     origin: str = ""
     """`study NAME, trial 28`, or the recipe it was trained from."""
+
+    @classmethod
+    def of(
+        cls, configuration: Configuration, spec: TaskSpec, tokenizers: Tokenizers, /, **facts: Any
+    ) -> Package:
+        """An export's description: what follows from a configuration and from what it was trained
+        for, and `facts`, the other fields; a fact that a record states goes before what follows.
+        """
+        follows = {
+            "configuration": configuration.to_json(),
+            "configuration_hash": configuration.hash,
+            "description": configuration.describe(),
+            "precision": configuration.training.precision,
+            "template": spec.template,
+            "max_target": spec.max_target,
+            "languages": spec.languages,
+            "generation": spec.generation,
+            "tokenizer": tokenizers.source,
+            "target_tokenizer": tokenizers.target,
+        }
+        return cls.model_validate({**follows, **facts})
 
     @property
     def output(self) -> str:

@@ -17,7 +17,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.search.study_copy import bring_adapter
-from peftsearch.search.study_space import budget_of, space_of, task_of
+from peftsearch.search.study_space import budget_of, space_of, task_of, tokenizers_of
 
 __all__ = ["export_point"]
 
@@ -87,17 +87,16 @@ def _configuration(folder: StudyFolder, result: TrialResult) -> Configuration:
 
 
 def _package(info: StudyInfo, result: TrialResult, configuration: Configuration) -> Package:
-    assert result.configuration is not None
-    assert result.configuration_hash is not None
-    spec, training = task_of(info), configuration.training
-    return Package(
+    length = min(configuration.training.max_length, info.max_length) or info.max_length
+    return Package.of(
+        *(configuration, task_of(info), tokenizers_of(info)),
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
         description=result.description,
         model=info.model,
         model_fingerprint=result.model_fingerprint or info.model_fingerprint,
         labels=info.labels,
-        max_length=min(training.max_length, info.max_length) or info.max_length,
+        max_length=length,
         task=info.task_name,
         metric=info.metric.name,
         validation_metric=result.metric,
@@ -105,14 +104,7 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
         tuned_pct=result.tuned_pct,
         origin=f"study {info.name}, trial {result.number}",
         kind=info.kind,
-        precision=training.precision,
         value_scale=info.value_scale,
-        template=spec.template,
-        max_target=spec.max_target,
-        languages=spec.languages,
-        generation=spec.generation,
-        tokenizer=info.tokenizer,
-        target_tokenizer=info.target_tokenizer,
     )
 
 
