@@ -75,10 +75,10 @@ def trained_and_loaded(
     with watched(monkeypatch) as trained:
         retrain(recipe, out, 1, "cpu", open_test=False, say=lambda _: None)
     loaded = peftsearch.load(out)
-    backbone = loaded.model.backbone
+    backbone = loaded.backbone
     backbone.tokenizer.pad_token = backbone.tokenizer.pad_token or "</s>"
     assert trained.outputs is not None
-    return trained.outputs, outputs_of(loaded.model, backbone), loaded
+    return trained.outputs, outputs_of(loaded.tuned, backbone), loaded
 
 
 def recipe(configuration: Configuration, task: TaskSpec, model: Path, **more: Any) -> Recipe:
@@ -178,7 +178,7 @@ def test_an_export_with_tensors_as_they_are_trained_loads_to_what_they_mean(
     before, after, loaded = trained_and_loaded(asked, tmp_path / "out", monkeypatch)
     assert_close(before, after)
     stored = loaded.package.tuned_parameters
-    tensors = loaded.model.attachment.stored().values()
+    tensors = loaded.tuned.attachment.stored().values()
     assert sum(t.numel() for t in tensors if t.is_floating_point()) == stored
 
 
