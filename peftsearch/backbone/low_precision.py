@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from typing import TYPE_CHECKING
 
 from peftsearch.errors import ConfigurationError, MissingError, did_you_mean
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["LOW_PRECISIONS", "LowPrecision", "Product", "cpu_flags", "low_precision"]
 
-_LEAST = torch.finfo(torch.float32).tiny
-"""No scale is 0."""
+_LEAST = 2.0**-126
+"""No scale is 0: the smallest normal number of fp32."""
 
-Product = Callable[[Tensor, Tensor | None], Tensor]
+Product = Callable[["Tensor", "Tensor | None"], "Tensor"]
 """x (rows, d_in), b (d_out,) or None → y (rows, d_out)."""
 
 
@@ -61,6 +61,8 @@ def _int8(weight: Tensor) -> Product:
     its least to its greatest value: x ≈ t (l - z). oneDNN multiplies and sums exactly, so that
     y = t (l qᵀ s - z Σ q s) + b.
     """
+    import torch
+
     scales = weight.abs().amax(1).div_(127).clamp_(min=_LEAST)
     rounded = (weight / scales[:, None]).round_().to(torch.int8).contiguous()  # no strides are read
     sums = rounded.sum(1) * scales
@@ -81,6 +83,8 @@ def _int8(weight: Tensor) -> Product:
 
 def _levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """l (rows, d_in) from 0 to 255, t and z (rows, 1); z is whole, so that 0 is exact."""
+    import torch
+
     least = x.amin(1, keepdim=True).clamp_(max=0)  # aminmax over a dimension takes 8 times as long
     step = x.amax(1, keepdim=True).clamp_(min=0).sub_(least).div_(255).clamp_(min=_LEAST)
     zero = least.div_(step).neg_().round_()
@@ -92,6 +96,8 @@ def _levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _bf16(weight: Tensor) -> Product:
     """Both in bfloat16, summed in fp32, and the sum rounded to bfloat16."""
+    from torch.nn.functional import linear
+
     rounded = weight.bfloat16()
 
     def product(x: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,11 +9,10 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from peftsearch.backbone.source import PREFIX
 from peftsearch.errors import MissingError, did_you_mean
 
 __all__ = ["PREFIX", "REFERENCES", "reference_config"]
-
-PREFIX = "config:"
 
 
 def _encoder(hidden: int, layers: int, heads: int, ffn: int, vocab: int, **more: Any) -> Any:

@@ -1,39 +1,67 @@
-"""What a user asks of `peftsearch search`: the task, and the study that is gone on with."""
+"""What a user asks of `peftsearch search`: the task, a new study, or one to go on with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftsearch.cli.flags import FIXED, Begun, Said, is_given, task_fields
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.limits import Limits, Means
+    from peftsearch.search.new_study import NewStudy
+    from peftsearch.space.space import Space
     from peftsearch.task.spec import TaskSpec
 
 __all__ = [
-    "default_name",
-    "existing_study",
-    "languages_of",
-    "refuse_cohort_of_low_rungs",
-    "refuse_other_low_rungs",
-    "task_spec",
+    *("default_name", "existing_study", "given", "limits_of", "means_of", "new_study"),
+    *("refuse_cohort_of_low_rungs", "refuse_other_means", "seconds_of", "task_spec"),
 ]
 
+DEFAULT_SPACE = "unified"
 
-def task_spec(
-    asked: dict[str, Any], seed: int, recommended: Mapping[str, Any] | None = None
-) -> TaskSpec:
+
+def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the user gave, of all parameters of `search`, in one shape: `~` and working
+    folder are gone, repeated options are tuples.
+    """
+    said = {key: value for key, value in parameters.items() if is_given(value)}
+    said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+    if "languages" in said:
+        said["languages"] = _languages(said["languages"])
+    if "artifacts" in said:
+        said["artifacts"] = _artifacts(said["artifacts"])
+    return said
+
+
+def _languages(said: str) -> tuple[str, str]:
+    codes = [code.strip() for code in said.split(",")]
+    if len(codes) != 2 or not all(codes):
+        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
+    return codes[0], codes[1]
+
+
+def _artifacts(said: str) -> str:
+    """A folder by its whole path; buckets and file:// as they are."""
+    from peftsearch.paths import absolute
+
+    return said if "://" in said else absolute(said)
+
+
+def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskSpec:
     """What the user said about the task, over what a space recommends; UsageError if wrong."""
     from pydantic import ValidationError
 
     from peftsearch.task.spec import TaskSpec
 
-    said = {key: value for key, value in asked.items() if value not in (None, ())}
-    whole = {**(recommended or {}), **said, "split_seed": seed}
+    fields = task_fields(said)
+    whole = {**(recommended or {}), **fields, "split_seed": said.get("seed", 0)}
     if recommended and "generation" in recommended:  # beams alone are said; its limits stay
-        whole["generation"] = {**recommended["generation"], **said.get("generation", {})}
+        whole["generation"] = {**recommended["generation"], **fields.get("generation", {})}
     try:
         return TaskSpec(**whole)
     except ValidationError as error:
@@ -43,49 +71,121 @@ def task_spec(
         raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
 
 
-def languages_of(said: str | None) -> tuple[str, str] | None:
-    """Two codes, or None."""
-    if said is None:
-        return None
-    codes = [code.strip() for code in said.split(",")]
-    if len(codes) != 2 or not all(codes):
-        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
-    return codes[0], codes[1]
-
-
-def default_name(space: str, spec: TaskSpec) -> str:
+def default_name(space: Space, said: Said) -> str:
     """A study's name where the user gave none: the space's and the data's."""
+    spec = task_spec(said, _recommended_task(space, said))
     source = spec.name or Path(spec.train or "task").stem
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space}-{source}")
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space.name}-{source}")
     return name.strip("-.")[:100] or "study"
 
 
-def existing_study(
-    study: str | None, studies: Path | None, space: str | None, model: str | None, spec: TaskSpec
-) -> StudyFolder:
-    """The study to continue; what is said about it again must be what it was begun with."""
+def _recommended_task(space: Space, said: Said) -> Mapping[str, Any] | None:
+    recommended = space.file.recommended
+    names_data = "task" in said or "train" in said
+    return None if recommended is None or names_data else recommended.task
+
+
+def new_study(said: Said) -> NewStudy:
+    """The study that the options describe, files as the user named them; nothing is opened."""
+    from peftsearch.cli.storage import use_storage
+    from peftsearch.search.new_study import NewStudy
+    from peftsearch.search.storage_name import JOURNAL
+    from peftsearch.space.space import load_space
+
+    space_name = said.get("space", DEFAULT_SPACE)
+    space = load_space(space_name)
+    recommended = space.file.recommended
+    model = said.get("model") or (recommended.model if recommended else None)
+    if model is None:
+        raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
+    longest = said.get("max_length") or (recommended.max_length if recommended else None)
+    return NewStudy(
+        name=said["study"] if "study" in said else default_name(space, said),
+        space=space,
+        space_name=space_name,
+        model=model,
+        task=task_spec(said, _recommended_task(space, said)),
+        seed=said.get("seed", 0),
+        device=said.get("device", "cpu"),
+        max_length=longest,
+        rung_examples=said.get("eval_limit"),
+        tokenizer=said.get("tokenizer"),
+        target_tokenizer=said.get("target_tokenizer"),
+        without=said.get("without", ()),
+        low_rungs=said.get("low_rungs"),
+        storage=use_storage(said["storage"]) if "storage" in said else JOURNAL,
+        artifacts=said.get("artifacts"),
+    )
+
+
+def existing_study(said: Said) -> StudyFolder:
+    """The study to go on with; what is said about it again must be what it was begun with."""
     from peftsearch.search.folder import StudyFolder
     from peftsearch.space.space import load_space
 
-    if study is None and space is None:
+    if "study" not in said and "space" not in said:
         raise UsageError("which study? give --study NAME with --resume")
-    name = default_name(load_space(str(space)).name, spec) if study is None else study
-    folder = StudyFolder.open(name, studies)
+    space = load_space(said["space"]) if "space" in said else None
+    name = said["study"] if "study" in said or space is None else default_name(space, said)
+    folder = StudyFolder.open(name, said.get("studies"))
     info = folder.read_info()
-    if space is not None and load_space(space).hash != info.space_hash:
+    if space is not None and space.hash != info.space_hash:
         raise UsageError(
-            f"space '{space}' is not the one study '{name}' was begun with; leave it out to go on "
-            f"with {folder.space_path}, or begin a new study"
+            f"space '{said['space']}' is not the one study '{name}' was begun with; leave it out "
+            f"to go on with {folder.space_path}, or begin a new study"
         )
-    if model is not None and model != info.model:
-        raise UsageError(f"study '{name}' was begun with --model {info.model}, not {model}")
-    began = info.task
-    for key in ("name", "train", "eval", "test", "label", "kind", "metric", "template"):
-        said = getattr(spec, key)
-        if said is not None and said != began.get(key):
-            flag = "task" if key == "name" else key
-            raise UsageError(f"study '{name}' was begun with --{flag} {began.get(key)}, not {said}")
+    task_spec(said)  # what is wrong in itself
+    _refuse_differences(said, Begun(folder, info))
     return folder
+
+
+def _refuse_differences(said: Said, begun: Begun) -> None:
+    """One sentence that names every option that is not what the study was begun with."""
+    found = [option.difference(said[option.name], begun) for option in FIXED if option.name in said]
+    differences = [one for one in found if one is not None]
+    if differences:
+        raise UsageError(
+            f"study '{begun.folder.name}' was begun with {'; with '.join(differences)}: leave out "
+            "what differs to go on with it, or begin a new study"
+        )
+
+
+def seconds_of(minutes: float | None, hours: float | None) -> float | None:
+    if minutes is not None and hours is not None:
+        raise UsageError("give --minutes or --hours, not both")
+    seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
+    if seconds is not None and not math.isfinite(seconds):
+        raise UsageError("--minutes and --hours want a number; leave both out for no limit")
+    return seconds
+
+
+def limits_of(said: Said, waits: bool) -> Limits:
+    from peftsearch.search.limits import Limits
+
+    seconds = seconds_of(said.get("minutes"), said.get("hours"))
+    return Limits(said.get("trials"), seconds, waits)
+
+
+def means_of(said: Said) -> Means:
+    from peftsearch.search.limits import Means
+
+    return Means(said.get("threads", 1), said.get("cohort"), said.get("device"))
+
+
+def refuse_other_means(folder: StudyFolder, means: Means) -> None:
+    """What a study cannot be worked on with: a device that is not here, or not meant for its low
+    rungs, which are trained one by one.
+    """
+    from peftsearch.backbone.device import refuse_unknown_device
+    from peftsearch.search.low_rungs import refuse_low_rungs
+    from peftsearch.space.space import load_space
+
+    info = folder.read_info()
+    device = means.device or info.device
+    refuse_unknown_device(device)
+    refuse_cohort_of_low_rungs(means.cohort, info.low_rungs)
+    if info.low_rungs is not None:
+        refuse_low_rungs(info.low_rungs, load_space(str(folder.space_path)), device)
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:
@@ -95,11 +195,3 @@ def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> Non
             f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one; "
             "leave out one of the two"
         )
-
-
-def refuse_other_low_rungs(folder: StudyFolder, said: str | None) -> None:
-    """Values of one rung are compared with one another, and so are of one precision."""
-    began = folder.read_info().low_rungs
-    if said is not None and said != began:
-        how = f"with --low-rungs {began}" if began else "without --low-rungs"
-        raise UsageError(f"study '{folder.name}' was begun {how}: go on {how}")

@@ -1,33 +1,254 @@
-"""`peftsearch search --dry-run`: what a search would try, without training."""
+"""`peftsearch search --dry-run`: what a search would read, try and take, without a trial."""
 
 from __future__ import annotations
 
-from peftsearch.backbone.load import load_shapes
-from peftsearch.cli.console import print_json, print_table, tell
-from peftsearch.search.seeds import seeds_of
-from peftsearch.space.reach import sampled_reach
-from peftsearch.space.space import Space
+import os
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["print_dry_run"]
+import numpy as np
+
+from peftsearch.cli.asked import limits_of, means_of
+from peftsearch.cli.console import print_json, print_table, say, tell
+from peftsearch.cli.flags import Said
+
+if TYPE_CHECKING:
+    from peftsearch.design.shapes import BackboneShapes
+    from peftsearch.search.create import PlannedStudy
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.new_study import NewStudy
+    from peftsearch.space.space import Space
+    from peftsearch.task.task import Task
+
+__all__ = ["print_dry_run", "print_dry_run_of"]
 
 _SHOWN = 12
+_QUANTILES = {"least": 0.0, "median": 0.5, "95 %": 0.95, "longest": 1.0}
+_LABELS = 20
+"""So many labels are listed for people, with their numbers of examples."""
 
 
-def print_dry_run(space: Space, model: str, as_json: bool) -> None:
+def print_dry_run(asked: NewStudy, said: Said) -> None:
+    """Of a study that could begin: what it begins with and covers, its data, and its seconds."""
+    from peftsearch.backbone.source import PREFIX
+
+    weightless = asked.model.startswith(PREFIX)
+    asked.refuse_unusable(needs_weights=not weightless)
+    spec = asked.limited_task
+    if not any((spec.name, spec.train, spec.eval, spec.test)):
+        say("no data were named: give --task or --train to see what a search would make of them")
+        _print(_of_space(asked.space, asked.model), said)
+    elif not weightless:
+        _print_planned(asked, said)
+    elif "task" in said or "train" in said:
+        say(f"{asked.model} has no weights: lengths in tokens and seconds a trial are not known")
+        facts = {"data": _data(_opened(asked)), "estimate": None}
+        _print(_of_space(asked.space, asked.model) | facts, said)
+    else:
+        say(f"{asked.model} has no weights: no data are opened, and no seconds a trial are known")
+        _print(_of_space(asked.space, asked.model), said)
+
+
+def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
+    """The same of a study that has begun, and is not gone on with."""
+    from peftsearch.search.create import PlannedStudy
+    from peftsearch.search.study_space import space_of
+    from peftsearch.search.worker import bench_of
+
+    info = folder.read_info()
+    device = said.get("device", info.device)
+    study = PlannedStudy(info, bench_of(info, device, 0), space_of(folder, info))
+    trials = len(folder.finished())
+    _print(_of_study(study, info.model, said) | {"trials ended": trials}, said)
+
+
+def _opened(asked: NewStudy) -> Task:
+    from peftsearch.search.new_study import open_task
+
+    task = open_task(asked.limited_task)
+    for note in task.notes:
+        say(note)
+    return task
+
+
+def _print_planned(asked: NewStudy, said: Said) -> None:
+    from peftsearch.search.new_study import open_task
+
+    task = open_task(asked.limited_task)
+    from peftsearch.search.create import planned  # seconds, of importing torch
+
+    _print(_of_study(planned(asked, say, task), asked.model, said), said)
+
+
+def _of_space(space: Space, model: str) -> dict[str, Any]:
     """The methods it begins with, some samples, and the ranges they cover."""
-    shapes = load_shapes(model)
+    from peftsearch.backbone.load import load_shapes
+
+    return _reached(space, load_shapes(model))
+
+
+def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
+    from peftsearch.search.seeds import seeds_of
+    from peftsearch.space.reach import sampled_reach
+
     reach = sampled_reach(space, shapes)
-    seeds = seeds_of(space, shapes)
-    rows = [
-        (s.label, s.configuration.tuned_pct(shapes), s.configuration.describe()) for s in seeds
-    ] + [("sample", c.tuned_pct(shapes), c.describe()) for c in reach.configurations[:_SHOWN]]
-    facts = {"distinct structures": space.on(reach.shapes).count_structures(), **reach.facts()}
-    if as_json:
-        keys = ("from", "tuned_pct", "configuration")
-        examples = [dict(zip(keys, row, strict=True)) for row in rows]
-        print_json("dry_run", facts | {"examples": examples})
+    seeds = [(seed.label, seed.configuration) for seed in seeds_of(space, shapes)]
+    samples = [("sample", configuration) for configuration in reach.configurations[:_SHOWN]]
+    examples = [
+        {"from": source, "tuned_pct": c.tuned_pct(shapes), "configuration": c.describe()}
+        for source, c in seeds + samples
+    ]
+    structures = space.on(shapes).count_structures()
+    return {"distinct structures": structures, **reach.facts(), "examples": examples}
+
+
+def _of_study(study: PlannedStudy, model: str, said: Said) -> dict[str, Any]:
+    """What is known of a study whose model and data were loaded."""
+    lengths = _lengths(study)
+    data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
+    estimate = _estimate(study, said)
+    if estimate is None:
+        say("no seconds a trial are known: no sampled configuration could be trained")
+    return _reached(study.space, study.bench.backbone.shapes) | {
+        "data": data,
+        "metric": study.info.metric.model_dump(),
+        "full_steps": study.info.full_steps,
+        "estimate": estimate,
+    }
+
+
+def _data(task: Task) -> dict[str, Any]:
+    """Rows used of rows given, and what is to be predicted."""
+    return {
+        "task": task.name,
+        "kind": task.kind.name,
+        "metric": task.metric.name,
+        "train": {"used": len(task.train), "rows": task.rows},
+        "validation": {"used": len(task.validation), "rows": task.validation_rows},
+        "labels": _labels(task),
+    }
+
+
+def _labels(task: Task) -> dict[str, int] | None:
+    """Training examples of each label; None where numbers or texts are predicted."""
+    targets = task.train.targets
+    if not task.labels or not isinstance(targets, np.ndarray):
+        return None
+    if targets.ndim == 2:  # several labels an example
+        counts = targets.sum(axis=0).astype(int)
+    else:
+        counts = np.bincount(targets.astype(np.int64), minlength=len(task.labels))
+    return dict(zip(task.labels, counts.tolist(), strict=True))
+
+
+def _lengths(study: PlannedStudy) -> dict[str, int]:
+    """Tokens of the training texts, cut as a search would cut them."""
+    train = study.bench.train
+    values = np.quantile(train.inputs.lengths, list(_QUANTILES.values()), method="higher")
+    found = dict(zip(_QUANTILES, map(int, values), strict=True))
+    return found | {"cut": train.truncated}
+
+
+def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
+    from peftsearch.search.devices import workers_here
+    from peftsearch.search.estimate import parallel_trials, trial_time, trials_within
+    from peftsearch.search.workbench import set_threads
+
+    limits, means = limits_of(said, waits=False), means_of(said)
+    set_threads(means.threads)
+    device = str(study.bench.backbone.device.type)
+    say("measuring some steps of a few configurations …")
+    time = trial_time(study)
+    if time is None:
+        return None
+    workers = said.get("workers") or workers_here(device)
+    cores = len(os.sched_getaffinity(0))
+    parallel = parallel_trials(device, workers, means.threads, cores)
+    facts: dict[str, Any] = {
+        "full_s": _rounded(time.mean_s),
+        "full_s_measured": [_rounded(value) for value in time.full_s],
+        "stopped_s": _rounded(time.stopped_s),
+        "workers": workers,
+    }
+    if limits.seconds is not None:
+        facts["seconds"] = limits.seconds
+        facts["trials_at_least"] = trials_within(limits.seconds, max(time.full_s), parallel)
+        facts["trials"] = trials_within(limits.seconds, time.mean_s, parallel)
+        facts["trials_at_most"] = trials_within(limits.seconds, time.stopped_s, parallel)
+    elif limits.trials is not None:
+        facts["search_s"] = _rounded(limits.trials * time.mean_s / parallel)
+    return facts
+
+
+def _rounded(seconds: float) -> float:
+    """Two digits: an estimate has no more."""
+    return float(f"{seconds:.2g}")
+
+
+def _print(facts: dict[str, Any], said: Said) -> None:
+    if "json" in said:
+        print_json("dry_run", facts)
         return
-    print_table(("", "tuned %", "configuration"), [(a, f"{b:.4g}", c) for a, b, c in rows])
+    rows = [(e["from"], f"{e['tuned_pct']:.4g}", e["configuration"]) for e in facts["examples"]]
+    print_table(("", "tuned %", "configuration"), rows)
     tell()
+    told = ("examples", "data", "metric", "full_steps", "estimate")
     for key, value in facts.items():
-        tell(f"{key}: {value}")
+        if key not in told:
+            tell(f"{key}: {value}")
+    if "data" in facts:
+        tell()
+        for line in (*_data_lines(facts), *_estimate_lines(facts, said)):
+            tell(line)
+
+
+def _data_lines(facts: dict[str, Any]) -> list[str]:
+    data = facts["data"]
+    lines = [f"training: {_of(data['train'])}", f"validation: {_of(data['validation'])}"]
+    if data["labels"]:
+        shown = [f"{name} {count:,}" for name, count in list(data["labels"].items())[:_LABELS]]
+        more = len(data["labels"]) - len(shown)
+        lines.append(f"labels: {', '.join(shown)}{f' and {more:,} more' if more > 0 else ''}")
+    lines.append(f"{data['kind']}, metric {data['metric']}{_constant(facts)}")
+    if "tokens" in data:
+        tokens = dict(data["tokens"])
+        cut = tokens.pop("cut")
+        spread = ", ".join(f"{name} {count}" for name, count in tokens.items())
+        lines.append(f"tokens of a text: {spread}; cut at {data['max_length']}: {cut:,} texts")
+    return lines
+
+
+def _of(split: dict[str, Any]) -> str:
+    if split["rows"] is None:
+        return f"{split['used']:,} rows, set aside of the training data"
+    return f"{split['used']:,} rows used of {split['rows']:,}"
+
+
+def _constant(facts: dict[str, Any]) -> str:
+    metric = facts.get("metric")
+    return "" if metric is None else f" (from {metric['worst']:.4g}, a constant answer's)"
+
+
+def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
+    found = facts["estimate"]
+    if found is None:
+        return []
+    lines = [
+        f"estimate: about {found['full_s']:g} s a trial of full length "
+        f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])}), "
+        f"{found['stopped_s']:g} s one that is stopped at its first rung"
+    ]
+    workers = f"{found['workers']} worker{'s' if found['workers'] > 1 else ''}"
+    if "trials" in found:
+        lines.append(
+            f"with {workers} about {found['trials']:,} trials of full length in "
+            f"{found['seconds'] / 60:g} minutes after loading, and at most "
+            f"{found['trials_at_most']:,} if all are stopped early"
+        )
+    elif "search_s" in found:
+        lines.append(f"with {workers} about {found['search_s'] / 60:.2g} minutes after loading")
+    return lines
+
+
+def _between(seconds: list[float]) -> str:
+    few = f"{len(seconds)} configuration{'s' if len(seconds) > 1 else ''} measured"
+    return f"{few}: {min(seconds):g} to {max(seconds):g}" if len(seconds) > 1 else few

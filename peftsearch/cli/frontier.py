@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftsearch.cli.console import print_json, print_table, tell
-from peftsearch.cli.opened import opened
+from peftsearch.cli.opened import opened, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.errors import NothingFeasible
 
@@ -60,8 +60,9 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     if folder.report_path.exists():
         tell(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]
-    place = "" if folder.root.parent == _default_studies() else f" --studies {folder.root.parent}"
-    tell(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
+    tell(
+        f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{studies_flag(folder)}"
+    )
 
 
 def _shown(path: object) -> str:
@@ -70,9 +71,3 @@ def _shown(path: object) -> str:
 
     relative = os.path.relpath(str(path))
     return relative if not relative.startswith("..") else str(path)
-
-
-def _default_studies() -> object:
-    from peftsearch.search.folder import studies_folder
-
-    return studies_folder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from peftsearch.cli.console import say
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
 
-__all__ = ["opened"]
+__all__ = ["opened", "studies_flag"]
 
 
 def opened(study: str, studies: Path | None) -> StudyFolder:
@@ -21,3 +22,11 @@ def opened(study: str, studies: Path | None) -> StudyFolder:
     folder = StudyFolder.open(study, studies)
     bring_home(folder, say)
     return folder
+
+
+def studies_flag(folder: StudyFolder) -> str:
+    """` --studies DIR` for a command that names a study, or nothing where that is the default."""
+    from peftsearch.search.folder import studies_folder
+
+    studies = folder.root.parent
+    return "" if studies == studies_folder() else f" --studies {shlex.quote(str(studies))}"

@@ -20,6 +20,7 @@ __all__ = [
     "MetricName",
     "Model",
     "NoHeader",
+    "Separator",
     "Storage",
     "StudiesFolder",
     "StudyName",
@@ -86,7 +87,11 @@ TaskName = Annotated[
 ]
 TextColumns = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--text", metavar="COLUMN", help="Text column; twice for pairs."),
+    typer.Option(
+        "--text",
+        metavar="COLUMN",
+        help="Text column; twice for pairs, more often for a prompt of several.",
+    ),
 ]
 LabelColumn = Annotated[
     Optional[str],  # noqa: UP045
@@ -109,7 +114,10 @@ MetricName = Annotated[
 ]
 Template = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="T", help="What a writing model reads, with {text} for the text."),
+    typer.Option(
+        metavar="T",
+        help="What a writing model reads, with {text} for the text or columns: {question}.",
+    ),
 ]
 MaxTarget = Annotated[
     Optional[int],  # noqa: UP045
@@ -120,7 +128,15 @@ Beams = Annotated[
     typer.Option(min=1, help="Beams that texts are written with (default: 1, greedy)."),
 ]
 NoHeader = Annotated[
-    bool, typer.Option("--no-header", help="csv and tsv files whose columns are 1, 2, …")
+    bool, typer.Option("--no-header", help="Files without a line of names; columns are 1, 2, …")
+]
+Separator = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="C",
+        help="Between the columns of tables of text: ';', '|', tab, …; space: after the first word "
+        "(default: commas in .csv, tabs in .tsv).",
+    ),
 ]
 Languages = Annotated[
     Optional[str],  # noqa: UP045

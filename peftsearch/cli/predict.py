@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json, tell
-from peftsearch.cli.options import Json, NoHeader, TextColumns
+from peftsearch.cli.console import print_json, say, tell
+from peftsearch.cli.options import Json, NoHeader, Separator, TextColumns
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peftsearch.export.native import LoadedModel
+    from peftsearch.task.spec import ReadColumns
 
 __all__ = ["predict"]
 
@@ -27,11 +30,12 @@ def predict(
     file: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--file", metavar="FILE", help="csv, tsv, json, jsonl or parquet, with --text."
+            "--file", metavar="FILE", help="Of any kind that a search reads, a text a row."
         ),
     ] = None,
     text: TextColumns = None,
     no_header: NoHeader = False,
+    separator: Separator = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--model", help="Where the backbone lies now, if it moved."),
@@ -41,8 +45,16 @@ def predict(
 ) -> None:
     """Print what is predicted of each text, one a line: a label, a number, or a text."""
     from peftsearch.export.native import load
+    from peftsearch.export.package import Package
 
-    inputs, pairs = _inputs(texts, file, text, not no_header)
+    if file is not None and texts:
+        raise UsageError("give texts or --file, not both")
+    if file is not None:
+        package = Package.read(model)
+        read = _reading(file, package.reading, no_header, separator)
+        inputs, pairs = _from_file(file, text or (), read, package.output == "texts")
+    else:
+        inputs, pairs = _given(texts), None
     for number, one in enumerate(inputs, 1):
         _refuse_broken(number, one)
     loaded = load(model, device, backbone)
@@ -61,28 +73,49 @@ def _refuse_broken(number: int, text: str) -> None:
         raise UsageError(f"text {number} is not UTF-8: {text[:60]!r}") from None
 
 
-def _inputs(
-    texts: list[str] | None, file: str | None, columns: list[str] | None, header: bool
-) -> tuple[list[str], list[str] | None]:
-    if file is not None:
-        if texts:
-            raise UsageError("give texts or --file, not both")
-        return _from_file(file, columns, header)
+def _given(texts: list[str] | None) -> list[str]:
+    """The texts of the command line, or every line of standard input: an empty one, too, so that
+    each prediction stands beside its line.
+    """
     if texts:
-        return list(texts), None
+        return list(texts)
     if sys.stdin.isatty():
         raise UsageError("nothing to predict: give texts, --file, or lines on standard input")
-    return [line.rstrip("\n") for line in sys.stdin if line.strip()], None
+    return [line.rstrip("\n") for line in sys.stdin]
+
+
+def _reading(
+    file: str, trained: ReadColumns, no_header: bool, separator: str | None
+) -> ReadColumns:
+    """How a file is read: as that one was that the model was trained on, if it is of its kind."""
+    from peftsearch.cli.asked import task_spec
+    from peftsearch.task.compressed import suffix_of
+
+    alike = suffix_of(file) == trained.suffix
+    said = task_spec({} if separator is None else {"separator": separator}).separator
+    inherited = {
+        "header": not no_header and (trained.header or not alike),
+        "separator": said or (trained.separator if alike else None),
+    }
+    return trained.model_copy(update=inherited)
 
 
 def _from_file(
-    file: str, columns: list[str] | None, header: bool
+    file: str, columns: Sequence[str], read: ReadColumns, writes: bool
 ) -> tuple[list[str], list[str] | None]:
-    from peftsearch.task.columns import find_text, text_column
+    """The texts of a file, made as those were that the model was trained on, unless columns are
+    named; and the second texts of pairs.
+    """
+    from peftsearch.task.columns import text_column
     from peftsearch.task.files import read_rows
+    from peftsearch.task.prompts import columns_to_predict, joined_texts
 
-    rows = read_rows(file, header)
-    names = find_text(rows, columns or ())
+    rows = read_rows(file, read.header, read.separator)
+    for note in rows.notes:
+        say(note)
+    names, within = columns_to_predict(rows, columns, read, writes)
+    if writes:
+        return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]
     return found[0], found[1] if len(found) > 1 else None
 

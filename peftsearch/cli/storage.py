@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-__all__ = ["use_storage", "without_storage"]
+from peftsearch.errors import UsageError
+
+__all__ = ["hear_storage", "use_storage", "without_storage"]
 
 
 def use_storage(said: str) -> str:
@@ -17,20 +19,41 @@ def use_storage(said: str) -> str:
     return address.shown
 
 
+def hear_storage(name: str, storage: str, said: str | None) -> None:
+    """Reach the database of a study, whose record names its `storage`, at the address that was
+    said. UsageError for a study that has none; what $PEFTSEARCH_STORAGE says is another's then.
+    """
+    from peftsearch.search.storage_name import VARIABLE, is_database
+
+    if said is None:
+        return
+    if is_database(storage):
+        use_storage(said)
+    elif said != os.environ.get(VARIABLE):
+        raise UsageError(
+            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
+            "--storage out, or begin a new study with it"
+        )
+
+
 def without_storage(arguments: Sequence[str]) -> list[str]:
     """A command line to be quoted, with the database's address as it may be shown."""
     return list(_shown(iter(arguments)))
 
 
 def _shown(arguments: Iterator[str]) -> Iterator[str]:
-    from peftsearch.search.storage import StorageAddress
-
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag != "--storage":
             yield argument
         elif value:
-            yield f"{flag}={StorageAddress.parse(value).shown}"
+            yield f"{flag}={_without_password(value)}"
         else:
             yield flag
-            yield from (StorageAddress.parse(text).shown for text in [next(arguments, "")] if text)
+            yield from map(_without_password, filter(None, [next(arguments, "")]))
+
+
+def _without_password(address: str) -> str:
+    from peftsearch.search.storage import StorageAddress  # with Optuna
+
+    return StorageAddress.parse(address).shown

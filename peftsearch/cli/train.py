@@ -31,14 +31,16 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a recipe's configuration and evaluate it."""
-    from peftsearch.backbone.device import checked_device
     from peftsearch.export.recipe import Recipe
-    from peftsearch.export.retrain import retrain
+    from peftsearch.export.recipe_task import open_recipe
 
     asked = Recipe.read(recipe)
     if seed is not None:
         asked = asked.model_copy(update={"seed": seed})
-    outcome = retrain(asked, to, threads, checked_device(device), test, say)
+    task = open_recipe(asked, to, device, test)
+    from peftsearch.export.retrain import retrain  # seconds, of importing torch
+
+    outcome = retrain(asked, to, threads, device, test, say, task)
     if json:
         print_json("train", outcome)
         return

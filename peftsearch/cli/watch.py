@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.console import say
+from peftsearch.cli.opened import studies_flag
 from peftsearch.errors import Interrupted, NothingFeasible
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def watch_local(
     as_json: bool,
 ) -> None:
     """`run` workers of this machine (None: as many as make sense), and `watch` them."""
+    from peftsearch.search.devices import workers_here
+
     device = means.device or folder.read_info().device
-    count = workers or _workers(device)
+    count = workers or workers_here(device)
     os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
     idle = len(os.sched_getaffinity(0)) - count * means.threads
     if idle > 0 and device == "cpu":
@@ -57,7 +60,7 @@ def watch(
     found = any(r.state == "full" for r in record.results)
     if found:
         print_frontier(folder, record, as_json)
-    go_on = f"peftsearch search --study {folder.name} --resume"
+    go_on = f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
     if progress.fatal is not None:
         raise progress.fatal
     if interrupted:
@@ -67,13 +70,3 @@ def watch(
             f"no configuration reached full length ({len(record.results)} ended, "
             f"{record.running} cut off); go on with: {go_on}"
         )
-
-
-def _workers(device: str) -> int:
-    from peftsearch.search.devices import workers_for
-
-    if device != "cuda":
-        return 1
-    import torch
-
-    return workers_for(device, torch.cuda.device_count())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from peftsearch.cli.asked import refuse_other_means, seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,
@@ -16,8 +17,7 @@ from peftsearch.cli.options import (
     Threads,
     Workers,
 )
-from peftsearch.cli.search import seconds_of
-from peftsearch.cli.storage import use_storage
+from peftsearch.cli.storage import hear_storage, use_storage
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
@@ -49,16 +49,21 @@ def worker(
     json: Json = False,
 ) -> None:
     """Join a study: pull configurations, train them, go on for workers that died."""
-    from peftsearch.backbone.device import checked_device
+    from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.limits import Limits, Means
-    from peftsearch.search.run import run_workers
+    from peftsearch.search.ready import refuse_missing
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
-    folder = folder_to_join(study, storage, studies)
+    means = Means(threads or 1, cohort, device)
     if device is not None:
-        checked_device(device)
-    watch_local(run_workers, folder, limits, workers, Means(threads or 1, cohort, device), json)
+        refuse_unknown_device(device)
+    folder = folder_to_join(study, storage, studies)
+    refuse_other_means(folder, means)
+    refuse_missing(folder.read_info())
+    from peftsearch.search.run import run_workers  # seconds, of importing torch
+
+    watch_local(run_workers, folder, limits, workers, means, json)
 
 
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
@@ -69,9 +74,11 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
 
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)
-        if not is_database(folder.read_info().storage):
-            return folder  # $PEFTSEARCH_STORAGE is another study's
-        storage = storage or folder.read_info().storage
+        own = folder.read_info().storage
+        hear_storage(study, own, storage)
+        if not is_database(own):
+            return folder
+        storage = storage or own
     if storage is None:
         return StudyFolder.open(study, studies)  # refuses with the nearest name
     use_storage(storage)

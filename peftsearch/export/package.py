@@ -6,20 +6,24 @@ It holds what was tuned, the head, and what is needed to put them on the same ba
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from peftsearch.backbone.language import Tokenizers
+from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.kind import kind_named
-from peftsearch.task.spec import Generation, TaskSpec
+from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.language import Tokenizers
 
 __all__ = ["ADAPTER", "CONFIGURATION", "Package"]
 
 CONFIGURATION = "configuration.json"
 ADAPTER = "adapter.safetensors"
+_SOURCES = ("model", "tokenizer", "target_tokenizer")
 
 
 class Package(BaseModel):
@@ -45,6 +49,8 @@ class Package(BaseModel):
     value_scale: tuple[float, float] | None = None
     """Mean and spread that the head's numbers are in units of, where it predicts numbers."""
     template: str | None = None
+    reading: ReadColumns = ReadColumns()
+    """How texts were made of a file's columns."""
     max_target: int | None = None
     languages: tuple[str, str] | None = None
     generation: Generation = Generation()
@@ -55,9 +61,7 @@ class Package(BaseModel):
     """`study NAME, trial 28`, or the recipe it was trained from."""
 
     @classmethod
-    def of(
-        cls, configuration: Configuration, spec: TaskSpec, tokenizers: Tokenizers, /, **facts: Any
-    ) -> Package:
+    def of(cls, configuration: Configuration, spec: TaskSpec, /, **facts: Any) -> Package:
         """An export's description: what follows from a configuration and from what it was trained
         for, and `facts`, the other fields; a fact that a record states goes before what follows.
         """
@@ -70,10 +74,9 @@ class Package(BaseModel):
             "max_target": spec.max_target,
             "languages": spec.languages,
             "generation": spec.generation,
-            "tokenizer": tokenizers.source,
-            "target_tokenizer": tokenizers.target,
         }
-        return cls.model_validate({**follows, **facts})
+        sources = {key: absolute_source(facts[key]) for key in _SOURCES if key in facts}
+        return cls.model_validate({**follows, **facts, **sources})
 
     @property
     def output(self) -> str:
@@ -87,6 +90,8 @@ class Package(BaseModel):
 
     @property
     def tokenizers(self) -> Tokenizers:
+        from peftsearch.backbone.language import Tokenizers  # with torch
+
         return Tokenizers(self.tokenizer, self.target_tokenizer, self.languages)
 
     @property

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
+from peftsearch.export.recipe_files import Files
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.whole_paths import FILES
 from peftsearch.training.budget import TrainingBudget
 
 __all__ = ["Recipe"]
+
+_SOURCES = ("model", "tokenizer", "target_tokenizer")
 
 
 class Recipe(BaseModel):
@@ -39,11 +43,18 @@ class Recipe(BaseModel):
     """The low precision of frozen layers below full length."""
     configuration: dict[str, Any]
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_of_a_file(cls, written: Any) -> Any:
+        return TaskSpec.of_file(written) if isinstance(written, dict) else written
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe file; SpaceError or ConfigurationError with file and line if it is wrong."""
+        """A recipe file, its relative paths made whole: they are meant from where it lies, or from
+        the working folder. SpaceError or ConfigurationError with file and line if it is wrong.
+        """
         document = Document.read(path)
-        recipe = document.validated(cls)
+        recipe = document.validated(cls)._with_whole_paths(Files(document, path.parent))
         for key, check in (("configuration", recipe.parsed), ("epochs", recipe.budget)):
             try:
                 check()
@@ -55,8 +66,14 @@ class Recipe(BaseModel):
         plain = self.model_dump(
             by_alias=True, exclude_none=True, exclude_defaults=False, mode="json"
         )
-        plain["task"] = self.task.model_dump(exclude_defaults=True, mode="json")
+        plain["task"] = self.task.to_file()
         return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
+
+    def _with_whole_paths(self, files: Files) -> Recipe:
+        sources = {key: files.source([key], getattr(self, key)) for key in _SOURCES}
+        data = {key: files.data(["task", key], getattr(self.task, key)) for key in FILES}
+        task = self.task.model_copy(update=data)
+        return self.model_copy(update=sources | {"task": task})
 
     def parsed(self) -> Configuration:
         return Configuration.from_json(self.configuration)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.language import Tokenizers
-from peftsearch.errors import UsageError
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
-from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
+from peftsearch.export.recipe_task import open_recipe
 from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
+from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 from peftsearch.training.checkpoint import as_bytes
 from peftsearch.training.loop import TrainingRun
@@ -30,10 +30,12 @@ def retrain(
     device: str,
     open_test: bool,
     say: Callable[[str], None],
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, write the result to `out` (native format); returns what was measured."""
-    if out is not None:
-        refuse_taken(out)
+    """Train, evaluate, write the result to `out` (native format); returns what was measured.
+    `task`: the recipe's data, if they were read.
+    """
+    task = task or open_recipe(recipe, out, device, open_test)
     set_threads(threads)
     parsed = recipe.parsed()
     prompts = any(m.form.name == "prompt" for m in parsed.modifications)
@@ -41,9 +43,11 @@ def retrain(
         *(recipe.model, recipe.task, device, recipe.max_length, prompts, say),
         tokenizers=Tokenizers(recipe.tokenizer, recipe.target_tokenizer, recipe.task.languages),
         precision=parsed.training.precision,
+        task=task,
     ).for_training(parsed.training)
     configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
+    say(bench.task.sizes)
     say(f"training {configuration.describe()}")
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration),
@@ -74,8 +78,7 @@ def _measured(
 
 def _test(run: TrainingRun, bench: Workbench) -> float:
     split = bench.task.test()
-    if split is None:
-        raise UsageError(f"task {bench.task.name} has no labelled test split")
+    assert split is not None  # refused before
     return _measured(run, bench.encode(split), split, bench.task.metric)
 
 
@@ -83,7 +86,7 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
     shapes = bench.backbone.shapes
     configuration = recipe.parsed().within(shapes)
     return Package.of(
-        *(configuration, bench.task.spec, bench.tokenizers),
+        *(configuration, bench.task.spec),
         model=recipe.model,
         model_fingerprint=bench.backbone.fingerprint,
         labels=bench.task.labels,
@@ -97,4 +100,7 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         origin=f"a recipe, seed {recipe.seed}",
         kind=bench.task.kind.name,
         value_scale=scale_of_values(bench.objective),
+        reading=bench.task.reading,
+        tokenizer=recipe.tokenizer,
+        target_tokenizer=recipe.target_tokenizer,
     )

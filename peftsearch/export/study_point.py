@@ -1,15 +1,17 @@
-"""From a study to an export: choosing the point, gathering what belongs to it."""
+"""From a study to an export: choosing the point, gathering what belongs to it.
+
+What can be refused is refused before torch is imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from peftsearch.atomic import write_atomic
+from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError, UsageError
-from peftsearch.export.native import backbone_of, write_native
 from peftsearch.export.package import Package
-from peftsearch.export.peft import refuse_without_peft, write_peft
 from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
@@ -17,37 +19,49 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.search.study_copy import bring_adapter
-from peftsearch.search.study_space import budget_of, space_of, task_of, tokenizers_of
+from peftsearch.search.study_task import task_of
+from peftsearch.task.spec import ReadColumns
+from peftsearch.task.whole_paths import with_whole_paths
 
-__all__ = ["export_point"]
+__all__ = ["export_point", "refuse_taken_out"]
 
 
 def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResult:
     """Export the point `at` of a study: `to` is native, recipe or peft."""
+    refuse_taken_out(out, to)
     record = folder.read()
     result = _chosen(record, at)
     configuration = _configuration(folder, result)
     if to == "recipe":
-        if out.is_dir():
-            raise UsageError(f"'{out}' is a folder: name another place")
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
-    refuse_taken(out)
     bring_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():
         raise UsageError(f"{adapter} is missing: export a recipe and train it again")
     package = _package(record.info, result, configuration)
     if to == "native":
+        from peftsearch.export.native import write_native
+
         write_native(out, package, adapter.read_bytes())
     else:
         _to_peft(out, package, adapter, result)
     return result
 
 
+def refuse_taken_out(out: Path, to: str) -> None:
+    """UsageError for a place that cannot be exported to; a recipe may be written over a file."""
+    if to != "recipe":
+        refuse_taken(out)
+    elif out.is_dir():
+        raise UsageError(f"'{out}' is a folder: name another place")
+
+
 def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) -> None:
     from peftsearch.backbone.load import family_for
+    from peftsearch.export.native import backbone_of
+    from peftsearch.export.peft import refuse_without_peft, write_peft
     from peftsearch.training.checkpoint import load_tensors
 
     try:  # before the weights are loaded, which takes longer
@@ -87,9 +101,10 @@ def _configuration(folder: StudyFolder, result: TrialResult) -> Configuration:
 
 
 def _package(info: StudyInfo, result: TrialResult, configuration: Configuration) -> Package:
+    spec = task_of(info)
     length = min(configuration.training.max_length, info.max_length) or info.max_length
     return Package.of(
-        *(configuration, task_of(info), tokenizers_of(info)),
+        *(configuration, spec),
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
         description=result.description,
@@ -105,23 +120,29 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
         origin=f"study {info.name}, trial {result.number}",
         kind=info.kind,
         value_scale=info.value_scale,
+        template=spec.template if info.reading is None else info.text_template,
+        reading=info.reading or ReadColumns(),
+        tokenizer=info.tokenizer,
+        target_tokenizer=info.target_tokenizer,
     )
 
 
 def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
+    from peftsearch.search.study_space import budget_of, space_of
+
     budget = budget_of(space_of(folder, info), info)
     return Recipe(
         description=result.description,
-        model=info.model,
-        task=task_of(info),
+        model=absolute_source(info.model),
+        task=with_whole_paths(task_of(info)),
         epochs=budget.epochs,
         max_steps=budget.max_steps,
         rungs=budget.rungs,
         rung_examples=budget.rung_examples,
         max_length=info.max_length,
         seed=info.seed,
-        tokenizer=info.tokenizer,
-        target_tokenizer=info.target_tokenizer,
+        tokenizer=absolute_source(info.tokenizer),
+        target_tokenizer=absolute_source(info.target_tokenizer),
         low_rungs=info.low_rungs,
         configuration=result.configuration or {},
     )

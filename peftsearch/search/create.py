@@ -15,43 +15,26 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
 from peftsearch.search.environment import environment
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.low_rungs import refuse_low_rungs
+from peftsearch.search.new_study import NewStudy, open_task
 from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
-from peftsearch.search.storage import JOURNAL
 from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
 from peftsearch.space.space import Space
-from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objective import scale_of_values
 
-__all__ = ["NewStudy", "create_study"]
+__all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 
 
 @dataclass(frozen=True)
-class NewStudy:
-    """What a user asks a study to be."""
+class PlannedStudy:
+    """A study that could begin: its record, its model and data, and its space."""
 
-    name: str
+    info: StudyInfo
+    bench: Workbench
     space: Space
-    space_name: str
-    model: str
-    task: TaskSpec
-    seed: int = 0
-    device: str = "cpu"
-    max_length: int | None = None
-    rung_examples: int | None = None
-    tokenizer: str | None = None
-    target_tokenizer: str | None = None
-    without: tuple[str, ...] = ()
-    """Levers to switch off, for measuring."""
-    low_rungs: str | None = None
-    """The low precision of frozen layers below full length."""
-    storage: str = JOURNAL
-    """Or a database's address, without its password."""
-    artifacts: str | None = None
 
 
 def create_study(
@@ -59,38 +42,46 @@ def create_study(
     studies: Path | None,
     go_on: str,
     say: Callable[[str], None] = lambda _: None,
+    task: Task | None = None,
 ) -> StudyFolder:
     """Load model and data once to check and measure them, then write the study's folder.
 
-    `go_on` is the command quoted if the study exists already.
+    `go_on` is the command quoted if the study exists already; `task` the data, if they were read.
     """
     StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
-    Levers().without(*asked.without)
-    if asked.low_rungs is not None:
-        refuse_low_rungs(asked.low_rungs, asked.space, asked.device)
+    info = planned(asked, say, task).info
+    return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+
+
+def planned(
+    asked: NewStudy, say: Callable[[str], None] = lambda _: None, task: Task | None = None
+) -> PlannedStudy:
+    """What `create_study` would begin, loaded and measured: nothing is written."""
+    asked = asked.from_any_folder()
+    asked.refuse_unusable()
+    task = task or open_task(asked.limited_task)
     precision = str(asked.space.file.train.precision.choices[0])
-    tokenizers = Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages)
     bench = Workbench.prepare(
-        *(asked.model, spec_of(asked), asked.device, asked.max_length),
+        *(asked.model, asked.limited_task, asked.device, asked.max_length),
         with_prompts=offers_prompts(asked.space),
         say=say,
-        tokenizers=tokenizers,
+        tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
         precision=precision,
+        task=task,
     )
     for line in _measures(asked, bench):
         say(line)
     space = for_kind(asked.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    info = _info(asked, bench, precision)
-    return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+    return PlannedStudy(_info(asked, bench, precision), bench, space)
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     """What the user should know of the data as the model sees them."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
-        f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
-        f"examples, at most {bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
+        f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "
+        f"({bench.train.truncated:,} cut)"
     )
     if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")
@@ -115,23 +106,13 @@ def offers_prompts(space: Space) -> bool:
     return "prompt" in offered | seeded
 
 
-def spec_of(asked: NewStudy) -> TaskSpec:
-    """The task with the space's limits on examples, unless the user set their own."""
-    budgets = asked.space.file.budgets
-    limits = {
-        "train_examples": asked.task.train_examples or budgets.train_examples,
-        "eval_examples": asked.task.eval_examples or budgets.eval_examples,
-    }
-    return asked.task.model_copy(update=limits)
-
-
 def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
     budgets = asked.space.file.budgets
     task = bench.task
     usual = asked.space.training_like(())
     per_epoch = BatchOrder(bench.train.lengths, usual, asked.seed).per_epoch
     budget = training_budget(budgets)
-    spec = spec_of(asked).model_copy(update={"max_target": bench.lengths.target or None})
+    spec = asked.limited_task.model_copy(update={"max_target": bench.lengths.target or None})
     return StudyInfo(
         name=asked.name,
         id=uuid.uuid4().hex,
@@ -155,6 +136,8 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         full_steps=budget.full_steps(per_epoch),
         rungs=budget.rungs,
         max_length=bench.max_length,
+        asked_max_length=asked.max_length,
+        asked_max_target=asked.task.max_target,
         storage=asked.storage,
         artifacts=asked.artifacts,
         device=asked.device,
@@ -163,6 +146,8 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         target_tokenizer=asked.target_tokenizer,
         without=asked.without,
         low_rungs=asked.low_rungs,
+        reading=task.reading,
+        text_template=task.spec.template,
         precision=precision,
         value_scale=scale_of_values(bench.objective),
         published=PublishedValue.all_of(asked.space.file.published),

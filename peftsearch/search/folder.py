@@ -17,6 +17,7 @@ from typing import Any
 
 from peftsearch.atomic import write_atomic
 from peftsearch.errors import UsageError, did_you_mean
+from peftsearch.paths import absolute
 from peftsearch.search.locks import FileLock
 from peftsearch.search.record_files import json_text, read_json, read_record
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
@@ -32,7 +33,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 def studies_folder(studies: Path | None = None) -> Path:
     """Where studies are: `./studies` unless told, absolute."""
-    return (studies or Path("studies")).absolute()
+    return Path(absolute(str(studies or "studies")))
 
 
 def check_study_name(name: str) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peftsearch.task.spec import ReadColumns
+
 if TYPE_CHECKING:
     from peftsearch.space.published import Published
 
@@ -185,11 +187,18 @@ class StudyInfo(Record):
     """Fractions of `full_steps`."""
     max_length: int = Field(ge=1)
     """Tokens that texts are cut to."""
+    asked_max_length: int | None = None
+    """As the user said it, which may be more than the model reads."""
+    asked_max_target: int | None = None
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""
     tokenizer: str | None = None
     """Where the model's tokenizers are, if not beside it."""
     target_tokenizer: str | None = None
+    reading: ReadColumns | None = None
+    """The columns that texts are made of; None in studies of earlier versions."""
+    text_template: str | None = None
+    """The task's template with one `{text}` in it, where `reading` says what that is."""
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""

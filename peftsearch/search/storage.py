@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.search.journal import open_journal
 from peftsearch.search.patience import Patience
+from peftsearch.search.storage_name import VARIABLE, is_database
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -27,22 +28,19 @@ if TYPE_CHECKING:
     from peftsearch.search.plain_reads import PlainDatabase
 
 __all__ = [
-    *("JOURNAL", "VARIABLE", "StorageAddress"),
-    *("close_storage", "database", "is_database", "open_database", "open_storage"),
+    "VARIABLE",
+    "StorageAddress",
+    "close_storage",
+    "database",
+    "is_database",
+    "open_database",
+    "open_storage",
 ]
-
-JOURNAL = "journal.log"
-VARIABLE = "PEFTSEARCH_STORAGE"
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _SECRETS = ("password", "sslpassword")
 START_S = 30.0
 """How long a database that does not answer is asked again before a search begins with it."""
-
-
-def is_database(storage: str) -> bool:
-    """Whether a study's `storage` is a database and no journal."""
-    return storage != JOURNAL
 
 
 @dataclass(frozen=True)

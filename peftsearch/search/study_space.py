@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from peftsearch.backbone.language import Tokenizers
-from peftsearch.errors import UsageError
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import StudyInfo
+from peftsearch.search.study_task import task_of
 from peftsearch.search.workbench import training_budget
 from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.kind import kind_named
-from peftsearch.task.spec import TaskSpec
 from peftsearch.training.budget import TrainingBudget
 
 __all__ = ["budget_of", "for_kind", "space_of", "task_of", "tokenizers_of"]
@@ -36,18 +33,6 @@ def budget_of(space: Space, info: StudyInfo) -> TrainingBudget:
     if info.rung_examples is None:
         return budget
     return replace(budget, rung_examples=info.rung_examples)
-
-
-def task_of(info: StudyInfo) -> TaskSpec:
-    """What the study's user asked to be solved; UsageError if study.json was damaged there."""
-    try:
-        return TaskSpec.model_validate(info.task)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(map(str, ("task", *first["loc"])))
-        raise UsageError(
-            f"study.json of study '{info.name}': {key}: {first['msg']}; restore it from a copy"
-        ) from error
 
 
 def tokenizers_of(info: StudyInfo) -> Tokenizers:

@@ -67,11 +67,13 @@ class Workbench:
         say: Callable[[str], None] = lambda _: None,
         tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
         precision: str = "fp32",
+        task: Task | None = None,
     ) -> Workbench:
         """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
-        `with_prompts`: texts leave room for the longest prompt before them.
+        `with_prompts`: texts leave room for the longest prompt before them; `task`: what `spec`
+        asks for, if it was read already.
         """
-        task = load_task(spec)
+        task = task or load_task(spec)
         task.metric.refuse_if_missing()
         for note in task.notes:
             say(note)

@@ -34,7 +34,7 @@ from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "bench_of"]
 
 _DUPLICATES = 8
 """Proposals in a row that need no training, after which trials in flight go on before more."""
@@ -74,7 +74,7 @@ class Worker:
 
     def _prepare(self, means: Means) -> None:
         """Load model and data, open the study, and make ready to train."""
-        self.bench = _workbench(self.info, means.device or self.info.device, self.worker)
+        self.bench = bench_of(self.info, means.device or self.info.device, self.worker)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
         self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         runner = TrialRunner(
@@ -200,7 +200,7 @@ class Worker:
         return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
 
 
-def _workbench(info: StudyInfo, device: str, worker: int) -> Workbench:
+def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     """The study's model and data; refused if either has changed since the study began, or if this
     CPU cannot compute its low rungs.
     """

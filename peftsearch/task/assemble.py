@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peftsearch.errors import UsageError, did_you_mean
-from peftsearch.task.columns import Columns, columns_in, find_columns, has_target_named
+from peftsearch.task.class_names import by_training_names, by_training_numbers, named
+from peftsearch.task.columns import (
+    Columns,
+    columns_in,
+    find_columns,
+    first_of,
+    has_target_named,
+)
+from peftsearch.task.compressed import suffix_of
 from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.metric import METRICS, Metric
+from peftsearch.task.prompts import TemplateParts, answer_column, prompt_columns, template_parts
 from peftsearch.task.rows import Rows
-from peftsearch.task.spec import Generation, TaskSpec
+from peftsearch.task.spec import TEXT, Generation, ReadColumns, TaskSpec
 from peftsearch.task.splitting import split_off
 from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 
-__all__ = ["assemble", "kind_of"]
+__all__ = ["assemble", "labels_in"]
 
 EVAL_SHARE = 0.1
 TEST_SHARE = 0.1
@@ -27,21 +36,33 @@ TEST_SHARE = 0.1
 class _Reading:
     """How the rows of every split are read."""
 
+    asked: TaskSpec
     spec: TaskSpec
+    """With a template that has one text."""
     kind: Kind
     columns: Columns
+    names: tuple[str, ...] | None
+    """Names of the labels, where the training data hold indices into them."""
     labels: tuple[str, ...]
 
     @classmethod
     def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
-        columns = _find(spec, kind, train)
-        return cls(spec, kind, columns, kind.label_names(train, columns))
+        columns, told = columns_of(spec, kind, train)
+        names = class_names_of(spec, train, columns.label)
+        return cls(spec, told, kind, columns, names, kind.label_names(train, columns))
 
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
         """A split beside the training rows', whose columns may have names of their own."""
-        own = columns_in(rows, self.columns, lambda found: _find(self.spec, self.kind, found))
+        own = columns_in(
+            rows, self.columns, lambda found: columns_of(self.asked, self.kind, found)[0]
+        )
+        guessed = [] if own == self.columns else [f"{rows.name}: {own.notes(rows)[0]}"]
+        if self.kind.output == "labels":
+            rows = by_training_names(rows, own, self.names, self.labels)
+        if self.kind.output == "values":
+            rows = by_training_numbers(rows, str(own.label), self.names)
         split, notes = self.kind.to_split(rows, own, self.labels)
-        return split, notes if own == self.columns else [f"{rows.name}: {own.note()}", *notes]
+        return split, [*rows.notes, *guessed, *notes]
 
 
 def assemble(
@@ -50,39 +71,46 @@ def assemble(
     train: Rows,
     validation: Rows | None,
     read_test: Callable[[], Rows | None] | None,
-    names: tuple[str, ...] | None = None,
 ) -> Task:
     """A task from the splits at hand. Where only training rows exist, 10 % of each label become
     validation and 10 % test; where only validation is missing, 10 % become validation. Splits
     that were given are left as they are: a note says how many texts they share.
 
-    `read_test` reads the test rows when asked, None if there are none to read. `names` are label
-    names where the data hold indices into them.
+    `read_test` reads the test rows when asked, None if there are none to read.
     """
     kind, guessed = kind_of(spec, train)
     _refuse_unused(spec, kind)
     reading = _Reading.of(spec, kind, train)
     split, more = kind.to_split(train, reading.columns, reading.labels)
     kind.check(split, train.name)
-    columns_note = [reading.columns.note()] if reading.columns.guessed else []
-    notes = [*train.notes, *guessed, *columns_note, *more]
+    notes = [*train.notes, *guessed, *reading.columns.notes(train), *more]
     held_out: Split | None = None
     if validation is None:
         split, evaluated, held_out = _divided(spec, kind, split, train.name, read_test is None)
         notes.append(_made(len(split), evaluated, held_out, spec.split_seed))
     else:
         evaluated, more = reading.split(validation)
-        notes += [*validation.notes, *more, *_shared(validation.name, split, evaluated)]
+        notes += [*more, *_shared(validation.name, split, evaluated)]
     return Task(
-        spec=spec,
+        spec=reading.spec,
         name=name,
         kind=kind,
         metric=_metric(spec, kind, reading.labels),
-        labels=tuple(_named(label, names) for label in reading.labels),
+        labels=tuple(named(label, reading.names) for label in reading.labels),
         train=split.sample(spec.train_examples, spec.split_seed),
         validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
+        rows=len(train.table),
+        validation_rows=None if validation is None else len(validation.table),
+        given=(len(split), len(evaluated)),
+        reading=ReadColumns(
+            text=reading.columns.text,
+            within=reading.columns.within,
+            suffix=suffix_of(spec.train or ""),
+            header=spec.header,
+            separator=spec.separator,
+        ),
     )
 
 
@@ -93,6 +121,9 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     if spec.kind is not None:
         return kind_named(spec.kind), []
     classification = KINDS["classification"]
+    answer = answer_column(train) if spec.guesses > 1 and spec.label is None else None
+    if answer is not None:
+        return KINDS["seq2seq"], [_guessed(answer)]
     target = spec.label or (
         None
         if has_target_named(train, classification.target_names)
@@ -100,7 +131,11 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     )
     if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
         return classification, []
-    return KINDS["seq2seq"], [f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"]
+    return KINDS["seq2seq"], [_guessed(target)]
+
+
+def _guessed(target: str) -> str:
+    return f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"
 
 
 def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
@@ -121,8 +156,59 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
             )
 
 
-def _find(spec: TaskSpec, kind: Kind, rows: Rows) -> Columns:
-    return find_columns(rows, spec.text, spec.label, kind.target_names, kind.needs_target)
+def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpec]:
+    """The columns named, or a guess; and the spec, whose template then has one text."""
+    targets = (*kind.target_names, *kind.weak_target_names)
+    if kind.output != "texts":
+        return find_columns(rows, spec.text, spec.label, targets, kind.needs_target), spec
+    names = [str(name) for name in rows.table.columns]
+    likely = answer_column(rows) if spec.guesses > 1 else None
+    target = spec.label or likely or first_of(targets, names)
+    parts = _template_parts(spec, rows, names, target)
+    text = parts.columns if parts else spec.text
+    if not text and spec.guesses > 1:
+        text = prompt_columns(rows, target)
+    label = spec.label or likely
+    found = find_columns(rows, text, label, targets, kind.needs_target, one_text=True)
+    is_guess = not (spec.text or parts) or (bool(found.label) and not spec.label)
+    if parts is None:
+        return replace(found, guessed=is_guess), spec
+    # Texts alone are learned whole, and with them everything in the template.
+    within, around = (parts.within, parts.around) if found.label else (spec.template, None)
+    whole = replace(found, guessed=is_guess, within=within)
+    return whole, spec.model_copy(update={"template": around})
+
+
+def _template_parts(
+    spec: TaskSpec, rows: Rows, names: list[str], target: str | None
+) -> TemplateParts | None:
+    if spec.template is None or (spec.guesses == 1 and TEXT in spec.template):
+        return None
+    if TEXT not in spec.template:
+        if spec.text:
+            raise UsageError(f"--template names its columns: leave out --text, or put {TEXT} in it")
+        return template_parts(spec.template, names, None, target)
+    unnamed = spec.text or (("text",) if "text" in names else ())
+    return template_parts(spec.template, names, unnamed[0] if len(unnamed) == 1 else None, target)
+
+
+def labels_in(spec: TaskSpec, train: Rows) -> tuple[str | None, tuple[str, ...] | None]:
+    """The column of what is predicted, named or guessed; and the names of the labels in it, None
+    where no labels are predicted.
+    """
+    kind, _ = kind_of(spec, train)
+    label = columns_of(spec, kind, train)[0].label
+    names = class_names_of(spec, train, label) or ()
+    return label, names if kind.output == "labels" else None
+
+
+def class_names_of(spec: TaskSpec, rows: Rows, label: str | None) -> tuple[str, ...] | None:
+    """The names of the labels in column `label`."""
+    if label is None:
+        return None
+    if spec.guesses == 1 and "." in label:
+        return None  # names inside a column were not looked for
+    return rows.classes.get(label) or None
 
 
 def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> Metric:
@@ -157,10 +243,6 @@ def _made(left: int, evaluated: Split, held_out: Split | None, seed: int) -> str
 def _shared(name: str, train: Split, evaluated: Split) -> list[str]:
     shared = len(set(evaluated.inputs()) & set(train.inputs()) - {("", "")})
     return [f"{name}: {shared:,} texts are also training texts"] if shared else []
-
-
-def _named(label: str, names: tuple[str, ...] | None) -> str:
-    return names[int(label)] if names and label.isdigit() and int(label) < len(names) else label
 
 
 def _test(read_test: Callable[[], Rows | None] | None, reading: _Reading) -> Split | None:

@@ -1,70 +1,149 @@
-"""Names of labels where the data hold indices into them, and −1 where a label is hidden."""
+"""Labels of another split in the terms of the training data: by name where either has indices into
+names, and −1 where a label is hidden.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from peftsearch.task.assemble import kind_of
-from peftsearch.task.columns import find_columns
-from peftsearch.task.folders import arrow_schema
-from peftsearch.task.rows import Rows
-from peftsearch.task.spec import TaskSpec
+import pandas as pd
 
-__all__ = ["class_names_in", "label_of", "names_of", "without_hidden"]
+from peftsearch.errors import DataError, did_you_mean, listed
+from peftsearch.task.columns import Columns, filled_rows
+from peftsearch.task.kinds.classification import label_text, whole_number
+from peftsearch.task.rows import Rows
+
+__all__ = ["by_training_names", "by_training_numbers", "named", "without_hidden"]
 
 _HIDDEN = -1
 """What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
 
 
-def class_names_in(path_text: str) -> dict[str, tuple[str, ...]]:
-    """Column → names of its labels, as the `datasets` library writes them into Arrow folders and
-    parquet files; empty for files of other kinds. Reads no rows.
+def named(label: str, names: Sequence[str] | None) -> str:
+    """The name of a label that is an index into `names`, else itself."""
+    is_index = bool(names) and label.isdecimal() and int(label) < len(names or ())
+    return names[int(label)] if names and is_index else label
+
+
+def by_training_names(
+    rows: Rows, columns: Columns, names: Sequence[str] | None, labels: Sequence[str]
+) -> Rows:
+    """The rows of another split, each label written as the training data write the one of its name.
+
+    `names` are the training data's, where its cells are indices into them; `labels` are those found
+    there. DataError names a label that training lacks, with its row.
     """
-    schema = arrow_schema(path_text)
-    written = (schema.metadata or {}).get(b"huggingface") if schema is not None else None
-    try:
-        features = json.loads(written)["info"]["features"] if written else {}
-        return {
-            str(column): tuple(map(str, f["names"])) for column, f in features.items() if _named(f)
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # written by something else
+    own = rows.classes.get(str(columns.label))
+    if (own is None and names is None) or own == names or columns.label not in rows.table.columns:
+        return rows
+    found = _labels_in(rows, columns, own)
+    index = {name.strip(): str(number) for number, name in enumerate(names or ())}
+    shown = [named(label, names) for label in labels]
+    if not index:
+        if own and not _share(found, labels) and all(map(str.isdecimal, labels)):
+            return _noted(rows, "labels have names, the training data's none: matched by number")
+        index = {label: label for label in labels}
+    elif own is None and not _are_names(found, index, len(names or ())):
+        numbers = set(map(whole_number, labels))
+        _refuse_unseen(rows, found, lambda label: whole_number(label) in numbers, names, shown)
+        return rows  # indices, as the training data have
+    _refuse_unseen(rows, found, lambda label: index.get(label) in labels, None, shown)
+    cells = [index.get(found.get(row, ""), "") for row in range(len(rows.table))]
+    return _noted(
+        _with_cells(rows, str(columns.label), cells),
+        f"labels matched with the training data's by name ({listed(shown, 5)})",
+    )
 
 
-def _named(feature: Any) -> bool:
-    return isinstance(feature, dict) and isinstance(feature.get("names"), list)
+def by_training_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> Rows:
+    """The same where the index of a name is a number to be predicted."""
+    own = rows.classes.get(column)
+    if own is None or names is None or own == names or column not in rows.table.columns:
+        return rows
+    index = {name.strip(): number for number, name in enumerate(names)}
+    strange = next((name for name in own if name.strip() not in index), None)
+    if strange is not None:
+        raise DataError(f"{rows.name}: '{strange}' is no value of '{column}' in the training data")
+    numbers = [index[name.strip()] for name in own]
+    cells = [
+        numbers[cell] if isinstance(cell, int) and 0 <= cell < len(own) else cell
+        for cell in rows.table[column].tolist()
+    ]
+    return _noted(_with_cells(rows, column, cells), f"'{column}' matched by name")
 
 
-def label_of(spec: TaskSpec, train: Rows) -> str | None:
-    """The column of what is predicted, named or guessed as `assemble` will."""
-    kind, _ = kind_of(spec, train)
-    return find_columns(train, spec.text, spec.label, kind.target_names, kind.needs_target).label
+def _labels_in(rows: Rows, columns: Columns, own: Sequence[str] | None) -> dict[int, str]:
+    """Row (from 0) → its label, by the split's own names; rows with an empty text left out."""
+    _, kept = filled_rows(rows, columns.text, columns.label)
+    column = str(columns.label)
+    cells = rows.table[column].tolist()
+    texts = {row: label_text(rows.name, rows.numbers[row], column, cells[row]) for row in kept}
+    return {row: named(label, own).strip() for row, label in texts.items()}
 
 
-def names_of(
-    spec: TaskSpec, train: Rows, label: str | None, classes: Mapping[str, tuple[str, ...]]
-) -> tuple[str, ...] | None:
-    """The names of the labels in column `label`, where labels are predicted."""
-    kind, _ = kind_of(spec, train)
-    return classes.get(label) or None if label and kind.output == "labels" else None
+def _share(found: Mapping[int, str], names: Collection[str]) -> bool:
+    return not set(found.values()).isdisjoint(names)
+
+
+def _are_names(found: Mapping[int, str], names: Collection[str], count: int) -> bool:
+    """Whether labels of a split without names are names of the training data's: numbers may be
+    either, and are indices if they are not all names.
+    """
+    present = set(found.values()) - {""}
+    indices = set(range(count))
+    are_indices = all(whole_number(label) in indices for label in present)
+    return present <= set(names) or not (are_indices or present.isdisjoint(names))
+
+
+def _refuse_unseen(
+    rows: Rows,
+    found: Mapping[int, str],
+    is_known: Callable[[str], bool],
+    names: Sequence[str] | None,
+    shown: Sequence[str],
+) -> None:
+    for row, label in found.items():
+        if label and not is_known(label):
+            raise DataError(_unseen(rows, row, named(label, names), shown))
+
+
+def _with_cells(rows: Rows, column: str, cells: Sequence[Any]) -> Rows:
+    written = pd.Series(cells, rows.table.index, dtype=object)
+    return replace(rows, table=rows.table.assign(**{column: written}))
+
+
+def _noted(rows: Rows, note: str) -> Rows:
+    return replace(rows, notes=(*rows.notes, f"{rows.name}: {note}"))
+
+
+def _unseen(rows: Rows, row: int, label: str, shown: Sequence[str]) -> str:
+    known = did_you_mean(label, shown) if len(shown) <= 20 else ""
+    where = f"{rows.name}: data row {rows.numbers[row]}"
+    return f"{where} has label '{label[:60]}', unseen in training{known}"
 
 
 def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:
-    """The rows whose label is not hidden, with a note on how many are left out.
+    """The rows whose label is not hidden, with a note on how many are left out. `names` are those
+    of the training data's labels: None where no labels are predicted.
 
-    Without class names −1 may be a label like any other, unless there is no other.
+    Without names −1 may be a label like any other, unless there is no other.
     """
     if label is None or label not in rows.table.columns:
         return rows
+    if names is not None:
+        names = names or rows.classes.get(label)
     hidden = rows.table[label].map(_is_hidden).astype(bool)
-    if not hidden.any() or (names is None and not hidden.all()):
+    if not hidden.any() or (not names and not hidden.all()):
         return rows
     note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
-    return Rows(rows.name, rows.table[~hidden], (*rows.notes, note))
+    return replace(rows, table=rows.table[~hidden], notes=(*rows.notes, note))
 
 
 def _is_hidden(value: Any) -> bool:
-    return isinstance(value, Real) and value == _HIDDEN
+    return (isinstance(value, (Real, Decimal)) and value == _HIDDEN) or (
+        isinstance(value, str) and whole_number(value.strip()) == _HIDDEN
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from peftsearch.errors import DataError, did_you_mean, listed
@@ -18,8 +20,11 @@ __all__ = [
     "filled_rows",
     "find_columns",
     "find_text",
+    "first_of",
     "has_target_named",
     "is_nothing",
+    "kept_rows",
+    "refuse_missing",
     "text_column",
 ]
 
@@ -38,16 +43,32 @@ _PAIR_NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """One or two text columns, and that of what is predicted (a label, a number, a text)."""
+    """Text columns (two of a pair, or any number that are `one_text`), and that of what is
+    predicted: a label, a number, a text.
+    """
 
     text: tuple[str, ...]
     label: str | None
     guessed: bool = False
+    one_text: bool = False
+    """Whether several text columns are one text: a prompt."""
+    within: str | None = None
+    """How they are put together, each as `{column}`; None: with a blank line between."""
 
-    def note(self) -> str:
+    def notes(self, rows: Rows) -> list[str]:
+        """For people: which columns are read, where that was guessed, and which are not."""
         texts = " and ".join(f"'{name}'" for name in self.text)
-        label = f", label '{self.label}'" if self.label else ""
-        return f"columns guessed: text {texts}{label} (set them with --text, --label)"
+        if len(self.text) > 1 and self.one_text:
+            texts += " as one" if self.within else " as one, with a blank line between"
+        found = []
+        if self.guessed:
+            label = f", label '{self.label}'" if self.label else ""
+            found = [f"columns guessed: text {texts}{label} (set them with --text, --label)"]
+        elif len(self.text) > 1 and self.one_text:
+            found = [f"text: {texts}"]
+        used = {*self.text, self.label}
+        unread = [f"'{name}'" for name in map(str, rows.table.columns) if name not in used]
+        return found + ([f"{rows.name}: not read: {listed(unread, 12)}"] if unread else [])
 
 
 def find_columns(
@@ -56,15 +77,22 @@ def find_columns(
     label: str | None,
     target_names: Sequence[str],
     needs_target: bool = True,
+    one_text: bool = False,
 ) -> Columns:
     """The named columns, or a guess from their names; DataError if neither is possible."""
     names = [str(name) for name in rows.table.columns]
-    texts = find_text(rows, text)
+    texts = find_text(rows, text, one_text)
     if label and label not in names:
         raise DataError(f"{rows.name}: no column '{label}'{did_you_mean(label, names)}")
     unused = [name for name in names if name not in texts]
-    found = label or _first_of(target_names, unused)
+    found = label or first_of(target_names, unused)
     if found is None and needs_target:
+        if not unused:
+            raise DataError(
+                f"{rows.name}: texts alone, in column '{texts[0]}', and nothing that is predicted "
+                "of them: give labels in a column beside them, or train on the texts with --kind "
+                "causal"
+            )
         raise DataError(
             f"{rows.name}: name the label column (--label) or the kind of task (--kind); "
             f"columns are: {listed(names)}"
@@ -73,12 +101,12 @@ def find_columns(
     twice = next((name for name in used if used.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{rows.name}: column '{twice}' cannot be used twice")
-    return Columns(texts, found, guessed=not text or (bool(found) and not label))
+    return Columns(texts, found, not text or (bool(found) and not label), one_text)
 
 
 def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
     """The first column that has one of `names`, whatever its capitals."""
-    return _first_of(names, [str(name) for name in rows.table.columns])
+    return first_of(names, [str(name) for name in rows.table.columns])
 
 
 def columns_in(rows: Rows, columns: Columns, find: Callable[[Rows], Columns]) -> Columns:
@@ -93,16 +121,18 @@ def columns_in(rows: Rows, columns: Columns, find: Callable[[Rows], Columns]) ->
         own = find(rows)
     except DataError:
         return columns
-    return own if len(own.text) == len(columns.text) else columns
+    return own if own.one_text or len(own.text) == len(columns.text) else columns
 
 
-def find_text(rows: Rows, text: Sequence[str]) -> tuple[str, ...]:
-    """The named text columns (one or two), or a guess from the columns' names."""
+def find_text(rows: Rows, text: Sequence[str], one_text: bool = False) -> tuple[str, ...]:
+    """The named text columns (one or two, or more that are one text), or a guess from the columns'
+    names.
+    """
     names = [str(name) for name in rows.table.columns]
     for name in text:
         if name not in names:
             raise DataError(f"{rows.name}: no column '{name}'{did_you_mean(name, names)}")
-    if len(text) > 2:
+    if len(text) > 2 and not one_text:
         raise DataError(f"{len(text)} text columns were given; one or two can be used")
     texts = tuple(text) or _guess_text(names)
     if not texts:
@@ -112,14 +142,14 @@ def find_text(rows: Rows, text: Sequence[str]) -> tuple[str, ...]:
 
 def _guess_text(names: Sequence[str]) -> tuple[str, ...]:
     for pair in _PAIR_NAMES:
-        found = [_first_of((name,), names) for name in pair]
+        found = [first_of((name,), names) for name in pair]
         if all(found):
             return tuple(name for name in found if name)
-    single = _first_of(_TEXT_NAMES, names)
+    single = first_of(_TEXT_NAMES, names)
     return (single,) if single else ()
 
 
-def _first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+def first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     """The first wanted name that a column has, whatever its capitals."""
     lower = {name.lower(): name for name in reversed(names)}
     return next((lower[name] for name in wanted if name in lower), None)
@@ -129,27 +159,38 @@ def filled_rows(
     rows: Rows, names: Sequence[str], target: str | None
 ) -> tuple[list[Sequence[str]], list[int]]:
     """The named text columns, and the rows (from 0) in which none of them is empty."""
-    for name in (*names, *([target] if target else [])):
+    refuse_missing(rows, (*names, *([target] if target else [])))
+    texts: list[Sequence[str]] = [text_column(rows, name) for name in names]
+    return texts, kept_rows(rows, dict(zip(names, texts, strict=True)))
+
+
+def refuse_missing(rows: Rows, names: Sequence[str]) -> None:
+    """DataError for a column that a split beside the training data lacks."""
+    for name in names:
         if name not in rows.table.columns:
             raise DataError(f"{rows.name}: no column '{name}', which the training data have")
-    texts: list[Sequence[str]] = [text_column(rows, name) for name in names]
+
+
+def kept_rows(rows: Rows, texts: Mapping[str, Sequence[str]]) -> list[int]:
+    """The rows (from 0) in which no text is empty, by column; DataError if there is none."""
     if rows.table.empty:
         raise DataError(f"{rows.name}: no rows with a label")
-    kept = [row for row, cells in enumerate(zip(*texts, strict=True)) if all(map(str.strip, cells))]
+    cells = zip(*texts.values(), strict=True)
+    kept = [row for row, own in enumerate(cells) if all(map(str.strip, own))]
     if not kept:
-        filled = [any(map(str.strip, column)) for column in texts]
-        empty = (name for name, some in zip(names, filled, strict=True) if not some)
-        raise DataError(f"{rows.name}: every text in column '{next(empty, names[0])}' is empty")
-    return texts, kept
+        empty = (name for name, column in texts.items() if not any(map(str.strip, column)))
+        shown = next(empty, next(iter(texts)))
+        raise DataError(f"{rows.name}: every text in column '{shown}' is empty")
+    return kept
 
 
 def text_column(rows: Rows, column: str) -> list[str]:
     """A column as texts, nothing as an empty one; anything else is a DataError with its row."""
     values = []
-    for number, value in enumerate(rows.table[column].tolist(), 1):
+    for position, value in enumerate(rows.table[column].tolist()):
         if not isinstance(value, str) and not is_nothing(value):
             kind = type(value).__name__
-            where = f"{rows.name}: data row {number}, column '{column}'"
+            where = f"{rows.name}: data row {rows.numbers[position]}, column '{column}'"
             raise DataError(f"{where} is not text but {kind}")
         values.append(value if isinstance(value, str) else "")
     return values
@@ -161,5 +202,6 @@ def is_nothing(value: Any) -> bool:
         value is None
         or value is pd.NA
         or value is pd.NaT
-        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, (float, np.floating)) and math.isnan(value))
+        or (isinstance(value, Decimal) and value.is_nan())
     )

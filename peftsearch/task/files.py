@@ -1,47 +1,49 @@
-"""Local data → rows: csv, tsv, json, jsonl, parquet, `save_to_disk` folders, parallel text.
+"""Local data → rows: csv, tsv, txt, json, jsonl, parquet (compressed, too), `save_to_disk` folders,
+parallel text.
 
 Bad input becomes one clear sentence.
 """
 
 from __future__ import annotations
 
-import csv
 import io
-import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 import pandas as pd
 
 from peftsearch.errors import DataError, did_you_mean
+from peftsearch.task.arrow_classes import class_names_in_schema
+from peftsearch.task.compressed import COMPRESSED, name_inside, unpacked
+from peftsearch.task.delimited import parse_delimited
 from peftsearch.task.folders import read_folder
 from peftsearch.task.json_rows import parse_json, parse_json_lines
 from peftsearch.task.nested import frame_of
 from peftsearch.task.parallel import parallel_paths, read_parallel
-from peftsearch.task.plain_text import decoded
+from peftsearch.task.plain_text import decoded, lines_of
 from peftsearch.task.rows import Rows
 
 __all__ = ["read_rows"]
 
 
-def read_rows(path_text: str, header: bool = True) -> Rows:
+def read_rows(path_text: str, header: bool = True, separator: str | None = None) -> Rows:
     """Read a file by its extension, a folder, or two files of parallel text (`news.en,news.ro`);
     DataError says what is wrong with it.
 
-    Without `header` the columns of csv and tsv are named "1", "2", ….
+    Without `header` the columns of csv and tsv are named "1", "2", …. A `separator` makes a table
+    of any file that is no other kind.
     """
     path, pair = Path(path_text), None
     try:
         pair = parallel_paths(path_text)
         if pair is not None:
-            return read_parallel(pair, _READERS)
+            return read_parallel(pair, _TABLES)
         path = path.expanduser()
         if path.is_dir():
             return read_folder(path_text)
-        reader = _READERS.get(path.suffix.lower())
-        if reader is None:
-            raise DataError(f"{path_text}: {_unknown(path)}")
+        if path.suffix.lower() not in COMPRESSED:
+            _reader(path_text, path.name, separator)  # refuse before reading
         content = path.read_bytes()
     except FileNotFoundError as error:
         if pair is None:
@@ -52,20 +54,49 @@ def read_rows(path_text: str, header: bool = True) -> Rows:
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a NUL
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path_text[:100]}: cannot be read ({why})") from error
+    read = _reader(path_text, name_inside(path_text, content), separator)
+    content = unpacked(path_text, content)
     if not content.strip():
         raise DataError(f"{path_text}: the file is empty")
-    table, notes = reader(path_text, content, header)
-    if table.empty:
+    found = read(path_text, content, header)
+    if found.table.empty:
         raise DataError(f"{path_text}: the file has no rows")
-    return Rows(path.name, table, tuple(notes))
+    return Rows(path.name, found.table, tuple(found.notes), found.classes)
 
 
-def _unknown(path: Path) -> str:
+@dataclass(frozen=True)
+class _Read:
+    table: pd.DataFrame
+    notes: list[str]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+_Reader = Callable[[str, bytes, bool], _Read]
+
+
+def _reader(path_text: str, name: str, separator: str | None) -> _Reader:
+    suffix = PurePath(name).suffix.lower()
+    if separator is not None:
+        if suffix in _STRUCTURED:
+            raise DataError(f"{path_text}: --separator is for csv, tsv and txt: leave it out")
+        if suffix or Path(path_text).expanduser().exists():
+            return _delimited(separator)
+    if suffix in _READERS:
+        return _READERS[suffix]
+    raise DataError(f"{path_text}: {_unknown(Path(path_text).expanduser(), suffix)}")
+
+
+def _unknown(path: Path, suffix: str) -> str:
     if not path.exists() and not path.suffix:
         return f"no such file or folder{_nearest(path)}"
-    hint = did_you_mean(path.suffix.lower(), _READERS)
-    also = "" if "mean" in hint else ", folders of save_to_disk, parallel text as news.en,news.ro"
-    return f"unknown kind of file '{path.suffix}'{hint}{also}"
+    hint = did_you_mean(suffix, _READERS)
+    if "mean" in hint:
+        return f"unknown kind of file '{suffix}'{hint}"
+    return (
+        f"unknown kind of file '{suffix}'{hint}, these compressed ({', '.join(COMPRESSED)}), "
+        "folders of save_to_disk, parallel text as news.en,news.ro, and any other table of text "
+        "with --separator"
+    )
 
 
 def _nearest(path: Path) -> str:
@@ -74,70 +105,29 @@ def _nearest(path: Path) -> str:
     return hint if "mean" in hint else ""  # not the list of a whole folder
 
 
-_Read = tuple[pd.DataFrame, list[str]]
-_Reader = Callable[[str, bytes, bool], _Read]
-
-
 def _delimited(separator: str) -> _Reader:
     def read(path: str, content: bytes, header: bool) -> _Read:
         text, notes = decoded(path, content)
-        table = _parse_delimited(path, text, separator, header)
-        if header:
-            table.columns = table.columns.str.strip()
-            _refuse_other_separator(path, table, separator)
-        else:
-            table.columns = pd.Index([str(number + 1) for number in range(table.shape[1])])
-        return table.fillna(""), notes
+        return _Read(parse_delimited(path, text, separator, header), notes)
 
     return read
 
 
-def _refuse_other_separator(path: str, table: pd.DataFrame, separator: str) -> None:
-    first = table.columns[0]
-    other = next((mark for mark in ",;\t|" if mark != separator and mark in first), None)
-    if len(table.columns) == 1 and other is not None:
-        raise DataError(
-            f"{path}: one column, '{first}': are they separated by {other!r}? "
-            "(commas in .csv, tabs in .tsv)"
-        )
-
-
-def _parse_delimited(path: str, text: str, separator: str, header: bool) -> pd.DataFrame:
-    # Tab-separated files (GLUE's) do not quote.
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    try:
-        with warnings.catch_warnings():
-            # With index_col=False a first row longer than the header is only warned of; without
-            # it, its first field would silently become an index and every column move by one.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                quoting=quoting,
-                header=0 if header else None,
-                dtype=str,
-                keep_default_na=False,
-                na_values=[],
-                index_col=False,
-                engine="c",
-            )
-    except pd.errors.ParserWarning as error:
-        raise DataError(f"{path}: rows have more fields than the header names") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        what = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
-        raise DataError(f"{path}: not a readable table ({what})") from error
+def _lines(path: str, content: bytes, header: bool) -> _Read:
+    lines, notes = lines_of(path, content)
+    return _Read(pd.DataFrame({"text" if header else "1": lines}, dtype=object), notes)
 
 
 def _json(path: str, content: bytes, header: bool) -> _Read:
     text, notes = decoded(path, content)
     table, more = parse_json(path, text)
-    return table, notes + more
+    return _Read(table, notes + more)
 
 
 def _json_lines(path: str, content: bytes, header: bool) -> _Read:
     text, notes = decoded(path, content)
     table, more = parse_json_lines(path, text)
-    return table, notes + more
+    return _Read(table, notes + more)
 
 
 def _parquet(path: str, content: bytes, header: bool) -> _Read:
@@ -145,16 +135,13 @@ def _parquet(path: str, content: bytes, header: bool) -> _Read:
     import pyarrow.parquet as pq
 
     try:
-        return frame_of(path, pq.ParquetFile(io.BytesIO(content)).read()), []
+        table = pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowException, OSError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable parquet file ({why})") from error
+    return _Read(frame_of(path, table), [], class_names_in_schema(table.schema))
 
 
-_READERS: dict[str, _Reader] = {
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
-    ".json": _json,
-    ".jsonl": _json_lines,
-    ".parquet": _parquet,
-}
+_STRUCTURED: dict[str, _Reader] = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet}
+_TABLES = {".csv": _delimited(","), ".tsv": _delimited("\t"), **_STRUCTURED}
+_READERS: dict[str, _Reader] = {**_TABLES, ".txt": _lines}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import DataError
+from peftsearch.task.arrow_classes import class_names_in_schema
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["arrow_schema", "read_folder", "splits_in"]
+__all__ = ["read_folder", "splits_in"]
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
@@ -48,25 +49,9 @@ def read_folder(path_text: str) -> Rows:
     table = _table(folder, path_text)
     if table.num_rows == 0:
         raise DataError(f"{path_text}: the folder has no rows")
-    return Rows(_name(folder), frame_of(path_text, table))
-
-
-def arrow_schema(path_text: str) -> pa.Schema | None:
-    """The columns of a data set on disk or a parquet file, without its rows; None for others."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder = _folder(path_text)
-    try:
-        if folder is None:
-            path = Path(path_text).expanduser()
-            return pq.read_schema(path) if path.suffix.lower() == ".parquet" else None
-        if not (folder / _STATE).is_file():
-            return None
-        with pa.memory_map(str(_files(folder, path_text)[0])) as source:
-            return pa.ipc.open_stream(source).schema
-    except (pa.ArrowException, OSError, ValueError):
-        return None  # reading the rows says what is wrong
+    return Rows(
+        _name(folder), frame_of(path_text, table), classes=class_names_in_schema(table.schema)
+    )
 
 
 def _folder(path_text: str) -> Path | None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble
-from peftsearch.task.class_names import label_of, names_of, without_hidden
+from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.class_names import without_hidden
 from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.splitting import VALIDATION
 from peftsearch.task.task import Task
 
-__all__ = ["VALIDATION", "load_hub"]
-
-VALIDATION = ("validation", "validation_matched", "dev", "valid")
-"""What validation splits are called."""
+__all__ = ["load_hub"]
 
 
 def load_hub(spec: TaskSpec) -> Task:
@@ -35,11 +34,11 @@ def load_hub(spec: TaskSpec) -> Task:
     train = _rows(found, splits.train, name)
     if row:
         train = replace(train, notes=(*train.notes, row.note(spec)))
-    label = label_of(spec, train)
-    names = names_of(spec, train, label, _class_names(found[splits.train]))
+    label, names = labels_in(spec, train)
 
     def read(split: str) -> Rows:
-        return without_hidden(_rows(found, split, name), label, names)
+        rows = _rows(found, split, name)
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(splits.test) if splits.test else None
@@ -51,7 +50,6 @@ def load_hub(spec: TaskSpec) -> Task:
         without_hidden(train, label, names),
         read(splits.validation) if splits.validation else None,
         read_test if splits.test or splits.validation else None,
-        names,
     )
 
 
@@ -131,10 +129,15 @@ def _splits(name: str, found: Any, row: KnownDataset | None) -> KnownSplits:
 
 
 def _rows(found: Any, split: str, name: str) -> Rows:
-    shown = f"{name} {split}"
-    return Rows(shown, frame_of(shown, found[split].with_format("arrow")[:]))
+    shown, data = f"{name} {split}", found[split]
+    table = frame_of(shown, data.with_format("arrow")[:])
+    return Rows(shown, table, classes=dict(_class_names("", data.features)))
 
 
-def _class_names(data: Any) -> dict[str, tuple[str, ...]]:
-    named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}
-    return {column: tuple(names) for column, names in named.items() if names}
+def _class_names(within: str, features: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Column → names of its labels; columns inside columns are named with a dot."""
+    for column, feature in features.items():
+        if isinstance(feature, dict):
+            yield from _class_names(f"{within}{column}.", feature)
+        elif getattr(feature, "names", None):
+            yield f"{within}{column}", tuple(feature.names)

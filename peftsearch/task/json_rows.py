@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from peftsearch.errors import DataError
-from peftsearch.task.nested import flat_frame
+from peftsearch.task.nested import flat_frame, refuse_twice
 
 __all__ = ["parse_json", "parse_json_lines"]
 
@@ -23,7 +23,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 def parse_json(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
     """A whole document, or lines of objects under this extension, as many tools write them."""
     try:
-        data = json.loads(text)
+        data = _parsed(path, text)
     except ValueError as error:
         if _first_line_is_an_object(text):
             return parse_json_lines(path, text)
@@ -50,10 +50,20 @@ def parse_json_lines(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
     rows = []
     for number, line in _lines(text):
         try:
-            rows.append(json.loads(line))
+            rows.append(_parsed(path, line))
         except (ValueError, RecursionError) as error:
             raise _not_json(path, number, error) from error
     return _table(path, rows)
+
+
+def _parsed(path: str, text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            refuse_twice(path, (key for key, _ in pairs))
+        return found
+
+    return json.loads(text, object_pairs_hook=unique)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from peftsearch.errors import DataError, UsageError
-from peftsearch.task.assemble import assemble
-from peftsearch.task.class_names import class_names_in, label_of, names_of, without_hidden
+from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.class_names import without_hidden
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
 from peftsearch.task.folders import splits_in
-from peftsearch.task.hub import VALIDATION, load_hub
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.splitting import VALIDATION
 from peftsearch.task.task import Task
 
 __all__ = ["load_task"]
@@ -23,8 +23,14 @@ def load_task(spec: TaskSpec) -> Task:
     """Read training and validation data; the test split stays closed."""
     if spec.name is not None and (spec.train or spec.eval or spec.test):
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")
+    if spec.name is not None and spec.separator is not None:
+        raise UsageError("--separator is about files of your own: leave it out with --task")
+    if spec.name is not None and spec.name.startswith("demo:"):
+        return load_demo(spec)
     if spec.name is not None:
-        return load_demo(spec) if spec.name.startswith("demo:") else load_hub(spec)
+        from peftsearch.task.hub import load_hub  # with the Hub's client
+
+        return load_hub(spec)
     if spec.train is None and (spec.eval or spec.test):
         raise UsageError("no training data: give --train FILE beside --eval and --test")
     if spec.train is None:
@@ -54,15 +60,18 @@ def _paths(spec: TaskSpec, train: str) -> _Paths:
 
 
 def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
-    train = read_rows(paths.train, spec.header)
+    def rows_of(path: str) -> Rows:
+        return read_rows(path, spec.header, spec.separator)
+
+    train = rows_of(paths.train)
     if spec.kind is None and parallel_paths(paths.train):
         spec = spec.model_copy(update={"kind": "seq2seq"})
         train = replace(train, notes=(*train.notes, "kind: seq2seq, as the data are parallel text"))
-    label = label_of(spec, train)
-    names = names_of(spec, train, label, class_names_in(paths.train))
+    label, names = labels_in(spec, train)
 
     def read(path: str) -> Rows:
-        return without_hidden(read_rows(path, spec.header), label, names)
+        rows = rows_of(path)
+        return without_hidden(rows, label, names)
 
     def read_test() -> Rows | None:
         rows = read(paths.test) if paths.test else None
@@ -74,5 +83,4 @@ def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
         without_hidden(train, label, names),
         read(paths.validation) if paths.validation else None,
         read_test if paths.test else None,
-        names,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from peftsearch.task.columns import is_nothing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["flat_frame", "frame_of"]
+__all__ = ["flat_frame", "frame_of", "refuse_twice"]
 
 _MOST_FIELDS = 64
 """A column with more keys than this is a map (words → counts, say), not columns in a column."""
@@ -37,10 +38,33 @@ def _flattened(name: str, table: pa.Table) -> pd.DataFrame:
 
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
-    _refuse_twice(name, table.column_names)
-    # Without pandas' metadata a column that was an index is a column like any other.
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-    return frame.astype(object)
+    refuse_twice(name, table.column_names)
+    # Column by column, without pandas' metadata: what was an index is a column like any other.
+    columns = {name: _cells(table.column(name)) for name in table.column_names}
+    return pd.DataFrame(columns, index=range(table.num_rows), dtype=object)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A cell of a type that Python cannot hold: a date in the year 5881580, a strange time zone."""
+
+    kind: str
+
+    def __repr__(self) -> str:
+        return f"a value of {self.kind}"
+
+
+def _cells(column: pa.ChunkedArray) -> pd.Series[Any]:
+    import pyarrow as pa
+
+    try:
+        # As objects, for a float has no room for every int64.
+        cells: pd.Series[Any] = column.to_pandas(integer_object_nulls=True).astype(object)
+        return cells
+    except UnicodeDecodeError:
+        raise
+    except (pa.ArrowException, ValueError, OverflowError):
+        return pd.Series([Unreadable(str(column.type))] * len(column), dtype=object)
 
 
 def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +73,7 @@ def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
     flat = list(_flat(columns))
     if [column for column, _ in flat] == list(columns):
         return table
-    _refuse_twice(name, (column for column, _ in flat))
+    refuse_twice(name, (column for column, _ in flat))
     return pd.DataFrame(dict(flat), dtype=object)
 
 
@@ -81,7 +105,8 @@ def _fields(cells: list[Any]) -> list[str]:
     return list(fields)
 
 
-def _refuse_twice(name: str, columns: Iterable[str]) -> None:
+def refuse_twice(name: str, columns: Iterable[str]) -> None:
+    """DataError if two columns have one name."""
     twice = next((column for column, count in Counter(columns).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{name}: two columns are called '{twice}'; rename one")

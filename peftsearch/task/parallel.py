@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from peftsearch.errors import DataError
-from peftsearch.task.plain_text import decoded
+from peftsearch.task.compressed import suffix_of, unpacked
+from peftsearch.task.plain_text import lines_of
 from peftsearch.task.rows import Rows
 
 __all__ = ["parallel_paths", "read_parallel"]
@@ -44,19 +45,15 @@ def read_parallel(paths: tuple[str, str], tables: Collection[str]) -> Rows:
 
 def _lines(path_text: str, tables: Collection[str]) -> tuple[list[str], list[str]]:
     path = Path(path_text).expanduser()
-    if path.suffix.lower() in tables:
+    suffix = suffix_of(path.name)
+    if suffix in tables:
         raise DataError(
-            f"{path_text}: parallel text is two plain text files, and '{path.suffix}' is a table; "
+            f"{path_text}: parallel text is two plain text files, and '{suffix}' is a table; "
             "give it alone, with --text and --label"
         )
     if path.is_dir():
         raise DataError(f"{path_text}: a folder; parallel text is two plain text files")
-    content = path.read_bytes()
+    content = unpacked(path_text, path.read_bytes())
     if not content.strip():
         raise DataError(f"{path_text}: the file is empty")
-    text, notes = decoded(path_text, content)
-    if "\0" in text:
-        raise DataError(f"{path_text}: not plain text (compressed?); one sentence a line is needed")
-    # Not str.splitlines: U+2028 and its like may stand inside a sentence.
-    lines = text.removesuffix("\n").split("\n")
-    return [line.removesuffix("\r") for line in lines], notes
+    return lines_of(path_text, content)

@@ -6,7 +6,7 @@ import codecs
 
 from peftsearch.errors import DataError
 
-__all__ = ["decoded"]
+__all__ = ["decoded", "lines_of"]
 
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 """What a spreadsheet's "Unicode text" begins with (UTF-32's other mark begins with UTF-16's)."""
@@ -20,3 +20,13 @@ def decoded(path: str, content: bytes) -> tuple[str, list[str]]:
     replaced = text.count("�") - content.count("�".encode())
     note = f"{path}: {replaced:,} invalid UTF-8 sequences replaced"
     return text, [note] if replaced > 0 else []
+
+
+def lines_of(path: str, content: bytes) -> tuple[list[str], list[str]]:
+    """The lines, empty ones, too, and a note on what was replaced; DataError if it is no text."""
+    text, notes = decoded(path, content)
+    if "\0" in text:
+        raise DataError(f"{path}: not plain text (compressed?); one sentence a line is needed")
+    # Not str.splitlines: U+2028 and its like may stand inside a sentence.
+    lines = text.removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines], notes

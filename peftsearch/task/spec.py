@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Generation", "TaskSpec"]
+__all__ = ["GUESSES", "Generation", "ReadColumns", "TaskSpec"]
 
 TEXT = "{text}"
+GUESSES = 2
+"""Rules by which columns are guessed. 1: one column a text. 2: prompts of several."""
+_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
+"""Names of separators that are hard to type in a shell."""
 
 
 class Generation(BaseModel):
@@ -36,7 +43,7 @@ class TaskSpec(BaseModel):
     eval: str | None = None
     test: str | None = None
     text: tuple[str, ...] = ()
-    """One or two column names; empty: guessed from the columns, and said."""
+    """Column names: one, two of a pair, or those of a prompt; empty: guessed, and said."""
     label: str | None = None
     """The column of what is predicted: a label, a number or a text."""
     split_seed: int = Field(default=0, ge=0)
@@ -49,17 +56,66 @@ class TaskSpec(BaseModel):
     """None: the data set's in the table of known ones, or the kind's first."""
     header: bool = True
     """Whether the first line of csv and tsv files names their columns."""
+    separator: str | None = None
+    """Between the columns of csv, tsv and other tables of text (default: by their extension)."""
     template: str | None = None
-    """What the model reads, with {text} for the text; of texts to be written only."""
+    """What the model reads, with {text} for the text, or columns' names; of texts to be written
+    only.
+    """
     max_target: int | None = Field(default=None, ge=1)
     """Tokens that a text to be written is cut to (default: from the data)."""
     languages: tuple[str, str] | None = None
     """Codes of the source's and the target's language, for models that want them."""
     generation: Generation = Generation()
+    guesses: int = Field(default=GUESSES, ge=1, le=GUESSES)
+    """The rules that columns are guessed by: of files that name none, the first."""
 
     @field_validator("template")
     @classmethod
     def _has_a_text(cls, template: str | None) -> str | None:
-        if template is not None and template.count(TEXT) != 1:
-            raise ValueError(f"a template needs {TEXT} once, where the text goes")
+        if template is not None and template.count(TEXT) != 1 and not _names_columns(template):
+            raise ValueError(
+                f"a template needs {TEXT} once, where the text goes, or columns in braces"
+            )
         return template
+
+    @field_validator("separator")
+    @classmethod
+    def _is_a_character(cls, separator: str | None) -> str | None:
+        said = None if separator is None else _SEPARATORS.get(separator, separator)
+        if said is not None and (len(said) != 1 or said in '"\r\n\0' or not _fits(said)):
+            names = ", ".join(name for name in _SEPARATORS if name.isalpha())
+            raise ValueError(f"one character that is no letter or digit, or one of {names}")
+        return said
+
+    @classmethod
+    def of_file(cls, written: Any) -> TaskSpec:
+        """From a file that may be older than some fields: what it means has not changed since."""
+        older = isinstance(written, dict) and "guesses" not in written
+        return cls.model_validate({**written, "guesses": 1} if older else written)
+
+    def to_file(self) -> dict[str, Any]:
+        """What `of_file` reads, without what is by default."""
+        return {**self.model_dump(exclude_defaults=True, mode="json"), "guesses": self.guesses}
+
+
+class ReadColumns(BaseModel):
+    """How texts were made of a file's columns, so that an export reads other files alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: tuple[str, ...] = ()
+    within: str | None = None
+    """How several are put together, each as {column}; None: with a blank line between."""
+    suffix: str = ""
+    """Of the file, of which kind others are read with this header and separator."""
+    header: bool = True
+    separator: str | None = None
+
+
+def _fits(separator: str) -> bool:
+    return separator.isascii() and not separator.isalnum()
+
+
+def _names_columns(template: str) -> bool:
+    return TEXT not in template and re.search(r"\{[^{}\n]+\}", template) is not None

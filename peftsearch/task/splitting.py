@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from peftsearch.errors import DataError
 from peftsearch.task.text import Split
 
-__all__ = ["split_off"]
+__all__ = ["VALIDATION", "split_off"]
+
+VALIDATION = ("validation", "validation_matched", "dev", "valid")
+"""What validation splits are called."""
 
 Rows = NDArray[np.int64]
 

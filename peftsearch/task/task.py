@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from peftsearch.task.kind import Kind
 from peftsearch.task.metric import Metric
-from peftsearch.task.spec import TaskSpec
+from peftsearch.task.spec import ReadColumns, TaskSpec
 from peftsearch.task.text import Split
 
 __all__ = ["Task"]
@@ -31,6 +31,14 @@ class Task:
     validation: Split
     load_test: Callable[[], Split | None]
     notes: tuple[str, ...] = ()
+    rows: int = 0
+    """Of the training data, before any were left out, set aside or sampled."""
+    validation_rows: int | None = None
+    """The same of the validation data; None: they were set aside of the training data."""
+    given: tuple[int, int] | None = None
+    """Training and validation examples before a subset was taken."""
+    reading: ReadColumns = field(default_factory=ReadColumns)
+    """The columns that texts are made of."""
 
     def test(self) -> Split | None:
         """The test split, None if the task has none. Opening it is for the very end."""
@@ -40,6 +48,15 @@ class Task:
     def outputs(self) -> int:
         """Width of the trained head; 0 where texts are written, which needs none."""
         return self.kind.outputs(self.labels)
+
+    @property
+    def sizes(self) -> str:
+        """`2,000 of 4,952 training and 400 validation examples`."""
+        train, validation = len(self.train), len(self.validation)
+        given = self.given or (train, validation)
+        return (
+            f"{_of(train, given[0])} training and {_of(validation, given[1])} validation examples"
+        )
 
     @property
     def worst(self) -> float | None:
@@ -64,6 +81,10 @@ class Task:
             else:
                 _digest(digest.update, (split.texts, split.pairs or (), targets))
         return digest.hexdigest()[:16]
+
+
+def _of(used: int, given: int) -> str:
+    return f"{used:,}" if used == given else f"{used:,} of {given:,}"
 
 
 def _digest(update: Callable[[bytes], None], columns: Iterable[Iterable[str]]) -> None:

@@ -12,11 +12,10 @@ import pytest
 
 from peftsearch.backbone import low_precision
 from peftsearch.backbone.low_precision import LOW_PRECISIONS
-from peftsearch.cli.asked import refuse_other_low_rungs
+from peftsearch.cli.asked import existing_study
 from peftsearch.cli.main import run
 from peftsearch.errors import MissingError
 from peftsearch.search import worker
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.records import RungValue, StudyInfo
 
 needs_int8 = pytest.mark.skipif(
@@ -102,12 +101,12 @@ def test_a_study_goes_on_in_its_own_precision_alone(
 ) -> None:
     resume = ["search", "--study", "low", "--resume", "--trials", "3"]
     assert run([*resume, "--low-rungs", "bf16"]) == 2
-    assert "begun with --low-rungs int8: go on with --low-rungs int8" in capsys.readouterr().err
-    refuse_other_low_rungs(StudyFolder.open("low", None), "int8")
+    assert "begun with --low-rungs int8, not --low-rungs bf16" in capsys.readouterr().err
+    existing_study({"study": "low", "low_rungs": "int8"})
     monkeypatch.setattr(low_precision, "cpu_flags", lambda: frozenset({"avx2"}))
     info = StudyInfo.model_validate_json(Path("studies/low/study.json").read_text())
     with pytest.raises(MissingError, match="low rungs in int8 need a CPU with one of"):
-        worker._workbench(info, "cpu", 0)
+        worker.bench_of(info, "cpu", 0)
 
 
 def changed(name: str, **keys: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy
 
 from peftsearch.errors import MissingError, UsageError
-from peftsearch.search.storage import JOURNAL, VARIABLE, StorageAddress, database, is_database
+from peftsearch.search.storage import VARIABLE, StorageAddress, database, is_database
+from peftsearch.search.storage_name import JOURNAL
 from support.postgres import PASSWORD, PostgresServer
 
 WHOLE = "postgresql://owner:s%3Acret@db.example:5433/studies?connect_timeout=3"

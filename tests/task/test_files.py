@@ -122,11 +122,8 @@ def test_pairs_are_two_columns(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n', "is not text"),
         ("a.jsonl", '{"text": "a", "label": 1}\nnonsense\n', "a.jsonl:2: not JSON"),
         ("a.parquet", "nonsense", "not a readable parquet file"),
-        (
-            "a.txt",
-            "text",
-            "unknown kind of file '.txt'; known: .csv, .json, .jsonl, .parquet, .tsv",
-        ),
+        ("a.txt", "text", "texts alone, in column 'text', and nothing that is predicted of them"),
+        ("a.cnf", "text", "'.cnf'; known: .csv, .json, .jsonl, .parquet, .tsv, .txt, these comp"),
         ("a.cvs", "text", "unknown kind of file '.cvs'; did you mean '.csv'?"),
         ("a.json", '[{"a": {"b": "x"}, "a.b": "y"}]', "two columns are called 'a.b'; rename one"),
         ("a.csv", " \n", "the file is empty"),

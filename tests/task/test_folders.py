@@ -11,7 +11,6 @@ import pytest
 
 from peftsearch.errors import DataError
 from peftsearch.task import files
-from peftsearch.task.class_names import class_names_in
 from peftsearch.task.files import read_rows
 from peftsearch.task.folders import splits_in
 from peftsearch.task.load import load_task
@@ -121,12 +120,11 @@ def test_a_found_test_split_with_hidden_labels_is_none(tmp_path: Path) -> None:
 
 def test_names_of_labels_are_those_of_the_column(tmp_path: Path) -> None:
     names = {"label": ("neg", "pos")}
-    assert class_names_in(saved(tmp_path / "d", rows(4))) == names
+    assert read_rows(saved(tmp_path / "d", rows(4))).classes == names
     rows(4).to_parquet(str(tmp_path / "d.parquet"))
-    assert class_names_in(str(tmp_path / "d.parquet")) == names
+    assert read_rows(str(tmp_path / "d.parquet")).classes == names
     (tmp_path / "d.csv").write_text("text,label\na,1\n")
-    for other in ("d.csv", "nowhere.parquet", "nowhere"):
-        assert class_names_in(str(tmp_path / other)) == {}
+    assert read_rows(str(tmp_path / "d.csv")).classes == {}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ class Kind(ABC):
     """Names of the metrics that fit, the default first."""
     target_names: ClassVar[tuple[str, ...]]
     """Names that a target's column often has, the likeliest first."""
+    weak_target_names: ClassVar[tuple[str, ...]] = ()
+    """Names that mean a target where no column has one of those, and the kind is no guess."""
     needs_target: ClassVar[bool] = True
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
-from peftsearch.task.columns import Columns
+from peftsearch.task.columns import Columns, kept_rows, refuse_missing
 from peftsearch.task.kinds.base import Kind, Output
-from peftsearch.task.kinds.seq2seq import TEXT_METRICS, TEXT_TARGETS, written_texts
+from peftsearch.task.kinds.seq2seq import TEXT_METRICS, TEXT_TARGETS, left_out, written_texts
+from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
@@ -31,5 +31,8 @@ class Causal(Kind):
     ) -> tuple[Split, list[str]]:
         if columns.label is not None:
             return written_texts(rows, columns)
-        split, notes = written_texts(rows, replace(columns, label=columns.text[0]))
-        return Split(("",) * len(split), None, split.targets), notes
+        refuse_missing(rows, columns.text)
+        texts = joined_texts(rows, columns.text, columns.within)
+        kept = kept_rows(rows, {columns.text[0]: texts})
+        written = tuple(texts[row] for row in kept)
+        return Split(("",) * len(kept), None, written), left_out(rows, len(kept))

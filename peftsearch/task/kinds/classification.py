@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -16,7 +18,9 @@ from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "label_text", "whole_number"]
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)(\.0*)?")
 
 
 class Classification(Kind):
@@ -26,6 +30,11 @@ class Classification(Kind):
     target_names = (
         *("label", "labels", "class", "category", "sentiment", "target", "gold", "topic"),
     )
+    weak_target_names = (
+        *("type", "intent", "emotion", "coarse_label", "label_coarse", "label-coarse"),
+        *("fine_label", "label_fine", "label-fine", "genre", "stance", "polarity", "class_label"),
+        *("class_name", "label_name", "label_text", "class index", "is_spam", "toxic", "y"),
+    )
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
         """Label names in a stable order: numbers by value, others by name.
@@ -34,7 +43,7 @@ class Classification(Kind):
         are left out, do not count.
         """
         _, _, found = _labelled(rows, columns)
-        present = set(found) - {""}
+        present = set(_one_spelling(set(found) - {""}).values())
         where = f"{rows.name}: column '{columns.label}' holds"
         if len(present) < 2:
             only = f"only '{next(iter(present))}'" if present else "none"
@@ -50,11 +59,11 @@ class Classification(Kind):
     def to_split(
         self, rows: Rows, columns: Columns, labels: Sequence[str]
     ) -> tuple[Split, list[str]]:
-        index = {label: i for i, label in enumerate(labels)}
         texts, kept, found = _labelled(rows, columns)
+        index = _index_of(labels, found)
         for row, label in zip(kept, found, strict=True):
             if label not in index:
-                raise DataError(_label_problem(rows.name, row + 1, label, labels))
+                raise DataError(_label_problem(rows.name, rows.numbers[row], label, labels))
         empty = len(rows.table) - len(kept)
         notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
         filled = [tuple(column[row] for row in kept) for column in texts]
@@ -70,7 +79,34 @@ def _labelled(rows: Rows, columns: Columns) -> tuple[list[Sequence[str]], list[i
     texts, kept = filled_rows(rows, columns.text, columns.label)
     values = rows.table[columns.label].tolist()
     column = str(columns.label)
-    return texts, kept, [_label(rows.name, row + 1, column, values[row]) for row in kept]
+    found = [label_text(rows.name, rows.numbers[row], column, values[row]) for row in kept]
+    return texts, kept, found
+
+
+def _one_spelling(labels: set[str]) -> dict[str, str]:
+    """Label → how it is written. 1.0 and 1 are one where every label is such a number: a column
+    with gaps turns to floats.
+    """
+    numbers = {label: whole_number(label) for label in labels}
+    if None in numbers.values() or len(set(numbers.values())) == len(labels):
+        return {label: label for label in labels}
+    return {label: str(number) for label, number in numbers.items()}
+
+
+def _index_of(labels: Sequence[str], found: Sequence[str]) -> dict[str, int]:
+    """Label → its number, of the training data's labels and those that are the same numbers."""
+    index = {label: i for i, label in enumerate(labels)}
+    numbers = {whole_number(label): i for label, i in index.items()}
+    if None not in numbers:
+        others = {label: whole_number(label) for label in set(found) - set(index)}
+        index |= {label: numbers[n] for label, n in others.items() if n in numbers}
+    return index
+
+
+def whole_number(label: str) -> int | None:
+    """The number that a label spells (`3`, `3.0`), None for any other."""
+    spelt = _WHOLE.fullmatch(label) if len(label) <= 18 else None
+    return int(label.partition(".")[0]) if spelt else None
 
 
 def _label_order(label: str) -> tuple[int, float, str]:
@@ -88,16 +124,19 @@ def _label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> st
     return f"{name}: data row {row} has label '{label[:60]}', unseen in training{known}"
 
 
-def _label(name: str, row: int, column: str, value: Any) -> str:
+def label_text(name: str, row: int, column: str, value: Any) -> str:
     """A label is a text, a whole number (1.0 too: a column with gaps turns to floats), a bool."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, str):
         return value.strip()
     if is_nothing(value):
         return ""
     if isinstance(value, Integral):  # bool is one
         return str(value)
-    if isinstance(value, float) and value.is_integer():
+    is_number = isinstance(value, (float, Decimal))
+    if is_number and math.isfinite(value) and value == int(value):
         return str(int(value))
     shown = f"{value!r}"[:40]
-    hint = " (numbers are predicted with --kind regression)" if isinstance(value, float) else ""
+    hint = " (numbers are predicted with --kind regression)" if is_number else ""
     raise DataError(f"{name}: data row {row}, column '{column}' is not a label: {shown}{hint}")

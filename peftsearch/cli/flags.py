@@ -1,0 +1,189 @@
+"""The options of `peftsearch search`: which field of a task each is, and what it may be on resume.
+
+An option of `search` is a parameter there and one row here. On resume it is either heard, or it
+must be what the study was begun with, or it says nothing about the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.records import StudyInfo
+    from peftsearch.task.spec import TaskSpec
+
+__all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Said", "is_given", "task_fields"]
+
+Said = Mapping[str, Any]
+"""The options that the user gave, by the parameter of `search`; what was not given is absent."""
+
+
+def is_given(value: Any) -> bool:
+    """Whether a parameter has a value that the user gave: 0 is one."""
+    return value is not None and value is not False and value != []
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a study was begun with."""
+
+    folder: StudyFolder
+    info: StudyInfo
+
+    @cached_property
+    def task(self) -> TaskSpec:
+        from peftsearch.search.study_task import task_of
+
+        return task_of(self.info)
+
+    @property
+    def rung_examples(self) -> int:
+        from peftsearch.space.space import load_space
+
+        own = load_space(str(self.folder.space_path)).file.budgets.rung_examples
+        return self.info.rung_examples or own
+
+
+Same = Callable[[Any, Any], bool]
+"""Whether what is said now means what the study was begun with."""
+
+
+def _equal(said: Any, began: Any) -> bool:
+    return bool(said == began)
+
+
+def _same_set(said: Any, began: Any) -> bool:
+    return set(said) == set(began or ())
+
+
+def _same_data(said: Any, began: Any) -> bool:
+    from peftsearch.paths import is_same
+    from peftsearch.task.parallel import parallel_paths
+    from peftsearch.task.whole_paths import absolute_data
+
+    pairs = [absolute_data(one) for one in (said, began or "")]
+    parts = [parallel_paths(one) or (one,) for one in pairs]
+    return len(parts[0]) == len(parts[1]) and all(map(is_same, *parts))
+
+
+def _same_data_set(said: Any, began: Any) -> bool:
+    from peftsearch.task.known import known_dataset
+
+    row = known_dataset(said)
+    return said == began or (row is not None and row is known_dataset(began or ""))
+
+
+def _same_source(said: Any, began: Any) -> bool:
+    from peftsearch.backbone.source import absolute_source
+    from peftsearch.paths import is_same
+
+    return began is not None and is_same(absolute_source(said), absolute_source(began))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An option that must be what the study was begun with: what it is for all its trials.
+
+    `began` gives every value that it may have then, as it was said and as it was used.
+    """
+
+    name: str
+    began: Callable[[Begun], tuple[Any, ...]]
+    same: Same = _equal
+    flag: str = ""
+    """As the user writes it, where it is not the parameter's name."""
+    fields: Callable[[Any], dict[str, Any]] | None = None
+    """The value → fields of the TaskSpec, where it is about the task."""
+
+    @property
+    def shown(self) -> str:
+        return self.flag or "--" + self.name.replace("_", "-")
+
+    def written(self, value: Any) -> str:
+        """`--seed 9`, `--text a --text b`, `--no-header`; `no --beams` where there is none."""
+        if value is None or value is False or value == ():
+            return f"no {self.shown}"
+        if value is True:
+            return self.shown
+        each = value if isinstance(value, tuple) else (value,)
+        return " ".join(f"{self.shown} {one}" for one in each)
+
+    def difference(self, said: Any, begun: Begun) -> str | None:
+        """`--seed 9, not --seed 0`; None where they mean the same."""
+        values = self.began(begun)
+        if any(self.same(said, value) for value in values):
+            return None
+        began = next((value for value in values if value is not None), None)
+        return f"{self.written(began)}, not {self.written(said)}"
+
+
+def _of_task(
+    name: str,
+    key: str | None = None,
+    began: Callable[[Begun], tuple[Any, ...]] | None = None,
+    same: Same = _equal,
+    flag: str = "",
+) -> Fixed:
+    """An option that is the field `key` of the task."""
+    field = key or name
+
+    def recorded(begun: Begun) -> tuple[Any, ...]:
+        return (getattr(begun.task, field),)
+
+    return Fixed(name, began or recorded, same, flag, lambda said: {field: said})
+
+
+FIXED: tuple[Fixed, ...] = (
+    Fixed("model", lambda b: (b.info.model,), _same_source),
+    _of_task("task", "name", same=_same_data_set),
+    _of_task("train", same=_same_data),
+    _of_task("eval_file", "eval", same=_same_data, flag="--eval"),
+    _of_task("test", same=_same_data),
+    _of_task("text"),
+    _of_task("label"),
+    _of_task("kind", began=lambda b: (b.task.kind, b.info.kind)),
+    _of_task("metric", began=lambda b: (b.task.metric, b.info.metric.name)),
+    _of_task("template"),
+    Fixed("no_header", lambda b: (not b.task.header,), fields=lambda said: {"header": not said}),
+    _of_task("separator"),
+    Fixed(
+        "beams",
+        lambda b: (b.task.generation.beams,),
+        fields=lambda said: {"generation": {"beams": said}},
+    ),
+    _of_task("languages"),
+    Fixed("seed", lambda b: (b.info.seed,)),
+    Fixed("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
+    _of_task("max_target", began=lambda b: (b.info.asked_max_target, b.task.max_target)),
+    Fixed("tokenizer", lambda b: (b.info.tokenizer,), _same_source),
+    Fixed("target_tokenizer", lambda b: (b.info.target_tokenizer,), _same_source),
+    _of_task("train_examples"),
+    _of_task("eval_examples"),
+    Fixed("eval_limit", lambda b: (b.rung_examples,)),
+    Fixed("without", lambda b: (b.info.without,), _same_set),
+    Fixed("low_rungs", lambda b: (b.info.low_rungs,)),
+    Fixed("artifacts", lambda b: (b.info.artifacts,)),
+)
+"""Must be what the study was begun with."""
+
+HEARD = (
+    *("trials", "minutes", "hours", "workers", "threads", "cohort", "device"),
+    "storage",  # how this machine reaches the study's database
+)
+"""Take effect whenever they are given."""
+
+NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
+"""Say which study is meant and what to do with it. The space is compared by its hash."""
+
+
+def task_fields(said: Said) -> dict[str, Any]:
+    """What the options say about the task, as fields of a TaskSpec."""
+    fields: dict[str, Any] = {}
+    for option in FIXED:
+        if option.fields is not None and option.name in said:
+            fields |= option.fields(said[option.name])
+    return fields

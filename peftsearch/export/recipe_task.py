@@ -1,0 +1,38 @@
+"""What of a recipe is refused before its model is loaded, and the data of its task.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peftsearch.backbone.device import refuse_unknown_device
+from peftsearch.backbone.low_precision import low_precision
+from peftsearch.backbone.source import refuse_missing_model, refuse_missing_tokenizer
+from peftsearch.errors import UsageError
+from peftsearch.export.place import refuse_taken
+from peftsearch.export.recipe import Recipe
+from peftsearch.search.new_study import open_task
+from peftsearch.task.task import Task
+
+__all__ = ["open_recipe"]
+
+
+def open_recipe(recipe: Recipe, out: Path | None, device: str, with_test: bool) -> Task:
+    """The recipe's data, once it is known that its model may be here, `out` is free, and `device`
+    is one; `with_test`: refused without a test split, not when the training has ended.
+    """
+    if out is not None:
+        refuse_taken(out)
+    refuse_unknown_device(device)
+    if recipe.low_rungs is not None:
+        low_precision(recipe.low_rungs).refuse_if_missing()
+    refuse_missing_model(recipe.model)
+    for name in (recipe.tokenizer, recipe.target_tokenizer):
+        if name is not None:
+            refuse_missing_tokenizer(name)
+    task = open_task(recipe.task)
+    if with_test and task.test() is None:
+        raise UsageError(f"task {task.name} has no labelled test split: leave out --test")
+    return task

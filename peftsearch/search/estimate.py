@@ -1,0 +1,143 @@
+"""How long a trial would take: an estimate from a few steps of a few random configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import TrialFailure
+from peftsearch.search.create import PlannedStudy
+from peftsearch.search.study_space import budget_of
+from peftsearch.search.workbench import Workbench
+from peftsearch.space.reach import sampled_reach
+from peftsearch.training.levers import Levers
+from peftsearch.training.loop import TrainingRun
+
+__all__ = ["TrialTime", "parallel_trials", "trial_time", "trials_within"]
+
+_CONFIGURATIONS = 3
+_STEPS = 6
+"""Measured of each configuration, after a first one that allocates memory."""
+_ENOUGH_S = 2.0
+"""Seconds of one configuration's steps, or evaluation, after which no more are measured."""
+_EVALUATED = (64, 512)
+"""Examples of the evaluation that is measured; more if the first take no time."""
+_ORDER = 500
+"""Batches of an epoch that the mean batch is taken from."""
+
+
+@dataclass(frozen=True)
+class TrialTime:
+    """Seconds of trials that share their machine with no other. Each is of one configuration;
+    states that frozen layers leave are not kept, so that a search may well be faster.
+    """
+
+    full_s: tuple[float, ...]
+    """Trained to full length, with every evaluation on the way."""
+    first_rung_s: tuple[float, ...]
+    """Stopped at the first rung; as long as `full_s` where none is stopped."""
+    steps: int
+    """Of full length."""
+
+    @property
+    def mean_s(self) -> float:
+        return sum(self.full_s) / len(self.full_s)
+
+    @property
+    def stopped_s(self) -> float:
+        return sum(self.first_rung_s) / len(self.first_rung_s)
+
+
+def trial_time(study: PlannedStudy) -> TrialTime | None:
+    """Measured on a few configurations of the space that train something; None if there is none."""
+    times = []
+    for configuration in _drawn(study):
+        with contextlib.suppress(TrialFailure):  # a search would go on, too
+            times.append(_time_of(study, configuration))
+    if not times:
+        return None
+    full, first, steps = zip(*times, strict=True)
+    return TrialTime(full, first, max(steps))
+
+
+def parallel_trials(device: str, workers: int, threads: int, cores: int) -> float:
+    """So many trials go on as fast as one alone: on a CPU no more than its cores have room for."""
+    return float(workers) if device != "cpu" else min(workers, max(cores / threads, 1.0))
+
+
+def trials_within(seconds: float, each_s: float, parallel: float) -> int:
+    """Trials that end within so many seconds."""
+    return math.floor(seconds * parallel / each_s)
+
+
+def _drawn(study: PlannedStudy) -> list[Configuration]:
+    """Random configurations of the space, each with something to train."""
+    shapes = study.bench.backbone.shapes
+    found = sampled_reach(study.space, shapes, study.info.seed).configurations
+    training = (c for c in found if c.modifications)
+    return [c for c, _ in zip(training, range(_CONFIGURATIONS), strict=False)]
+
+
+def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, float, int]:
+    """Seconds of full length, of a trial stopped at the first rung, and steps of full length."""
+    bench = study.bench.for_training(configuration.training)
+    budget = budget_of(study.space, study.info)
+    known = {*study.info.without, "activations", "features", "graphs"}
+    with TrainingRun(
+        *(bench.backbone, bench.train, bench.objective, configuration, budget, study.info.seed),
+        levers=Levers().without(*known),
+        low_rungs=study.info.low_rungs,
+    ) as run:
+        step_s = _step_s(run)
+        example_s = _example_s(run, bench)
+    examples = len(bench.validation)
+    below = min(budget.rung_examples, examples) * example_s
+    last = examples * example_s
+    full_s = run.full_steps * step_s + (len(run.rungs) - 1) * below + last
+    first_step = run.rungs[0][1]
+    stopped_s = first_step * step_s + (below if len(run.rungs) > 1 else last)
+    return full_s, stopped_s, run.full_steps
+
+
+def _step_s(run: TrainingRun) -> float:
+    """Seconds of a mean step: in proportion to the padded tokens of its batch."""
+    run.train_to(1)
+    began, end = run.wall_s, min(run.full_steps, 1 + _STEPS)
+    while run.step < end and (run.step == 1 or run.wall_s - began < _ENOUGH_S):
+        run.train_to(run.step + 1)
+    if run.step == 1:
+        return run.wall_s
+    tokens = sum(_padded(run, step) for step in range(1, run.step))
+    return (run.wall_s - began) * _mean_padded(run) / max(tokens, 1)
+
+
+def _padded(run: TrainingRun, step: int) -> int:
+    batch = run.order.batch(step)
+    return int(run.order.lengths[batch].max(initial=1)) * len(batch)
+
+
+def _mean_padded(run: TrainingRun) -> float:
+    steps = range(min(run.order.per_epoch, _ORDER))
+    return float(np.mean([_padded(run, step) for step in steps]))
+
+
+def _example_s(run: TrainingRun, bench: Workbench) -> float:
+    """Seconds that evaluating one example takes, predictions and metric among them."""
+    metric, targets = bench.task.metric, bench.task.validation.targets
+    for count in _counts(len(bench.validation)):
+        before = run.wall_s
+        evaluation = run.evaluate(bench.validation, count, metric.of != "loss")
+        metric.value(*evaluation.pair(metric, targets))
+        taken = run.wall_s - before
+        if taken > _ENOUGH_S / 10:
+            break
+    return taken / count
+
+
+def _counts(examples: int) -> Iterator[int]:
+    yield from sorted({min(count, examples) for count in _EVALUATED})

@@ -1,0 +1,90 @@
+"""What a user asks a study to be, and what of it is refused before model and data are loaded.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from peftsearch.backbone.device import refuse_unknown_device
+from peftsearch.backbone.source import (
+    absolute_source,
+    refuse_missing_model,
+    refuse_missing_tokenizer,
+)
+from peftsearch.search.low_rungs import refuse_low_rungs
+from peftsearch.search.storage_name import JOURNAL
+from peftsearch.space.space import Space
+from peftsearch.task.early import refuse_early
+from peftsearch.task.load import load_task
+from peftsearch.task.spec import TaskSpec
+from peftsearch.task.task import Task
+from peftsearch.task.whole_paths import with_whole_paths
+from peftsearch.training.levers import Levers
+
+__all__ = ["NewStudy", "open_task"]
+
+
+@dataclass(frozen=True)
+class NewStudy:
+    """What a user asks a study to be."""
+
+    name: str
+    space: Space
+    space_name: str
+    model: str
+    task: TaskSpec
+    seed: int = 0
+    device: str = "cpu"
+    max_length: int | None = None
+    rung_examples: int | None = None
+    tokenizer: str | None = None
+    target_tokenizer: str | None = None
+    without: tuple[str, ...] = ()
+    """Levers to switch off, for measuring."""
+    low_rungs: str | None = None
+    """The low precision of frozen layers below full length."""
+    storage: str = JOURNAL
+    """Or a database's address, without its password."""
+    artifacts: str | None = None
+
+    def from_any_folder(self) -> NewStudy:
+        """The same, with files and folders by their whole paths."""
+        return replace(
+            self,
+            model=absolute_source(self.model),
+            task=with_whole_paths(self.task),
+            tokenizer=absolute_source(self.tokenizer),
+            target_tokenizer=absolute_source(self.target_tokenizer),
+        )
+
+    @property
+    def limited_task(self) -> TaskSpec:
+        """The task with the space's limits on examples, unless the user set their own."""
+        budgets = self.space.file.budgets
+        limits = {
+            "train_examples": self.task.train_examples or budgets.train_examples,
+            "eval_examples": self.task.eval_examples or budgets.eval_examples,
+        }
+        return self.task.model_copy(update=limits)
+
+    def refuse_unusable(self, needs_weights: bool = True) -> None:
+        """Whatever is known to be wrong without loading anything, as an error of its own."""
+        Levers().without(*self.without)
+        if self.low_rungs is not None:
+            refuse_low_rungs(self.low_rungs, self.space, self.device)
+        refuse_unknown_device(self.device)
+        if needs_weights:
+            refuse_missing_model(self.model)
+        for name in (self.tokenizer, self.target_tokenizer):
+            if name is not None:
+                refuse_missing_tokenizer(name)
+
+
+def open_task(spec: TaskSpec) -> Task:
+    """The data of a task, refused as early as what is wrong shows; the test split stays closed."""
+    refuse_early(spec)
+    task = load_task(spec)
+    task.metric.refuse_if_missing()
+    return task

@@ -1,0 +1,22 @@
+"""Whether a study's model and files are where it left them, asked before anything is loaded."""
+
+from __future__ import annotations
+
+from peftsearch.backbone.source import refuse_missing_model, refuse_missing_tokenizer
+from peftsearch.search.records import StudyInfo
+from peftsearch.search.study_task import task_of
+from peftsearch.task.early import refuse_missing_files
+
+__all__ = ["refuse_missing"]
+
+
+def refuse_missing(info: StudyInfo) -> None:
+    """MissingError or DataError for a folder of the model, a tokenizer or a file of data that is
+    not there any more. Of a test file nothing is wanted: no search reads it.
+    """
+    refuse_missing_model(info.model)
+    for name in (info.tokenizer, info.target_tokenizer):
+        if name is not None:
+            refuse_missing_tokenizer(name)
+    spec = task_of(info)
+    refuse_missing_files(spec.train, spec.eval)

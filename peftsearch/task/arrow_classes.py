@@ -1,0 +1,34 @@
+"""Names of labels as the `datasets` library writes them into Arrow and parquet files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["class_names_in_schema"]
+
+
+def class_names_in_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Column → names of its labels, of which the cells are indices; columns inside columns are
+    named with a dot. Empty for files that something else wrote.
+    """
+    written = (schema.metadata or {}).get(b"huggingface")
+    try:
+        return dict(_named("", json.loads(written)["info"]["features"])) if written else {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _named(within: str, features: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for column, feature in features.items():
+        if not isinstance(feature, dict):
+            continue
+        if isinstance(feature.get("names"), list):
+            found.append((f"{within}{column}", tuple(map(str, feature["names"]))))
+        elif "_type" not in feature:
+            found += _named(f"{within}{column}.", feature)
+    return found

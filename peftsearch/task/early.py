@@ -1,0 +1,98 @@
+"""What is wrong with a task, as far as it shows before its rows are read."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+from peftsearch.errors import DataError, UsageError, did_you_mean
+from peftsearch.task.kind import KINDS, kind_named
+from peftsearch.task.metric import METRICS
+from peftsearch.task.parallel import parallel_paths
+from peftsearch.task.spec import TaskSpec
+
+__all__ = ["refuse_early", "refuse_missing_files", "refuse_other_metric"]
+
+_LARGE = 8_000_000
+"""Bytes from which the header of a table is looked at before its rows: they take a second."""
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+def refuse_early(spec: TaskSpec) -> None:
+    """UsageError for a kind or metric that cannot be, DataError for files that are not there, and
+    for columns that a large table does not name.
+    """
+    if spec.kind is not None:
+        kind_named(spec.kind)
+    if spec.metric is not None:
+        refuse_other_metric(spec)
+    refuse_missing_files(spec.train, spec.eval, spec.test)
+    for path_text in (spec.train, spec.eval):
+        if path_text is not None:
+            _refuse_unnamed_columns(spec, Path(path_text).expanduser())
+
+
+def refuse_other_metric(spec: TaskSpec) -> None:
+    """UsageError for a metric of another kind, or of none."""
+    kinds = KINDS.values() if spec.kind is None else [kind_named(spec.kind)]
+    known = {name for kind in kinds for name in kind.metrics}
+    if spec.metric in known:
+        return
+    if spec.metric in METRICS:
+        raise UsageError(
+            f"metric '{spec.metric}' is none of {spec.kind}{did_you_mean(str(spec.metric), known)}"
+        )
+    raise UsageError(f"metric '{spec.metric}' unknown{did_you_mean(str(spec.metric), known)}")
+
+
+def refuse_missing_files(*paths: str | None) -> None:
+    """DataError for a file, a folder or one of two files of parallel text that is not there."""
+    for path_text in paths:
+        pair = parallel_paths(path_text or "")
+        for one in pair or (path_text,):
+            if one is not None and not _is_there(one):
+                path = Path(one)
+                what = "no such file" if path.suffix else "no such file or folder"
+                hint = _nearest(path) or (" (a comma joins the names of two)" if pair else "")
+                raise DataError(f"{one}: {what}{hint}")
+
+
+def _is_there(path_text: str) -> bool:
+    try:
+        return not path_text or Path(path_text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # reading it says what is wrong
+        return True
+
+
+def _nearest(path: Path) -> str:
+    near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, near)
+    return hint if "mean" in hint else ""  # not the list of a whole folder
+
+
+def _refuse_unnamed_columns(spec: TaskSpec, path: Path) -> None:
+    names = _header(spec, path)
+    if names is None:
+        return
+    for wanted in (*spec.text, *([spec.label] if spec.label else [])):
+        if wanted not in names:
+            raise DataError(f"{path.name}: no column '{wanted}'{did_you_mean(wanted, names)}")
+
+
+def _header(spec: TaskSpec, path: Path) -> list[str] | None:
+    """The columns of a large table of text, None where they are not known for sure."""
+    separator = _SEPARATORS.get(path.suffix.lower())
+    told = getattr(spec, "separator", None)
+    if separator is None or told is not None or not spec.header or not path.is_file():
+        return None
+    if path.stat().st_size < _LARGE:
+        return None
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            names = next(csv.reader(file, delimiter=separator, quoting=quoting), [])
+    except (OSError, csv.Error):
+        return None
+    named = [name.strip() for name in names]
+    return named if len(named) > 1 and len(set(named)) == len(named) else None
