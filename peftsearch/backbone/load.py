@@ -18,6 +18,13 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
+from peftsearch.backbone.adapter_files import (
+    PLAIN,
+    adapter_beside,
+    adapter_tensor,
+    note_of_adapter,
+    why_no_model,
+)
 from peftsearch.backbone.device import checked_device
 from peftsearch.backbone.endless import refuse_endless
 from peftsearch.backbone.families import Family, Stack
@@ -71,6 +78,8 @@ class Backbone:
     """The whole language model, head frozen like body (`model`), where texts are written."""
     target_tokenizer: Any = None
     """Of the texts to be written; the same as `tokenizer` for nearly every model."""
+    note: str = ""
+    """A sentence on how it was loaded that its user should read."""
     hooks: Hooks = STRAIGHT
     """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
 
@@ -149,17 +158,19 @@ def _loaded(
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
+        **PLAIN,
     )
     tokenizer, target_tokenizer = tokenizers.load(name, source, _from_pretrained)
     body = model.base_model if writes else model
     pooler = _take_pooler(body, family)
-    missing = set(loading["missing_keys"])
-    _refuse_random_weights(name, model, missing)
+    missing, unused = set(loading["missing_keys"]), set(loading["unexpected_keys"])
+    _refuse_random_weights(name, model, missing, unused)
     if any(key.startswith(f"{family.pooler}.") for key in missing):
         # roberta-base has none, and transformers makes one up, differently each time.
         pooler = None
     model.to(device)
-    backbone = wrap(body, name, tokenizer, pooler)
+    note = note_of_adapter(name, adapter_beside(source), unused)
+    backbone = replace(wrap(body, name, tokenizer, pooler), note=note)
     if not writes:
         return backbone
     prepare_language_model(model, tokenizers.languages, target_tokenizer)
@@ -241,7 +252,7 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # transformers checks little of what it reads
-        raise _explained(name, local, state, error) from error
+        raise _explained(name, source, state, error) from error
 
 
 @contextmanager
@@ -262,22 +273,36 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def _explained(
-    name: str, local: bool, state: str, error: Exception
+    name: str, source: str, state: str, error: Exception
 ) -> MissingError | ConfigurationError:
     text = " ".join(str(error).split())
-    if "safetensors" in text and "no file named" in text.lower():
+    local = Path(source).is_dir()
+    lacks_weights = "safetensors" in text and "no file named" in text.lower()
+    if (lacks_weights or not local) and not any(Path(source).glob("pytorch_model*.bin")):
+        adapter = adapter_beside(source)
+        if adapter is not None:
+            return MissingError(why_no_model(name, adapter))
+    if lacks_weights:
         return without_safetensors(name)
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
     return not_on_the_hub(name, state)
 
 
-def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> None:
+def _refuse_random_weights(
+    name: str, model: nn.Module, missing: set[str], unused: set[str]
+) -> None:
     """A checkpoint that lacks tensors of the body loads with random ones in their place; tables of
     sinusoids are never saved, as they are computed.
     """
     missing = missing - position_tables(model)
     lost = [key for key, _ in model.named_parameters() if key in missing]
+    adapted = adapter_tensor(unused)
+    if lost and adapted is not None:
+        raise MissingError(
+            f"model '{name}' was saved with an adapter in it ({adapted} in its checkpoint): save "
+            "it merged (merge_and_unload of peft), or give the model without the adapter"
+        )
     if lost:
         raise MissingError(
             f"model '{name}' is incomplete: its checkpoint lacks {len(lost)} tensors of the body, "

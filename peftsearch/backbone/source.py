@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import overload
 
+from peftsearch.backbone.adapter_files import adapter_beside, why_no_model
 from peftsearch.errors import MissingError, did_you_mean
 from peftsearch.paths import absolute
 
@@ -33,6 +34,9 @@ def model_source(name: str) -> str:
         return name
     path = Path(name).expanduser()
     if not (path / "config.json").is_file():
+        adapter = adapter_beside(str(path))
+        if adapter is not None:
+            raise MissingError(why_no_model(name, adapter))
         raise MissingError(f"no model at '{name}': a folder with a config.json is needed")
     return str(path)
 

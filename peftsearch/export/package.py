@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peftsearch.backbone.source import absolute_source
+from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
@@ -20,6 +22,7 @@ __all__ = ["ADAPTER", "CONFIGURATION", "Package"]
 
 CONFIGURATION = "configuration.json"
 ADAPTER = "adapter.safetensors"
+_SOURCES = ("model", "tokenizer", "target_tokenizer")
 
 
 class Package(BaseModel):
@@ -55,6 +58,24 @@ class Package(BaseModel):
     is_encoder_decoder: bool = False
     origin: str = ""
     """`study NAME, trial 28`, or the recipe it was trained from."""
+
+    @classmethod
+    def of(cls, configuration: Configuration, spec: TaskSpec, /, **facts: Any) -> Package:
+        """An export's description: what follows from a configuration and from what it was trained
+        for, and `facts`, the other fields; a fact that a record states goes before what follows.
+        """
+        follows = {
+            "configuration": configuration.to_json(),
+            "configuration_hash": configuration.hash,
+            "description": configuration.describe(),
+            "precision": configuration.training.precision,
+            "template": spec.template,
+            "max_target": spec.max_target,
+            "languages": spec.languages,
+            "generation": spec.generation,
+        }
+        sources = {key: absolute_source(facts[key]) for key in _SOURCES if key in facts}
+        return cls.model_validate({**follows, **facts, **sources})
 
     @property
     def output(self) -> str:

@@ -93,17 +93,17 @@ def _configuration(folder: StudyFolder, result: TrialResult) -> Configuration:
 
 
 def _package(info: StudyInfo, result: TrialResult, configuration: Configuration) -> Package:
-    assert result.configuration is not None
-    assert result.configuration_hash is not None
-    spec, training = task_of(info), configuration.training
-    return Package(
+    spec = task_of(info)
+    length = min(configuration.training.max_length, info.max_length) or info.max_length
+    return Package.of(
+        *(configuration, spec),
         configuration=result.configuration,
         configuration_hash=result.configuration_hash,
         description=result.description,
-        model=absolute_source(info.model),
+        model=info.model,
         model_fingerprint=result.model_fingerprint or info.model_fingerprint,
         labels=info.labels,
-        max_length=min(training.max_length, info.max_length) or info.max_length,
+        max_length=length,
         task=info.task_name,
         metric=info.metric.name,
         validation_metric=result.metric,
@@ -111,15 +111,11 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
         tuned_pct=result.tuned_pct,
         origin=f"study {info.name}, trial {result.number}",
         kind=info.kind,
-        precision=training.precision,
         value_scale=info.value_scale,
         template=spec.template if info.reading is None else info.text_template,
         reading=info.reading or ReadColumns(),
-        max_target=spec.max_target,
-        languages=spec.languages,
-        generation=spec.generation,
-        tokenizer=absolute_source(info.tokenizer),
-        target_tokenizer=absolute_source(info.target_tokenizer),
+        tokenizer=info.tokenizer,
+        target_tokenizer=info.target_tokenizer,
     )
 
 

@@ -79,8 +79,8 @@ class Workbench:
             say(note)
         writes = task.kind.output == "texts"
         backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
-        if backbone.family.note:
-            say(backbone.family.note)
+        for note in filter(None, (backbone.family.note, backbone.note)):
+            say(note)
         room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
         writing = writing_of(backbone, task.spec) if writes else None
         lengths, train = _measured(task, backbone, writing, room, max_length)

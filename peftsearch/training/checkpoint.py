@@ -15,13 +15,19 @@ from torch import Tensor
 from peftsearch.atomic import write_atomic
 from peftsearch.errors import DataError
 
-__all__ = ["load_tensors", "number_in", "save_tensors"]
+__all__ = ["as_bytes", "load_tensors", "number_in", "save_tensors"]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts (JSON values) to `path`, atomically."""
+    write_atomic(path, as_bytes(tensors, facts))
+
+
+def as_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+    """The content of a file of tensors and facts (JSON values)."""
     held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomic(path, save(held, metadata={"peftsearch": json.dumps(dict(facts))}))
+    content: bytes = save(held, metadata={"peftsearch": json.dumps(dict(facts))})
+    return content
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -239,9 +239,15 @@ class TrainingRun:
         restore_run(self, path)
 
     def save_adapter(self, path: Path) -> None:
-        """Averaged tuned tensors and head alone: what was evaluated, and an export carries away."""
+        """`adapter()`, and whose it is."""
+        save_tensors(path, self.adapter(), facts_of(self))
+
+    def adapter(self) -> dict[str, Tensor]:
+        """Averaged tuned tensors and head alone: what was evaluated, and an export carries away.
+        They are as they are stored, which for some forms is not as they are trained.
+        """
         with self.average.swapped_in():
-            save_tensors(path, self.model.stored(), facts_of(self))
+            return {name: t.clone() for name, t in self.model.stored().items()}
 
     def __enter__(self) -> TrainingRun:
         return self

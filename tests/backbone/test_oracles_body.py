@@ -18,7 +18,9 @@ from peftsearch.design.place import Place
 from support.backbones import perturb
 from support.stock import SIZES, VOCABULARY, backbone, batch, outputs, stock, twin
 
-WITHOUT_BIASES = tuple("t5 t5-gated llama mistral qwen3 gemma gemma2 gemma3 modernbert".split())
+WITHOUT_BIASES = tuple(
+    "t5 t5-gated llama mistral qwen3 gemma gemma2 gemma3 modernbert phi3".split()
+)
 WITH_BIASES = [name for name in SIZES if name not in WITHOUT_BIASES]
 
 

@@ -119,6 +119,7 @@ POINTS = CARDS | {
 FAMILIES = (
     *("electra", "distilbert", "deberta-v2", "modernbert"),
     *("gpt2", "gpt_neox", "opt", "llama", "qwen3", "gemma2"),
+    *("phi3", "falcon", "falcon-40b", "falcon-rw"),
 )
 
 
@@ -244,6 +245,8 @@ LEFT_OUT = {
     "gemma2": NO_BIASES,
     "gpt2": {"VeRA"},
     "gpt_neox": {"VeRA"},
+    "phi3": {"VeRA", "VeRA, a width a layer"} | NO_BIASES,
+    **{name: {"VeRA"} for name in ("falcon", "falcon-40b", "falcon-rw")},
     "modernbert": {"VeRA", "VeRA, a width a layer"} | NO_BIASES,
 }
 """Places that a family has not, and VeRA on part of a fused layer."""
