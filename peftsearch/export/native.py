@@ -55,8 +55,9 @@ class LoadedModel:
         if not texts:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
-        encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
-        self.model.backbone.refuse_unknown_tokens(*encoded.tokens)
+        backbone = self.model.backbone
+        encoded = encode(split, backbone.tokenizer, self.package.max_length, backbone.type_rows)
+        backbone.refuse_unknown_tokens(*encoded.tokens)
         outputs = outputs_of(self.model, encoded)
         if self.package.value_scale is None:
             return outputs
@@ -81,11 +82,13 @@ class LoadedModel:
             raise UsageError("this model writes from one text, not from pairs")
         if not texts:
             return []
-        writing = writing_of(self.model.backbone, self.package.spec)
+        backbone = self.model.backbone
+        writing = writing_of(backbone, self.package.spec)
         longest = self.package.max_target or self.package.max_length
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
-        return generate(self.model.backbone.lm, encoded, writing, self.package.generation, longest)
+        backbone.refuse_unknown_tokens(*encoded.tokens)
+        return generate(backbone.lm, encoded, writing, self.package.generation, longest)
 
 
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:

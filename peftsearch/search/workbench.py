@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
+from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
 from peftsearch.task.encode_texts import Writing, encode_texts
@@ -21,7 +23,15 @@ from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.objective import Objective, objective_of
 
-__all__ = ["DTYPES", "Lengths", "Workbench", "dtype_of", "training_budget", "writing_of"]
+__all__ = [
+    "DTYPES",
+    "Lengths",
+    "Workbench",
+    "dtype_of",
+    "room_for_texts",
+    "training_budget",
+    "writing_of",
+]
 
 _MEASURED = 10_000
 """Training examples that lengths are chosen from."""
@@ -79,8 +89,10 @@ class Workbench:
         backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
         if backbone.family.note:
             say(backbone.family.note)
-        room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
         writing = writing_of(backbone, task.spec) if writes else None
+        for note in notes_on_ends(backbone, writing) if writing else ():
+            say(note)
+        room = room_for_texts(backbone, with_prompts)
         lengths, train = _measured(task, backbone, writing, room, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
@@ -145,29 +157,20 @@ class Workbench:
         )
 
 
-def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """How a language model reads and writes the texts of a task."""
-    lm, target_tokenizer = backbone.lm, backbone.target_tokenizer
-    end = target_tokenizer.eos_token_id
-    if end is None:
-        own = lm.generation_config.eos_token_id
-        end = own[0] if isinstance(own, list) else own
-    return Writing(
-        tokenizer=backbone.tokenizer,
-        target_tokenizer=target_tokenizer,
-        is_decoder=not backbone.family.is_encoder_decoder,
-        template=spec.template,
-        start_id=lm.config.decoder_start_token_id if backbone.family.is_encoder_decoder else None,
-        end_id=end,
-    )
-
-
 def _encoded(
     split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
 ) -> Encoded:
     if writing is None:
-        return encode(split, backbone.tokenizer, lengths.text)
+        return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
     return encode_texts(split, writing, lengths.text, lengths.target)
+
+
+def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
+    """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
+    what its tokenizer allows.
+    """
+    longest = backbone.shapes.longest_prompt if with_prompts else 0
+    return min(backbone.max_length, backbone.positions - longest)
 
 
 def _measured(
@@ -179,14 +182,22 @@ def _measured(
     few = task.train.sample(_MEASURED, seed=0)
     if writing is None:
         limit = min(room, asked or room)
+        _refuse_no_room(limit, _around(backbone.tokenizer, few), "its tokenizer's special ones")
         if asked is not None and len(few) < len(task.train):
             return Lengths(limit), None
-        probe = encode(few, backbone.tokenizer, limit)
+        probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
         length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
         return Lengths(length), probe if length == limit and few is task.train else None
-    probe = encode_texts(few, writing, room, room)
+    # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
+    most = room if writing.is_decoder else backbone.max_length
+    probe = encode_texts(few, writing, room, most)
     assert probe.written is not None
-    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, room), room)
+    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, most), most)
+    if target < writing.shortest_target:
+        raise ConfigurationError(
+            f"targets of {target} tokens hold special ones alone: raise --max-target to "
+            f"{writing.shortest_target} or more"
+        )
     # A decoder reads and writes in one row of positions.
     left = room - target if writing.is_decoder else room
     if left < 1:
@@ -194,8 +205,25 @@ def _measured(
             f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
             "lower --max-target"
         )
-    wanted = asked or choose_max_length(probe.inputs.lengths.clip(min=1), left)
-    return Lengths(min(wanted, left), target), None
+    wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
+    if any(few.texts):
+        _refuse_no_room(wanted, writing.around, "those of the template and special ones")
+    return Lengths(wanted, target), None
+
+
+def _around(tokenizer: Any, split: Split) -> int:
+    """Tokens that a tokenizer adds to a text, or to a pair of texts."""
+    nothing = [""] * (1 if split.pairs is None else 2)
+    return len(tokenizer(*nothing)["input_ids"])
+
+
+def _refuse_no_room(length: int, around: int, of_what: str) -> None:
+    """ConfigurationError where texts would be cut to nothing."""
+    if length <= around:
+        raise ConfigurationError(
+            f"texts of {length} tokens have no room for a word beside {around}, {of_what}: raise "
+            "--max-length, or take a model that reads longer ones"
+        )
 
 
 def training_budget(budgets: Budgets) -> TrainingBudget:
