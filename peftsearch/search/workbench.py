@@ -213,8 +213,8 @@ def _measured(
 
 def _around(tokenizer: Any, split: Split) -> int:
     """Tokens that a tokenizer adds to a text, or to a pair of texts."""
-    nothing = [""] * (1 if split.pairs is None else 2)
-    return len(tokenizer(*nothing)["input_ids"])
+    nothing = [[""]] * (1 if split.pairs is None else 2)
+    return len(tokenizer(*nothing)["input_ids"][0])
 
 
 def _refuse_no_room(length: int, around: int, of_what: str) -> None:

@@ -16,7 +16,7 @@ from peftsearch.task.encode_texts import Writing
 from peftsearch.task.spec import Generation
 from peftsearch.training.batches import evaluation_batches
 
-__all__ = ["generate", "generation_config"]
+__all__ = ["generate", "generation_config", "settings_of"]
 
 Reading = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
 
@@ -70,22 +70,28 @@ def _never_empty(inputs: dict[str, Any], writing: Writing) -> dict[str, Any]:
 
 
 def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> GenerationConfig:
-    """Special tokens, and how the user wants texts to be written."""
-    return GenerationConfig(
-        do_sample=False,
-        num_beams=asked.beams,
-        max_new_tokens=asked.max_tokens or max_tokens,
-        min_new_tokens=asked.min_tokens or None,
-        no_repeat_ngram_size=asked.no_repeat_ngram or None,
-        length_penalty=asked.length_penalty if asked.beams > 1 else None,
-        early_stopping=asked.beams > 1,
-        use_cache=True,
-        decoder_start_token_id=None if writing.is_decoder else writing.start_id,
-        forced_bos_token_id=None if writing.is_decoder else writing.first_id,
-        eos_token_id=list(writing.all_ends) or None,
-        pad_token_id=writing.padding_id,
-        suppress_tokens=[writing.padding_id] if writing.never_padding else None,
-    )
+    """What `generate` is given in place of the model's own settings."""
+    return GenerationConfig(**settings_of(writing, asked, max_tokens))
+
+
+def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
+    """Special tokens and how the user wants texts to be written, by transformers' names."""
+    wanted: dict[str, Any] = {
+        "do_sample": False,
+        "num_beams": asked.beams,
+        "max_new_tokens": asked.max_tokens or max_tokens,
+        "min_new_tokens": asked.min_tokens or None,
+        "no_repeat_ngram_size": asked.no_repeat_ngram or None,
+        "length_penalty": asked.length_penalty if asked.beams > 1 else None,
+        "early_stopping": True if asked.beams > 1 else None,
+        "use_cache": True,
+        "decoder_start_token_id": None if writing.is_decoder else writing.start_id,
+        "forced_bos_token_id": None if writing.is_decoder else writing.first_id,
+        "eos_token_id": list(writing.all_ends) or None,
+        "pad_token_id": writing.padding_id,
+        "suppress_tokens": [writing.padding_id] if writing.never_padding else None,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 @contextmanager
