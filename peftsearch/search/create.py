@@ -77,6 +77,9 @@ def create_study(
         tokenizers=tokenizers,
         precision=precision,
     )
+    shortest = [int(n) for n in asked.space.file.train.max_length.extremes if float(n)]
+    if shortest:
+        bench.refuse_no_room(min(shortest))
     for line in _measures(asked, bench):
         say(line)
     space = for_kind(asked.space, bench.task.kind.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
+from peftsearch.search.room import refuse_no_room, room_for_texts
 from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
@@ -28,7 +28,6 @@ __all__ = [
     "Lengths",
     "Workbench",
     "dtype_of",
-    "room_for_texts",
     "training_budget",
     "writing_of",
 ]
@@ -114,6 +113,11 @@ class Workbench:
         """Another split, as this bench reads texts."""
         return _encoded(split, self.backbone, self.writing, self.lengths)
 
+    def refuse_no_room(self, length: int) -> None:
+        """ConfigurationError where a training that cuts texts to `length` would leave none."""
+        few = self.task.train.between(0, _MEASURED)
+        refuse_no_room(length, few, self.backbone, self.writing, "max_length")
+
     def for_training(self, training: Training) -> Workbench:
         """The bench as a configuration's training wants it: its precision and its length."""
         bench = self
@@ -142,6 +146,7 @@ class Workbench:
 
     def _cut_to(self, length: int) -> Workbench:
         lengths = Lengths(length, self.lengths.target)
+        self.refuse_no_room(length)
         splits = (self.task.train, self.task.validation)
         train, validation = (_encoded(s, self.backbone, self.writing, lengths) for s in splits)
         return self._with(self.backbone, train, validation, lengths)
@@ -165,14 +170,6 @@ def _encoded(
     return encode_texts(split, writing, lengths.text, lengths.target)
 
 
-def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
-    """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
-    what its tokenizer allows.
-    """
-    longest = backbone.shapes.longest_prompt if with_prompts else 0
-    return min(backbone.max_length, backbone.positions - longest)
-
-
 def _measured(
     task: Task, backbone: Backbone, writing: Writing | None, room: int, asked: int | None
 ) -> tuple[Lengths, Encoded | None]:
@@ -182,7 +179,7 @@ def _measured(
     few = task.train.sample(_MEASURED, seed=0)
     if writing is None:
         limit = min(room, asked or room)
-        _refuse_no_room(limit, _around(backbone.tokenizer, few), "its tokenizer's special ones")
+        refuse_no_room(limit, few, backbone, writing, "--max-length")
         if asked is not None and len(few) < len(task.train):
             return Lengths(limit), None
         probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
@@ -195,8 +192,8 @@ def _measured(
     target = min(task.spec.max_target or choose_max_length(probe.written.lengths, most), most)
     if target < writing.shortest_target:
         raise ConfigurationError(
-            f"targets of {target} tokens hold special ones alone: raise --max-target to "
-            f"{writing.shortest_target} or more"
+            f"a target length of {target} leaves no room for a word beside special tokens: raise "
+            f"--max-target to {writing.shortest_target} or more"
         )
     # A decoder reads and writes in one row of positions.
     left = room - target if writing.is_decoder else room
@@ -206,24 +203,8 @@ def _measured(
             "lower --max-target"
         )
     wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
-    if any(few.texts):
-        _refuse_no_room(wanted, writing.around, "those of the template and special ones")
+    refuse_no_room(wanted, few, backbone, writing, "--max-length")
     return Lengths(wanted, target), None
-
-
-def _around(tokenizer: Any, split: Split) -> int:
-    """Tokens that a tokenizer adds to a text, or to a pair of texts."""
-    nothing = [[""]] * (1 if split.pairs is None else 2)
-    return len(tokenizer(*nothing)["input_ids"][0])
-
-
-def _refuse_no_room(length: int, around: int, of_what: str) -> None:
-    """ConfigurationError where texts would be cut to nothing."""
-    if length <= around:
-        raise ConfigurationError(
-            f"texts of {length} tokens have no room for a word beside {around}, {of_what}: raise "
-            "--max-length, or take a model that reads longer ones"
-        )
 
 
 def training_budget(budgets: Budgets) -> TrainingBudget:

@@ -12,8 +12,10 @@ from peftsearch.backbone.attach import attach
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
+from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError
-from peftsearch.search.workbench import Workbench, room_for_texts
+from peftsearch.search.room import room_for_texts
+from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from support.backbones import backbone_at
 from support.tiny import copying_rows, sentiment_rows, write_csv
@@ -76,14 +78,16 @@ def test_texts_of_special_tokens_alone_are_refused(
 ) -> None:
     rows = write_csv(tmp_path / "r.csv", sentiment_rows(40))
     model = with_limit(tiny_bert, tmp_path / "m", limit)
-    with pytest.raises(ConfigurationError, match="have no room for a word beside 2"):
+    with pytest.raises(
+        ConfigurationError, match=r"no room for a word: .* take 2; raise --max-length"
+    ):
         Workbench.prepare(model, TaskSpec(train=str(rows)), max_length=asked, with_prompts=True)
 
 
 def test_a_pair_has_more_special_tokens(tiny_bert: Path, tmp_path: Path) -> None:
     rows = [row | {"other": "good"} for row in sentiment_rows(40)]
     spec = TaskSpec(train=str(write_csv(tmp_path / "r.csv", rows)), text=("text", "other"))
-    with pytest.raises(ConfigurationError, match="have no room for a word beside 3"):
+    with pytest.raises(ConfigurationError, match=r"no room for a word: .* take 3"):
         Workbench.prepare(str(tiny_bert), spec, max_length=3)
     assert Workbench.prepare(str(tiny_bert), spec, max_length=5).lengths.text == 5
 
@@ -100,7 +104,7 @@ def test_what_is_read_is_never_special_tokens_and_template_alone(
 ) -> None:
     """BART's `<s> </s>`, Llama's `<s>` and the line break after a prompt."""
     name, spec = str(request.getfixturevalue(model)), writing_spec(tmp_path)
-    with pytest.raises(ConfigurationError, match=f"no room for a word beside {around}"):
+    with pytest.raises(ConfigurationError, match=rf"no room for a word: .* take {around}"):
         Workbench.prepare(name, spec, max_length=around)
     assert Workbench.prepare(name, spec, max_length=around + 1).lengths.text == around + 1
 
@@ -121,3 +125,13 @@ def test_a_prompt_takes_nothing_of_what_an_encoder_decoder_writes(
         str(tiny_llama), writing_spec(tmp_path, max_target=30), with_prompts=True
     )
     assert bench.lengths.text + bench.lengths.target + 16 <= 66
+
+
+def test_a_training_that_cuts_texts_to_nothing_is_refused_as_well(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    rows = write_csv(tmp_path / "r.csv", sentiment_rows(40))
+    bench = Workbench.prepare(str(tiny_bert), TaskSpec(train=str(rows)))
+    assert bench.for_training(Training(max_length=3)).lengths.text == 3
+    with pytest.raises(ConfigurationError, match=r"no room for a word: .* raise max_length"):
+        bench.for_training(Training(max_length=2))
