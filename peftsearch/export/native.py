@@ -81,7 +81,7 @@ class LoadedModel(TunedModule):
         if not texts:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
-        encoded = encode(split, self.tokenizer, self.package.max_length)
+        encoded = encode(split, self.tokenizer, self.package.max_length, self.backbone.type_rows)
         self.backbone.refuse_unknown_tokens(*encoded.tokens)
         outputs = self._in_own_units(outputs_of(self.tuned, encoded))
         return outputs[0] if is_one else outputs
@@ -130,6 +130,7 @@ class LoadedModel(TunedModule):
         longest = self.package.max_target or self.package.max_length
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
+        self.backbone.refuse_unknown_tokens(*encoded.tokens)
         return generate(self.backbone.lm, encoded, writing, self.package.generation, longest)
 
 
