@@ -6,8 +6,10 @@ import gc
 import os
 
 # Before anything imports torch, tokenizers or huggingface_hub: they read these once.
+THREADS = int(os.environ.get("PEFTSEARCH_TEST_THREADS", "1"))
+"""`make processors` runs some with two."""
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import importlib.util
@@ -52,11 +54,11 @@ def _imports_are_no_garbage() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _so_many_threads() -> None:
     """Results depend on the thread count; a test that needs more sets it for itself."""
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")
