@@ -6,10 +6,8 @@ import gc
 import os
 
 # Before anything imports torch, tokenizers or huggingface_hub: they read these once.
-THREADS = int(os.environ.get("PEFTSEARCH_TEST_THREADS", "1"))
-"""`make processors` runs some with two."""
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ["OMP_NUM_THREADS"] = os.environ.get("PEFTSEARCH_TEST_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import importlib.util
@@ -54,11 +52,13 @@ def _imports_are_no_garbage() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _so_many_threads() -> None:
-    """Results depend on the thread count; a test that needs more sets it for itself."""
+def _one_thread() -> None:
+    """Results depend on the thread count; a test that needs more sets it for itself, and `make
+    processors` runs some with two.
+    """
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

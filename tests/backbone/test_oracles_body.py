@@ -54,8 +54,8 @@ def many(name: str) -> dict[str, Tensor]:
 
 
 IN_VAIN = {("deberta-c2p", "encoder.LayerNorm.bias")}
-"""Tuned though it has no influence: the norm of the relative positions adds the same to each, so that
-all keys' logits move alike where p2c is off. No released model has it off.
+"""Tuned though it has no influence: the norm of the relative positions adds the same to each, so
+that all keys' logits move alike where p2c is off. No released model has it off.
 """
 
 

@@ -1,7 +1,7 @@
 """Equality with peft 0.21, given the same parameters, on encoders, decoders and both together.
 
-In fp64, where a difference of 1e-12 is one of meaning: two ways to compute the same may be summed in
-different orders, which differ from processor to processor.
+In fp64, where a difference of 1e-12 is one of meaning: two ways to compute the same are summed in
+different orders, and those differ from processor to processor.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from support.stock import backbone, batch, module_path, outputs, twin
 TOLERANCE = 1e-12
 """Of states in fp64, relative to the largest."""
 SINGLE = 1e-5
-"""Of weights that peft computes in fp32 always, relative to the largest: rounding, over the gap between
-singular values.
+"""Of weights that peft computes in fp32 always, relative to the largest: rounding, over the gap
+between singular values.
 """
 SEPARATE = ("bert", "llama", "bart", "t5")
 """Models whose projections are linear layers of their own; GPT-2's are fused."""
@@ -183,8 +183,8 @@ def test_lora_in_one_layer_equals_pefts_there(name: str) -> None:
 @pytest.mark.parametrize("name", SEPARATE)
 @pytest.mark.parametrize("moved", [0.0, 0.2], ids=["at the beginning", "moved"])
 def test_pissa_equals_pefts(name: str, moved: float) -> None:
-    """peft takes A₀B₀ out of W; ours leaves W alone and takes it out of Δ. peft's own beginning is in
-    fp32, and near ours; the states are those of peft with W − A₀B₀ in fp64.
+    """peft takes A₀B₀ out of W; ours leaves W alone and takes it out of Δ. peft's own beginning is
+    in fp32, and near; the states are those of peft with A and B moved and W − A₀B₀ in fp64.
     """
     rank, place = 3, "attn.query+value"
     single: Any = twin(name, torch.float32)  # peft computes it of such weights only
@@ -310,7 +310,8 @@ def test_ia3_equals_pefts(name: str) -> None:
                 scale = model.get_submodule(f"base_model.model.{path}").ia3_l["default"]
                 if name == "gpt2" and "attn" in site:
                     layer = int(site.split(".")[1])
-                    ours = fused(sites, "l", ("key", "value"), torch.ones(96, dtype=torch.float64))[layer]
+                    ones = torch.ones(96, dtype=torch.float64)
+                    ours = fused(sites, "l", ("key", "value"), ones)[layer]
                 else:
                     ours = sites[site]["l"]
                 scale.copy_(ours.view_as(scale))
@@ -330,9 +331,7 @@ def test_vera_equals_pefts(name: str) -> None:
         model: Any = in_peft(name, config)
         frozen = {
             key: torch.empty(shape)
-            for key, shape in form.constants(
-                modification.sources(backbone(name).shapes), 6
-            ).items()
+            for key, shape in form.constants(modification.sources(backbone(name).shapes), 6).items()
         }
         generator = Generator().manual_seed(0)  # "the same in every trial, process and export"
         with torch.no_grad():

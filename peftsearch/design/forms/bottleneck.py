@@ -119,9 +119,8 @@ class Linear(Bottleneck):
 
         down, up = tensors["down"], tensors["up"]
         r = down.shape[1]
-        # In fp64: where two singular values lie close together, A₀B₀ of one processor is off that of
-        # another by 1.5e-4 of the largest weight in fp32 (MiniLM), and both are computed anew where
-        # an adapter is loaded.
+        # In fp64: A₀B₀ is computed anew where an adapter is loaded, and in fp32 two processors are
+        # 1.5e-4 of the largest weight apart (MiniLM), as singular values lie close together.
         left, values, right = svd(pretrained().double(), full_matrices=False)
         root = values[:r].sqrt()
         down.copy_(left[:, :r] * root)
