@@ -35,7 +35,7 @@ CASES = [
 
 
 def whole(family: str) -> Backbone:
-    lm = copy.deepcopy(tiny_lm(family, torch.float32))
+    lm = copy.deepcopy(tiny_lm(family))
     return replace(wrap(lm.base_model, family), lm=lm, shapes=shapes_of(lm.config))
 
 
@@ -79,12 +79,13 @@ def test_a_language_model_in_peft_gives_the_logits_of_ours(
         tensors = {f"tuned/{n}": t.clone() for n, t in attachment.stored().items()}
     write_peft(tmp_path, package(family, configuration), tensors, backbone)
     assert not (tmp_path / "head.safetensors").exists()
-    model = PeftModel.from_pretrained(copy.deepcopy(tiny_lm(family, torch.float32)), tmp_path)
+    model = PeftModel.from_pretrained(copy.deepcopy(tiny_lm(family)), tmp_path).double()
     with torch.no_grad():
         theirs = model.eval()(**batch).logits[:, -ours.shape[1] :]
-        untuned = tiny_lm(family, torch.float32)(**batch).logits
+        untuned = tiny_lm(family)(**batch).logits
     real = slice(None) if backbone.family.is_encoder_decoder else batch["attention_mask"].bool()
-    assert (ours - theirs)[real].abs().max() < 1e-5
+    # In fp64, of an adapter that is written in fp32.
+    assert (ours - theirs)[real].abs().max() < 1e-5 * theirs.abs().max().clamp(min=1)
     assert (ours - untuned)[real].abs().max() > 1e-2
 
 
