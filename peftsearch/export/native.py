@@ -85,7 +85,10 @@ class LoadedModel:
         longest = self.package.max_target or self.package.max_length
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
-        return generate(self.model.backbone.lm, encoded, writing, self.package.generation, longest)
+        return generate(
+            *(self.model.backbone.lm, encoded, writing, self.package.generation, longest),
+            positions=self.model.positions,
+        )
 
 
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
