@@ -1,9 +1,11 @@
 """What a worker's memory comes to: resident after each of many mixed trials, and at most in each.
 
-Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncounted]. Random samples of
-`unified` one after another in this process, MiniLM on tweets, one thread, as a worker trains them.
-`--keep` gives no memory back between trials and phases, `--uncounted` fills batches as if prompts
-and prefixes took no room: both were so once. The peak is of resident pages since the trial began.
+Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncounted]
+[--copied]. Random samples of
+`unified` one after another in this process, MiniLM on tweets, one thread, as a worker trains them:
+to a rung, a checkpoint, to the end. `--keep` gives no memory back between trials and phases,
+`--uncounted` fills batches as if prompts and prefixes took no room, `--copied` writes checkpoints by
+way of safetensors' `save`: all was so once. The peak is of resident pages since the trial began.
 Linux only. Needs the demo extra.
 """
 
@@ -13,6 +15,7 @@ import argparse
 import gc
 import os
 import resource
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +29,7 @@ from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator
+from peftsearch.training import allocator, run_state
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
@@ -52,6 +55,8 @@ def main(asked: argparse.Namespace) -> None:
         allocator.GIVEN_BACK_ABOVE = 1 << 62
     if asked.uncounted:
         _count_no_prompts()
+    if asked.copied:
+        _copy_checkpoints()
     spec = TaskSpec(name="demo:tweets", train_examples=asked.train, eval_examples=asked.eval)
     bench = Workbench.prepare("demo:minilm", spec, with_prompts=True)
     space = load_space("unified")
@@ -69,7 +74,8 @@ def _trial(bench: Workbench, one: Configuration, budget: TrainingBudget) -> Tria
     """Every rung of one configuration, trained and evaluated."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
-    _train(bench, one, budget)
+    with tempfile.TemporaryDirectory() as folder:
+        _train(bench, one, budget, Path(folder))
     allocator.give_back()
     cpu_s = time.process_time() - began
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
@@ -77,7 +83,7 @@ def _trial(bench: Workbench, one: Configuration, budget: TrainingBudget) -> Tria
     return Trial(status["RssAnon"], status["VmHWM"] - status["RssFile"], faults, cpu_s)
 
 
-def _train(bench: Workbench, one: Configuration, budget: TrainingBudget) -> None:
+def _train(bench: Workbench, one: Configuration, budget: TrainingBudget, folder: Path) -> None:
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, one, budget, 0), shared_by=SHARED_BY
     ) as run:
@@ -85,6 +91,8 @@ def _train(bench: Workbench, one: Configuration, budget: TrainingBudget) -> None
             run.train_to(step)
             limit = None if step == run.full_steps else budget.rung_examples
             run.evaluate(bench.validation, limit)
+            if step < run.full_steps:
+                run.save(folder / "checkpoint.safetensors")
 
 
 def _count_no_prompts() -> None:
@@ -92,6 +100,16 @@ def _count_no_prompts() -> None:
 
     positions.MOST_TRAINED = dict.fromkeys(positions.MOST_TRAINED, 1 << 62)
     positions.Positions.of = classmethod(lambda cls, *_: cls())  # type: ignore[method-assign, assignment]
+
+
+def _copy_checkpoints() -> None:
+    from safetensors.torch import save
+
+    def copied(path: Path, tensors: dict[str, torch.Tensor], facts: object) -> None:
+        held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        path.write_bytes(save(held))
+
+    run_state.save_tensors = copied  # type: ignore[assignment]
 
 
 def _status() -> dict[str, float]:
@@ -132,4 +150,5 @@ if __name__ == "__main__":
     parser.add_argument("--eval", type=int, default=320)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--uncounted", action="store_true")
+    parser.add_argument("--copied", action="store_true")
     main(parser.parse_args())
