@@ -131,7 +131,10 @@ class LoadedModel(TunedModule):
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
         self.backbone.refuse_unknown_tokens(*encoded.tokens)
-        return generate(self.backbone.lm, encoded, writing, self.package.generation, longest)
+        return generate(
+            *(self.backbone.lm, encoded, writing, self.package.generation, longest),
+            positions=self.tuned.positions,
+        )
 
 
 def _listed(

@@ -15,6 +15,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.spec import Generation
 from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.positions import Positions
 
 __all__ = ["generate", "generation_config", "settings_of"]
 
@@ -32,15 +33,18 @@ def generate(
     asked: Generation,
     max_tokens: int,
     reading: Reading | None = None,
+    positions: Positions = Positions(),  # noqa: B008 (frozen)
 ) -> list[str]:
     """What the model writes for each example, in their order; an encoder reads them in `reading`.
+    `positions`: what the configuration that is attached adds to each text.
 
     A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
     model's own generation settings only its special tokens count, which `writing` holds.
     """
     config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)
-    lengths = (data.inputs.lengths.clip(min=1) + config.max_new_tokens) * asked.beams
+    read = positions.without_gradients(data.inputs.lengths.clip(min=1))
+    lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
         own = reading(data, indices) if reading else nullcontext()

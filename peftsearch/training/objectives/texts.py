@@ -105,6 +105,7 @@ class Texts(Objective):
         return generate(
             *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
             reading=None if self.writing.is_decoder else model.reading,
+            positions=model.positions,
         )
 
 
