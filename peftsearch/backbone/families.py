@@ -20,7 +20,13 @@ class Part:
     index: int = 0
     of: int = 1
     per_head: bool = False
-    """Fused head by head: each head's query, key and value lie side by side."""
+    """Fused head by head: each head's query, key and value lie side by side, or each key and value
+    head's behind the queries that share them.
+    """
+    kv_heads: str = ""
+    """Of a fused layer with fewer keys and values than queries: the attribute of its attention
+    module that says how many heads they have.
+    """
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,10 @@ class AttentionPaths:
         return cls(module, query, key, value, out, norm, added)
 
 
-def _fused(path: str, per_head: bool = False) -> tuple[Part, Part, Part]:
+def _fused(path: str, per_head: bool = False, kv_heads: str = "") -> tuple[Part, Part, Part]:
     """Query, key and value in one layer's output."""
-    return Part(path, 0, 3, per_head), Part(path, 1, 3, per_head), Part(path, 2, 3, per_head)
+    query, key, value = (Part(path, index, 3, per_head, kv_heads) for index in range(3))
+    return query, key, value
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ class Family:
     """False: its projections read what belongs to no text, too (DeBERTa's relative positions), so
     that configurations cannot share a forward.
     """
+    can_be_recorded: bool = True
+    """False: its own code makes tensors on the host in every forward, which no CUDA graph holds."""
     sums_attention: bool = True
     """False: attention and ffn join the stream in one sum."""
     layer_gives: Callable[[Any, Any], Any] = field(
@@ -199,6 +208,21 @@ _NEOX = Stack(
     FfnPaths(Part("mlp.dense_h_to_4h"), "mlp.dense_4h_to_h", "post_attention_layernorm"),
     is_decoder=True,
 )
+_PHI3 = replace(
+    _LLAMA,
+    attention=AttentionPaths(
+        "self_attn",
+        *_fused("self_attn.qkv_proj", kv_heads="num_key_value_heads"),
+        out="self_attn.o_proj",
+        norm="input_layernorm",
+    ),
+    ffn=FfnPaths(
+        Part("mlp.gate_up_proj", 1, 2),
+        "mlp.down_proj",
+        "post_attention_layernorm",
+        Part("mlp.gate_up_proj", 0, 2),
+    ),
+)
 _MODERNBERT = Stack(
     "layers",
     AttentionPaths.of("attn", "Wqkv", "attn.Wo", "attn_norm"),
@@ -212,7 +236,7 @@ _DISTILBERT = Stack(
 
 
 def _with_nothing(states: Any, others: Any) -> tuple[Any, None]:
-    """DeBERTa's layers return attention weights too, or None."""
+    """DeBERTa's and Falcon's layers return attention weights too, or None."""
     return states, None
 
 
@@ -232,6 +256,41 @@ def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
 def _decoder(name: str, *model_types: str, stack: Stack = _LLAMA, **options: Any) -> Family:
     """A decoder-only family with rotary positions."""
     return Family(name, model_types, (stack,), pre_norm=True, key_bias="alive", **options)
+
+
+def _falcon(
+    name: str, norms: tuple[str, str], when: Callable[[Any], bool], sums_attention: bool = False
+) -> tuple[Family, Family]:
+    """Rows of the models with these norms, before attention and before the ffn: with positions that
+    turn keys, so that a bias on them gets a gradient, and with ALiBi's, which do not.
+    """
+    attention = AttentionPaths(
+        "self_attention",
+        *_fused("self_attention.query_key_value", per_head=True, kv_heads="num_kv_heads"),
+        out="self_attention.dense",
+        norm=norms[0],
+    )
+    ffn = FfnPaths(Part("mlp.dense_h_to_4h"), "mlp.dense_4h_to_h", norms[1])
+    rotary = Family(
+        name,
+        ("falcon",),
+        (Stack("h", attention, ffn, is_decoder=True),),
+        pre_norm=True,
+        key_bias="alive",
+        takes_prefix=False,
+        can_be_recorded=False,  # it takes keys and values out by lists of places
+        sums_attention=sums_attention,
+        layer_gives=_with_nothing,
+        when=lambda config: when(config) and not config.alibi,
+        note="its attention computes its softmax itself: no prefix can stand inside it",
+    )
+    return rotary, replace(rotary, key_bias="dead", when=when)
+
+
+def _is_parallel(config: Any, norms: int) -> bool:
+    """Whether a Falcon's attention and ffn read the same stream, through so many norms."""
+    two = config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1
+    return bool(config.parallel_attn) and norms == (2 if two else 1)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -292,4 +351,18 @@ FAMILIES: tuple[Family, ...] = (
     _decoder("Qwen3", "qwen3"),
     _decoder("Gemma", "gemma"),
     _decoder("Gemma 2", "gemma2", "gemma3_text", stack=_GEMMA2),
+    _decoder("Phi-3", "phi3", stack=_PHI3),
+    *_falcon(
+        *("Falcon", ("input_layernorm", "input_layernorm")),
+        when=lambda config: _is_parallel(config, norms=1),
+    ),
+    *_falcon(
+        *("Falcon, two norms", ("ln_attn", "ln_mlp")),
+        when=lambda config: _is_parallel(config, norms=2),
+    ),
+    *_falcon(
+        *("Falcon, one sum each", ("input_layernorm", "post_attention_layernorm")),
+        when=lambda config: not config.parallel_attn and not config.new_decoder_architecture,
+        sums_attention=True,
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class LinearView:
     part: Part
     head_dim: int = 0
     """Needed where heads are fused one by one."""
+    kv_heads: int = 0
+    """Heads of keys and of values, where a fused layer has fewer of them than of queries."""
     _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -30,7 +33,10 @@ class LinearView:
         module = layer.get_submodule(part.path)
         if not isinstance(module, (nn.Linear, Conv1D)):
             raise ConfigurationError(f"{part.path} is {type(module).__name__}, not a linear layer")
-        return cls(module, part, head_dim)
+        if not part.kv_heads:
+            return cls(module, part, head_dim)
+        attention: Any = layer.get_submodule(part.path.rpartition(".")[0])
+        return cls(module, part, attention.head_dim, getattr(attention, part.kv_heads))
 
     @property
     def _weight(self) -> Tensor:
@@ -51,7 +57,10 @@ class LinearView:
 
     @property
     def d_out(self) -> int:
-        return self.d_module // self.part.of
+        if not self.kv_heads:
+            return self.d_module // self.part.of
+        shared = self.kv_heads * self.head_dim
+        return shared if self.part.index else self.d_module - 2 * shared
 
     @property
     def channels(self) -> slice | Tensor:
@@ -61,14 +70,25 @@ class LinearView:
         if self.part.of == 1:
             return slice(None)
         if not self.part.per_head:
-            return slice(self.part.index * self.d_out, (self.part.index + 1) * self.d_out)
+            return self._stretch()
         device = self._weight.device
         if device not in self._indices:
             with torch.inference_mode(False):  # made in an evaluation, used in training too
-                every = torch.arange(self.d_module, device=_index_device(device))
-                every = every.view(-1, self.part.of, self.head_dim)
-                self._indices[device] = every[:, self.part.index].flatten()
+                self._indices[device] = self._head_by_head(_index_device(device))
         return self._indices[device]
+
+    def _stretch(self) -> slice:
+        """All queries, all keys and all values lie one after another, the last one at the end."""
+        behind = self.part.of - 1 - self.part.index
+        stop = self.d_module - behind * (self.kv_heads * self.head_dim or self.d_out)
+        return slice(stop - self.d_out, stop)
+
+    def _head_by_head(self, device: torch.device) -> Tensor:
+        """Each group has its queries (one, without groups), its key and its value side by side."""
+        groups = self.kv_heads or self.d_module // (self.part.of * self.head_dim)
+        every = torch.arange(self.d_module, device=device).view(groups, -1, self.head_dim)
+        own = every[:, :-2] if self.part.index == 0 else every[:, self.part.index - 3]
+        return own.flatten()
 
     def weight(self) -> Tensor:
         """W, (d_in, d_out); frozen."""

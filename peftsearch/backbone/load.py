@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone import attention
+from peftsearch.backbone.adapter_files import (
+    PLAIN,
+    adapter_beside,
+    adapter_tensor,
+    note_of_adapter,
+    why_no_model,
+)
 from peftsearch.backbone.device import checked_device
 from peftsearch.backbone.endless import refuse_endless
 from peftsearch.backbone.families import Family, Stack
@@ -28,12 +36,19 @@ from peftsearch.backbone.language import (
     language_model_class,
     prepare_language_model,
 )
-from peftsearch.backbone.measure import measure, position_tables, positions_of, stack_layers
+from peftsearch.backbone.measure import (
+    measure,
+    position_tables,
+    positions_of,
+    stack_layers,
+    token_type_rows,
+)
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.backbone.source import (
     DEMO_MODELS,
     model_source,
+    not_on_the_hub,
     without_safetensors,
     without_weights,
 )
@@ -65,11 +80,15 @@ class Backbone:
     """The pretrained pooler's `weight` (d, d) and `bias` (d,), if the model has one."""
     fingerprint: str
     max_length: int
-    """Tokens the model's positions allow."""
+    """Tokens that a text may have, by the model's positions and its tokenizer's limit."""
+    positions: int = 10**9
+    """Tokens that the model's position table has room for, prompts among them."""
     lm: Any = None
     """The whole language model, head frozen like body (`model`), where texts are written."""
     target_tokenizer: Any = None
     """Of the texts to be written; the same as `tokenizer` for nearly every model."""
+    note: str = ""
+    """A sentence on how it was loaded that its user should read."""
     hooks: Hooks = STRAIGHT
     """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
 
@@ -105,6 +124,11 @@ class Backbone:
                     f"knows {rows:,}: they do not belong together; get a complete copy of it, or "
                     "give --tokenizer"
                 )
+
+    @cached_property
+    def type_rows(self) -> int:
+        """Rows of the model's table of token types; 0 without one."""
+        return token_type_rows(self.model)
 
     def live(self, site: SiteShape) -> torch.Tensor | None:
         """Indices of a body tensor's tuned part; None where it is tuned whole."""
@@ -148,20 +172,22 @@ def _loaded(
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
+        **PLAIN,
     )
     tokenizer, target_tokenizer = tokenizers.load(name, source, _from_pretrained)
     body = model.base_model if writes else model
     pooler = _take_pooler(body, family)
-    missing = set(loading["missing_keys"])
-    _refuse_random_weights(name, model, missing)
+    missing, unused = set(loading["missing_keys"]), set(loading["unexpected_keys"])
+    _refuse_random_weights(name, model, missing, unused)
     if any(key.startswith(f"{family.pooler}.") for key in missing):
         # roberta-base has none, and transformers makes one up, differently each time.
         pooler = None
     model.to(device)
-    backbone = wrap(body, name, tokenizer, pooler)
+    note = note_of_adapter(name, adapter_beside(source), unused)
+    backbone = replace(wrap(body, name, tokenizer, pooler), note=note)
     if not writes:
         return backbone
-    prepare_language_model(model, tokenizers.languages, target_tokenizer)
+    prepare_language_model(model, tokenizers.languages, target_tokenizer, name)
     return replace(
         backbone,
         lm=model,
@@ -194,6 +220,7 @@ def wrap(
         pooler=pooler,
         fingerprint=_fingerprint(model),
         max_length=_max_length(name, model.config, tokenizer, family),
+        positions=_positions(model.config, family),
         target_tokenizer=tokenizer,
     )
 
@@ -240,7 +267,7 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # transformers checks little of what it reads
-        raise _explained(name, local, state, error) from error
+        raise _explained(name, source, state, error) from error
 
 
 @contextmanager
@@ -261,25 +288,36 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def _explained(
-    name: str, local: bool, state: str, error: Exception
+    name: str, source: str, state: str, error: Exception
 ) -> MissingError | ConfigurationError:
     text = " ".join(str(error).split())
-    if "safetensors" in text and "no file named" in text.lower():
+    local = Path(source).is_dir()
+    lacks_weights = "safetensors" in text and "no file named" in text.lower()
+    if (lacks_weights or not local) and not any(Path(source).glob("pytorch_model*.bin")):
+        adapter = adapter_beside(source)
+        if adapter is not None:
+            return MissingError(why_no_model(name, adapter))
+    if lacks_weights:
         return without_safetensors(name)
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
-    return MissingError(
-        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
-        f"{state}: check the name and the connection, or give the path of a saved model"
-    )
+    return not_on_the_hub(name, state)
 
 
-def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> None:
+def _refuse_random_weights(
+    name: str, model: nn.Module, missing: set[str], unused: set[str]
+) -> None:
     """A checkpoint that lacks tensors of the body loads with random ones in their place; tables of
     sinusoids are never saved, as they are computed.
     """
     missing = missing - position_tables(model)
     lost = [key for key, _ in model.named_parameters() if key in missing]
+    adapted = adapter_tensor(unused)
+    if lost and adapted is not None:
+        raise MissingError(
+            f"model '{name}' was saved with an adapter in it ({adapted} in its checkpoint): save "
+            "it merged (merge_and_unload of peft), or give the model without the adapter"
+        )
     if lost:
         raise MissingError(
             f"model '{name}' is incomplete: its checkpoint lacks {len(lost)} tensors of the body, "
@@ -306,13 +344,18 @@ def _fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def _positions(config: Any, family: Family) -> int:
+    """Tokens that fit the position table."""
+    return positions_of(config) - (
+        int(config.pad_token_id) + 1 if family.positions_after_padding else 0
+    )
+
+
 def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
-    """Tokens that fit the position table; MissingError if none does."""
+    """Tokens of a text that fit positions and tokenizer; MissingError if none does."""
     if tokenizer is None:
         return positions_of(config)
-    positions = positions_of(config)
-    reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
-    found = min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
+    found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
             f"model '{name}' reads texts of {found} tokens, by its positions and its tokenizer's "

@@ -32,6 +32,10 @@ def _decoder(
     return _encoder(hidden, layers, heads, ffn, vocab, num_key_value_heads=kv_heads, **more)
 
 
+def _falcon(hidden: int, layers: int, heads: int, vocab: int, **more: Any) -> Any:
+    return _encoder(hidden, layers, heads, 4 * hidden, vocab, **more)
+
+
 def _seq2seq(d: int, layers: int, heads: int, ffn: int, vocab: int, **more: Any) -> Any:
     sides = {
         f"{side}_{key}": value
@@ -85,6 +89,16 @@ REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-0.6b": ("qwen3", _decoder(1024, 28, 16, 8, 3072, 151936, head_dim=128)),
     "gemma-2b": ("gemma", _decoder(2048, 18, 8, 1, 16384, 256000, head_dim=256)),
     "gemma-2-2b": ("gemma2", _decoder(2304, 26, 8, 4, 9216, 256000, head_dim=256)),
+    "phi-3-mini": ("phi3", _decoder(3072, 32, 32, 32, 8192, 32064)),
+    "falcon-7b": ("falcon", _falcon(4544, 32, 71, 65024)),
+    "falcon-40b": (
+        "falcon",
+        _falcon(8192, 60, 128, 65024, num_kv_heads=8, new_decoder_architecture=True),
+    ),
+    "falcon-rw-1b": (
+        "falcon",
+        _falcon(2048, 24, 32, 50304, multi_query=False, parallel_attn=False, alibi=True, bias=True),
+    ),
 }
 """Name → (model type, configuration values that are not the type's defaults)."""
 

@@ -64,10 +64,15 @@ class LastRows:
         ]
 
     def _norms(self, backbone: Backbone, paths: AttentionPaths) -> list[str]:
-        """Norms that are read after attention has been computed."""
+        """Norms that are read after attention has been computed; where the ffn reads the norm that
+        attention reads, which needs all tokens, the ffn's first layer.
+        """
         stack = backbone.family.stacks[-1]
         own = [] if backbone.family.pre_norm else [paths.norm]
-        return own + ([stack.cross.norm] if stack.cross else []) + [stack.ffn.norm]
+        ffn = [stack.ffn.norm]
+        if stack.ffn.norm == paths.norm:
+            ffn = [part.path for part in (stack.ffn.hidden, stack.ffn.gate) if part is not None]
+        return own + ([stack.cross.norm] if stack.cross else []) + ffn
 
     def _select_before(self, path: str) -> Any:
         def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -113,9 +113,11 @@ class Port:
         """x, read earlier in the forward, for the tokens that h has: those of the last layer may be
         one a text by then.
         """
-        if not isinstance(self.paths, AttentionPaths):
+        own = self.stack.attention
+        if not isinstance(self.paths, AttentionPaths) and self.paths.norm != own.norm:
             return x  # read after the selection
-        return attention.wanted(self.attention, x, self.hooks.texts)
+        module = self.module(own.module if isinstance(self.paths, FfnPaths) else self.paths.module)
+        return attention.wanted(module, x, self.hooks.texts)
 
     @property
     def linear(self) -> LinearView | None:

@@ -98,6 +98,8 @@ class Fixed:
     """As the user writes it, where it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
     """The value → fields of the TaskSpec, where it is about the task."""
+    comma: bool = False
+    """Whether several values are written as one, `a,b`; else the option is repeated."""
 
     @property
     def shown(self) -> str:
@@ -110,6 +112,8 @@ class Fixed:
         if value is True:
             return self.shown
         each = value if isinstance(value, tuple) else (value,)
+        if self.comma:
+            each = (",".join(map(str, each)),)
         return " ".join(f"{self.shown} {one}" for one in each)
 
     def difference(self, said: Any, begun: Begun) -> str | None:
@@ -165,7 +169,12 @@ FIXED: tuple[Fixed, ...] = (
         lambda b: (b.task.generation.beams,),
         fields=lambda said: {"generation": {"beams": said}},
     ),
-    _of_task("languages"),
+    Fixed(
+        "languages",
+        lambda b: (b.task.languages,),
+        fields=lambda said: {"languages": said},
+        comma=True,
+    ),
     Fixed("seed", lambda b: (b.info.seed,)),
     Fixed("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
     _of_task("max_target", began=lambda b: (b.info.asked_max_target, b.task.max_target)),

@@ -123,10 +123,17 @@ def _from_file(
     for note in rows.notes:
         say(note)
     names, within = columns_to_predict(rows, columns, read, writes)
+    if read.text and names != read.text and not columns:
+        learned = _quoted(read.text)
+        say(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
     if writes:
         return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]
     return found[0], found[1] if len(found) > 1 else None
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
 
 
 def _detailed(

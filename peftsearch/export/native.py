@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -16,14 +18,15 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
-from peftsearch.export.place import CARD, clear
+from peftsearch.export.place import CARD, clear, refuse_taken
 from peftsearch.search.workbench import dtype_of, writing_of
 from peftsearch.task.encode import encode
 from peftsearch.task.encode_texts import encode_texts
 from peftsearch.task.text import Split
-from peftsearch.training.checkpoint import load_tensors
+from peftsearch.training.checkpoint import as_bytes, load_tensors
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
+from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.heads import outputs_of
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
@@ -37,41 +40,77 @@ def write_native(folder: Path, package: Package, adapter: bytes) -> None:
     write_atomic(folder / CONFIGURATION, package.model_dump_json(indent=2) + "\n")
 
 
-class LoadedModel:
-    """An exported configuration on its backbone, ready to predict."""
+class LoadedModel(TunedModule):
+    """An exported configuration on its backbone, ready to predict; an `nn.Module` whose parameters
+    are the tuned ones, which a `transformers.Trainer` trains further.
+    """
 
-    def __init__(self, package: Package, model: TunedModel) -> None:
-        self.package, self.model = package, model
+    def __init__(self, package: Package, tuned: TunedModel) -> None:
+        super().__init__(tuned, package.value_scale)
+        self.package = package
+
+    @property
+    def model(self) -> LoadedModel:
+        """Itself: what is trained and what predicts are one."""
+        return self
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.backbone.tokenizer
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.package.labels
 
-    def outputs(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
+    def save(self, folder: str | Path) -> None:
+        """Write it as an export, as it is now: trained further, say."""
+        refuse_taken(Path(folder))
+        changes = {"validation_metric": None, "origin": f"{self.package.origin}, changed since"}
+        tensors = as_bytes(self.tuned.stored(), {})
+        write_native(Path(folder), self.package.model_copy(update=changes), tensors)
+
+    def outputs(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+    ) -> Tensor:
         """The head's outputs (n, outputs), in the order of `texts` (and of their second texts, for
-        pairs): logits, or a number. UsageError for a model that writes texts.
+        pairs): logits, or a number; (outputs,) of one text. UsageError for a model that writes.
         """
         if self.package.output == "texts":
             raise UsageError("this model writes texts and has no logits: use predict")
+        texts, pairs, is_one = _listed(texts, pairs)
         if not texts:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
-        encoded = encode(split, self.model.backbone.tokenizer, self.package.max_length)
-        self.model.backbone.refuse_unknown_tokens(*encoded.tokens)
-        outputs = outputs_of(self.model, encoded)
-        if self.package.value_scale is None:
-            return outputs
-        mean, spread = self.package.value_scale
-        return outputs * spread + mean
+        encoded = encode(split, self.tokenizer, self.package.max_length, self.backbone.type_rows)
+        self.backbone.refuse_unknown_tokens(*encoded.tokens)
+        outputs = self._in_own_units(outputs_of(self.tuned, encoded))
+        return outputs[0] if is_one else outputs
 
     logits = outputs
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a string is a sequence of strings, too
+        self, texts: str, pairs: str | None = None
+    ) -> str | list[str] | float: ...
+
+    @overload
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
-    ) -> list[str] | list[list[str]] | list[float]:
+    ) -> list[str] | list[list[str]] | list[float]: ...
+
+    def predict(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
+    ) -> str | float | list[str] | list[list[str]] | list[float]:
         """Of each text the most likely label, the list of its labels, its number, or the text that
-        is written from it.
+        is written from it; of one text (and one second text, for pairs) one answer.
         """
+        texts, pairs, is_one = _listed(texts, pairs)
+        predicted = self._predicted(texts, pairs)
+        return predicted[0] if is_one else predicted
+
+    def _predicted(
+        self, texts: list[str], pairs: list[str] | None
+    ) -> list[str] | list[list[str]] | list[float]:
         if self.package.output == "texts":
             return self._written(texts, pairs)
         outputs = self.outputs(texts, pairs)
@@ -87,11 +126,35 @@ class LoadedModel:
             raise UsageError("this model writes from one text, not from pairs")
         if not texts:
             return []
-        writing = writing_of(self.model.backbone, self.package.spec)
+        writing = writing_of(self.backbone, self.package.spec)
         longest = self.package.max_target or self.package.max_length
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
-        return generate(self.model.backbone.lm, encoded, writing, self.package.generation, longest)
+        self.backbone.refuse_unknown_tokens(*encoded.tokens)
+        return generate(
+            *(self.backbone.lm, encoded, writing, self.package.generation, longest),
+            positions=self.tuned.positions,
+        )
+
+
+def _listed(
+    texts: str | Iterable[str], pairs: str | Iterable[str] | None
+) -> tuple[list[str], list[str] | None, bool]:
+    """Texts and second texts as lists, and whether one text was given by itself; UsageError for
+    what is no text, or texts without their second ones.
+    """
+    is_one = isinstance(texts, str)
+    if pairs is not None and isinstance(pairs, str) != is_one:
+        raise UsageError("a text goes with a second text, and a list of texts with a list of them")
+    firsts: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    seconds: list[Any] = [pairs] if isinstance(pairs, str) else list(pairs or ())
+    for number, text in enumerate((*firsts, *seconds)):
+        if not isinstance(text, str):
+            which = f"text {number + 1}" if number < len(firsts) else "a second text"
+            raise UsageError(f"{which} is of type {type(text).__name__}, and no string")
+    if seconds and len(seconds) != len(firsts):
+        raise UsageError(f"{len(firsts):,} texts and {len(seconds):,} second texts: give one each")
+    return firsts, seconds or None, is_one
 
 
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
@@ -125,6 +188,23 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
             f"{folder}: configuration.json was edited: it is not the configuration that these "
             "tensors were trained with"
         )
-    tuned = TunedModel(backbone, configuration, package.outputs, finished=True)
-    tuned.load(tensors)
-    return LoadedModel(package, tuned)
+    return LoadedModel(package, _tuned(backbone, configuration, package.outputs, tensors))
+
+
+def _tuned(
+    backbone: Backbone, configuration: Configuration, outputs: int, tensors: Mapping[str, Tensor]
+) -> TunedModel:
+    """The configuration attached with the tensors of an export; ConfigurationError if they are
+    another's. Version 0.1.0 wrote retrained ones as they are trained: they are finished here.
+    """
+    if any(re.match(r"tuned/\d+/(mlp|sparse)/", name) for name in tensors):
+        with TunedModel(backbone, configuration, outputs) as trained:
+            trained.load(tensors)
+            tensors = {name: t.clone() for name, t in trained.stored().items()}
+    tuned = TunedModel(backbone, configuration, outputs, finished=True)
+    try:
+        tuned.load(tensors)
+    except BaseException:
+        tuned.detach()
+        raise
+    return tuned

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from peftsearch.backbone.source import absolute_source
+from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
-from peftsearch.task.kind import kind_named
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["ADAPTER", "CONFIGURATION", "Package"]
 
 CONFIGURATION = "configuration.json"
 ADAPTER = "adapter.safetensors"
+_SOURCES = ("model", "tokenizer", "target_tokenizer")
 
 
 class Package(BaseModel):
@@ -57,14 +59,36 @@ class Package(BaseModel):
     origin: str = ""
     """`study NAME, trial 28`, or the recipe it was trained from."""
 
+    @classmethod
+    def of(cls, configuration: Configuration, spec: TaskSpec, /, **facts: Any) -> Package:
+        """An export's description: what follows from a configuration and from what it was trained
+        for, and `facts`, the other fields; a fact that a record states goes before what follows.
+        """
+        follows = {
+            "configuration": configuration.to_json(),
+            "configuration_hash": configuration.hash,
+            "description": configuration.describe(),
+            "precision": configuration.training.precision,
+            "template": spec.template,
+            "max_target": spec.max_target,
+            "languages": spec.languages,
+            "generation": spec.generation,
+        }
+        sources = {key: absolute_source(facts[key]) for key in _SOURCES if key in facts}
+        return cls.model_validate({**follows, **facts, **sources})
+
     @property
     def output(self) -> str:
         """labels, label sets, values or texts."""
+        from peftsearch.task.kind import kind_named  # with pandas
+
         return kind_named(self.kind).output
 
     @property
     def outputs(self) -> int:
         """Width of the head."""
+        from peftsearch.task.kind import kind_named
+
         return kind_named(self.kind).outputs(self.labels)
 
     @property

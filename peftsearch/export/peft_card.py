@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.export.card import escaped
@@ -23,17 +25,26 @@ _POOLED = {
 }
 
 
-def peft_card(package: Package, configuration: Configuration, peft_type: str) -> str:
-    """Markdown whose one block of code runs as it stands, the folder's name filled in."""
+def peft_card(
+    package: Package,
+    configuration: Configuration,
+    peft_type: str,
+    settings: Mapping[str, Any] | None = None,
+    no_types: bool = False,
+) -> str:
+    """Markdown whose one block of code runs as it stands, the folder's name filled in.
+
+    `settings` are those of generation; `no_types`: the model has no rows for its tokenizer's types.
+    """
     if package.output == "texts":
-        return _writing_card(package, configuration, peft_type)
+        return _writing_card(package, configuration, peft_type, settings or {})
     name, extra = _literal(package.model), ""
     if package.model.startswith("demo:"):
         name = f"model_source({name})"
         extra = "\nfrom peftsearch.backbone.load import model_source"
     prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
     cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
-    no_types = ", return_token_type_ids=False" if prompts else ""
+    without = ", return_token_type_ids=False" if prompts or no_types else ""
     title, task = _title(configuration, peft_type), escaped(package.task)
     labels = escaped(", ".join(package.labels))
     said = ""
@@ -58,7 +69,7 @@ body = AutoModel.from_pretrained({name})
 model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 
-cut = dict(truncation=True, max_length={package.max_length}{no_types})
+cut = dict(truncation=True, max_length={package.max_length}{without})
 batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
 mask = batch["attention_mask"].unsqueeze(-1)
 states = model(**batch).last_hidden_state{cut}
@@ -68,10 +79,13 @@ logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]{said}
 {_NO_PAIRS if prompts else ""}"""
 
 
-def _writing_card(package: Package, configuration: Configuration, peft_type: str) -> str:
-    """Of a model that writes texts: peft wraps the whole language model."""
-    written = package.spec.generation
-    limits = f"max_new_tokens={written.max_tokens or package.max_target}, num_beams={written.beams}"
+def _writing_card(
+    package: Package, configuration: Configuration, peft_type: str, settings: Mapping[str, Any]
+) -> str:
+    """Of a model that writes texts: peft wraps the whole language model, and its own settings of
+    generation give way to those that it was evaluated with.
+    """
+    limits = "".join(f"    {key}={value!r},\n" for key, value in settings.items())
     auto = "AutoModelForSeq2SeqLM" if package.is_encoder_decoder else "AutoModelForCausalLM"
     source = package.tokenizer or package.model
     target = package.target_tokenizer or source
@@ -85,17 +99,19 @@ def _writing_card(package: Package, configuration: Configuration, peft_type: str
 
 ```python
 from peft import PeftModel
-from transformers import {auto}, AutoTokenizer
+from transformers import {auto}, AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained({_literal(source)})
 answers = AutoTokenizer.from_pretrained({_literal(target)})
 model = {auto}.from_pretrained({_literal(package.model)})
+model.generation_config = GenerationConfig(
+{limits})
 model = PeftModel.from_pretrained(model, "this folder").eval()
 
 text = {_literal(template)}.replace("{{text}}", "a text")
 cut = dict(max_length={package.max_length}, truncation=True)
 ids = tokenizer(text, return_tensors="pt", **cut)["input_ids"]
-written = model.generate(input_ids=ids, {limits})
+written = model.generate(input_ids=ids)
 print(answers.decode({decoded}, skip_special_tokens=True))
 ```
 """

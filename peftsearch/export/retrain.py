@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
 from peftsearch.backbone.language import Tokenizers
-from peftsearch.backbone.source import absolute_source
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
@@ -19,6 +16,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.metric import Metric
 from peftsearch.task.task import Task
 from peftsearch.task.text import Split
+from peftsearch.training.checkpoint import as_bytes
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objective import scale_of_values
 
@@ -66,7 +64,7 @@ def retrain(
             outcome[f"test_{metric.name}"] = _test(run, bench)
         if out is not None:
             package = _package(recipe, bench, value)
-            write_native(out, package, save(run.average.values))
+            write_native(out, package, as_bytes(run.adapter(), {}))
             outcome["written"] = str(out)
     return outcome
 
@@ -87,14 +85,13 @@ def _test(run: TrainingRun, bench: Workbench) -> float:
 def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
     shapes = bench.backbone.shapes
     configuration = recipe.parsed().within(shapes)
-    return Package(
-        configuration=configuration.to_json(),
-        configuration_hash=configuration.hash,
-        description=configuration.describe(),
-        model=absolute_source(recipe.model),
+    return Package.of(
+        *(configuration, bench.task.spec),
+        model=recipe.model,
         model_fingerprint=bench.backbone.fingerprint,
         labels=bench.task.labels,
         max_length=bench.max_length,
+        max_target=bench.lengths.target or None,
         task=bench.task.name,
         metric=bench.task.metric.name,
         validation_metric=value,
@@ -102,13 +99,8 @@ def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
         tuned_pct=configuration.tuned_pct(shapes),
         origin=f"a recipe, seed {recipe.seed}",
         kind=bench.task.kind.name,
-        precision=configuration.training.precision,
         value_scale=scale_of_values(bench.objective),
-        template=bench.task.spec.template,
         reading=bench.task.reading,
-        max_target=bench.lengths.target or None,
-        languages=bench.task.spec.languages,
-        generation=bench.task.spec.generation,
-        tokenizer=absolute_source(recipe.tokenizer),
-        target_tokenizer=absolute_source(recipe.target_tokenizer),
+        tokenizer=recipe.tokenizer,
+        target_tokenizer=recipe.target_tokenizer,
     )

@@ -98,8 +98,8 @@ def find_columns(
         if not unused:
             raise DataError(
                 f"{rows.name}: texts alone, in column '{texts[0]}', and nothing that is predicted "
-                "of them: give labels in a column beside them, or train on the texts with --kind "
-                "causal"
+                "of them: give labels in a column beside them (--separator says what is between), "
+                "or train on the texts with --kind causal"
             )
         raise DataError(
             f"{rows.name}: name the label column (--label) or the kind of task (--kind); "

@@ -58,7 +58,8 @@ class Cohort:
         cls, backbone: Backbone, levers: Levers, say: Callable[[str], None] = lambda _: None
     ) -> Cohort:
         """With recordings where the device can make them; `say` hears why passes do without."""
-        recorder = recorder_for(backbone.device) if levers.graphs else None
+        can = levers.graphs and backbone.family.can_be_recorded
+        recorder = recorder_for(backbone.device) if can else None
         return cls(backbone, None if recorder is None else Graphs(recorder, say))
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from peftsearch.backbone.load import Backbone
 from peftsearch.design.training import Training
@@ -36,8 +37,8 @@ def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
         if training.checkpointing:
             _checkpointed(model, False)
         model.eval()
-        for module, name, value in before:
-            setattr(module, name, value)
+        for holder, name, value in before:
+            setattr(holder, name, value)
 
 
 def _checkpointed(model: Any, on: bool) -> None:
@@ -54,20 +55,24 @@ def _checkpointed(model: Any, on: bool) -> None:
         model.disable_input_require_grads()
 
 
-def _set_dropout(model: nn.Module, share: float) -> list[tuple[nn.Module, str, float]]:
+def _set_dropout(model: nn.Module, share: float) -> list[tuple[Any, str, float]]:
     """Set every dropout of a model, but LayerDrop to 0; returns what was there."""
+    modules = list(model.modules())
+    # Falcon's layers read their config in every forward.
+    found = (getattr(module, "config", None) for module in modules)
+    configs = {id(one): one for one in found if isinstance(one, PreTrainedConfig)}
     before = []
-    for module in model.modules():
-        names = ["p"] if isinstance(module, nn.Dropout) else _dropouts(module)
+    for holder in (*modules, *configs.values()):
+        names = ["p"] if isinstance(holder, nn.Dropout) else _dropouts(holder)
         for name in names:
-            before.append((module, name, getattr(module, name)))
-            setattr(module, name, 0.0 if "layer" in name else share)
+            before.append((holder, name, getattr(holder, name)))
+            setattr(holder, name, 0.0 if "layer" in name else share)
     return before
 
 
-def _dropouts(module: nn.Module) -> list[str]:
+def _dropouts(holder: Any) -> list[str]:
     """Attributes that functional dropout reads."""
-    return [n for n, v in vars(module).items() if "drop" in n and type(v) in (int, float)]
+    return [n for n, v in vars(holder).items() if "drop" in n and type(v) in (int, float)]
 
 
 @contextmanager

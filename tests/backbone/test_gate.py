@@ -36,7 +36,7 @@ from support.stock import ENCODER_DECODERS, WITH_PREFIX, backbone, batch
 
 LENGTH = 3
 DECODERS = tuple(
-    "gpt2 gpt_neox gpt_neox-serial opt llama mistral qwen2 qwen3 gemma gemma2 gemma3".split()
+    "gpt2 gpt_neox gpt_neox-serial opt llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi3".split()
 )
 T5 = ("t5", "t5-gated")
 
@@ -113,7 +113,7 @@ def visible(name: str, call: Call, mask: Tensor) -> Tensor:
         seen = seen & (j <= i)
     if name == "modernbert" and layer_of(call) % 3 != 0:
         seen = seen & ((i - j).abs() <= 4 // 2)
-    if name == "mistral":
+    if name in ("mistral", "phi3"):
         seen = seen & (i - j < 4)
     if (name == "gemma2" and layer_of(call) % 2 == 0) or name == "gemma3":  # its 6th is global
         seen = seen & (i - j < 7)

@@ -17,9 +17,10 @@ from support.matrix import CHECKS, failures, refusal
 from support.points import POINT_NAMES, point
 
 WITHOUT_BIASES = (
-    "modernbert t5 t5-gated mt5 llama mistral qwen3 gemma gemma2 gemma3_text olmo granite".split()
-)
+    "modernbert t5 t5-gated mt5 llama mistral qwen3 gemma gemma2 gemma3_text olmo granite phi3"
+).split()
 DEBERTA = ("deberta-v2", "deberta-v2-own", "deberta-v2-c2p")
+FALCON = ("falcon", "falcon-11b", "falcon-40b", "falcon-rw", "falcon-rotary")
 WITH_PREFIX = "prefix prefix-mlp multi-head-pa ungated-prefix prefix-lora-ffn mam unipelt".split()
 
 ENCODER_DECODERS = "bart mbart marian pegasus t5 t5-gated mt5 m2m_100".split()
@@ -33,15 +34,17 @@ def expected_refusals() -> Iterator[tuple[str, str, str]]:
     for family in WITHOUT_BIASES:
         yield family, "bitfit", "no place 'biases'"
         yield family, "bitfit-all", "no place 'all_biases'"
-    for family in DEBERTA:
+    for family in (*DEBERTA, *FALCON):
         for method in (*WITH_PREFIX, "zero-init-attention"):
-            yield family, method, "the attention of DeBERTa-v2 takes no further keys and values"
+            row = TINY[family].row
+            yield family, method, f"the attention of {row} takes no further keys and values"
     for family in TINY.keys() - set(ENCODER_DECODERS):
         yield family, "cross-attention", "no place 'attn.query+value@cross'"
     for family in (*POST_NORM, *DEBERTA):
         yield family, "residual-stream", "the residual stream is the sub-layer's input"
-    # GPT-NeoX adds attention and ffn at once; the others may, as far as their layout tells.
-    for family in ("gpt_neox", "m2m_100", "olmo", "granite"):
+    # GPT-NeoX and most Falcons add attention and ffn at once; the others may, as far as their
+    # layout tells.
+    for family in ("gpt_neox", *FALCON[:3], "m2m_100", "olmo", "granite"):
         yield family, "residual-attn", "no place 'residual.attn'"
     # OLMo's norms have no weights.
     yield "olmo", "ln-tuning", "no place 'norm'"

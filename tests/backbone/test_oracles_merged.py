@@ -97,6 +97,34 @@ _NEOX = dict.fromkeys(_BY_HEAD, "layers.{}.attention.query_key_value") | {
     "ffn.hidden": "layers.{}.mlp.dense_h_to_4h",
     "ffn.out": "layers.{}.mlp.dense_4h_to_h",
 }
+_PHI3 = dict.fromkeys(_THIRDS, "layers.{}.self_attn.qkv_proj") | {
+    "attn.out": "layers.{}.self_attn.o_proj",
+    "ffn.hidden": "layers.{}.mlp.gate_up_proj",
+    "ffn.gate": "layers.{}.mlp.gate_up_proj",
+    "ffn.out": "layers.{}.mlp.down_proj",
+}
+_FALCON = dict.fromkeys(_THIRDS, "h.{}.self_attention.query_key_value") | {
+    "attn.out": "h.{}.self_attention.dense",
+    "ffn.hidden": "h.{}.mlp.dense_h_to_4h",
+    "ffn.out": "h.{}.mlp.dense_4h_to_h",
+}
+
+
+def _channels(*heads: int) -> list[int]:
+    """Of heads of 8 channels."""
+    return [8 * head + channel for head in heads for channel in range(8)]
+
+
+_ONE_KEY = {
+    "attn.query": _channels(0, 1, 2, 3),
+    "attn.key": _channels(4),
+    "attn.value": _channels(5),
+}
+_TWO_GROUPS = {
+    "attn.query": _channels(0, 1, 4, 5),
+    "attn.key": _channels(2, 6),
+    "attn.value": _channels(3, 7),
+}
 _MODERNBERT = dict.fromkeys(_THIRDS, "layers.{}.attn.Wqkv") | {
     "attn.out": "layers.{}.attn.Wo",
     "ffn.hidden": "layers.{}.mlp.Wi",
@@ -115,12 +143,25 @@ MODULES = {
     "gpt_neox": _NEOX,
     "gpt_neox-serial": _NEOX,
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"), _LLAMA),
+    "phi3": _PHI3,
+    **dict.fromkeys(("falcon", "falcon-11b", "falcon-40b", "falcon-rw"), _FALCON),
     **dict.fromkeys(("deberta", "deberta-own", "deberta-c2p", "deberta-plain"), _DEBERTA),
 }
 ROWS: dict[str, dict[str, list[int]]] = {
     "gpt2": _THIRDS,
     "gpt_neox": _BY_HEAD,
     "gpt_neox-serial": _BY_HEAD,
+    "falcon": _ONE_KEY,
+    "falcon-11b": _TWO_GROUPS,
+    "falcon-40b": _TWO_GROUPS,
+    "falcon-rw": _BY_HEAD,
+    "phi3": {
+        "attn.query": _channels(0, 1, 2, 3),
+        "attn.key": _channels(4, 5),
+        "attn.value": _channels(6, 7),
+        "ffn.gate": list(range(48)),
+        "ffn.hidden": list(range(48, 96)),
+    },
     # the first half passes the activation, the second is what it gates
     "modernbert": _THIRDS | {"ffn.gate": list(range(48)), "ffn.hidden": list(range(48, 96))},
 }

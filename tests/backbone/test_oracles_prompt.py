@@ -20,9 +20,10 @@ from support.backbones import perturb
 from support.stock import ENCODER_DECODERS, SIZES, backbone, batch, real
 
 LENGTH = 4
-DECODERS = tuple(
-    "gpt2 gpt_neox gpt_neox-serial opt llama mistral qwen2 qwen3 gemma gemma2 gemma3".split()
-)
+DECODERS = (
+    "gpt2 gpt_neox gpt_neox-serial opt llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi3 "
+    "falcon falcon-11b falcon-40b falcon-rw"
+).split()
 ALONE = [name for name in SIZES if name not in ENCODER_DECODERS]
 
 

@@ -27,7 +27,11 @@ WAYS = (
     *("lora", "mam", "dora", "unipelt", "residual-stream", "cross-attention", "prefix-mlp"),
     *("houlsby", "pfeiffer", "bitfit", "ia3", "loreft", "ungated-prefix", "residual-attn"),
 )
-SHARED = [name for name in TINY if backbone_of(name).family.texts_apart]
+SHARED = [
+    name
+    for name in TINY
+    if backbone_of(name).family.texts_apart and backbone_of(name).family.can_be_recorded
+]
 
 
 def with_graphs() -> set[int]:

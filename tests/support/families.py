@@ -91,6 +91,14 @@ _DISTILBERT = {
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 128}
 _GROUPED = _WIDTHS | {"num_key_value_heads": 2}
 _WIDE_HEADS = _GROUPED | {"head_dim": 10}
+_FALCON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_hidden_size": 48,
+    "max_position_embeddings": 128,
+}
+_FALCON_40B = _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
 _WINDOW = {"sliding_window": 6}
 _LOCAL_AND_GLOBAL = {"layer_types": ["sliding_attention", "full_attention"], **_WINDOW}
 _DEBERTA = {"relative_attention": True, "position_buckets": 8}
@@ -146,6 +154,23 @@ TINY: dict[str, Tiny] = {
     "gemma": _decoder("Gemma", "gemma", _WIDE_HEADS),
     "gemma2": _decoder("Gemma 2", "gemma2", _WIDE_HEADS, **_LOCAL_AND_GLOBAL),
     "gemma3_text": _decoder("Gemma 2", "gemma3_text", _WIDE_HEADS, **_LOCAL_AND_GLOBAL),
+    "phi3": _decoder("Phi-3", "phi3", _GROUPED, **_WINDOW),
+    "falcon": _decoder("Falcon", "falcon", _FALCON),
+    "falcon-11b": _decoder("Falcon", "falcon", _FALCON_40B, num_ln_in_parallel_attn=1),
+    "falcon-40b": _decoder("Falcon, two norms", "falcon", _FALCON_40B),
+    "falcon-rw": _decoder(
+        *("Falcon, one sum each", "falcon", _FALCON),
+        multi_query=False,
+        parallel_attn=False,
+        alibi=True,
+        bias=True,
+    ),
+    "falcon-rotary": _decoder(
+        *("Falcon, one sum each", "falcon", _FALCON),
+        multi_query=True,
+        parallel_attn=False,
+        bias=True,
+    ),
     "ernie": _encoder("ernie (as BERT)", "ernie"),
     "m2m_100": _seq2seq("m2m_100 (as mBART)", "m2m_100", _BART),
     "olmo": _decoder("olmo (as Llama)", "olmo", _GROUPED),

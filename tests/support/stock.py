@@ -39,6 +39,15 @@ _BART = {
 _T5 = {"d_model": 32, "d_kv": 10, "num_heads": 4, "d_ff": 48, "num_layers": 2}
 _LLAMA = _BERT | {"num_key_value_heads": 2, "pad_token_id": 0}
 _GEMMA = _LLAMA | {"head_dim": 10}
+_FALCON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_hidden_size": 48,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+_FALCON_40B = _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}
 _DEBERTA = _BERT | {
     "relative_attention": True,
     "position_buckets": 8,
@@ -93,6 +102,14 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", _GEMMA),
     "gemma2": ("gemma2", _GEMMA | {"sliding_window": 7, "query_pre_attn_scalar": 7}),
     "gemma3": ("gemma3_text", _GEMMA | {"sliding_window": 7, "query_pre_attn_scalar": 7}),
+    "phi3": ("phi3", _LLAMA | {"sliding_window": 4}),
+    "falcon": ("falcon", _FALCON),
+    "falcon-11b": ("falcon", _FALCON_40B | {"num_ln_in_parallel_attn": 1}),
+    "falcon-40b": ("falcon", _FALCON_40B),
+    "falcon-rw": (
+        "falcon",
+        _FALCON | {"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True},
+    ),
     "deberta": ("deberta-v2", _DEBERTA | {"pos_att_type": ["p2c", "c2p"], "share_att_key": True}),
     "deberta-own": ("deberta-v2", _DEBERTA | {"pos_att_type": ["p2c", "c2p"]}),
     "deberta-c2p": ("deberta-v2", _DEBERTA | {"pos_att_type": ["c2p"]}),
@@ -100,7 +117,7 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name → model type and sizes; head_dim is 8, 10 where it need not be hidden / heads."""
 
-WITH_PREFIX = tuple(name for name in SIZES if not name.startswith("deberta"))
+WITH_PREFIX = tuple(name for name in SIZES if not name.startswith(("deberta", "falcon")))
 ENCODER_DECODERS = ("bart", "mbart", "marian", "pegasus", "t5", "t5-gated")
 
 

@@ -22,7 +22,9 @@ from support.points import point
 from support.texts import BOS, NEWLINE, PAD, objective, tokenizer, twin, untuned, words, writer
 from support.texts import writing as writing_of
 
-DECODERS = "llama gpt2 opt qwen2 gpt_neox gemma mistral qwen3 gemma3_text".split()
+DECODERS = (
+    "llama gpt2 opt qwen2 gpt_neox gemma mistral qwen3 gemma3_text phi3 falcon falcon-40b falcon-rw"
+).split()
 """Not Gemma 2: as it comes, its attention is fp32, and not a number where all is padding."""
 TEXTS = Split([words(20, 21), words(22), ""], None, [words(30, 31), words(32), words(33, 34, 35)])
 ALL = np.arange(3)

@@ -36,8 +36,9 @@ from support.texts import (
 )
 
 FAMILIES = (
-    "llama gpt2 opt qwen2 gpt_neox gemma bart mbart t5 marian mistral gemma2 gemma3_text".split()
-)
+    "llama gpt2 opt qwen2 gpt_neox gemma bart mbart t5 marian mistral gemma2 gemma3_text phi3 "
+    "falcon falcon-40b falcon-rw"
+).split()
 METHODS = ("nothing", "lora", "prefix", "prompt")
 TOKENS = 6
 VARIED = 2
@@ -66,8 +67,12 @@ def tuned(backbone: Backbone, method: str) -> Iterator[None]:
 
 
 def alone(lm: Any, backbone: Backbone, ids: list[int], **options: Any) -> str:
-    """One text, written from its tokens by transformers."""
+    """One text, written from its tokens by transformers. An mBART's decoder begins, as in training,
+    with the end of text, whatever its config says.
+    """
     given = torch.tensor([ids])
+    if backbone.name == "mbart":
+        options["decoder_start_token_id"] = EOS
     found = lm.generate(
         input_ids=given,
         attention_mask=torch.ones_like(given),
@@ -103,7 +108,6 @@ def tokens(backbone: Backbone, asked: Generation, max_tokens: int = TOKENS) -> l
     found = []
     for text in generate(backbone.lm, data(backbone), numbers, asked, max_tokens):
         ids = [int(number) for number in text.split()]
-        ids = ids if numbers.is_decoder else ids[1:]  # what the decoder begins with
         found.append(ids[: ids.index(EOS)] if EOS in ids else ids)
     return found
 
@@ -114,8 +118,10 @@ def of_nothing(family: str, beams: int) -> list[str]:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [(f, m) for f in FAMILIES for m in METHODS if not (f.startswith("falcon") and m == "prefix")],
+)
 def test_a_padded_batch_is_written_as_one_by_one(family: str, method: str, beams: int) -> None:
     backbone = writer(family)
     with tuned(backbone, method):

@@ -1,0 +1,83 @@
+"""Adapters of peft or AdapterHub beside a model's weights, or in the place of a model.
+
+Where peft is installed, transformers attaches what an `adapter_config.json` beside the weights
+describes, unasked: its tensors would be frozen and counted with the
+model's own. Here a model is its plain weights, and an adapter alone is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PLAIN", "adapter_beside", "adapter_tensor", "note_of_adapter", "why_no_model"]
+
+PLAIN: dict[str, Any] = {"adapter_kwargs": {"subfolder": "config.json"}}
+"""Options of `from_pretrained` with which a model comes without the adapter beside it:
+transformers has no switch, but looks for it in the sub-folder that it is told, and none is called
+as this file is.
+"""
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTED = re.compile(
+    r"(^|\.)(base_layer|original_module|modules_to_save|(lora|ia3|hada|lokr|oft|vera|boft|hra)_\w+)"
+    r"(\.|$)"
+)
+"""Parts of names that peft's (and loralib's) layers give to tensors."""
+
+
+def adapter_beside(source: str) -> Path | None:
+    """The `adapter_config.json` in a local folder or a repository of the Hub."""
+    if Path(source).is_dir():
+        found = Path(source) / ADAPTER_CONFIG
+        return found if found.is_file() else None
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        cached = find_adapter_config_file(source)
+    except (OSError, ValueError):  # no such repository, or no name of one
+        return None
+    return None if cached is None else Path(cached)
+
+
+def why_no_model(name: str, config: Path) -> str:
+    """The sentence for an adapter given as a model: which model it belongs to, if it says so."""
+    base = _base_of(config)
+    of, which = (f" of '{base}'", f"'{base}'") if base else ("", "the model that it was made for")
+    return (
+        f"'{name}' is an adapter{of} ({config.name}) and no model: give {which}, or merge the two "
+        "(merge_and_unload of peft) and give the folder of the merged model"
+    )
+
+
+def note_of_adapter(name: str, config: Path | None, unused: Iterable[str]) -> str:
+    """What to say of an adapter that lies beside a model's weights, or among them, and is not used;
+    empty without one.
+    """
+    tensor = adapter_tensor(unused)
+    if config is None and tensor is None:
+        return ""
+    where = config.name if config is not None else f"{tensor} in its checkpoint"
+    return (
+        f"model '{name}': the adapter beside its weights ({where}) is not used; to begin from it, "
+        "give the folder of the merged model"
+    )
+
+
+def adapter_tensor(names: Iterable[str]) -> str | None:
+    """The first name that a layer of an adapter has given to a tensor."""
+    return min((name for name in names if _ADAPTED.search(name)), default=None)
+
+
+def _base_of(config: Path) -> str | None:
+    """The model that an adapter names: of peft, or as AdapterHub writes it."""
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    base = values.get("base_model_name_or_path") or values.get("model_name")
+    return " ".join(base.split())[:200] if isinstance(base, str) else None

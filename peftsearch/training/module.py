@@ -1,0 +1,112 @@
+"""A tuned model as an `nn.Module` with the forward of a transformers model, for any training loop.
+
+Its parameters are what is tuned, and the head; the frozen backbone is none of them, so that a
+checkpoint of a `transformers.Trainer` is small and whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from peftsearch.backbone.load import Backbone
+from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.base import at_least_fp32
+
+__all__ = ["TunedModule"]
+
+
+class TunedModule(nn.Module):
+    """`forward` takes what a tokenizer gives and labels, and returns an output with `loss` (where
+    labels are given) and `logits`: (batch, outputs), or (batch, seq, vocabulary) of a model that
+    writes. `value_scale`: mean and spread that a head's numbers are in units of.
+    """
+
+    def __init__(self, tuned: TunedModel, value_scale: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        self.value_scale = value_scale
+        self._hold(tuned)
+        self.eval()
+
+    def _hold(self, tuned: TunedModel) -> None:
+        """Register what is trained; names of parameters cannot have dots in them."""
+        attachment = tuned.attachment
+        self.tuned = tuned
+        self.head = tuned.head
+        self.adapter = nn.Module()
+        for name, parameter in attachment.tensors.items():
+            self.adapter.register_parameter(name.replace(".", "/"), parameter)
+        for name, indices in attachment.indices.items():
+            self.adapter.register_buffer(name.replace(".", "/"), indices)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.tuned.backbone
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Any:
+        """`input_ids`, `attention_mask`, `token_type_ids`: (batch, seq). `labels`: (batch,) label
+        indices or numbers, (batch, outputs) 0 or 1 for sets of labels; of a model that writes
+        (batch, seq) token ids, -100 where none is wanted. The loss is a mean, of numbers in units
+        of `value_scale`.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if self.head is None:
+            return self.backbone.lm(input_ids=input_ids, attention_mask=mask, labels=labels)
+        outputs = at_least_fp32(self.tuned(input_ids, mask, self._known_types(token_type_ids)))
+        loss = None if labels is None else self._loss(outputs, labels)
+        return SequenceClassifierOutput(loss=loss, logits=self._in_own_units(outputs))
+
+    def _known_types(self, token_type_ids: Tensor | None) -> Tensor | None:
+        """Token types, for a tokenizer that gives them and a model that has rows for a pair's."""
+        known = "token_type_ids" in self.backbone.tokenizer.model_input_names
+        return token_type_ids if known and self.backbone.type_rows > 1 else None
+
+    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if self.value_scale is None and labels.ndim == 2:
+            return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
+        if self.value_scale is None:
+            return cross_entropy(outputs, labels.long())
+        mean, spread = self.value_scale
+        return mse_loss(outputs[:, 0], ((labels.flatten() - mean) / spread).to(outputs.dtype))
+
+    def _in_own_units(self, outputs: Tensor) -> Tensor:
+        """The head's outputs, numbers as large as the training targets'."""
+        if self.value_scale is None:
+            return outputs
+        mean, spread = self.value_scale
+        return outputs * spread + mean
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TunedModule:
+        """Move or cast everything, as `to`, `cuda` and `double` do: hooks hold tensors that are no
+        parameters, so the configuration is attached anew on the backbone where it then is.
+        """
+        backbone, before = self.backbone, self.tuned
+        probe = fn(torch.empty(0, dtype=backbone.dtype, device=backbone.device))
+        if (probe.device, probe.dtype) == (backbone.device, backbone.dtype):
+            return self
+        stored = {name: tensor.clone() for name, tensor in before.stored().items()}
+        before.detach()
+        (backbone.model if backbone.lm is None else backbone.lm)._apply(fn)
+        tuned = TunedModel(backbone, before.configuration, before.outputs, finished=True)
+        tuned.load(stored)
+        self._hold(tuned)
+        return self
