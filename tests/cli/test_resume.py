@@ -40,6 +40,7 @@ DIFFERENT = {
     "label": ("--label", "text", "no --label"),
     "kind": ("--kind", "regression", "--kind classification"),
     "metric": ("--metric", "macro_f1", "--metric accuracy"),
+    "positive": ("--positive", "negative", "no --positive"),
     "template": ("--template", "Say {text}", "no --template"),
     "no_header": ("--no-header", None, "no --no-header"),
     "beams": ("--beams", "4", "--beams 1"),
