@@ -1,8 +1,8 @@
 """Points that peft can express, in its format: adapter_config.json and adapter_model.safetensors.
 
-peft holds one type per adapter; everything else exports natively only, and the error says why. The
-head stands beside it in head.safetensors: mean pooling and a bare classifier are no part of a
-transformers sequence-classification model.
+peft holds one type per adapter; everything else exports natively only, and the error says why. A
+head that transformers' sequence-classification model has, too, is part of the adapter; any other,
+as one with mean pooling or without a pooler, stands beside it in head.safetensors.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from torch import Tensor
 from peftsearch.atomic import write_atomic
 from peftsearch.backbone.families import Family
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.source import model_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import UsageError
 from peftsearch.export.package import Package
 from peftsearch.export.peft_card import peft_card
+from peftsearch.export.peft_head import has_own_head, with_head
 from peftsearch.export.peft_lora import lora
 from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
@@ -50,6 +52,9 @@ def write_peft(
     parts = site_parts(configuration, tensors, backbone)
     adapter = _WRITERS[peft_type](backbone, parts)
     head = {n.removeprefix("head/"): t for n, t in tensors.items() if n.startswith("head/")}
+    whole = bool(head) and has_own_head(package, configuration, backbone.family)
+    if whole:
+        adapter, head = with_head(adapter, head, backbone), {}
     contiguous = {
         _in_whole_model(name, backbone): t.detach().cpu().contiguous()
         for name, t in adapter.tensors.items()
@@ -58,11 +63,11 @@ def write_peft(
     write_atomic(folder / PEFT_ADAPTER, save(contiguous, {"format": "pt"}))
     if head:
         write_atomic(folder / PEFT_HEAD, save(head, {"format": "pt"}))
-    write_atomic(folder / CARD, peft_card(package, configuration, peft_type))
+    write_atomic(folder / CARD, peft_card(package, configuration, peft_type, whole))
     common = {
         "peft_type": peft_type,
-        "task_type": _task_type(backbone),
-        "base_model_name_or_path": package.model,
+        "task_type": "SEQ_CLS" if whole else _task_type(backbone),
+        "base_model_name_or_path": model_source(package.model),
         "inference_mode": True,
     }
     config = json.dumps(common | adapter.config, indent=2, sort_keys=True)

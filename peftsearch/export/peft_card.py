@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from peftsearch.backbone.source import demo_package
 from peftsearch.design.configuration import Configuration
 from peftsearch.export.card import escaped
 from peftsearch.export.package import Package
@@ -20,49 +21,120 @@ _TITLES = {
 _POOLED = {
     "first": "states[:, 0]",
     "mean": "(states * mask).sum(1) / mask.sum(1)",
+    "last": "states[range(len(states)), (mask[..., 0] * torch.arange(mask.shape[1])).argmax(1)]",
 }
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
-def peft_card(package: Package, configuration: Configuration, peft_type: str) -> str:
-    """Markdown whose one block of code runs as it stands, the folder's name filled in."""
+def peft_card(
+    package: Package, configuration: Configuration, peft_type: str, has_head: bool = False
+) -> str:
+    """Markdown whose one block of code runs as it stands, the folder's name filled in. `has_head`:
+    the head is part of the adapter.
+    """
     if package.output == "texts":
         return _writing_card(package, configuration, peft_type)
-    name, extra = _literal(package.model), ""
-    if package.model.startswith("demo:"):
-        name = f"model_source({name})"
-        extra = "\nfrom peftsearch.backbone.load import model_source"
-    prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
-    cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
-    no_types = ", return_token_type_ids=False" if prompts else ""
+    code = _whole_code(package) if has_head else _code(package, configuration)
+    imports, base = _base(package)
+    prompts = any(m.form.name == "prompt" for m in configuration.modifications)
     title, task = _title(configuration, peft_type), escaped(package.task)
     labels = escaped(", ".join(package.labels))
-    pooler = ""
-    if configuration.head.pooler == "trained":
-        pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
+    source = _literal(package.tokenizer) if package.tokenizer else "base"
     return f"""# {title} for {task}, in the format of peft
 
 {escaped(package.description)}: {package.tuned_parameters:,} parameters,
 {package.tuned_pct:.4g} % of `{escaped(package.model)}`. Labels: {labels}.
+{_loads_with(package, has_head)}
 
 ```python
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer{extra}
+{imports}import torch
+{_IMPORTS[has_head]}
 
-tokenizer = AutoTokenizer.from_pretrained({name})
-body = AutoModel.from_pretrained({name})
+base = {base}
+tokenizer = AutoTokenizer.from_pretrained({source})
+{code}{_said(package)}
+```
+{_NO_PAIRS if prompts else ""}"""
+
+
+_IMPORTS = {
+    True: """from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer""",
+    False: """from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer""",
+}
+
+
+def _base(package: Package) -> tuple[str, str]:
+    """What is to be imported to name the base model, and its name in Python."""
+    demo = demo_package(package.model)
+    if demo is None:
+        return "", _literal(package.model)
+    found = f"str(files({_literal(demo[0])}) / {_literal(demo[1])})"
+    return "from importlib.resources import files\n\n", f"{found}  # pip install 'peftsearch[demo]'"
+
+
+def _loads_with(package: Package, has_head: bool) -> str:
+    """The class of peft that loads it by itself, and whether with its head."""
+    if not has_head:
+        return (
+            "The head stands beside the adapter, as no classification model of transformers has it "
+            "with these\nweights: `AutoPeftModelForFeatureExtraction` loads the body, and the code "
+            "below computes the head."
+        )
+    return (
+        f'`AutoPeftModelForSequenceClassification.from_pretrained("this folder", '
+        f"num_labels={package.outputs})`\nloads it with its head, where the base model is in the "
+        "place that adapter_config.json names."
+    )
+
+
+def _whole_code(package: Package) -> str:
+    """Of an adapter with its head in it."""
+    return f"""model = AutoModelForSequenceClassification.from_pretrained(
+    base, num_labels={package.outputs}, dtype="float32"
+)
+model = PeftModel.from_pretrained(model, "this folder").eval()
+
+cut = dict(truncation=True, max_length={package.max_length})
+batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
+logits = model(**batch).logits"""
+
+
+def _code(package: Package, configuration: Configuration) -> str:
+    """Of an adapter of the body, with the head beside it."""
+    prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
+    cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
+    no_types = ", return_token_type_ids=False" if prompts else ""
+    pooler = ""
+    if configuration.head.pooler == "trained":
+        pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
+    return f"""body = AutoModel.from_pretrained(base, dtype="{_DTYPES[package.precision]}")
 model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 
 cut = dict(truncation=True, max_length={package.max_length}{no_types})
 batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
-mask = batch["attention_mask"].unsqueeze(-1)
+mask = batch["attention_mask"].unsqueeze(-1){_DECODER if package.is_encoder_decoder else ""}
 states = model(**batch).last_hidden_state{cut}
-pooled = {_POOLED[configuration.head.pooling]}{pooler}
-logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]
-```
-{_NO_PAIRS if prompts else ""}"""
+pooled = ({_POOLED[configuration.head.pooling]}).float(){pooler}
+logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]"""
+
+
+_DECODER = """
+start = batch["input_ids"].new_full((len(mask), 1), body.config.decoder_start_token_id)
+batch["decoder_input_ids"] = torch.cat((start, batch["input_ids"][:, :-1]), 1)
+batch["decoder_attention_mask"] = batch["attention_mask"]"""
+"""The decoder reads the text, too, one place later."""
+
+
+def _said(package: Package) -> str:
+    """What follows from the logits."""
+    if package.value_scale is None:
+        return ""
+    mean, spread = package.value_scale
+    return f"\nnumbers = logits[:, 0] * {spread!r} + {mean!r}"
 
 
 def _writing_card(package: Package, configuration: Configuration, peft_type: str) -> str:
@@ -86,7 +158,7 @@ from transformers import {auto}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({_literal(source)})
 answers = AutoTokenizer.from_pretrained({_literal(target)})
-model = {auto}.from_pretrained({_literal(package.model)})
+model = {auto}.from_pretrained({_literal(package.model)}, dtype="{_DTYPES[package.precision]}")
 model = PeftModel.from_pretrained(model, "this folder").eval()
 
 text = {_literal(template)}.replace("{{text}}", "a text")
