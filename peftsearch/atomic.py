@@ -13,7 +13,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from peftsearch.errors import MissingError
@@ -24,20 +24,23 @@ _CHUNK = 4096
 _BESIDE = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Put `content` (text as UTF-8) at `path`: all of it, on the disk, or nothing has changed.
+def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> None:
+    """Put `content` (text as UTF-8, or piece by piece) at `path`: all of it, on the disk, or nothing
+    has changed.
 
     Written beside `path`, synced and renamed over it. MissingError if the disk or the folder
     does not let us.
     """
     encoded = content.encode() if isinstance(content, str) else content
+    pieces = [memoryview(encoded)] if isinstance(encoded, bytes) else encoded
     with _named(path, "write"):
         if path.is_dir():  # `.` and `/` have no name to write beside
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _remove_abandoned(path.parent)
         descriptor, beside = _open_beside(path)
         try:
-            _write_all(descriptor, encoded)
+            for piece in pieces:
+                _write_all(descriptor, piece)
             os.fsync(descriptor)
             os.replace(beside, path)
         except BaseException:
@@ -117,7 +120,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     """`os.write` may take less than it is given: on a nearly full disk, and above 2 GiB."""
     rest = memoryview(content)
     while rest:

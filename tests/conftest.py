@@ -7,7 +7,7 @@ import os
 
 # Before anything imports torch, tokenizers or huggingface_hub: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("PEFTSEARCH_TEST_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import importlib.util
@@ -53,10 +53,12 @@ def _imports_are_no_garbage() -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Results depend on the thread count; a test that needs more sets it for itself."""
+    """Results depend on the thread count; a test that needs more sets it for itself, and `make
+    processors` runs some with two.
+    """
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

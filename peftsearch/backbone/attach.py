@@ -74,6 +74,8 @@ def attach(
     except BaseException:
         attachment.detach()
         raise
+    finally:
+        waiting.clear()  # else a cycle holds the trial's tensors until the garbage collector comes
     return attachment
 
 

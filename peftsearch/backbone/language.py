@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from peftsearch.backbone.families import Family
 from peftsearch.backbone.hushed import hushed
+from peftsearch.backbone.special_tokens import complete_special_tokens
 from peftsearch.errors import ConfigurationError
 
 __all__ = [
@@ -66,17 +67,26 @@ def language_model_class(name: str, family: Family) -> Any:
 
 
 def prepare_language_model(
-    lm: Any, languages: tuple[str, str] | None, target_tokenizer: Any
+    lm: Any, languages: tuple[str, str] | None, target_tokenizer: Any, name: str = "model"
 ) -> None:
-    """Freeze the whole model, and begin in the target's language where the model wants one."""
+    """Freeze the whole model, begin in the target's language where the model wants one, and fill in
+    what its config.json leaves out.
+    """
     lm.requires_grad_(False).eval()
-    if languages is None:
-        return
+    if languages is not None:
+        _begin_in_language(lm, languages, target_tokenizer)
+    if lm.config.is_encoder_decoder:
+        complete_special_tokens(lm, target_tokenizer, name)
+
+
+def _begin_in_language(lm: Any, languages: tuple[str, str], target_tokenizer: Any) -> None:
     code = target_tokenizer.convert_tokens_to_ids(languages[1])
     if code is None or code == target_tokenizer.unk_token_id:
         raise ConfigurationError(f"language '{languages[1]}' is unknown to the model's tokenizer")
-    if type(lm).__name__.startswith("MBart") and target_tokenizer.suffix_tokens:
-        # mBART's targets end with their language, which shifting moves to the front.
+    suffix = getattr(target_tokenizer, "suffix_tokens", None) or ()
+    if type(lm).__name__.startswith("MBart") and len(suffix) > 1:
+        # mBART's targets end with their language, which shifting moves to the front. Those of
+        # mBART-50 end with the end of text alone, and begin with their language.
         lm.config.decoder_start_token_id = lm.generation_config.decoder_start_token_id = code
     else:
         lm.generation_config.forced_bos_token_id = code

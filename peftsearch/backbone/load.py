@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,19 @@ from peftsearch.backbone.language import (
     language_model_class,
     prepare_language_model,
 )
-from peftsearch.backbone.measure import measure, position_tables, positions_of, stack_layers
+from peftsearch.backbone.measure import (
+    measure,
+    position_tables,
+    positions_of,
+    stack_layers,
+    token_type_rows,
+)
 from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.backbone.source import (
     DEMO_MODELS,
     model_source,
+    not_on_the_hub,
     without_safetensors,
     without_weights,
 )
@@ -72,7 +80,9 @@ class Backbone:
     """The pretrained pooler's `weight` (d, d) and `bias` (d,), if the model has one."""
     fingerprint: str
     max_length: int
-    """Tokens the model's positions allow."""
+    """Tokens that a text may have, by the model's positions and its tokenizer's limit."""
+    positions: int = 10**9
+    """Tokens that the model's position table has room for, prompts among them."""
     lm: Any = None
     """The whole language model, head frozen like body (`model`), where texts are written."""
     target_tokenizer: Any = None
@@ -114,6 +124,11 @@ class Backbone:
                     f"knows {rows:,}: they do not belong together; get a complete copy of it, or "
                     "give --tokenizer"
                 )
+
+    @cached_property
+    def type_rows(self) -> int:
+        """Rows of the model's table of token types; 0 without one."""
+        return token_type_rows(self.model)
 
     def live(self, site: SiteShape) -> torch.Tensor | None:
         """Indices of a body tensor's tuned part; None where it is tuned whole."""
@@ -172,7 +187,7 @@ def _loaded(
     backbone = replace(wrap(body, name, tokenizer, pooler), note=note)
     if not writes:
         return backbone
-    prepare_language_model(model, tokenizers.languages, target_tokenizer)
+    prepare_language_model(model, tokenizers.languages, target_tokenizer, name)
     return replace(
         backbone,
         lm=model,
@@ -205,6 +220,7 @@ def wrap(
         pooler=pooler,
         fingerprint=_fingerprint(model),
         max_length=_max_length(name, model.config, tokenizer, family),
+        positions=_positions(model.config, family),
         target_tokenizer=tokenizer,
     )
 
@@ -285,10 +301,7 @@ def _explained(
         return without_safetensors(name)
     if local:
         return MissingError(f"model '{name}' cannot be loaded: {text[:300]}")
-    return MissingError(
-        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
-        f"{state}: check the name and the connection, or give the path of a saved model"
-    )
+    return not_on_the_hub(name, state)
 
 
 def _refuse_random_weights(
@@ -331,13 +344,18 @@ def _fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def _positions(config: Any, family: Family) -> int:
+    """Tokens that fit the position table."""
+    return positions_of(config) - (
+        int(config.pad_token_id) + 1 if family.positions_after_padding else 0
+    )
+
+
 def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
-    """Tokens that fit the position table; MissingError if none does."""
+    """Tokens of a text that fit positions and tokenizer; MissingError if none does."""
     if tokenizer is None:
         return positions_of(config)
-    positions = positions_of(config)
-    reserved = int(config.pad_token_id) + 1 if family.positions_after_padding else 0
-    found = min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
+    found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
             f"model '{name}' reads texts of {found} tokens, by its positions and its tokenizer's "

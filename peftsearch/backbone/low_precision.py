@@ -5,6 +5,7 @@ y = x Wᵀ + b of fp32 rows, in fp32 again; only the product itself is in low pr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,23 @@ class LowPrecision:
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the first processor can do; nothing where the system does not say."""
+    """What the first processor can do, as far as oneDNN may use it; nothing where the system does
+    not say.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
     listed = next((line for line in lines if line.startswith("flags")), ":")
-    return frozenset(listed.split(":", 1)[1].split())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", ""))
+    return frozenset(listed.split(":", 1)[1].split()) - _HIDDEN.get(limit.upper(), frozenset())
+
+
+_VNNI_512 = frozenset(("avx512_vnni", "amx_int8"))
+_HIDDEN = dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2"), _VNNI_512) | dict.fromkeys(
+    ("SSE41", "AVX", "AVX2", "AVX512_CORE"), _VNNI_512 | {"avx_vnni"}
+)
+"""A limit of oneDNN's instruction sets → the instructions for 8-bit products that it rules out."""
 
 
 def _int8(weight: Tensor) -> Product:

@@ -12,7 +12,14 @@ from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 
-__all__ = ["head_dim_of", "measure", "position_tables", "positions_of", "stack_layers"]
+__all__ = [
+    "head_dim_of",
+    "measure",
+    "position_tables",
+    "positions_of",
+    "stack_layers",
+    "token_type_rows",
+]
 
 _HEAD_DIM = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 """What attention modules call the width of a head."""
@@ -48,6 +55,16 @@ def positions_of(config: Any) -> int:
     """Length of the position table; T5's relative positions have no end."""
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return int(found or 10**9)
+
+
+def token_type_rows(model: nn.Module) -> int:
+    """Rows of the table of token types; 0 for a model without one."""
+    tables = (
+        module
+        for path, module in model.named_modules()
+        if path.endswith("token_type_embeddings") and isinstance(module, nn.Embedding)
+    )
+    return max((table.num_embeddings for table in tables), default=0)
 
 
 def stack_layers(model: nn.Module, stack: Stack) -> list[nn.Module]:

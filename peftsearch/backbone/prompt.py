@@ -44,7 +44,7 @@ class _Inserted:
     def __init__(self, backbone: Backbone, prompt: Tensor, reader: nn.Module) -> None:
         self.prompt, self.length = prompt, len(prompt)
         self.embed = backbone.model.get_input_embeddings()
-        self.max_length = backbone.max_length
+        self.positions = backbone.positions
         self.names = list(inspect.signature(reader.forward).parameters)
         self._cut = False
 
@@ -62,10 +62,10 @@ class _Inserted:
         self._cut = past is None or past.get_seq_length() == 0
         if self._cut:
             embedded = _taken(torch.cat((self._expanded(embedded), embedded), dim=1), order)
-        if embedded.shape[1] > self.max_length:
+        if embedded.shape[1] > self.positions:
             raise ConfigurationError(
                 f"a prompt of {self.length} tokens before texts of "
-                f"{embedded.shape[1] - self.length} exceeds the model's {self.max_length} "
+                f"{embedded.shape[1] - self.length} exceeds the model's {self.positions} "
                 "positions: use shorter texts (--max-length)"
             )
         given["inputs_embeds"] = embedded

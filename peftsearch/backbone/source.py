@@ -15,6 +15,7 @@ from peftsearch.paths import absolute
 
 __all__ = [
     *("DEMO_MODELS", "PREFIX", "absolute_source", "demo_package", "model_source"),
+    *("not_on_the_hub",),
     *("refuse_missing_model", "refuse_missing_tokenizer"),
     *("without_safetensors", "without_weights"),
 ]
@@ -66,13 +67,40 @@ def absolute_source(name: str | None) -> str | None:
 
 def refuse_missing_model(name: str) -> None:
     """MissingError for a model that is known to be unusable without loading anything: no folder, no
-    weights, none in safetensors. Of Hub names nothing is known yet.
+    weights, none in safetensors, or no name of the Hub that is here where the Hub is not.
     """
     if name.startswith(PREFIX):
         raise without_weights(name)
     folder = Path(model_source(name))
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+    if not folder.is_dir():
+        _refuse_missing_offline(name)
+    elif not any(folder.glob("*.safetensors")):
         raise without_safetensors(name)
+
+
+def _refuse_missing_offline(name: str) -> None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from peftsearch.backbone.hub import prepare_hub
+
+    state = prepare_hub()
+    if not state:
+        return
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise not_on_the_hub(name, state)
+
+
+def not_on_the_hub(name: str, state: str) -> MissingError:
+    """`state`: what is to be said of the Hub (`prepare_hub`)."""
+    return MissingError(
+        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
+        f"{state}: check the name and the connection, or give the path of a saved model"
+    )
 
 
 def without_weights(name: str) -> MissingError:

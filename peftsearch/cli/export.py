@@ -36,9 +36,11 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a point: weights to load, a recipe to repeat, or an adapter for peft."""
-    from peftsearch.export.study_point import export_point, refuse_taken_out
+    from peftsearch.export.place import refuse_taken_out
 
     refuse_taken_out(out, to.value)
+    from peftsearch.export.study_point import export_point  # with Optuna
+
     point = export_point(opened(study, studies), at, to.value, out)
     if json:
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}

@@ -98,6 +98,8 @@ class Fixed:
     """As the user writes it, where it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
     """The value → fields of the TaskSpec, where it is about the task."""
+    comma: bool = False
+    """Whether several values are written as one, `a,b`; else the option is repeated."""
 
     @property
     def shown(self) -> str:
@@ -110,6 +112,8 @@ class Fixed:
         if value is True:
             return self.shown
         each = value if isinstance(value, tuple) else (value,)
+        if self.comma:
+            each = (",".join(map(str, each)),)
         return " ".join(f"{self.shown} {one}" for one in each)
 
     def difference(self, said: Any, begun: Begun) -> str | None:
@@ -137,6 +141,15 @@ def _of_task(
     return Fixed(name, began or recorded, same, flag, lambda said: {field: said})
 
 
+def _label_columns(task: TaskSpec) -> tuple[str, ...]:
+    return task.labels or ((task.label,) if task.label else ())
+
+
+def _label_fields(said: tuple[str, ...]) -> dict[str, Any]:
+    """One column is that of the label, several are columns of 0 and 1."""
+    return {"label": said[0]} if len(said) == 1 else {"labels": said}
+
+
 FIXED: tuple[Fixed, ...] = (
     Fixed("model", lambda b: (b.info.model,), _same_source),
     _of_task("task", "name", same=_same_data_set),
@@ -144,9 +157,10 @@ FIXED: tuple[Fixed, ...] = (
     _of_task("eval_file", "eval", same=_same_data, flag="--eval"),
     _of_task("test", same=_same_data),
     _of_task("text"),
-    _of_task("label"),
+    Fixed("label", lambda b: (_label_columns(b.task),), fields=_label_fields),
     _of_task("kind", began=lambda b: (b.task.kind, b.info.kind)),
     _of_task("metric", began=lambda b: (b.task.metric, b.info.metric.name)),
+    _of_task("positive"),
     _of_task("template"),
     Fixed("no_header", lambda b: (not b.task.header,), fields=lambda said: {"header": not said}),
     _of_task("separator"),
@@ -155,7 +169,12 @@ FIXED: tuple[Fixed, ...] = (
         lambda b: (b.task.generation.beams,),
         fields=lambda said: {"generation": {"beams": said}},
     ),
-    _of_task("languages"),
+    Fixed(
+        "languages",
+        lambda b: (b.task.languages,),
+        fields=lambda said: {"languages": said},
+        comma=True,
+    ),
     Fixed("seed", lambda b: (b.info.seed,)),
     Fixed("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
     _of_task("max_target", began=lambda b: (b.info.asked_max_target, b.task.max_target)),

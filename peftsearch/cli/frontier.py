@@ -60,9 +60,8 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     if folder.report_path.exists():
         tell(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]
-    tell(
-        f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{studies_flag(folder)}"
-    )
+    place = studies_flag(folder)
+    tell(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
 
 
 def _shown(path: object) -> str:

@@ -41,7 +41,12 @@ def kinds() -> list[Row]:
     """Kinds of task, with the metrics that fit; the first is the default."""
     from peftsearch.task.kind import KINDS
 
-    predicted = {"labels": "a label", "values": "a number", "texts": "a text"}
+    predicted = {
+        "labels": "a label",
+        "label sets": "any number of labels",
+        "values": "a number",
+        "texts": "a text",
+    }
     return [
         {
             "kind": kind.name,

@@ -17,10 +17,13 @@ __all__ = ["opened", "studies_flag"]
 def opened(study: str, studies: Path | None) -> StudyFolder:
     """A study's folder, brought up to date from its database if it has one."""
     from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.study_copy import bring_home
+    from peftsearch.search.storage_name import is_database
 
     folder = StudyFolder.open(study, studies)
-    bring_home(folder, say)
+    if is_database(folder.read_info().storage):
+        from peftsearch.search.study_copy import bring_home  # with Optuna
+
+        bring_home(folder, say)
     return folder
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "MetricName",
     "Model",
     "NoHeader",
+    "Positive",
     "Separator",
     "Storage",
     "StudiesFolder",
@@ -94,23 +95,29 @@ TextColumns = Annotated[
     ),
 ]
 LabelColumn = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--label",
         "--target",
         metavar="COLUMN",
-        help="Column of what is predicted: a label, a number or a text.",
+        help="Column of what is predicted: a label, a list of labels, a number or a text; several "
+        "times for columns of 0 and 1, a label each.",
     ),
 ]
 Kind = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        metavar="K", help="classification, regression, seq2seq or causal (default: guessed)."
+        metavar="K",
+        help="classification, multilabel, regression, seq2seq or causal (default: guessed).",
     ),
 ]
 MetricName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="M", help="What is optimised (default: the task's)."),
+]
+Positive = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="LABEL", help="The label that --metric f1 is of (default: of two)."),
 ]
 Template = Annotated[
     Optional[str],  # noqa: UP045

@@ -43,7 +43,9 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     json: Json = False,
 ) -> None:
-    """Print what is predicted of each text, one a line: a label, a number, or a text."""
+    """Print what is predicted of each text, one a line: a label, labels with commas between them, a
+    number, or a text.
+    """
     from peftsearch.export.native import load
     from peftsearch.export.package import Package
 
@@ -62,7 +64,14 @@ def predict(
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
     for predicted in loaded.predict(inputs, pairs):
-        tell(" ".join(predicted.split()) if isinstance(predicted, str) else str(predicted))
+        tell(_line(predicted))
+
+
+def _line(predicted: str | list[str] | float) -> str:
+    """One line, whatever the text or the labels hold."""
+    if isinstance(predicted, list):
+        predicted = ", ".join(predicted)
+    return " ".join(predicted.split()) if isinstance(predicted, str) else str(predicted)
 
 
 def _refuse_broken(number: int, text: str) -> None:
@@ -114,15 +123,24 @@ def _from_file(
     for note in rows.notes:
         say(note)
     names, within = columns_to_predict(rows, columns, read, writes)
+    if read.text and names != read.text and not columns:
+        learned = _quoted(read.text)
+        say(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
     if writes:
         return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]
     return found[0], found[1] if len(found) > 1 else None
 
 
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
+
+
 def _detailed(
     loaded: LoadedModel, texts: list[str], pairs: list[str] | None
 ) -> list[dict[str, object]]:
+    if loaded.package.output == "label sets":
+        return _detailed_sets(loaded, texts, pairs)
     if loaded.package.output != "labels":
         predicted = loaded.predict(texts, pairs)
         return [
@@ -137,4 +155,19 @@ def _detailed(
             "probabilities": dict(zip(loaded.labels, row, strict=True)),
         }
         for text, row in zip(texts, shares, strict=True)
+    ]
+
+
+def _detailed_sets(
+    loaded: LoadedModel, texts: list[str], pairs: list[str] | None
+) -> list[dict[str, object]]:
+    """The labels of each text, and the probability of each label by itself."""
+    logits = loaded.logits(texts, pairs)
+    return [
+        {
+            "text": text,
+            "labels": [label for label, value in zip(loaded.labels, own, strict=True) if value > 0],
+            "probabilities": dict(zip(loaded.labels, shares, strict=True)),
+        }
+        for text, own, shares in zip(texts, logits.tolist(), logits.sigmoid().tolist(), strict=True)
     ]

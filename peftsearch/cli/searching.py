@@ -49,11 +49,11 @@ def _search(folder: StudyFolder, said: Said) -> None:
 
 
 def _resumed(said: Said) -> StudyFolder:
-    from peftsearch.search.ready import refuse_missing
-
     folder = existing_study(said)
     hear_storage(folder.name, folder.read_info().storage, said.get("storage"))
     refuse_other_means(folder, means_of(said))
+    from peftsearch.search.ready import refuse_missing  # with pandas
+
     refuse_missing(folder.read_info())
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
@@ -45,7 +46,7 @@ class LoadedModel(TunedModule):
     """
 
     def __init__(self, package: Package, tuned: TunedModel) -> None:
-        super().__init__(tuned, package.value_scale)
+        super().__init__(tuned, package.value_scale, package.output == "label sets")
         self.package = package
 
     @property
@@ -80,7 +81,7 @@ class LoadedModel(TunedModule):
         if not texts:
             return torch.empty(0, self.package.outputs)
         split = Split(tuple(texts), tuple(pairs) if pairs else None, np.zeros(len(texts), np.int64))
-        encoded = encode(split, self.tokenizer, self.package.max_length)
+        encoded = encode(split, self.tokenizer, self.package.max_length, self.backbone.type_rows)
         self.backbone.refuse_unknown_tokens(*encoded.tokens)
         outputs = self._in_own_units(outputs_of(self.tuned, encoded))
         return outputs[0] if is_one else outputs
@@ -90,29 +91,34 @@ class LoadedModel(TunedModule):
     @overload
     def predict(  # type: ignore[overload-overlap]  # a string is a sequence of strings, too
         self, texts: str, pairs: str | None = None
-    ) -> str | float: ...
+    ) -> str | list[str] | float: ...
 
     @overload
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
-    ) -> list[str] | list[float]: ...
+    ) -> list[str] | list[list[str]] | list[float]: ...
 
     def predict(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
-    ) -> str | float | list[str] | list[float]:
-        """Of each text the most likely label, its number, or the text that is written from it; of
-        one text (and one second text, for pairs) one answer.
+    ) -> str | float | list[str] | list[list[str]] | list[float]:
+        """Of each text the most likely label, the list of its labels, its number, or the text that
+        is written from it; of one text (and one second text, for pairs) one answer.
         """
         texts, pairs, is_one = _listed(texts, pairs)
         predicted = self._predicted(texts, pairs)
         return predicted[0] if is_one else predicted
 
-    def _predicted(self, texts: list[str], pairs: list[str] | None) -> list[str] | list[float]:
+    def _predicted(
+        self, texts: list[str], pairs: list[str] | None
+    ) -> list[str] | list[list[str]] | list[float]:
         if self.package.output == "texts":
             return self._written(texts, pairs)
         outputs = self.outputs(texts, pairs)
         if self.package.output == "values":
             return [float(value) for value in outputs[:, 0]]
+        if self.package.output == "label sets":
+            rows = (outputs > 0).tolist()
+            return [list(compress(self.labels, row)) for row in rows]
         return [self.labels[i] for i in outputs.argmax(-1).tolist()]
 
     def _written(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
@@ -124,7 +130,11 @@ class LoadedModel(TunedModule):
         longest = self.package.max_target or self.package.max_length
         split = Split(tuple(texts), None, ("",) * len(texts))
         encoded = encode_texts(split, writing, self.package.max_length, longest)
-        return generate(self.backbone.lm, encoded, writing, self.package.generation, longest)
+        self.backbone.refuse_unknown_tokens(*encoded.tokens)
+        return generate(
+            *(self.backbone.lm, encoded, writing, self.package.generation, longest),
+            positions=self.tuned.positions,
+        )
 
 
 def _listed(

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
-from peftsearch.task.kind import kind_named
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
 if TYPE_CHECKING:
@@ -80,12 +79,16 @@ class Package(BaseModel):
 
     @property
     def output(self) -> str:
-        """labels, values or texts."""
+        """labels, label sets, values or texts."""
+        from peftsearch.task.kind import kind_named  # with pandas
+
         return kind_named(self.kind).output
 
     @property
     def outputs(self) -> int:
         """Width of the head."""
+        from peftsearch.task.kind import kind_named
+
         return kind_named(self.kind).outputs(self.labels)
 
     @property

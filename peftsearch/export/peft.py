@@ -28,6 +28,8 @@ from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
 from peftsearch.export.peft_reasons import peft_type_of, why_not_peft
 from peftsearch.export.place import CARD, PEFT_ADAPTER, PEFT_CONFIGURATION, PEFT_HEAD, clear
+from peftsearch.search.writing import writing_of
+from peftsearch.training.generation import settings_of
 
 __all__ = ["refuse_without_peft", "why_not_peft", "write_peft"]
 
@@ -63,7 +65,7 @@ def write_peft(
     write_atomic(folder / PEFT_ADAPTER, save(contiguous, {"format": "pt"}))
     if head:
         write_atomic(folder / PEFT_HEAD, save(head, {"format": "pt"}))
-    write_atomic(folder / CARD, peft_card(package, configuration, peft_type, whole))
+    write_atomic(folder / CARD, _card(package, configuration, peft_type, backbone, whole))
     common = {
         "peft_type": peft_type,
         "task_type": "SEQ_CLS" if whole else _task_type(backbone),
@@ -72,6 +74,24 @@ def write_peft(
     }
     config = json.dumps(common | adapter.config, indent=2, sort_keys=True)
     write_atomic(folder / PEFT_CONFIGURATION, config + "\n")
+
+
+def _card(
+    package: Package,
+    configuration: Configuration,
+    peft_type: str,
+    backbone: Backbone,
+    has_head: bool,
+) -> str:
+    """With the settings that texts are written with, and without token types nobody knows."""
+    types = "token_type_ids" in getattr(backbone.tokenizer, "model_input_names", ())
+    settings = None
+    if backbone.lm is not None and backbone.target_tokenizer is not None:
+        longest = package.max_target or package.max_length
+        writing = writing_of(backbone, package.spec)
+        settings = settings_of(writing, package.generation, longest)
+    no_types = types and backbone.type_rows < 2
+    return peft_card(package, configuration, peft_type, settings, no_types, has_head)
 
 
 def _task_type(backbone: Backbone) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from peftsearch.backbone.source import demo_package
 from peftsearch.design.configuration import Configuration
@@ -27,16 +29,25 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def peft_card(
-    package: Package, configuration: Configuration, peft_type: str, has_head: bool = False
+    package: Package,
+    configuration: Configuration,
+    peft_type: str,
+    settings: Mapping[str, Any] | None = None,
+    no_types: bool = False,
+    has_head: bool = False,
 ) -> str:
-    """Markdown whose one block of code runs as it stands, the folder's name filled in. `has_head`:
-    the head is part of the adapter.
+    """Markdown whose one block of code runs as it stands, the folder's name filled in.
+
+    `settings` are those of generation; `no_types`: the model has no rows for its tokenizer's types;
+    `has_head`: the head is part of the adapter.
     """
     if package.output == "texts":
-        return _writing_card(package, configuration, peft_type)
-    code = _whole_code(package) if has_head else _code(package, configuration)
+        return _writing_card(package, configuration, peft_type, settings or {})
     imports, base = _base(package)
     prompts = any(m.form.name == "prompt" for m in configuration.modifications)
+    without = ", return_token_type_ids=False" if prompts or no_types else ""
+    cut = f"dict(truncation=True, max_length={package.max_length}{without})"
+    code = _whole_code(package, cut) if has_head else _code(package, configuration, cut)
     title, task = _title(configuration, peft_type), escaped(package.task)
     labels = escaped(", ".join(package.labels))
     source = _literal(package.tokenizer) if package.tokenizer else "base"
@@ -90,23 +101,22 @@ def _loads_with(package: Package, has_head: bool) -> str:
     )
 
 
-def _whole_code(package: Package) -> str:
-    """Of an adapter with its head in it."""
+def _whole_code(package: Package, cut: str) -> str:
+    """Of an adapter with its head in it; `cut`: how texts are tokenised."""
     return f"""model = AutoModelForSequenceClassification.from_pretrained(
     base, num_labels={package.outputs}, dtype="float32"
 )
 model = PeftModel.from_pretrained(model, "this folder").eval()
 
-cut = dict(truncation=True, max_length={package.max_length})
+cut = {cut}
 batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
 logits = model(**batch).logits"""
 
 
-def _code(package: Package, configuration: Configuration) -> str:
+def _code(package: Package, configuration: Configuration, cut: str) -> str:
     """Of an adapter of the body, with the head beside it."""
     prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
-    cut = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
-    no_types = ", return_token_type_ids=False" if prompts else ""
+    tokens = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
     pooler = ""
     if configuration.head.pooler == "trained":
         pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
@@ -114,10 +124,10 @@ def _code(package: Package, configuration: Configuration) -> str:
 model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 
-cut = dict(truncation=True, max_length={package.max_length}{no_types})
+cut = {cut}
 batch = tokenizer(["a text"], return_tensors="pt", **cut)  # padding=True for several
 mask = batch["attention_mask"].unsqueeze(-1){_DECODER if package.is_encoder_decoder else ""}
-states = model(**batch).last_hidden_state{cut}
+states = model(**batch).last_hidden_state{tokens}
 pooled = ({_POOLED[configuration.head.pooling]}).float(){pooler}
 logits = pooled @ head["classifier.weight"].T + head["classifier.bias"]"""
 
@@ -131,16 +141,21 @@ batch["decoder_attention_mask"] = batch["attention_mask"]"""
 
 def _said(package: Package) -> str:
     """What follows from the logits."""
+    if package.output == "label sets":
+        return "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"
     if package.value_scale is None:
         return ""
     mean, spread = package.value_scale
     return f"\nnumbers = logits[:, 0] * {spread!r} + {mean!r}"
 
 
-def _writing_card(package: Package, configuration: Configuration, peft_type: str) -> str:
-    """Of a model that writes texts: peft wraps the whole language model."""
-    written = package.spec.generation
-    limits = f"max_new_tokens={written.max_tokens or package.max_target}, num_beams={written.beams}"
+def _writing_card(
+    package: Package, configuration: Configuration, peft_type: str, settings: Mapping[str, Any]
+) -> str:
+    """Of a model that writes texts: peft wraps the whole language model, and its own settings of
+    generation give way to those that it was evaluated with.
+    """
+    limits = "".join(f"    {key}={value!r},\n" for key, value in settings.items())
     auto = "AutoModelForSeq2SeqLM" if package.is_encoder_decoder else "AutoModelForCausalLM"
     source = package.tokenizer or package.model
     target = package.target_tokenizer or source
@@ -154,17 +169,19 @@ def _writing_card(package: Package, configuration: Configuration, peft_type: str
 
 ```python
 from peft import PeftModel
-from transformers import {auto}, AutoTokenizer
+from transformers import {auto}, AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained({_literal(source)})
 answers = AutoTokenizer.from_pretrained({_literal(target)})
 model = {auto}.from_pretrained({_literal(package.model)}, dtype="{_DTYPES[package.precision]}")
+model.generation_config = GenerationConfig(
+{limits})
 model = PeftModel.from_pretrained(model, "this folder").eval()
 
 text = {_literal(template)}.replace("{{text}}", "a text")
 cut = dict(max_length={package.max_length}, truncation=True)
 ids = tokenizer(text, return_tensors="pt", **cut)["input_ids"]
-written = model.generate(input_ids=ids, {limits})
+written = model.generate(input_ids=ids)
 print(answers.decode({decoded}, skip_special_tokens=True))
 ```
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -133,19 +133,31 @@ def _joined(blocks: list[_Block]) -> _Module:
         b[block.view.channels, columns] = block.up.float() * (block.scale / scale)
         first += len(block.down)
     a = torch.cat([block.down.float() for block in blocks])
-    return _Module(a, b, scale, _magnitude(blocks))
-
-
-def _magnitude(blocks: list[_Block]) -> Tensor | None:
-    """DoRA's m over a whole layer: where nothing is tuned, W's own norms, which change nothing."""
     if blocks[0].magnitude is None:
-        return None
-    whole = LinearView(blocks[0].view.module, Part("")).weight()
-    magnitude: Tensor = whole.float().cpu().norm(dim=0)
+        return _Module(a, b, scale, None)
+    whole = LinearView(blocks[0].view.module, Part("")).weight().float().cpu()
+    return _dora(whole, _Module(a, b, scale, _magnitude(blocks, whole)))
+
+
+def _magnitude(blocks: list[_Block], whole: Tensor) -> Tensor:
+    """DoRA's m over a whole layer: where nothing is tuned, W's own norms, which change nothing."""
+    magnitude: Tensor = whole.norm(dim=0)
     for block in blocks:
         assert block.magnitude is not None
         magnitude[block.view.channels] = block.magnitude.float()
     return magnitude
+
+
+def _dora(whole: Tensor, module: _Module) -> _Module:
+    """The same where peft would divide by 0: in channels in which neither W nor Δ is anything, and
+    which give their bias alone. They are given any direction, of magnitude 0.
+    """
+    assert module.magnitude is not None
+    a, b, m = module.a, module.b, module.magnitude
+    without = (whole.T + module.scale * b @ a).norm(dim=1) == 0
+    any_direction = torch.zeros(len(a)).index_fill(0, a.norm(dim=1).argmax(), 1.0)
+    b = torch.where(without[:, None], any_direction, b)
+    return replace(module, b=b, magnitude=m.masked_fill(without, 0.0))
 
 
 def _biases(backbone: Backbone, parts: Iterable[SitePart], targets: set[str]) -> dict[str, Tensor]:

@@ -7,7 +7,10 @@ from pathlib import Path
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.export.package import ADAPTER, CONFIGURATION
 
-__all__ = ["CARD", "PEFT_ADAPTER", "PEFT_CONFIGURATION", "PEFT_HEAD", "clear", "refuse_taken"]
+__all__ = [
+    *("CARD", "PEFT_ADAPTER", "PEFT_CONFIGURATION", "PEFT_HEAD"),
+    *("clear", "refuse_taken", "refuse_taken_out"),
+]
 
 CARD = "README.md"
 PEFT_ADAPTER = "adapter_model.safetensors"
@@ -24,6 +27,14 @@ def clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIGURATION, PEFT_CONFIGURATION, *sorted(_OURS)):
         (out / name).unlink(missing_ok=True)
+
+
+def refuse_taken_out(out: Path, to: str) -> None:
+    """UsageError for a place that cannot be exported to; a recipe may be written over a file."""
+    if to != "recipe":
+        refuse_taken(out)
+    elif out.is_dir():
+        raise UsageError(f"'{out}' is a folder: name another place")
 
 
 def refuse_taken(out: Path) -> None:

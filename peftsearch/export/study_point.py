@@ -12,18 +12,16 @@ from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError, UsageError
 from peftsearch.export.package import Package
-from peftsearch.export.place import refuse_taken
+from peftsearch.export.place import refuse_taken_out
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of
 from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
-from peftsearch.search.study_copy import bring_adapter
 from peftsearch.search.study_task import task_of
 from peftsearch.task.spec import ReadColumns
-from peftsearch.task.whole_paths import with_whole_paths
 
-__all__ = ["export_point", "refuse_taken_out"]
+__all__ = ["export_point"]
 
 
 def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResult:
@@ -36,6 +34,8 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
+    from peftsearch.search.study_copy import bring_adapter  # with Optuna
+
     bring_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():
@@ -48,14 +48,6 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
     else:
         _to_peft(out, package, adapter, result)
     return result
-
-
-def refuse_taken_out(out: Path, to: str) -> None:
-    """UsageError for a place that cannot be exported to; a recipe may be written over a file."""
-    if to != "recipe":
-        refuse_taken(out)
-    elif out.is_dir():
-        raise UsageError(f"'{out}' is a folder: name another place")
 
 
 def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) -> None:
@@ -129,6 +121,7 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
 
 def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
     from peftsearch.search.study_space import budget_of, space_of
+    from peftsearch.task.whole_paths import with_whole_paths
 
     budget = budget_of(space_of(folder, info), info)
     return Recipe(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.point import Point
 
-__all__ = ["choose"]
+__all__ = ["cheapest_within", "choose"]
 
 
 def choose(front: Sequence[Point], at: str, maximise: bool = True) -> Point:
@@ -61,3 +61,16 @@ def _knee(front: Sequence[Point], sign: float) -> Point:
         return sign * (point.metric - first.metric) - slope * reach
 
     return max(points, key=above)
+
+
+def cheapest_within(front: Sequence[Point], margin: float, maximise: bool = True) -> Point:
+    """The point that tunes least among those at most `margin` worse than the best, in the metric's
+    own units.
+    """
+    if not front:
+        raise NothingFeasible("the frontier is empty: no trial has reached full length")
+    if not margin >= 0:
+        raise UsageError(f"a margin of {margin:g} is none: give 0 or more, in the metric's units")
+    sign = 1.0 if maximise else -1.0
+    least = max(sign * point.metric for point in front) - margin
+    return min((p for p in front if sign * p.metric >= least), key=lambda p: p.tuned_pct)

@@ -69,6 +69,9 @@ def planned(
         precision=precision,
         task=task,
     )
+    shortest = [int(n) for n in asked.space.file.train.max_length.extremes if float(n)]
+    if shortest:
+        bench.refuse_no_room(min(shortest))
     for line in _measures(asked, bench):
         say(line)
     space = for_kind(asked.space, bench.task.kind.name)

@@ -1,11 +1,12 @@
 """What a user asks a study to be, and what of it is refused before model and data are loaded.
 
-Imports neither torch nor transformers.
+Imports neither torch nor transformers, and pandas only when data are opened.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from peftsearch.backbone.device import refuse_unknown_device
 from peftsearch.backbone.source import (
@@ -16,12 +17,11 @@ from peftsearch.backbone.source import (
 from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.storage_name import JOURNAL
 from peftsearch.space.space import Space
-from peftsearch.task.early import refuse_early
-from peftsearch.task.load import load_task
 from peftsearch.task.spec import TaskSpec
-from peftsearch.task.task import Task
-from peftsearch.task.whole_paths import with_whole_paths
 from peftsearch.training.levers import Levers
+
+if TYPE_CHECKING:
+    from peftsearch.task.task import Task
 
 __all__ = ["NewStudy", "open_task"]
 
@@ -51,6 +51,8 @@ class NewStudy:
 
     def from_any_folder(self) -> NewStudy:
         """The same, with files and folders by their whole paths."""
+        from peftsearch.task.whole_paths import with_whole_paths  # with pandas
+
         return replace(
             self,
             model=absolute_source(self.model),
@@ -84,6 +86,9 @@ class NewStudy:
 
 def open_task(spec: TaskSpec) -> Task:
     """The data of a task, refused as early as what is wrong shows; the test split stays closed."""
+    from peftsearch.task.early import refuse_early  # with pandas: a third of a second
+    from peftsearch.task.load import load_task
+
     refuse_early(spec)
     task = load_task(spec)
     task.metric.refuse_if_missing()

@@ -174,7 +174,7 @@ class StudyInfo(Record):
     labels: tuple[str, ...]
     """None where numbers or texts are predicted."""
     kind: str = "classification"
-    """Of the task: classification, regression, seq2seq or causal."""
+    """Of the task: classification, multilabel, regression, seq2seq or causal."""
     train_examples: int
     eval_examples: int
     metric: MetricScale

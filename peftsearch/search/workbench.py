@@ -11,6 +11,8 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
+from peftsearch.search.room import refuse_no_room, room_for_texts
+from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
 from peftsearch.task.encode_texts import Writing, encode_texts
@@ -21,7 +23,14 @@ from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.objective import Objective, objective_of
 
-__all__ = ["DTYPES", "Lengths", "Workbench", "dtype_of", "training_budget", "writing_of"]
+__all__ = [
+    "DTYPES",
+    "Lengths",
+    "Workbench",
+    "dtype_of",
+    "training_budget",
+    "writing_of",
+]
 
 _MEASURED = 10_000
 """Training examples that lengths are chosen from."""
@@ -81,8 +90,10 @@ class Workbench:
         backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
         for note in filter(None, (backbone.family.note, backbone.note)):
             say(note)
-        room = backbone.max_length - (backbone.shapes.longest_prompt if with_prompts else 0)
         writing = writing_of(backbone, task.spec) if writes else None
+        for note in notes_on_ends(backbone, writing) if writing else ():
+            say(note)
+        room = room_for_texts(backbone, with_prompts)
         lengths, train = _measured(task, backbone, writing, room, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
@@ -103,6 +114,11 @@ class Workbench:
     def encode(self, split: Split) -> Encoded:
         """Another split, as this bench reads texts."""
         return _encoded(split, self.backbone, self.writing, self.lengths)
+
+    def refuse_no_room(self, length: int) -> None:
+        """ConfigurationError where a training that cuts texts to `length` would leave none."""
+        few = self.task.train.between(0, _MEASURED)
+        refuse_no_room(length, few, self.backbone, self.writing, "max_length")
 
     def for_training(self, training: Training) -> Workbench:
         """The bench as a configuration's training wants it: its precision and its length."""
@@ -132,6 +148,7 @@ class Workbench:
 
     def _cut_to(self, length: int) -> Workbench:
         lengths = Lengths(length, self.lengths.target)
+        self.refuse_no_room(length)
         splits = (self.task.train, self.task.validation)
         train, validation = (_encoded(s, self.backbone, self.writing, lengths) for s in splits)
         return self._with(self.backbone, train, validation, lengths)
@@ -147,28 +164,11 @@ class Workbench:
         )
 
 
-def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """How a language model reads and writes the texts of a task."""
-    lm, target_tokenizer = backbone.lm, backbone.target_tokenizer
-    end = target_tokenizer.eos_token_id
-    if end is None:
-        own = lm.generation_config.eos_token_id
-        end = own[0] if isinstance(own, list) else own
-    return Writing(
-        tokenizer=backbone.tokenizer,
-        target_tokenizer=target_tokenizer,
-        is_decoder=not backbone.family.is_encoder_decoder,
-        template=spec.template,
-        start_id=lm.config.decoder_start_token_id if backbone.family.is_encoder_decoder else None,
-        end_id=end,
-    )
-
-
 def _encoded(
     split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
 ) -> Encoded:
     if writing is None:
-        return encode(split, backbone.tokenizer, lengths.text)
+        return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
     return encode_texts(split, writing, lengths.text, lengths.target)
 
 
@@ -181,14 +181,22 @@ def _measured(
     few = task.train.sample(_MEASURED, seed=0)
     if writing is None:
         limit = min(room, asked or room)
+        refuse_no_room(limit, few, backbone, writing, "--max-length")
         if asked is not None and len(few) < len(task.train):
             return Lengths(limit), None
-        probe = encode(few, backbone.tokenizer, limit)
+        probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
         length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
         return Lengths(length), probe if length == limit and few is task.train else None
-    probe = encode_texts(few, writing, room, room)
+    # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
+    most = room if writing.is_decoder else backbone.max_length
+    probe = encode_texts(few, writing, room, most)
     assert probe.written is not None
-    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, room), room)
+    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, most), most)
+    if target < writing.shortest_target:
+        raise ConfigurationError(
+            f"a target length of {target} leaves no room for a word beside special tokens: raise "
+            f"--max-target to {writing.shortest_target} or more"
+        )
     # A decoder reads and writes in one row of positions.
     left = room - target if writing.is_decoder else room
     if left < 1:
@@ -196,8 +204,9 @@ def _measured(
             f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
             "lower --max-target"
         )
-    wanted = asked or choose_max_length(probe.inputs.lengths.clip(min=1), left)
-    return Lengths(min(wanted, left), target), None
+    wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
+    refuse_no_room(wanted, few, backbone, writing, "--max-length")
+    return Lengths(wanted, target), None
 
 
 def training_budget(budgets: Budgets) -> TrainingBudget:

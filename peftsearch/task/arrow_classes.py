@@ -12,8 +12,8 @@ __all__ = ["class_names_in_schema"]
 
 
 def class_names_in_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Column → names of its labels, of which the cells are indices; columns inside columns are
-    named with a dot. Empty for files that something else wrote.
+    """Column → names of its labels, of which the cells are indices, or lists of indices; columns
+    inside columns are named with a dot. Empty for files that something else wrote.
     """
     written = (schema.metadata or {}).get(b"huggingface")
     try:
@@ -25,10 +25,20 @@ def class_names_in_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 def _named(within: str, features: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     found: list[tuple[str, tuple[str, ...]]] = []
     for column, feature in features.items():
+        inner = _inside(feature)
+        if isinstance(inner, dict) and isinstance(inner.get("names"), list):
+            found.append((f"{within}{column}", tuple(map(str, inner["names"]))))
+            continue
         if not isinstance(feature, dict):
             continue
-        if isinstance(feature.get("names"), list):
-            found.append((f"{within}{column}", tuple(map(str, feature["names"]))))
-        elif "_type" not in feature:
+        if "_type" not in feature:
             found += _named(f"{within}{column}.", feature)
     return found
+
+
+def _inside(feature: Any) -> Any:
+    """What a list holds: `{"feature": …, "_type": "List"}`, or of old versions `[…]`."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    is_list = isinstance(feature, dict) and "_type" in feature and "feature" in feature
+    return feature["feature"] if is_list else feature

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from peftsearch.errors import UsageError, did_you_mean
+from peftsearch.errors import UsageError, did_you_mean, listed
 from peftsearch.task.class_names import by_training_names, by_training_numbers, named
 from peftsearch.task.columns import (
     Columns,
     columns_in,
     find_columns,
+    find_columns_of_flags,
     first_of,
     has_target_named,
 )
 from peftsearch.task.compressed import suffix_of
+from peftsearch.task.early import refuse_contradictions
 from peftsearch.task.kind import KINDS, Kind, kind_named
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
-from peftsearch.task.metric import METRICS, Metric
+from peftsearch.task.label_sets import holds_lists
+from peftsearch.task.metric import METRICS, Metric, f1_of
+from peftsearch.task.metrics.classification import POSITIVE
 from peftsearch.task.prompts import TemplateParts, answer_column, prompt_columns, template_parts
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TEXT, Generation, ReadColumns, TaskSpec
@@ -44,12 +48,15 @@ class _Reading:
     names: tuple[str, ...] | None
     """Names of the labels, where the training data hold indices into them."""
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
         columns, told = columns_of(spec, kind, train)
-        names = class_names_of(spec, train, columns.label)
-        return cls(spec, told, kind, columns, names, kind.label_names(train, columns))
+        kind, notes = kind.written_as(train, columns)
+        names = class_names_of(spec, train, columns.label) if kind.output != "label sets" else None
+        labels = kind.label_names(train, columns)
+        return cls(spec, told, kind, columns, names, labels, tuple(notes))
 
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
         """A split beside the training rows', whose columns may have names of their own."""
@@ -81,9 +88,12 @@ def assemble(
     kind, guessed = kind_of(spec, train)
     _refuse_unused(spec, kind)
     reading = _Reading.of(spec, kind, train)
+    kind, labels = reading.kind, tuple(named(label, reading.names) for label in reading.labels)
+    metric, of_metric = _metric(spec, kind, labels)
     split, more = kind.to_split(train, reading.columns, reading.labels)
     kind.check(split, train.name)
-    notes = [*train.notes, *guessed, *reading.columns.notes(train), *more]
+    read = [*reading.columns.notes(train), *reading.notes]
+    notes = [*train.notes, *guessed, *read, *of_metric, *more]
     held_out: Split | None = None
     if validation is None:
         split, evaluated, held_out = _divided(spec, kind, split, train.name, read_test is None)
@@ -91,19 +101,24 @@ def assemble(
     else:
         evaluated, more = reading.split(validation)
         notes += [*more, *_shared(validation.name, split, evaluated)]
+    given = len(split), len(evaluated)
+    split = split.sample(spec.train_examples, spec.split_seed)
+    evaluated = evaluated.sample(spec.eval_examples, spec.split_seed)
+    notes += kind.remarks(split, labels, "training")
+    notes += kind.remarks(evaluated, labels, "validation")
     return Task(
         spec=reading.spec,
         name=name,
         kind=kind,
-        metric=_metric(spec, kind, reading.labels),
-        labels=tuple(named(label, reading.names) for label in reading.labels),
-        train=split.sample(spec.train_examples, spec.split_seed),
-        validation=evaluated.sample(spec.eval_examples, spec.split_seed).shuffled(spec.split_seed),
+        metric=metric,
+        labels=labels,
+        train=split,
+        validation=evaluated.shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
         rows=len(train.table),
         validation_rows=None if validation is None else len(validation.table),
-        given=(len(split), len(evaluated)),
+        given=given,
         reading=ReadColumns(
             text=reading.columns.text,
             within=reading.columns.within,
@@ -116,10 +131,15 @@ def assemble(
 
 def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     """The kind asked for; else a guess: texts are written where a column is named as they often
-    are and none as labels often are. With a note where it is a guess of texts.
+    are and none as labels often are, sets of labels are predicted where the labels are lists. With
+    a note where it is a guess of texts or sets.
     """
+    refuse_contradictions(spec)
     if spec.kind is not None:
         return kind_named(spec.kind), []
+    multilabel = KINDS["multilabel"]
+    if spec.labels:
+        return multilabel, ["kind: multilabel, as several label columns are given"]
     classification = KINDS["classification"]
     answer = answer_column(train) if spec.guesses > 1 and spec.label is None else None
     if answer is not None:
@@ -130,7 +150,12 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
         else has_target_named(train, TEXT_TARGETS)
     )
     if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
-        return classification, []
+        with_lists = target or has_target_named(train, multilabel.target_names)
+        if with_lists is None or not holds_lists(train, with_lists):
+            return classification, []
+        return multilabel, [
+            f"kind guessed: multilabel, as column '{with_lists}' holds lists (set it with --kind)"
+        ]
     return KINDS["seq2seq"], [_guessed(target)]
 
 
@@ -158,6 +183,8 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
 
 def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpec]:
     """The columns named, or a guess; and the spec, whose template then has one text."""
+    if spec.labels:
+        return find_columns_of_flags(rows, spec.text, spec.labels), spec
     targets = (*kind.target_names, *kind.weak_target_names)
     if kind.output != "texts":
         return find_columns(rows, spec.text, spec.label, targets, kind.needs_target), spec
@@ -211,15 +238,26 @@ def class_names_of(spec: TaskSpec, rows: Rows, label: str | None) -> tuple[str, 
     return rows.classes.get(label) or None
 
 
-def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> Metric:
+def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> tuple[Metric, list[str]]:
+    """The metric, and a note on the label that F1 is of where the user named none."""
     name = spec.metric or kind.metrics[0]
     if name not in kind.metrics:
         raise UsageError(
             f"metric '{name}' is none of {kind.name}{did_you_mean(name, kind.metrics)}"
         )
-    if name == "f1" and len(labels) != 2:
-        raise UsageError(f"metric 'f1' is of two labels, not {len(labels)}: take macro_f1")
-    return METRICS[name]
+    if name != "f1":
+        return METRICS[name], []
+    if spec.positive is not None:
+        if spec.positive not in labels:
+            raise UsageError(f"--positive {spec.positive}: the labels are {listed(labels)}")
+        return f1_of(spec.positive, labels.index(spec.positive)), []
+    if len(labels) != 2:
+        raise UsageError(
+            f"metric 'f1' is of one label against the others, and there are {len(labels)}: name it "
+            "with --positive, or take macro_f1"
+        )
+    metric = f1_of(labels[POSITIVE], POSITIVE)
+    return metric, [f"f1 is of label '{labels[POSITIVE]}' (set it with --positive)"]
 
 
 def _divided(

@@ -19,6 +19,7 @@ __all__ = [
     "columns_in",
     "filled_rows",
     "find_columns",
+    "find_columns_of_flags",
     "find_text",
     "first_of",
     "has_target_named",
@@ -44,7 +45,7 @@ _PAIR_NAMES = (
 @dataclass(frozen=True)
 class Columns:
     """Text columns (two of a pair, or any number that are `one_text`), and that of what is
-    predicted: a label, a number, a text.
+    predicted: a label, a list of labels, a number, a text, or several columns of 0 and 1.
     """
 
     text: tuple[str, ...]
@@ -54,6 +55,13 @@ class Columns:
     """Whether several text columns are one text: a prompt."""
     within: str | None = None
     """How they are put together, each as `{column}`; None: with a blank line between."""
+    labels: tuple[str, ...] = ()
+    """The columns of 0 and 1; `label` is None then."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The column of what is predicted, or several; none where texts alone are learned."""
+        return self.labels or ((self.label,) if self.label else ())
 
     def notes(self, rows: Rows) -> list[str]:
         """For people: which columns are read, where that was guessed, and which are not."""
@@ -62,11 +70,11 @@ class Columns:
             texts += " as one" if self.within else " as one, with a blank line between"
         found = []
         if self.guessed:
-            label = f", label '{self.label}'" if self.label else ""
+            label = "".join(f", label '{name}'" for name in self.targets)
             found = [f"columns guessed: text {texts}{label} (set them with --text, --label)"]
         elif len(self.text) > 1 and self.one_text:
             found = [f"text: {texts}"]
-        used = {*self.text, self.label}
+        used = {*self.text, *self.targets}
         unread = [f"'{name}'" for name in map(str, rows.table.columns) if name not in used]
         return found + ([f"{rows.name}: not read: {listed(unread, 12)}"] if unread else [])
 
@@ -90,8 +98,8 @@ def find_columns(
         if not unused:
             raise DataError(
                 f"{rows.name}: texts alone, in column '{texts[0]}', and nothing that is predicted "
-                "of them: give labels in a column beside them, or train on the texts with --kind "
-                "causal"
+                "of them: give labels in a column beside them (--separator says what is between), "
+                "or train on the texts with --kind causal"
             )
         raise DataError(
             f"{rows.name}: name the label column (--label) or the kind of task (--kind); "
@@ -104,6 +112,20 @@ def find_columns(
     return Columns(texts, found, not text or (bool(found) and not label), one_text)
 
 
+def find_columns_of_flags(rows: Rows, text: Sequence[str], labels: Sequence[str]) -> Columns:
+    """The text columns, and the named columns of 0 and 1; DataError if one is missing."""
+    names = [str(name) for name in rows.table.columns]
+    texts = find_text(rows, text)
+    missing = next((name for name in labels if name not in names), None)
+    if missing is not None:
+        raise DataError(f"{rows.name}: no column '{missing}'{did_you_mean(missing, names)}")
+    used = (*texts, *labels)
+    twice = next((name for name in used if used.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{rows.name}: column '{twice}' cannot be used twice")
+    return Columns(texts, None, guessed=not text, labels=tuple(labels))
+
+
 def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
     """The first column that has one of `names`, whatever its capitals."""
     return first_of(names, [str(name) for name in rows.table.columns])
@@ -114,7 +136,7 @@ def columns_in(rows: Rows, columns: Columns, find: Callable[[Rows], Columns]) ->
     otherwise, as many of its own are guessed by the same rules (`find`).
     """
     names = {str(name) for name in rows.table.columns}
-    used = {*columns.text, *([columns.label] if columns.label else [])}
+    used = {*columns.text, *columns.targets}
     if not columns.guessed or used <= names:
         return columns
     try:

@@ -31,7 +31,7 @@ def load_demo(spec: TaskSpec) -> Task:
             f"demo task '{spec.name}' unknown{did_you_mean(str(spec.name), DEMO_TASKS)}"
         )
     demo = DEMO_TASKS[spec.name]
-    if spec.text or spec.label or spec.kind not in (None, demo.kind):
+    if spec.text or spec.label or spec.labels or spec.kind not in (None, demo.kind):
         raise UsageError(f"{spec.name} has its own columns: leave out --text, --label and --kind")
     table, sizes = demo.read()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(table))

@@ -8,11 +8,14 @@ from typing import Literal
 
 from peftsearch.errors import DataError, UsageError, did_you_mean
 from peftsearch.task.kind import KINDS, kind_named
+from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.metric import METRICS
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["refuse_early", "refuse_missing_files", "refuse_other_metric"]
+__all__ = [
+    *("refuse_contradictions", "refuse_early", "refuse_missing_files", "refuse_other_metric"),
+]
 
 _LARGE = 8_000_000
 """Bytes from which the header of a table is looked at before its rows: they take a second."""
@@ -23,6 +26,7 @@ def refuse_early(spec: TaskSpec) -> None:
     """UsageError for a kind or metric that cannot be, DataError for files that are not there, and
     for columns that a large table does not name.
     """
+    refuse_contradictions(spec)
     if spec.kind is not None:
         kind_named(spec.kind)
     if spec.metric is not None:
@@ -31,6 +35,23 @@ def refuse_early(spec: TaskSpec) -> None:
     for path_text in (spec.train, spec.eval):
         if path_text is not None:
             _refuse_unnamed_columns(spec, Path(path_text).expanduser())
+
+
+def refuse_contradictions(spec: TaskSpec) -> None:
+    """UsageError for several columns of labels where another kind predicts one, and for a label
+    that F1 is of where the metric is not known to be F1.
+    """
+    if spec.labels and spec.kind not in (None, Multilabel.name):
+        raise UsageError(
+            f"--label is given {len(spec.labels)} times, for columns of 0 and 1, and --kind "
+            f"{spec.kind} predicts one column: give one, or --kind {Multilabel.name}"
+        )
+    if spec.positive is not None and spec.metric != "f1":
+        metric = f"--metric {spec.metric}" if spec.metric else "no --metric"
+        raise UsageError(
+            f"--positive names the label of the metric f1, and {metric} is given: say --metric f1, "
+            "too, or leave it out"
+        )
 
 
 def refuse_other_metric(spec: TaskSpec) -> None:
@@ -75,7 +96,7 @@ def _refuse_unnamed_columns(spec: TaskSpec, path: Path) -> None:
     names = _header(spec, path)
     if names is None:
         return
-    for wanted in (*spec.text, *([spec.label] if spec.label else [])):
+    for wanted in (*spec.text, *([spec.label] if spec.label else []), *spec.labels):
         if wanted not in names:
             raise DataError(f"{path.name}: no column '{wanted}'{did_you_mean(wanted, names)}")
 

@@ -19,7 +19,7 @@ from peftsearch.task.text import Split
 from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
 from peftsearch.task.transfer import sent
 
-__all__ = ["Encoded", "choose_max_length", "encode"]
+__all__ = ["Encoded", "blank_of", "choose_max_length", "encode"]
 
 _QUANTILE = 0.995
 _MULTIPLE = 8
@@ -30,8 +30,9 @@ class Encoded:
     """n tokenised examples.
 
     `inputs` are token ids, `types` (total tokens,) int8 their token types or None. What is
-    predicted is `labels` (n,), indices or numbers, or `written`: token ids of the texts to be
-    written, with the end of text. `pad_id` fills inputs up; `truncated` counts cut examples.
+    predicted is `labels`, indices or numbers (n,) or 0 and 1 (n, labels), or `written`: token ids
+    of the texts to be written, with the end of text. `pad_id` fills inputs up; `truncated` counts
+    cut examples.
     """
 
     inputs: Ragged
@@ -118,38 +119,61 @@ class Encoded:
         return {key: sent(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
-        """(batch,) label indices or numbers."""
+        """(batch,) label indices or numbers, or (batch, labels) 0 and 1."""
         return sent(self.labels[torch.from_numpy(indices)], device)
 
 
-def encode(split: Split, tokenizer: Any, max_length: int) -> Encoded:
+def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None = None) -> Encoded:
     """Tokenise texts with their labels or numbers, cutting examples to `max_length` tokens (a
     pair's longer text first).
+
+    `type_rows`: the token types that the model knows; others are left out, as by models that know
+    none. A text without a token is read as the end of another.
     """
+    blank = blank_of(tokenizer)
 
     def make(first: int, end: int) -> Chunk:
         part = split.between(first, end)
         tokens = _tokens(part, tokenizer, max_length)
-        columns = {"inputs": tokens["input_ids"]}
+        columns = {"inputs": [ids or [blank] for ids in tokens["input_ids"]]}
         # Single texts have one type throughout, which is what a model assumes when told none.
         if split.pairs is not None and "token_type_ids" in tokens:
-            columns["types"] = tokens["token_type_ids"]
+            columns["types"] = [types or [0] for types in tokens["token_type_ids"]]
         return Chunk(columns, _truncated(part, tokens["input_ids"], tokenizer, max_length))
 
     def key() -> dict[str, Any]:
         own = {"texts": split.digest(with_targets=False), "max_length": max_length}
+        if not tokenizer("")["input_ids"]:
+            own["blank"] = blank
         return own | {"tokenizer": tokenizer_hash(tokenizer)}
 
     columns, truncated = tokenised(len(split), make, key)
-    types = columns.get("types")
     return Encoded(
         inputs=columns["inputs"],
-        types=None if types is None else types.flat,
+        types=_known_types(columns.get("types"), type_rows),
         labels=torch.from_numpy(np.array(split.targets)),
         pad_id=int(tokenizer.pad_token_id or 0),  # masked: any id does where there is none
         truncated=truncated,
-        again=lambda indices: encode(split.take(indices), tokenizer, max_length),
+        again=lambda indices: encode(split.take(indices), tokenizer, max_length, type_rows),
     )
+
+
+def blank_of(tokenizer: Any) -> int:
+    """The token that is read in place of a text without any: the end of another one, or what else
+    the tokenizer has.
+    """
+    names = ("eos", "sep", "bos", "cls", "pad")
+    found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
+    return int(next((i for i in found if i is not None), 0))
+
+
+def _known_types(types: Ragged | None, rows: int | None) -> Tensor | None:
+    """Token types that the model has rows for, or None. RoBERTa has one row, and GPT-2 takes types
+    for tokens, while a tokenizer made for BERT tells both texts of a pair apart.
+    """
+    if types is None or (rows is not None and len(types.flat) and int(types.flat.max()) >= rows):
+        return None
+    return types.flat
 
 
 def _tokens(split: Split, tokenizer: Any, max_length: int) -> Any:

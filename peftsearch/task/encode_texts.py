@@ -1,19 +1,21 @@
 """Texts to be written → tokens: what is read (a source, a prompt) and what follows or answers it.
 
 An encoder-decoder reads the source and writes the target; a decoder reads a prompt and goes on with
-the response. Both end with the end of text, so that the model learns where to stop.
+the response. Both end with the end of text, whether the tokenizer writes one or not, so that the
+model learns where to stop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from peftsearch.errors import ConfigurationError
-from peftsearch.task.encode import Encoded
+from peftsearch.task.encode import Encoded, blank_of
 from peftsearch.task.spec import TEXT
 from peftsearch.task.text import Split
 from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
@@ -32,7 +34,15 @@ class Writing:
     start_id: int | None = None
     """What an encoder-decoder's decoder begins with."""
     end_id: int | None = None
-    """The end of text."""
+    """The end of text, with which targets end."""
+    ends: tuple[int, ...] = ()
+    """Further tokens at which writing stops: the model's own ends of text."""
+    first_id: int | None = None
+    """What an encoder-decoder's targets begin with, as it is made to write that first."""
+    padding_id: int = 0
+    """What fills up a text that is written when others in its batch are longer."""
+    never_padding: bool = False
+    """Whether that must not be written as part of a text."""
 
     def filled(self, text: str) -> str:
         """A text in the template: by default itself, on a line of its own before a response."""
@@ -49,9 +59,14 @@ class Writing:
         """Tokens at the end of an input that are never cut: the template's, and special ones."""
         suffix = self.whole_template.partition(TEXT)[2]
         probe = self.read([f"a{suffix}"])[0]
-        special = set(self.tokenizer.all_special_ids)
+        special = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
         ends = next((i for i, t in enumerate(reversed(probe)) if t not in special), 0)
         return ends + len(self.tokenizer(suffix, add_special_tokens=False)["input_ids"])
+
+    @property
+    def around(self) -> int:
+        """Tokens of an input that are none of its text: the template's, and special ones."""
+        return len(self.read([self.whole_template.replace(TEXT, "")])[0])
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of filled templates, uncut."""
@@ -76,21 +91,68 @@ class Writing:
             )["input_ids"]
             return [[*ids, *self._end()] for ids in found]
         found = self._targets(list(texts))
-        begins = self.start_id is not None and all(ids and ids[0] == self.start_id for ids in found)
-        return [ids[1:] for ids in found] if begins else found
+        before, after = self._around
+        start = 1 if before and before[0] == self.start_id else 0
+        forced = [] if self.first_id is None else [self.first_id]
+        first = [] if forced == before[start : start + 1] else forced
+        end = [] if {*after} & {*self.all_ends} else self._end()
+        return [[*first, *ids[start:], *end] for ids in found]
+
+    @property
+    def target_tail(self) -> int:
+        """Tokens at the end of a target that are never cut: an encoder-decoder's end of text."""
+        if self.is_decoder:
+            return 0
+        after = self._around[1]
+        return len(after) + (0 if {*after} & {*self.all_ends} else len(self._end()))
+
+    @property
+    def shortest_target(self) -> int:
+        """Tokens that a target is cut to at least, so that some of its text is left."""
+        return 1 if self.is_decoder else 1 + len(self.write([""])[0])
 
     def _end(self) -> list[int]:
         return [] if self.end_id is None else [self.end_id]
 
-    def _targets(self, texts: list[str]) -> list[list[int]]:
-        options = {"return_attention_mask": False}
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Special tokens that the tokenizer writes before and after a target."""
+        for text in ("a", "1", "."):
+            (whole,), (bare,) = self._targets([text]), self._targets([text], special=False)
+            for first in range(len(whole) - len(bare) + 1):
+                end = first + len(bare)
+                if bare and whole[first:end] == bare:
+                    return whole[:first], whole[end:]
+        (whole,) = self._targets([""])
+        return whole[:1], whole[1:]
+
+    def _targets(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        options = {"return_attention_mask": False, "add_special_tokens": special}
         if self.target_tokenizer is self.tokenizer:
             return self.tokenizer(text_target=texts, **options)["input_ids"]  # type: ignore[no-any-return]
         return self.target_tokenizer(texts, **options)["input_ids"]  # type: ignore[no-any-return]
 
+    @cached_property
+    def all_ends(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        return tuple(dict.fromkeys([*self._end(), *self.ends]))
+
+    @cached_property
+    def blank(self) -> int:
+        """The token that is read in place of a text without any: the end of another one."""
+        if self.is_decoder and self.end_id is not None:
+            return self.end_id
+        return blank_of(self.tokenizer)
+
     def decode(self, ids: Sequence[int]) -> str:
-        """Written tokens as text, without special ones."""
-        text: str = self.target_tokenizer.decode(ids, skip_special_tokens=True)
+        """What is written up to its end as text, without special tokens; an encoder-decoder's first
+        token, which is given to it, is no part of it.
+        """
+        begins = 0 if self.is_decoder else 1
+        searched = begins + (0 if self.first_id is None else 1)
+        last = (i for i in range(searched, len(ids)) if ids[i] in self.all_ends)
+        own = ids[begins : next(last, len(ids))]
+        text: str = self.target_tokenizer.decode(own, skip_special_tokens=True)
         return text.strip()
 
 
@@ -104,7 +166,7 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
             f"texts of {max_length} tokens have no room beside the template's {tail}: "
             "raise --max-length, or shorten --template"
         )
-    kept = 0 if writing.is_decoder else 1  # the end of text
+    kept = writing.target_tail
 
     def make(first: int, end: int) -> Chunk:
         part = split.between(first, end)
@@ -112,11 +174,11 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
         targets = writing.write([str(text) for text in part.targets])
         truncated = sum(len(ids) > max_length for ids in sources)
         truncated += sum(len(ids) > max_target for ids in targets)
-        columns = {
-            "inputs": [_cut(ids, max_length, tail) for ids in sources],
-            "written": [_cut(ids, max_target, kept) for ids in targets],
-        }
-        return Chunk(columns, truncated)
+        read = [_cut(ids, max_length, tail) for ids in sources]
+        written = [_cut(ids, max_target, kept) for ids in targets]
+        return Chunk(
+            {"inputs": _never_blank(read, written, writing), "written": written}, truncated
+        )
 
     columns, truncated = tokenised(
         len(split), make, lambda: _key(split, writing, max_length, max_target)
@@ -132,13 +194,28 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
     )
 
 
+def _never_blank(
+    read: list[list[int]], written: list[list[int]], writing: Writing
+) -> list[list[int]]:
+    """What is read, with the end of text where that is nothing. A decoder may read nothing: it
+    learns to go on from the target's own first token, if there is one.
+    """
+    pairs = zip(read, written, strict=True)
+    return [
+        ids or ([] if writing.is_decoder and target else [writing.blank]) for ids, target in pairs
+    ]
+
+
 def _key(split: Split, writing: Writing, max_length: int, max_target: int) -> dict[str, Any]:
     """What the tokens depend on."""
     return {
         "texts": split.digest(with_targets=True),
         "lengths": [max_length, max_target],
         "tokenizers": [tokenizer_hash(t) for t in (writing.tokenizer, writing.target_tokenizer)],
-        "writing": [writing.is_decoder, writing.whole_template, writing.start_id, writing.end_id],
+        "writing": [
+            *(writing.is_decoder, writing.whole_template, writing.start_id, writing.end_id),
+            *(writing.first_id, writing.blank),
+        ],
     }
 
 

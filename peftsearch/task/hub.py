@@ -135,9 +135,15 @@ def _rows(found: Any, split: str, name: str) -> Rows:
 
 
 def _class_names(within: str, features: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Column → names of its labels; columns inside columns are named with a dot."""
+    """Column → names of its labels, or of those in its lists; columns inside columns are named with
+    a dot.
+    """
     for column, feature in features.items():
         if isinstance(feature, dict):
             yield from _class_names(f"{within}{column}.", feature)
-        elif getattr(feature, "names", None):
-            yield f"{within}{column}", tuple(feature.names)
+            continue
+        if isinstance(feature, list):  # of one kind of thing, in old versions
+            feature = feature[0]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        if names:
+            yield f"{within}{column}", tuple(names)

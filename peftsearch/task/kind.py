@@ -6,13 +6,14 @@ from peftsearch.errors import UsageError, did_you_mean
 from peftsearch.task.kinds.base import Kind
 from peftsearch.task.kinds.causal import Causal
 from peftsearch.task.kinds.classification import Classification
+from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.kinds.regression import Regression
 from peftsearch.task.kinds.seq2seq import Seq2Seq
 
 __all__ = ["KINDS", "Kind", "kind_named"]
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classification(), Regression(), Seq2Seq(), Causal())
+    kind.name: kind for kind in (Classification(), Multilabel(), Regression(), Seq2Seq(), Causal())
 }
 
 

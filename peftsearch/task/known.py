@@ -48,7 +48,7 @@ class KnownDataset(_Row):
 
     def note(self, spec: TaskSpec) -> str:
         """For people: what is read of it, by a spec that the row has completed."""
-        columns = f"{' + '.join(spec.text)} → {spec.label}"
+        columns = f"{' + '.join(spec.text)} → {' + '.join(spec.labels) or spec.label}"
         validation = self.splits.validation or "a part of the training split"
         test = (
             f"{self.splits.test} as test" if self.splits.test else "no test (its labels are hidden)"
@@ -79,6 +79,8 @@ def completed(spec: TaskSpec, row: KnownDataset) -> TaskSpec:
     that can be translated either way, naming one as the text (or the target) makes the other the
     target (or the text).
     """
+    if spec.labels:
+        return spec.model_copy(update={"text": spec.text or row.text})
     text, label = _columns(spec, row)
     kind = spec.kind or (row.kind if label in (row.label, *row.text) else None)
     fits = kind is not None and row.metric in kind_named(kind).metrics

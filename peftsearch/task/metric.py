@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from peftsearch.task.metrics import classification, losses, regression, texts
+from peftsearch.task.metrics import classification, label_sets, losses, regression, texts
 
-__all__ = ["METRICS", "Metric", "metrics_for"]
+__all__ = ["METRICS", "Metric", "f1_of", "metrics_for"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Metric:
     """How predictions are scored. What references and predictions are depends on `of`:
 
     - "labels": label indices, int64 (n,);
+    - "label sets": 0 and 1, int8 (n, labels), and logits, float64 (n, labels), which are above 0
+      where a label is predicted;
     - "values": numbers, float64 (n,);
     - "texts": sequences of n texts;
     - "loss": tokens of each example's target, int64 (n,), and nats lost on it, float64 (n,).
@@ -27,7 +30,7 @@ class Metric:
     """
 
     name: str
-    of: Literal["labels", "values", "texts", "loss"]
+    of: Literal["labels", "label sets", "values", "texts", "loss"]
     score: Callable[[Any, Any], float]
     error: Callable[[Any, Any], float]
     title: str
@@ -80,8 +83,8 @@ class Metric:
 
 
 def metrics_for(output: str) -> tuple[str, ...]:
-    """Names of the metrics of what a model gives: "labels", "values" or "texts"; texts also have
-    losses.
+    """Names of the metrics of what a model gives ("labels", "label sets", "values" or "texts");
+    texts also have losses.
     """
     fitting = {"texts": {"texts", "loss"}}.get(output, {output})
     return tuple(name for name, metric in METRICS.items() if metric.of in fitting)
@@ -92,6 +95,11 @@ def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], flo
     return lambda references: (
         score(references, classification.most_frequent(references)) if len(references) else math.nan
     )
+
+
+def _of_majority(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
+    """The score of always saying the labels of more than half of the references."""
+    return lambda references: score(references, label_sets.majority(references))
 
 
 ROUGE = "rouge_score.rouge_scorer"
@@ -130,6 +138,40 @@ METRICS: dict[str, Metric] = {
             classification.matthews,
             classification.matthews_error,
             title="Matthews correlation",
+        ),
+        Metric(
+            "f1_micro",
+            "label sets",
+            label_sets.f1_micro,
+            label_sets.f1_micro_error,
+            title="F1 over all labels of all texts",
+            constant=_of_majority(label_sets.f1_micro),
+        ),
+        Metric(
+            "f1_macro",
+            "label sets",
+            label_sets.f1_macro,
+            label_sets.f1_macro_error,
+            title="F1, mean over labels",
+            constant=_of_majority(label_sets.f1_macro),
+        ),
+        Metric(
+            "subset_accuracy",
+            "label sets",
+            label_sets.subset_accuracy,
+            label_sets.subset_accuracy_error,
+            title="texts with every label right",
+            constant=_of_majority(label_sets.subset_accuracy),
+        ),
+        Metric(
+            "bce",
+            "label sets",
+            label_sets.bce,
+            label_sets.bce_error,
+            title="binary cross-entropy, mean over labels",
+            maximise=False,
+            best=0.0,
+            constant=label_sets.entropy,
         ),
         Metric(
             "pearson",
@@ -235,3 +277,15 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
+
+
+def f1_of(label: str, index: int) -> Metric:
+    """The metric `f1` of the label with that index, against all others."""
+    score = partial(classification.f1, positive=index)
+    return replace(
+        METRICS["f1"],
+        score=score,
+        error=partial(classification.f1_error, positive=index),
+        title=f"F1 of '{label}'",
+        constant=_of_most_frequent(score),
+    )

@@ -45,15 +45,19 @@ class TaskSpec(BaseModel):
     text: tuple[str, ...] = ()
     """Column names: one, two of a pair, or those of a prompt; empty: guessed, and said."""
     label: str | None = None
-    """The column of what is predicted: a label, a number or a text."""
+    """The column of what is predicted: a label, a list of labels, a number or a text."""
+    labels: tuple[str, ...] = ()
+    """Several columns of 0 and 1, a label each; `label` is None then."""
     split_seed: int = Field(default=0, ge=0)
     train_examples: int | None = Field(default=None, ge=1)
     """Use at most so many training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
     kind: str | None = None
-    """classification, regression, seq2seq or causal; None: guessed, and said."""
+    """classification, multilabel, regression, seq2seq or causal; None: guessed, and said."""
     metric: str | None = None
     """None: the data set's in the table of known ones, or the kind's first."""
+    positive: str | None = None
+    """The label that the metric f1 is of, by name; None: the second of two, and said."""
     header: bool = True
     """Whether the first line of csv and tsv files names their columns."""
     separator: str | None = None

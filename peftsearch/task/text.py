@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 __all__ = ["Split", "Targets"]
 
-Targets = NDArray[np.int64] | NDArray[np.float64] | Sequence[str]
-"""Indices into the task's label names (n,), numbers (n,), or n texts."""
+Targets = NDArray[np.int64] | NDArray[np.int8] | NDArray[np.float64] | Sequence[str]
+"""Indices into the task's label names (n,), sets of them as 0 and 1 (n, labels), numbers (n,), or n
+texts.
+"""
 
 
 @dataclass(frozen=True)

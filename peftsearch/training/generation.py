@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig
 
 from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.spec import Generation
 from peftsearch.training.batches import evaluation_batches
+from peftsearch.training.positions import Positions
 
-__all__ = ["generate", "generation_config"]
+__all__ = ["generate", "generation_config", "settings_of"]
 
 Reading = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
 
@@ -32,17 +33,22 @@ def generate(
     asked: Generation,
     max_tokens: int,
     reading: Reading | None = None,
+    positions: Positions = Positions(),  # noqa: B008 (frozen)
 ) -> list[str]:
     """What the model writes for each example, in their order; an encoder reads them in `reading`.
+    `positions`: what the configuration that is attached adds to each text.
 
-    A decoder's prompts are padded on the left, so that all texts go on from one place.
+    A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
+    model's own generation settings only its special tokens count, which `writing` holds.
     """
-    config = generation_config(lm, writing, asked, max_tokens)
+    config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)
-    lengths = (data.inputs.lengths + config.max_new_tokens) * asked.beams
+    read = positions.without_gradients(data.inputs.lengths.clip(min=1))
+    lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
-        with reading(data, indices) if reading else nullcontext():
+        own = reading(data, indices) if reading else nullcontext()
+        with own, _without_own_settings(lm):
             found = lm.generate(**inputs, generation_config=config)
         begins = inputs["input_ids"].shape[1] if writing.is_decoder else 0
         for index, ids in zip(indices.tolist(), found[:, begins:].tolist(), strict=True):
@@ -51,36 +57,54 @@ def generate(
 
 
 def _never_empty(inputs: dict[str, Any], writing: Writing) -> dict[str, Any]:
-    """Texts without a prompt are written from the end of text, as after another one."""
-    if inputs["input_ids"].shape[1]:
-        return inputs
-    start = torch.full((len(inputs["input_ids"]), 1), writing.end_id or 0)
-    start = start.to(inputs["input_ids"].device)
-    return {"input_ids": start, "attention_mask": torch.ones_like(start)}
+    """Texts without a prompt are written from the end of text, as after another one; a batch may
+    hold some of them.
+    """
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    if not ids.shape[1]:
+        ids, mask = ids.new_zeros(len(ids), 1), mask.new_zeros(len(mask), 1)
+    place = torch.arange(ids.shape[1], device=ids.device) == (
+        ids.shape[1] - 1 if writing.is_decoder else 0
+    )
+    blank = ~mask.bool().any(1, keepdim=True) & place
+    return inputs | {
+        "input_ids": ids.masked_fill(blank, writing.blank),
+        "attention_mask": mask.masked_fill(blank, 1),
+    }
 
 
-def generation_config(lm: Any, writing: Writing, asked: Generation, max_tokens: int) -> Any:
-    """The model's own special tokens, and how the user wants texts to be written."""
-    config = copy.deepcopy(lm.generation_config)
-    changes = {
+def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> GenerationConfig:
+    """What `generate` is given in place of the model's own settings."""
+    return GenerationConfig(**settings_of(writing, asked, max_tokens))
+
+
+def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
+    """Special tokens and how the user wants texts to be written, by transformers' names."""
+    wanted: dict[str, Any] = {
         "do_sample": False,
         "num_beams": asked.beams,
         "max_new_tokens": asked.max_tokens or max_tokens,
         "min_new_tokens": asked.min_tokens or None,
         "no_repeat_ngram_size": asked.no_repeat_ngram or None,
         "length_penalty": asked.length_penalty if asked.beams > 1 else None,
-        "early_stopping": asked.beams > 1,
+        "early_stopping": True if asked.beams > 1 else None,
         "use_cache": True,
-        "return_dict_in_generate": False,
-        **dict.fromkeys(("temperature", "top_p", "top_k", "max_length", "min_length")),
+        "decoder_start_token_id": None if writing.is_decoder else writing.start_id,
+        "forced_bos_token_id": None if writing.is_decoder else writing.first_id,
+        "eos_token_id": list(writing.all_ends) or None,
+        "pad_token_id": writing.padding_id,
+        "suppress_tokens": [writing.padding_id] if writing.never_padding else None,
     }
-    for key, value in changes.items():
-        setattr(config, key, value)
-    if config.eos_token_id is None:
-        config.eos_token_id = writing.end_id
-    if config.pad_token_id is None:
-        config.pad_token_id = writing.tokenizer.pad_token_id
-    if config.pad_token_id is None:
-        eos = config.eos_token_id
-        config.pad_token_id = eos[0] if isinstance(eos, list) else eos or 0
-    return config
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+@contextmanager
+def _without_own_settings(lm: Any) -> Iterator[None]:
+    """Generation that knows nothing of a model's own settings: transformers fills in from them
+    whatever `generate` is given as None, and what it is not given at all.
+    """
+    own, lm.generation_config = lm.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        lm.generation_config = own

@@ -20,8 +20,8 @@ from peftsearch.task.transfer import sent
 __all__ = ["IGNORED", "Given"]
 
 IGNORED = -100
-"""Marks tokens that are not predicted, prompts and padding, and texts without a label; for a text
-without a number it is NaN.
+"""Marks tokens that are not predicted, prompts and padding, and texts without a label; where
+numbers are wanted it is NaN.
 """
 
 
@@ -29,9 +29,9 @@ without a number it is NaN.
 class Given:
     """Tensors (texts, tokens) by the names that the model gives them; `fill` pads token ids.
 
-    `wanted` is what outputs are compared with: a label or a number a text, (texts,), or where texts
-    are written (texts, tokens) the token wanted at each place from place `first` on, before which
-    no logits are needed.
+    `wanted` is what outputs are compared with: a label or a number a text, (texts,), a number for
+    each label of a text, (texts, labels), or where texts are written (texts, tokens) the token
+    wanted at each place from place `first` on, before which no logits are needed.
     """
 
     tensors: Mapping[str, Tensor]
@@ -89,7 +89,7 @@ def _joined(key: str, parts: Sequence[Given], multiple: int, limit: int) -> Tens
 
 def _wanted(parts: Sequence[Given], tensors: Mapping[str, Tensor], first: int) -> Tensor:
     """What is wanted of all; of texts from place `first` to the end of what is read there."""
-    if parts[0].wanted.ndim == 1:
+    if parts[0].wanted.ndim == 1 or parts[0].wanted.is_floating_point():
         return torch.cat([part.wanted for part in parts])
     key = "decoder_input_ids" if "decoder_input_ids" in tensors else "input_ids"
 

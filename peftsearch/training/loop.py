@@ -20,7 +20,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory
 from peftsearch.task.encode import Encoded
-from peftsearch.training.allocator import keep_freed_memory
+from peftsearch.training.allocator import give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
@@ -32,6 +32,7 @@ from peftsearch.training.low_rungs import LowRungs
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
+from peftsearch.training.positions import most_trained
 from peftsearch.training.run_state import facts_of, restore_run, save_run
 from peftsearch.training.watch import LossWatch
 
@@ -132,6 +133,7 @@ class TrainingRun:
                 with self.low_rungs.training(self.step):
                     self._train_step()
             self.watch.look()
+        self._give_back()
         return True
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
@@ -142,7 +144,13 @@ class TrainingRun:
             with self.low_rungs.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
+        self._give_back()
         return evaluation
+
+    def _give_back(self) -> None:
+        """Training and evaluation need tensors of other sizes."""
+        if self.levers.allocator:
+            give_back()
 
     def _train_step(self) -> None:
         with seeded(self.model.backbone, self.training, self.seed, self.step):
@@ -170,10 +178,17 @@ class TrainingRun:
         if self._pieces is None:
             batch = self.order.batch(self.step)
             self._weight = max(self.objective.weight(self.train_set, batch), 1)
-            self._pieces = np.array_split(batch, min(self.training.accumulation, len(batch)))
+            self._pieces = np.array_split(batch, self._parts(batch))
             self._losses = []
         self.model.attachment.begin_step(self.step)  # the same gates for every piece
         return self._pieces.pop(0)
+
+    def _parts(self, batch: NDArray[np.int64]) -> int:
+        """In how many pieces a batch is trained: as asked for, more where a prompt makes it large."""
+        room = self.model.positions.pieces(
+            self.order.lengths[batch], most_trained(self.model.backbone.device)
+        )
+        return max(min(self.training.accumulation, len(batch)), room)
 
     @property
     def weight(self) -> int:

@@ -23,6 +23,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.training.frozen import FrozenStates
 from peftsearch.training.head import ClassificationHead
 from peftsearch.training.levers import Levers
+from peftsearch.training.positions import Positions
 
 __all__ = ["TunedModel"]
 
@@ -47,6 +48,7 @@ class TunedModel:
     ) -> None:
         self.backbone, self.levers, self.frozen = backbone, levers, frozen
         self.configuration = configuration.within(backbone.shapes)
+        self.positions = Positions.of(self.configuration)
         self.outputs = outputs
         self.head: ClassificationHead | None = None
         if outputs:

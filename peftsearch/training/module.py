@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from peftsearch.backbone.load import Backbone
@@ -24,12 +28,18 @@ __all__ = ["TunedModule"]
 class TunedModule(nn.Module):
     """`forward` takes what a tokenizer gives and labels, and returns an output with `loss` (where
     labels are given) and `logits`: (batch, outputs), or (batch, seq, vocabulary) of a model that
-    writes. `value_scale`: mean and spread that a head's numbers are in units of.
+    writes. `value_scale`: mean and spread that a head's numbers are in units of; `gives_sets`: each
+    output stands for a label that a text has or has not.
     """
 
-    def __init__(self, tuned: TunedModel, value_scale: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        tuned: TunedModel,
+        value_scale: tuple[float, float] | None = None,
+        gives_sets: bool = False,
+    ) -> None:
         super().__init__()
-        self.value_scale = value_scale
+        self.value_scale, self.gives_sets = value_scale, gives_sets
         self._hold(tuned)
         self.eval()
 
@@ -60,20 +70,29 @@ class TunedModule(nn.Module):
         labels: Tensor | None = None,
     ) -> Any:
         """`input_ids`, `attention_mask`, `token_type_ids`: (batch, seq). `labels`: (batch,) label
-        indices or numbers; of a model that writes (batch, seq) token ids, -100 where none is
-        wanted. The loss is a mean, of numbers in units of `value_scale`.
+        indices or numbers, (batch, outputs) 0 or 1 for sets of labels; of a model that writes
+        (batch, seq) token ids, -100 where none is wanted. The loss is a mean, of numbers in units
+        of `value_scale`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if self.head is None:
             return self.backbone.lm(input_ids=input_ids, attention_mask=mask, labels=labels)
-        known = "token_type_ids" in self.backbone.tokenizer.model_input_names
-        outputs = at_least_fp32(self.tuned(input_ids, mask, token_type_ids if known else None))
+        outputs = at_least_fp32(self.tuned(input_ids, mask, self._known_types(token_type_ids)))
         loss = None if labels is None else self._loss(outputs, labels)
         return SequenceClassifierOutput(loss=loss, logits=self._in_own_units(outputs))
 
+    def _known_types(self, token_type_ids: Tensor | None) -> Tensor | None:
+        """Token types, for a tokenizer that gives them and a model that has rows for a pair's."""
+        known = "token_type_ids" in self.backbone.tokenizer.model_input_names
+        return token_type_ids if known and self.backbone.type_rows > 1 else None
+
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if self.value_scale is None and labels.ndim == 2:
+            return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
+        if self.gives_sets:
+            return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.value_scale is None:
-            return cross_entropy(outputs, labels.flatten().long())
+            return cross_entropy(outputs, labels.long())
         mean, spread = self.value_scale
         return mse_loss(outputs[:, 0], ((labels.flatten() - mean) / spread).to(outputs.dtype))
 

@@ -7,6 +7,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.task import Task
 from peftsearch.training.objectives.base import Evaluation, Objective
+from peftsearch.training.objectives.label_sets import LabelSets
 from peftsearch.training.objectives.labels import Labels
 from peftsearch.training.objectives.texts import Texts
 from peftsearch.training.objectives.values import Values
@@ -20,6 +21,8 @@ def objective_of(
     """The objective of a task on its tokenised training examples."""
     if task.kind.output == "labels":
         return Labels(task.outputs)
+    if task.kind.output == "label sets":
+        return LabelSets(task.outputs)
     if task.kind.output == "values":
         return Values.of(train)
     assert writing is not None

@@ -72,7 +72,8 @@ def test_identity_at_initialisation_holds_exactly_where_it_is_promised(
         with torch.no_grad():
             before = states(backbone)
             with attach(backbone, configuration, seed):
-                same.append(torch.equal(before, states(backbone)))
+                # But for rounding, which differs from processor to processor.
+                same.append(float((before - states(backbone)).abs().max()) <= 1e-10)
     assert all(same) == promises_identity(configuration)
 
 

@@ -73,8 +73,8 @@ def test_gradients_go_through_the_frozen_weight_in_fp32(name: str, precision: Lo
         dx, db, away = x.grad, module.bias.grad, y[0] - precision.packed(weight)(x[0], None)
     finally:
         module.bias = frozen
-    assert torch.allclose(dx, torch.einsum("bto,oi->bti", g, weight), rtol=1e-5, atol=1e-5)
-    assert torch.allclose(db, g.sum((0, 1)), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(dx, torch.einsum("bto,oi->bti", g, weight), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(db, g.sum((0, 1)), rtol=1e-4, atol=1e-4)
     assert torch.allclose(away, (frozen + 1).expand(5, -1), atol=0.05), "its bias is read"
     assert weight.grad is None
 

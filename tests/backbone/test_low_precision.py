@@ -91,3 +91,21 @@ def test_a_cpu_without_the_instructions_is_refused_with_their_names(
 def test_any_one_instruction_will_do() -> None:
     assert LowPrecision("x", ("nothing", *module.cpu_flags()), lambda w: torch.add).is_here
     assert not LowPrecision("x", ("nothing",), lambda w: torch.add).is_here
+
+
+@pytest.mark.parametrize("limit", ["SSE41", "avx2", "AVX512_CORE"])
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_instructions_that_onednn_is_told_to_leave_alone_are_not_here(
+    variable: str, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would sum 8-bit products in 16 bits then: wrong numbers, and no error."""
+    flags = "flags : avx2 avx512_vnni avx512_bf16 avx_vnni amx_int8"
+    monkeypatch.setattr(module.Path, "read_text", lambda path, encoding: flags)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    assert low_precision("int8").is_here
+    monkeypatch.setenv(variable, limit)
+    assert not low_precision("int8").is_here
+    assert low_precision("bf16").is_here
+    monkeypatch.setenv(variable, "AVX512_CORE_VNNI")
+    assert low_precision("int8").is_here

@@ -55,6 +55,12 @@ def many(name: str) -> dict[str, Tensor]:
     }
 
 
+IN_VAIN = {("deberta-c2p", "encoder.LayerNorm.bias")}
+"""Tuned though it has no influence: the norm of the relative positions adds the same to each, so
+that all keys' logits move alike where p2c is off. No released model has it off.
+"""
+
+
 @pytest.mark.parametrize("name", WITH_BIASES)
 def test_what_bitfit_leaves_out_has_no_influence_and_what_it_tunes_has(name: str) -> None:
     """Under plain softmax attention, biases of the keys; under RoPE none of those that turn."""
@@ -78,15 +84,19 @@ def test_what_bitfit_leaves_out_has_no_influence_and_what_it_tunes_has(name: str
     states = _trainable(name)(**inputs).last_hidden_state
     real = mask if "decoder_input_ids" in inputs else mask * inputs["attention_mask"].unsqueeze(-1)
     (states * real).sum().backward()
+    # Terms that cancel are as large as other gradients are.
+    largest = max(float(p.grad.abs().max()) for p in live.values() if p.grad is not None)
     for path in biases(name):
         gradient = live[path].grad
         assert gradient is not None
-        largest = gradient.abs().max()
-        idle = gradient.abs() <= 1e-9 * largest
+        if (name, path) in IN_VAIN:
+            assert (gradient.abs() <= 1e-12 * largest).all(), path
+            continue
+        idle = gradient.abs() <= 1e-9 * gradient.abs().max()
         # OPT's ReLU is off for a random unit or two, whatever the text
         allowed = 2 if name == "opt" and "fc1" in path else 0
         assert (idle & tuned[path]).sum() <= allowed, path
-        assert (gradient[~tuned[path]].abs() <= 1e-12).all(), path
+        assert (gradient[~tuned[path]].abs() <= 1e-12 * largest).all(), path
 
 
 _TRAINABLE: dict[str, Any] = {}

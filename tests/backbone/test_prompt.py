@@ -51,7 +51,7 @@ def test_a_prompt_begins_as_embeddings_of_the_vocabulary(backbone: Backbone) -> 
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_remedy(backbone: Backbone) -> None:
-    short = replace(backbone, max_length=12)
+    short = replace(backbone, positions=12)
     with (
         attach(short, prompt_of(LENGTH)),
         pytest.raises(ConfigurationError, match=r"prompt of 5 .* texts of 9 exceeds .* 12 pos"),

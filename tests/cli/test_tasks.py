@@ -16,7 +16,7 @@ from peftsearch.search.events import Event
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from support.readme import MINUTES, readme_commands
-from support.tiny import copying_rows, scored_rows, sentiment_rows, write_csv
+from support.tiny import copying_rows, scored_rows, sentiment_rows, tagged_rows, write_csv
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 12, rungs: [0.5, 1], rung_examples: 8}
@@ -49,8 +49,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_csv(tmp_path / "labels.csv", sentiment_rows(60))
     write_csv(tmp_path / "scores.csv", scored_rows(60))
     write_csv(tmp_path / "answers.csv", copying_rows(60))
+    tagged = tagged_rows(120)
+    (tmp_path / "tags.jsonl").write_text("\n".join(map(json.dumps, tagged)))
+    flags = [
+        {"text": row["text"], **{tag: str(int(tag in row["tags"])) for tag in TAGS}}
+        for row in tagged
+    ]
+    write_csv(tmp_path / "flags.csv", flags)
+    joined = [{"text": row["text"], "tags": "|".join(row["tags"])} for row in tagged]
+    write_csv(tmp_path / "joined.csv", joined)
     return tmp_path
 
+
+TAGS = ("negative", "positive", "travel")
 
 CASES = [
     # model, what is said of the data, kind, the metric by default
@@ -62,6 +73,25 @@ CASES = [
     ("tiny_bart", "--train answers.csv --metric chrf --beams 2 --max-target 6", "seq2seq", "chrf"),
     ("tiny_llama", "--train answers.csv --kind causal", "causal", "perplexity"),
     ("tiny_llama", "--train answers.csv --metric exact_match", "seq2seq", "exact_match"),
+    ("tiny_bert", "--train tags.jsonl", "multilabel", "f1_micro"),
+    (
+        "tiny_llama",
+        "--train flags.csv --label negative --label positive --label travel --metric f1_macro",
+        "multilabel",
+        "f1_macro",
+    ),
+    (
+        "tiny_bart",
+        "--train joined.csv --kind multilabel --label tags --metric bce",
+        "multilabel",
+        "bce",
+    ),
+    (
+        "tiny_bert",
+        "--train labels.csv --metric f1 --positive negative",
+        "classification",
+        "f1",
+    ),
     ("tiny_llama", "--train labels.csv --kind causal --text text", "causal", "perplexity"),
 ]
 
@@ -211,8 +241,16 @@ def test_the_commands_of_the_page_on_tasks_run(
     write_csv(here / "mail.csv", mail)
     news = [{"article": r["source"], "summary": r["answer"]} for r in copying_rows(40)]
     (here / "news.jsonl").write_text("\n".join(map(json.dumps, news)))
+    films = [{"plot": row["text"], "genres": row["tags"]} for row in tagged_rows(60)]
+    (here / "films.jsonl").write_text("\n".join(map(json.dumps, films)))
+    judged = {"toxic": "negative", "insult": "positive", "threat": "travel"}
+    comments = [
+        {"comment": row["text"], **{c: str(int(t in row["tags"])) for c, t in judged.items()}}
+        for row in tagged_rows(60)
+    ]
+    write_csv(here / "comments.csv", comments)
     commands = readme_commands(page)
-    assert len(commands) == 3
+    assert len(commands) == 5
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
         words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
@@ -241,3 +279,64 @@ def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(
         samples = json.loads((here / f"studies/s/trials/{number:05d}/samples.json").read_text())
         written = load(out).predict([sample["text"] for sample in samples])
         assert written == [sample["prediction"] for sample in samples]
+
+
+LEARNS = """schema: 1
+budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 120}
+places: {attn: {at: [query+value]}}
+choices: {attn: {form: [none, linear]}}
+head: {pooling: mean}
+train: {lr: 0.01, head_lr: 0.01, batch_size: 16}
+seed_with: [full]
+"""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "--train tags.jsonl",
+        "--train flags.csv --label negative --label positive --label travel",
+    ],
+)
+def test_sets_of_labels_are_learned_and_predicted_however_they_are_written(
+    data: str, here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "space.yaml").write_text(LEARNS)
+    options = ["--study", "s", "--trials", "1"]
+    assert run(["search", "space.yaml", "--model", str(tiny_bert), *data.split(), *options]) == 0
+    result = json.loads((here / "studies/s/trials/00000/result.json").read_text())
+    study = json.loads((here / "studies/s/study.json").read_text())
+    assert study["labels"] == list(TAGS)
+    assert result["metric"] > 0.6 > study["metric"]["worst"]
+    assert run(["export", "s", "--at", "#0", "--to", "native", "out"]) == 0
+    texts = ["it was a bad city", "and the a there it was and a", "the good and sad water"]
+    answers = load("out").predict(texts)
+    capsys.readouterr()
+    assert run(["predict", "out", *texts]) == 0
+    assert capsys.readouterr().out.split("\n") == [*map(", ".join, answers), ""]
+    assert run(["predict", "out", *texts, "--json"]) == 0
+    detailed = json.loads(capsys.readouterr().out)["predictions"]
+    assert [one["labels"] for one in detailed] == answers
+    for one in detailed:
+        shares = one["probabilities"]
+        assert list(shares) == list(TAGS)
+        assert [tag for tag in TAGS if shares[tag] > 0.5] == one["labels"]
+    assert len({tuple(answer) for answer in answers}) > 1
+
+
+def test_f1_is_of_the_label_that_is_named(
+    here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = ["search", "space.yaml", "--model", str(tiny_bert), "--train", "labels.csv"]
+    f1 = ["--metric", "f1", "--trials", "1"]
+    assert run([*begin, *f1, "--study", "a"]) == 0
+    assert "f1 is of label 'positive' (set it with --positive)" in capsys.readouterr().err
+    assert run([*begin, *f1, "--positive", "negative", "--study", "b"]) == 0
+    assert "f1 is of label" not in capsys.readouterr().err
+    one, other = (json.loads((here / f"studies/{s}/study.json").read_text()) for s in "ab")
+    assert one["metric"]["title"] == "F1 of 'positive'"
+    assert other["metric"]["title"] == "F1 of 'negative'"
+    # Always saying one of two equally frequent labels has F1 2/3 of it and 0 of the other.
+    worst = [one["metric"]["worst"], other["metric"]["worst"]]
+    assert sorted(worst) == pytest.approx([0, 2 / 3])
+    assert (one["task"]["positive"], other["task"]["positive"]) == (None, "negative")

@@ -57,7 +57,7 @@ def shape_of(tree: ast.Module) -> str:
     return ast.dump(tree)
 
 
-@pytest.mark.parametrize("kind", ["classification", "causal"])
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "causal"])
 def test_names_with_quotes_and_code_change_only_texts_of_a_cards_code(kind: str) -> None:
     for card, plain in zip(cards(HOSTILE, kind), cards("plain", kind), strict=True):
         assert shape_of(code_of(card)) == shape_of(code_of(plain))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from peftsearch.backbone.attach import attach
@@ -39,8 +39,11 @@ from peftsearch.training.model import TunedModel
 from support.backbones import perturb
 from support.exports import package, save_tiny
 from support.families import backbone_of, inputs, states, tiny_body
+from support.rounding import apart_in_fp32
 
 PROJECTION = Parallel("projection_input")
+WRITTEN = 1e-5
+"""Of logits and states in fp64, relative to the largest: adapters are written in fp32."""
 TEXT = "a text"
 TEXTS = ("a text", "this film is a good one", "it was bad")
 
@@ -135,12 +138,17 @@ def of_card(folder: Path) -> torch.Tensor:
 
 
 def exported(
-    folder: Path, backbone: Backbone, configuration: Configuration, texts: Sequence[str] = (TEXT,)
+    folder: Path,
+    backbone: Backbone,
+    configuration: Configuration,
+    texts: Sequence[str] = (TEXT,),
+    moved: bool = True,
 ) -> torch.Tensor:
     """Writes a perturbed configuration; its logits."""
     tokens = backbone.tokenizer(list(texts), return_tensors="pt", padding=True)
     with torch.no_grad(), TunedModel(backbone, configuration, 2) as model:
-        perturb(model.parameters)
+        if moved:
+            perturb(model.parameters)
         tensors = {name: p.detach().clone() for name, p in model.stored().items()}
         logits = model(tokens["input_ids"], tokens["attention_mask"])
     write_peft(folder, package(backbone, configuration), tensors, backbone)
@@ -155,20 +163,20 @@ def test_the_cards_code_gives_the_searched_logits(
 ) -> None:
     backbone = load_backbone(str(request.getfixturevalue(family)))
     ours = exported(tmp_path, backbone, Configuration(CARDS[name], head))
-    assert (of_card(tmp_path) - ours).abs().max() <= 1e-5
+    assert apart_in_fp32(of_card(tmp_path), ours) <= 1
 
 
 def in_peft(model: Path, folder: Path) -> torch.Tensor:
-    """Logits of mean pooling by peft itself, for texts that are padded."""
+    """Logits of mean pooling by peft itself in fp64, for texts that are padded."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    body = PeftModel.from_pretrained(AutoModel.from_pretrained(model), folder).eval()
+    body = PeftModel.from_pretrained(AutoModel.from_pretrained(model), folder).double().eval()
     batch = tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False)
     mask = batch["attention_mask"].unsqueeze(-1)
     head = load_file(folder / "head.safetensors")
     with torch.no_grad():
         states = body(**batch).last_hidden_state[:, -mask.shape[1] :]
     pooled = (states * mask).sum(1) / mask.sum(1)
-    return pooled @ head["classifier.weight"].T + head["classifier.bias"]
+    return pooled @ head["classifier.weight"].double().T + head["classifier.bias"].double()
 
 
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft's, at every norm
@@ -176,7 +184,8 @@ def in_peft(model: Path, folder: Path) -> torch.Tensor:
 def test_every_point_that_peft_can_express_gives_the_searched_logits_on_every_family(
     name: str, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    backbone = load_backbone(str(save_tiny(name, tmp_path / "model", tiny_bert)))
+    model = save_tiny(name, tmp_path / "model", tiny_bert)
+    backbone = load_backbone(str(model), dtype=torch.float64)
     written = set()
     for number, (point, modifications) in enumerate(POINTS.items()):
         configuration = of_family(modifications, backbone)
@@ -184,8 +193,8 @@ def test_every_point_that_peft_can_express_gives_the_searched_logits_on_every_fa
             continue
         folder = tmp_path / str(number)
         ours = exported(folder, backbone, configuration, TEXTS)
-        apart = (in_peft(tmp_path / "model", folder) - ours).abs().max()
-        assert apart <= 1e-5 * max(1.0, float(ours.abs().max())), point
+        apart = (in_peft(model, folder) - ours).abs().max()
+        assert apart <= WRITTEN * max(1.0, float(ours.abs().max())), point
         written.add(point)
     assert set(POINTS) - written == LEFT_OUT.get(name, set())
 
@@ -207,7 +216,7 @@ CROSS = {
 def test_an_encoder_decoders_points_give_the_searched_states_in_both_stacks(
     name: str, tmp_path: Path
 ) -> None:
-    backbone, batch = backbone_of(name, torch.float32), inputs(name)
+    backbone, batch = backbone_of(name), inputs(name)
     written = set()
     for number, (point, modifications) in enumerate((POINTS | CROSS).items()):
         configuration = of_family(modifications, backbone)
@@ -219,12 +228,13 @@ def test_an_encoder_decoders_points_give_the_searched_states_in_both_stacks(
             ours = states(name, backbone, batch)
         folder = tmp_path / str(number)
         write_peft(folder, package(backbone, configuration), tensors, backbone)
-        body = copy.deepcopy(tiny_body(name, torch.float32))
+        body = copy.deepcopy(tiny_body(name))
         body.set_attn_implementation("sdpa")
         with torch.no_grad():
-            theirs = PeftModel.from_pretrained(body, folder).eval()(**batch, use_cache=False)
+            loaded = PeftModel.from_pretrained(body, folder).double().eval()
+            theirs = loaded(**batch, use_cache=False)
         apart = (theirs.last_hidden_state.flatten(0, 1) - ours).abs().max()
-        assert apart <= 1e-5 * max(1.0, float(ours.abs().max())), point
+        assert apart <= WRITTEN * max(1.0, float(ours.abs().max())), point
         written.add(point)
     left_out = {"a prompt"} | (NO_BIASES if name != "bart" else set())
     assert set(POINTS | CROSS) - written == left_out | TWO_WIDTHS
@@ -260,6 +270,27 @@ def of_family(modifications: tuple[Modification, ...], backbone: Backbone) -> Co
         return None
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["untrained", "moved"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_dora_beside_weights_with_zero_channels_loads_in_peft(
+    name: str, moved: bool, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """peft divides by ‖W + Δ‖: such a channel is given a direction, of magnitude 0. In GPT-2 the
+    keys, which nothing tunes, have one in the same fused layer.
+    """
+    model = save_tiny(name, tmp_path / "model", tiny_bert)
+    tensors = load_file(model / "model.safetensors")
+    for key, weight in tensors.items():
+        if key.endswith(("query.weight", "c_attn.weight")):
+            (weight.T if name == "gpt2" else weight)[[3, 7, 35][: 2 + (name == "gpt2")]] = 0
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    backbone = load_backbone(str(model), dtype=torch.float64)
+    configuration = Configuration((lora("attn.query+value", Dora(2.0), 3),))
+    ours = exported(tmp_path / "out", backbone, configuration, TEXTS, moved)
+    apart = (in_peft(model, tmp_path / "out") - ours).abs().max()
+    assert apart <= WRITTEN * max(1.0, float(ours.abs().max()))
+
+
 def test_layers_of_two_digits_are_not_taken_for_one_another(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
@@ -283,7 +314,7 @@ def test_layers_of_two_digits_are_not_taken_for_one_another(
         lora("ffn.hidden+out", Scaled(0.5), (4, 3, 2, 1, 1), layers=layers),
     )
     ours = exported(tmp_path / "out", backbone, Configuration(modifications))
-    assert (of_card(tmp_path / "out") - ours).abs().max() <= 1e-5
+    assert apart_in_fp32(of_card(tmp_path / "out"), ours) <= 1
 
 
 def test_ranks_scales_and_shapes_are_written_as_peft_reads_them(

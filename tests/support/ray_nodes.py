@@ -46,23 +46,26 @@ class RayNodes:
 @contextlib.contextmanager
 def ray_nodes(count: int = 2) -> Iterator[RayNodes]:
     """Running, with files of its own that are gone afterwards."""
-    files = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
-    # Workers find what a test finds, and are not the last to be given a core beside other tests.
+    root = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
+    files = root / "ray"
+    files.mkdir()
     of_nodes = {
+        # The head notes its address in `ray` in here, a folder that has to be there: by default it
+        # is one that all clusters of the machine share, and that none has made on a fresh one.
+        "RAY_TMPDIR": str(root),
+        # Workers find what a test finds, and are not the last to be given a core beside others.
         "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    with mock.patch.dict(os.environ, of_nodes):
+    with contextlib.ExitStack() as left, mock.patch.dict(os.environ, of_nodes):
+        left.callback(shutil.rmtree, root, ignore_errors=True)
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(files)}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            started = RayNodes(cluster, files)
-            for _ in range(count):
-                started.add()
-            yield started
-        finally:
-            cluster.shutdown()
-            shutil.rmtree(files, ignore_errors=True)
+        cluster = Cluster()
+        left.callback(cluster.shutdown)
+        cluster.add_node(num_cpus=0, include_dashboard=False, temp_dir=str(files))
+        started = RayNodes(cluster, files)
+        for _ in range(count):
+            started.add()
+        yield started

@@ -21,6 +21,7 @@ __all__ = [
     "copying_rows",
     "scored_rows",
     "sentiment_rows",
+    "tagged_rows",
     "write_csv",
 ]
 
@@ -185,6 +186,20 @@ def scored_rows(rows: int, seed: int = 0) -> list[dict[str, str]]:
         words = row["text"].split()
         score = sum(w in _POSITIVE for w in words) - sum(w in _NEGATIVE for w in words)
         made.append({"text": row["text"], "score": str(100 + 10.5 * score)})
+    return made
+
+
+def tagged_rows(rows: int, seed: int = 0) -> list[dict[str, Any]]:
+    """`text` and `tags`, a list of any of negative, positive and travel, each by a word of it."""
+    draw = random.Random(seed)
+    words = _WORDS | {"travel": ["city", "street", "water"]}
+    made = []
+    for _ in range(rows):
+        tags = [tag for tag in words if draw.random() < 0.4]
+        text = draw.choices(["the", "a", "was", "and", "it", "there"], k=draw.randint(3, 8))
+        text += [draw.choice(words[tag]) for tag in tags]
+        draw.shuffle(text)
+        made.append({"text": " ".join(text), "tags": tags})
     return made
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from peftsearch.backbone.load import load_backbone
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.task.demo import DEMO_TASKS
 from peftsearch.task.encode import choose_max_length, encode
 from peftsearch.task.load import load_task
+from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.text import Split
+from support.families import backbone_of
 
 TEXTS = ("the film was good", "bad", "a long and terribly bad evening with friends", "good " * 50)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -75,6 +79,74 @@ def test_padding_that_the_model_has_no_row_for_is_refused(tiny_bert: Path) -> No
     backbone.tokenizer.add_special_tokens({"pad_token": "<nobody knows it>"})
     with pytest.raises(MissingError, match="they do not belong together"):
         backbone.refuse_unknown_tokens(*encode(split, backbone.tokenizer, 24).tokens)
+
+
+# -- token types and texts without a token ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(None, True), (2, True), (1, False), (0, False)])
+def test_token_types_that_a_model_has_no_rows_for_are_left_out(
+    rows: int | None, kept: bool, tiny_bert: Path
+) -> None:
+    split = Split(TEXTS, PAIRS, np.array([0, 1, 0, 1]))
+    encoded = encode(split, AutoTokenizer.from_pretrained(tiny_bert), 24, rows)
+    assert (encoded.types is not None) == kept
+    assert ("token_type_ids" in encoded.batch(np.arange(2))) == kept
+    assert ("token_type_ids" in encoded.read_anew().batch(np.arange(2))) == kept
+
+
+FAMILIES_WITH_TYPES = {"bert": 2, "electra": 2, "roberta": 2, "gpt2": 0, "llama": 0, "bart": 0}
+
+
+@pytest.mark.parametrize("family", FAMILIES_WITH_TYPES)
+def test_rows_of_token_types_are_those_of_the_model(family: str) -> None:
+    backbone = backbone_of(family)
+    assert backbone.type_rows == FAMILIES_WITH_TYPES[family]
+    assert backbone.type_rows in (0, getattr(backbone.model.config, "type_vocab_size", 0))
+
+
+def plain(**options: Any) -> Any:
+    """A tokenizer of a decoder's, which adds nothing and has no word for most letters."""
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, "good": 3, "bad": 4}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **names | options)
+
+
+@pytest.mark.parametrize(
+    ("special", "blank"),
+    [
+        ({"eos_token": "</s>", "bos_token": "good"}, 1),
+        ({"sep_token": "</s>", "cls_token": "good"}, 1),
+        ({"bos_token": "good"}, 3),
+        ({}, 0),
+    ],
+)
+def test_a_text_without_a_token_is_the_end_of_another(special: dict[str, str], blank: int) -> None:
+    split = Split(("", "bad bad", " \n"), None, np.zeros(3, np.int64))
+    encoded = encode(split, plain(**special), 8)
+    assert [encoded.inputs.row(i).tolist() for i in range(3)] == [[blank], [4, 4], [blank]]
+    assert encoded.batch(np.array([0, 2]))["attention_mask"].tolist() == [[1], [1]]
+    assert encoded.read_anew().batch(np.array([2]))["input_ids"].tolist() == [[blank]]
+
+
+def test_texts_without_a_token_stay_apart_on_the_disk_from_what_was_kept_of_them_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tokenizers that add special tokens, which know no such texts, find what they kept."""
+    keys = []
+    monkeypatch.setattr(
+        "peftsearch.task.encode.tokenised",
+        lambda count, make, key: keys.append(key()) or ({"inputs": Ragged.of([[1]])}, 0),
+    )
+    closing = plain(eos_token="</s>")
+    closing.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    for tokenizer in (plain(eos_token="</s>"), closing):
+        encode(Split(("good",), None, np.zeros(1)), tokenizer, 8)
+    assert ["blank" in key for key in keys] == [True, False]
 
 
 def test_the_length_is_a_high_percentile_in_multiples_of_eight() -> None:

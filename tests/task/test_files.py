@@ -109,7 +109,7 @@ def test_pairs_are_two_columns(tmp_path: Path) -> None:
             "a.json:3: not JSON",
         ),
         ("a.json", '[{"text": 1, "label": 1}]', "data row 1, column 'text' is not text but int"),
-        ("a.json", '[{"text": "a", "label": [1]}]', "data row 1, column 'label' is not a label"),
+        ("a.json", '[{"text": "a", "label": [1]}]', "labels that occur less than twice each"),
         ("a.json", '[{"text": "a", "label": 0.5}]', "is not a label: 0.5"),
         ("a.json", '{"text": ["a"], "label": [1], "more": [2]}', "is not text but list"),
         ("a.json", "null", "a list of objects was expected"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from peftsearch.errors import MissingError
 from peftsearch.task.kind import KINDS
-from peftsearch.task.metric import METRICS, metrics_for
+from peftsearch.task.metric import METRICS, f1_of, metrics_for
 
 LABELS = tuple(METRICS[name] for name in metrics_for("labels"))
 CORRELATIONS = (METRICS["pearson"], METRICS["spearman"])
@@ -75,6 +75,21 @@ def test_f1_is_sklearns_of_the_second_label(pair: Any) -> None:
 
     expected = f1_score(references, predictions, pos_label=1, zero_division=0)
     assert METRICS["f1"].value(references, predictions) == pytest.approx(expected)
+
+
+@given(labels)
+@settings(max_examples=40, deadline=None)
+def test_f1_is_sklearns_of_any_label_that_is_named(pair: Any) -> None:
+    from sklearn.metrics import f1_score
+
+    references, predictions = pair
+    for index in range(4):
+        metric = f1_of("spam", index)
+        of_all = f1_score(*pair, labels=[0, 1, 2, 3], average=None, zero_division=0)
+        assert metric.value(*pair) == pytest.approx(of_all[index])
+        one, other = (references == index).astype(int), (predictions == index).astype(int)
+        assert metric.standard_error(*pair) == METRICS["f1"].standard_error(one, other)
+    assert f1_of("spam", 2).title == "F1 of 'spam'"
 
 
 @given(labels)
@@ -241,6 +256,7 @@ def test_one_text_is_scored_with_error_zero(metric: Any) -> None:
 def test_no_examples_score_nan(metric: Any) -> None:
     none: dict[str, Any] = {
         "labels": np.zeros(0, np.int64),
+        "label sets": np.zeros((0, 2)),
         "values": np.zeros(0),
         "texts": [],
         "loss": np.zeros(0, np.int64),

@@ -67,8 +67,12 @@ def tuned(backbone: Backbone, method: str) -> Iterator[None]:
 
 
 def alone(lm: Any, backbone: Backbone, ids: list[int], **options: Any) -> str:
-    """One text, written from its tokens by transformers."""
+    """One text, written from its tokens by transformers. An mBART's decoder begins, as in training,
+    with the end of text, whatever its config says.
+    """
     given = torch.tensor([ids])
+    if backbone.name == "mbart":
+        options["decoder_start_token_id"] = EOS
     found = lm.generate(
         input_ids=given,
         attention_mask=torch.ones_like(given),
@@ -104,7 +108,6 @@ def tokens(backbone: Backbone, asked: Generation, max_tokens: int = TOKENS) -> l
     found = []
     for text in generate(backbone.lm, data(backbone), numbers, asked, max_tokens):
         ids = [int(number) for number in text.split()]
-        ids = ids if numbers.is_decoder else ids[1:]  # what the decoder begins with
         found.append(ids[: ids.index(EOS)] if EOS in ids else ids)
     return found
 

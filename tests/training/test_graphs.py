@@ -35,7 +35,7 @@ from peftsearch.training.recorded_pass import alike, result_of
 from peftsearch.training.shared_pass import SharedPass
 from support.backbones import backbone_at
 from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
-from support.tiny import copying_rows, scored_rows, write_csv
+from support.tiny import copying_rows, scored_rows, tagged_rows, write_csv
 
 STEPS = 20
 BUDGET = TrainingBudget(max_steps=STEPS, rungs=(0.5, 1.0))
@@ -171,10 +171,15 @@ def test_a_smaller_batch_filled_up_is_that_batch(
         assert max(float((own[name] - other[name]).abs().max()) for name in own) < 1e-9
 
 
+def joined_tags(rows: int) -> list[dict[str, str]]:
+    return [{"text": row["text"], "tags": "|".join(row["tags"])} for row in tagged_rows(rows)]
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "rows"),
     [
         ("tiny_bert", "regression", scored_rows),
+        ("tiny_bert", "multilabel", joined_tags),
         ("tiny_bart", "classification", None),
         ("tiny_llama", "classification", None),
         ("tiny_bart", "seq2seq", copying_rows),

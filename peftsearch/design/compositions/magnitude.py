@@ -19,7 +19,8 @@ __all__ = ["Dora"]
 class Dora(Composition):
     """m ⊙ (xW + s Δh) / ‖W + s W_down W_up‖, norms over the inputs of each output channel, and the
     layer's bias (equation 5 there). m begins as ‖W‖, so h is left as it was. No gradient passes the
-    norm (section 4.3).
+    norm (section 4.3). A channel whose norm is 0, as of pruned models, has no direction: until Δh
+    gives it one, its factor m / 0 is taken to be 1, and its m gets no gradient.
     """
 
     s: float = 1.0
@@ -43,7 +44,7 @@ class Dora(Composition):
         down, up, m = around.form["down"], around.form["up"], tensors["m"]
         weight = around.weight().to(down.dtype)
         norm: Tensor = (weight + self.s * (down.detach() @ up.detach())).norm(dim=0)
-        factor = m / norm
+        factor = _quotient(m, norm)
         bias = around.bias() if around.bias else None
         plain = h if bias is None else h - bias
         # In the tuned tensors' precision: half of it would round factor − 1 away.
@@ -51,3 +52,11 @@ class Dora(Composition):
 
     def describe(self) -> str:
         return f"DoRA s={self.s:.4g}"
+
+
+def _quotient(m: Tensor, norm: Tensor) -> Tensor:
+    """m / norm, and 1 where the norm is 0: neither the value nor the gradient is NaN there."""
+    from torch import where
+
+    has_norm = norm > 0
+    return where(has_norm, m / where(has_norm, norm, 1.0), 1.0)

@@ -113,7 +113,7 @@ class Form(ABC):
 
     @property
     def identity_at_init(self) -> bool:
-        """Whether Δh is exactly zero before training."""
+        """Whether Δh is zero before training, but for rounding."""
         return True
 
     def describe(self) -> str:

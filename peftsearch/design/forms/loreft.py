@@ -20,7 +20,8 @@ class Loreft(Form):
     """Δh = Rᵀ(W h + b − R h), R (r, d) with orthonormal rows (equation 2 there), at every token.
 
     R is kept orthonormal by construction: the tensor `rotation` is any matrix, and R is the
-    Q of its QR decomposition. W begins as R and b at zero, so Δh is zero at first.
+    Q of its QR decomposition. W begins as R and b at zero, so Δh is zero at first: exactly where
+    the decomposition gives the same Q again, else (on a GPU) up to the rounding of one.
     """
 
     name: ClassVar[str] = "loreft"
@@ -47,20 +48,23 @@ class Loreft(Form):
         super().begin(tensors, generator, pretrained)
         rotation = _orthonormal(tensors["rotation"])
         tensors["rotation"].copy_(rotation)
-        # The same arithmetic as in delta: W h − R h is then zero to the last bit.
+        # Decomposed once more, as delta will: W − R is then zero to the last bit.
         tensors["source"].copy_(_orthonormal(tensors["rotation"]))
         return {}
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         rotation = _orthonormal(tensors["rotation"])
-        moved = source @ tensors["source"] + tensors["source_bias"] - source @ rotation
+        # (W − R) h, not W h − R h: libraries sum products of matrices that lie differently in
+        # memory in different orders, and two equal matrices would give no zero.
+        moved = source @ (tensors["source"] - rotation) + tensors["source_bias"]
         return moved @ rotation.transpose(0, 1)
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
     """Q of the QR decomposition of (d, r), signed so that an orthonormal matrix is its own."""
+    from torch import where
     from torch.linalg import qr
 
     q, r = qr(columns)
-    signed: Tensor = q * r.diagonal().sign()
+    signed: Tensor = where(r.diagonal() < 0, -q, q)
     return signed

@@ -15,12 +15,12 @@ from peftsearch.task.text import Split
 
 __all__ = ["Kind", "Output"]
 
-Output = Literal["labels", "values", "texts"]
+Output = Literal["labels", "label sets", "values", "texts"]
 
 
 class Kind(ABC):
-    """A kind of task. `output` is what a model of it gives: labels and values come from a trained
-    head, texts from the language model's own.
+    """A kind of task. `output` is what a model of it gives: labels, sets of them and values come
+    from a trained head, texts from the language model's own.
     """
 
     name: ClassVar[str]
@@ -32,6 +32,10 @@ class Kind(ABC):
     weak_target_names: ClassVar[tuple[str, ...]] = ()
     """Names that mean a target where no column has one of those, and the kind is no guess."""
     needs_target: ClassVar[bool] = True
+
+    def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
+        """The kind as it reads data that are written as the training rows are, and notes on it."""
+        return self, []
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
         """Names of the labels in the training rows; none where there are no labels."""
@@ -48,10 +52,14 @@ class Kind(ABC):
     def check(self, split: Split, name: str) -> None:  # noqa: B027 (most have nothing to check)
         """DataError if nothing can be learned from a training split."""
 
+    def remarks(self, split: Split, labels: Sequence[str], name: str) -> list[str]:
+        """What is odd about the targets of a split, for people."""
+        return []
+
     def strata(self, split: Split) -> NDArray[np.int64]:
         """(n,): examples of one number are divided alike when a split is made."""
         return np.zeros(len(split), np.int64)
 
     def outputs(self, labels: Sequence[str]) -> int:
         """Width of the trained head; 0 without one."""
-        return {"labels": len(labels), "values": 1, "texts": 0}[self.output]
+        return {"values": 1, "texts": 0}.get(self.output, len(labels))

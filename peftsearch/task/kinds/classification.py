@@ -18,7 +18,7 @@ from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 
-__all__ = ["Classification", "label_text", "whole_number"]
+__all__ = ["Classification", "label_order", "label_problem", "label_text", "whole_number"]
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)(\.0*)?")
 
@@ -54,7 +54,7 @@ class Classification(Kind):
                 "the least that can be learned from; is it the right column? (numbers are "
                 "predicted with --kind regression, texts with --kind seq2seq)"
             )
-        return tuple(sorted(present, key=_label_order))
+        return tuple(sorted(present, key=label_order))
 
     def to_split(
         self, rows: Rows, columns: Columns, labels: Sequence[str]
@@ -63,7 +63,7 @@ class Classification(Kind):
         index = _index_of(labels, found)
         for row, label in zip(kept, found, strict=True):
             if label not in index:
-                raise DataError(_label_problem(rows.name, rows.numbers[row], label, labels))
+                raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
         empty = len(rows.table) - len(kept)
         notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
         filled = [tuple(column[row] for row in kept) for column in texts]
@@ -109,7 +109,8 @@ def whole_number(label: str) -> int | None:
     return int(label.partition(".")[0]) if spelt else None
 
 
-def _label_order(label: str) -> tuple[int, float, str]:
+def label_order(label: str) -> tuple[int, float, str]:
+    """Sorts numbers by value, then others by name."""
     try:
         number = float(label)
     except ValueError:
@@ -117,7 +118,8 @@ def _label_order(label: str) -> tuple[int, float, str]:
     return (1, 0.0, label) if math.isnan(number) else (0, number, label)
 
 
-def _label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str:
+def label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str:
+    """Why a label is none of the training data's, in a sentence."""
     if not label:
         return f"{name}: data row {row} has no label"
     known = did_you_mean(label, labels) if len(labels) <= 20 else ""
@@ -139,4 +141,6 @@ def label_text(name: str, row: int, column: str, value: Any) -> str:
         return str(int(value))
     shown = f"{value!r}"[:40]
     hint = " (numbers are predicted with --kind regression)" if is_number else ""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        hint = " (sets of labels are predicted with --kind multilabel)"
     raise DataError(f"{name}: data row {row}, column '{column}' is not a label: {shown}{hint}")

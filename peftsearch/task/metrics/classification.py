@@ -30,7 +30,7 @@ __all__ = [
 Labels = NDArray[np.int64]
 
 POSITIVE = 1
-"""Index of the label whose F1 is the F1 of a task of two labels."""
+"""Index of the label whose F1 is that of a task of two labels, unless another is named."""
 
 
 def accuracy(references: Labels, predictions: Labels) -> float:
@@ -51,14 +51,14 @@ def macro_f1_error(references: Labels, predictions: Labels) -> float:
     return _counts_error(references, predictions, _macro_f1_of)
 
 
-def f1(references: Labels, predictions: Labels) -> float:
-    """F1 of the label POSITIVE; 0 where it occurs nowhere."""
-    return _f1_of(references == POSITIVE, predictions == POSITIVE, "binary")
+def f1(references: Labels, predictions: Labels, positive: int = POSITIVE) -> float:
+    """F1 of one label, `positive`, against all others; 0 where it occurs nowhere."""
+    return _f1_of(references == positive, predictions == positive, "binary")
 
 
-def f1_error(references: Labels, predictions: Labels) -> float:
-    positive = (references == POSITIVE).astype(np.int64), (predictions == POSITIVE).astype(np.int64)
-    return _counts_error(*positive, lambda counts: float(counts.f1()[1]), labels=2)
+def f1_error(references: Labels, predictions: Labels, positive: int = POSITIVE) -> float:
+    one, other = ((found == positive).astype(np.int64) for found in (references, predictions))
+    return _counts_error(one, other, lambda counts: float(counts.f1()[1]), labels=2)
 
 
 def matthews(references: Labels, predictions: Labels) -> float:

@@ -35,9 +35,10 @@ _FEW = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """n examples in their order: `predicted` (label indices, numbers or texts; None if only losses
-    were asked for), `losses` each summed over the example's `weights`: 1, or the tokens of its
-    target. Losses are of all n examples, or where texts were written of the first few.
+    """n examples in their order: `predicted` (label indices, logits (n, labels) of sets of labels,
+    numbers or texts; None if only losses were asked for), `losses` each summed over the example's
+    `weights`: 1, or the tokens of its target. Losses are of all n examples, or where texts were
+    written of the first few.
     """
 
     predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
@@ -119,7 +120,11 @@ def without_gradients(levers: Levers) -> Iterator[None]:
 
 
 def read_batches(lengths: Indices, model: TunedModel) -> list[Indices]:
-    """Batches of an evaluation: large ones sorted by length, or small ones as examples come."""
+    """Batches of an evaluation: large ones sorted by length, or small ones as examples come.
+
+    `lengths`: tokens of each example; what the configuration adds to them counts as well.
+    """
     if model.levers.inference:
-        return evaluation_batches(lengths, evaluation_tokens(model.backbone.device))
+        room = model.positions.without_gradients(lengths)
+        return evaluation_batches(room, evaluation_tokens(model.backbone.device))
     return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

@@ -30,7 +30,7 @@ class Headed(Objective):
 
     @abstractmethod
     def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """What outputs are compared with, (batch,), on the host."""
+        """What outputs are compared with, (batch,) or (batch, labels), on the host."""
 
     @abstractmethod
     def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:

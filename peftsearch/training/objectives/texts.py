@@ -105,6 +105,7 @@ class Texts(Objective):
         return generate(
             *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
             reading=None if self.writing.is_decoder else model.reading,
+            positions=model.positions,
         )
 
 
@@ -136,6 +137,8 @@ def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
     if is_decoder:
         return _continued(data.inputs, data.written, indices, data.pad_id)
     ids, mask = data.written.padded(indices, data.pad_id)
+    if not ids.shape[1]:  # targets without a token, of a model without an end of text
+        ids, mask = ids.new_full((len(ids), 1), data.pad_id), mask.new_zeros(len(mask), 1)
     wanted = ids.masked_fill(~mask, IGNORED)
     follows = {"decoder_input_ids": decoder_inputs(lm, wanted, data.pad_id)}
     return Given({**data.batch(indices), **follows}, data.pad_id, wanted)
@@ -145,7 +148,8 @@ def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int)
     """A decoder reads prompt and response as one text, and predicts the response."""
     ids, mask, is_response = joined(prompts, written, indices, padding)
     wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
-    first = int(is_response[:, 1:].any(0).int().argmax())  # no logits where nobody is asked
+    asked = is_response[:, 1:].any(0).int()
+    first = int(asked.argmax()) if len(asked) else 0  # no logits where nobody is asked
     read = {"input_ids": ids, "attention_mask": mask.long()}
     return Given(read, padding, wanted[:, first:], first)
 

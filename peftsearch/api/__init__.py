@@ -1,0 +1,1 @@
+"""peftsearch from Python: searches, studies, and configurations on one's own models."""

@@ -1,0 +1,38 @@
+"""A study as a notebook shows it."""
+
+from __future__ import annotations
+
+from html import escape
+
+import pandas as pd
+
+from peftsearch.search.outcome import hypervolume_of
+from peftsearch.search.records import StudyRecord
+
+__all__ = ["study_html"]
+
+
+def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
+    """A line on the study, its Pareto plot, and its frontier as a table; names are escaped."""
+    from peftsearch.report.pareto import pareto_figure
+
+    info = record.info
+    line = f"study {info.name}: {info.model} on {info.task_name}"
+    if frontier.empty:
+        return f"<p>{escape(line)}: no configuration at full length yet</p>"
+    figure = pareto_figure(record).to_html(full_html=False, include_plotlyjs="cdn")
+    written = [
+        info.metric.written(value, error)
+        for value, error in zip(frontier["metric"], frontier["metric_se"], strict=True)
+    ]
+    shown = pd.DataFrame(
+        {
+            "tuned %": [f"{value:.3g}" for value in frontier["tuned_pct"]],
+            info.metric.name: written,
+            "method": frontier["method"].fillna(""),
+            "configuration": frontier["configuration"],
+        },
+        index=frontier.index,
+    )
+    volume = f"hypervolume {hypervolume_of(record):.4f}"
+    return f"<p>{escape(line)}, {volume}</p>{figure}{shown.to_html(escape=True)}"

@@ -1,0 +1,203 @@
+"""A study as Python sees it: its frontier, its trials, its picture, and a point to carry away."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import NothingFeasible, UsageError
+from peftsearch.frontier.choose import cheapest_within, choose
+from peftsearch.search.derive import count_states, frontier_document, write_derived
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.outcome import front_of, hypervolume_of
+from peftsearch.search.records import StudyRecord, TrialResult
+from peftsearch.search.trials_csv import derived_trials_csv
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["FrontierPoint", "Study", "open_study"]
+
+_COLUMNS = {
+    "number": "trial",
+    "tuned_pct": "tuned_pct",
+    "tuned_parameters": "tuned_parameters",
+    "metric": "metric",
+    "metric_se": "metric_se",
+    "method": "method",
+    "description": "configuration",
+}
+"""Of a point in frontier.json → of the frame."""
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One point of a frontier: a trial of full length that no other beats."""
+
+    trial: int
+    configuration: Configuration
+    metric: float
+    """On the validation data, in the study's metric."""
+    metric_se: float | None
+    """Its standard error from the size of the validation set."""
+    tuned_pct: float
+    """Tuned parameters in percent of the backbone."""
+    tuned_parameters: int
+
+    def __str__(self) -> str:
+        return f"#{self.trial}, {self.tuned_pct:.3g} % tuned: {self.configuration.describe()}"
+
+
+class Study:
+    """A study on disk. Everything is read anew when it is asked for, so that a search in another
+    process shows.
+    """
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        return self._folder.name
+
+    @property
+    def path(self) -> Path:
+        """The study's folder."""
+        return self._folder.root
+
+    def frontier(self) -> pd.DataFrame:
+        """The best configuration at every tuned percentage, cheapest first, indexed by trial."""
+        document = frontier_document(self._record())
+        rows = [{column: p[key] for key, column in _COLUMNS.items()} for p in document["points"]]
+        frame = pd.DataFrame(rows, columns=list(_COLUMNS.values()))
+        return frame.set_index("trial")
+
+    def trials(self) -> pd.DataFrame:
+        """Every trial that ended, by number, with the columns of trials.csv."""
+        text = derived_trials_csv(self._record())
+        return pd.read_csv(io.StringIO(text)).set_index("number")
+
+    def best(self, at: float | str = "best", within: float | None = None) -> FrontierPoint:
+        """A point of the frontier.
+
+        `at`: `"best"` (of the metric), `"knee"`, a limit on tuned % (`0.5`), or a trial (`"#28"`).
+        `within`: of all points, the one that tunes least among those whose metric is at most so
+        much worse than the best's. NothingFeasible while no trial has reached full length,
+        UsageError if no point fits.
+        """
+        record = self._record()
+        front, maximise = front_of(record), record.info.metric.maximise
+        if within is None:
+            chosen = choose(front, str(at), maximise)
+        elif at != "best":
+            raise UsageError("give at or within, not both")
+        else:
+            chosen = cheapest_within(front, within, maximise)
+        return _point(next(r for r in record.results if r.number == chosen.number))
+
+    def plot(self) -> go.Figure:
+        """The frontier as a plotly figure: metric against tuned %."""
+        from peftsearch.report.pareto import pareto_figure
+
+        return pareto_figure(self._record_with_results())
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the study as one HTML file and return its path (default: in the study)."""
+        from peftsearch.report.html import write_report
+
+        record = self._record()
+        if path is None:
+            write_derived(self._folder, record)
+        target = self._folder.report_path if path is None else Path(path)
+        if target.is_dir():
+            raise UsageError(f"'{target}' is a folder: name the file to write")
+        write_report(record, target, self._folder.read_environment(), self._folder)
+        return target
+
+    def export(
+        self,
+        out: str | Path,
+        at: float | str = "best",
+        to: Literal["native", "recipe", "peft"] = "native",
+    ) -> Path:
+        """Write a point's weights (`native`, for `peftsearch.load`), a recipe, or an adapter for
+        peft to `out`, and return it.
+        """
+        from peftsearch.export.study_point import export_point
+
+        if to not in ("native", "recipe", "peft"):
+            raise UsageError(f"to='{to}' unknown: native, recipe or peft")
+        export_point(self._folder, str(at), to, Path(out))
+        return Path(out)
+
+    def status(self) -> dict[str, Any]:
+        """How far the study has come: counts by state, frontier points, hypervolume, CPU time."""
+        record = self._record()
+        owner = self._folder.search_lock().owner()
+        return {
+            "study": record.info.name,
+            "searched_by": str(owner) if owner else None,
+            "counts": count_states(record),
+            "frontier_points": len(front_of(record)),
+            "hypervolume": hypervolume_of(record),
+            "cpu_s": sum(result.cpu_s for result in record.results),
+        }
+
+    def _record(self) -> StudyRecord:
+        return self._folder.read()
+
+    def _record_with_results(self) -> StudyRecord:
+        record = self._record()
+        if not any(result.state == "full" for result in record.results):
+            raise NothingFeasible(f"study '{self.name}' has no configuration at full length yet")
+        return record
+
+    def __repr__(self) -> str:
+        record = self._record()
+        points, count = len(front_of(record)), count_states(record)["evaluated"]
+        return (
+            f"<study {self.name}: {record.info.model} on {record.info.task_name}, "
+            f"{count} evaluated, {points} on the frontier>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a line on the study, its picture, and its frontier as a table."""
+        from peftsearch.api.notebook import study_html
+
+        return study_html(self._record(), self.frontier())
+
+
+def _point(result: TrialResult) -> FrontierPoint:
+    assert result.metric is not None
+    return FrontierPoint(
+        trial=result.number,
+        configuration=Configuration.from_json(result.configuration or {}),
+        metric=result.metric,
+        metric_se=result.metric_se,
+        tuned_pct=result.tuned_pct,
+        tuned_parameters=result.tuned_parameters,
+    )
+
+
+def open_study(name: str, studies: str | Path | None = None) -> Study:
+    """A study by name, brought up to date from its database if it has one.
+
+    `studies` is the folder of the studies (default: `./studies`). UsageError with the nearest name
+    if there is none.
+    """
+    from peftsearch.search.study_copy import bring_home
+
+    folder = StudyFolder.open(name, None if studies is None else Path(studies))
+    bring_home(folder, _warn)
+    return Study(folder)
+
+
+def _warn(line: str) -> None:
+    import warnings
+
+    warnings.warn(line, stacklevel=3)

@@ -1,0 +1,123 @@
+"""Special tokens of a language model: what its texts begin with, what ends them, and padding.
+
+They stand in up to three places (tokenizer, config.json, generation_config.json), which disagree in
+many checkpoints. Training and writing both take them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from peftsearch.errors import MissingError
+
+__all__ = ["SpecialTokens", "complete_special_tokens", "special_tokens"]
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids around the texts that a language model writes."""
+
+    start: int | None = None
+    """What an encoder-decoder's decoder begins with."""
+    first: int | None = None
+    """What an encoder-decoder writes first, whatever it reads: BART's beginning of text, or a
+    language.
+    """
+    end: int | None = None
+    """What targets are taught to end with; None where nobody names an end."""
+    ends: tuple[int, ...] = ()
+    """What ends a text that is written: `end`, and the model's own ends."""
+    padding: int = 0
+    never_padding: bool = False
+    """Whether the model may not write its padding (Marian's logits favour it)."""
+    plain_words: tuple[int, ...] = ()
+    """Ends that the model's settings name, and that are plain words of its tokenizer: no ends."""
+
+
+def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
+    """Those of a language model whose texts `tokenizer` writes."""
+    settings = (lm.generation_config, lm.config)
+    is_encoder_decoder = bool(lm.config.is_encoder_decoder)
+    own = [*dict.fromkeys(i for s in settings for i in _ids(lm, s, "eos_token_id"))]
+    taught = tokenizer.eos_token_id
+    words = () if taught is None else _plain_words(own, tokenizer)
+    first = next((i for s in settings for i in _ids(lm, s, "forced_bos_token_id")), None)
+    first = first if is_encoder_decoder else None
+    ends = [i for i in own if i not in words and i != first]
+    ends = ends if taught is None else [*dict.fromkeys([taught, *ends])]
+    padding = next(_paddings(lm, tokenizer), ends[0] if ends else 0)
+    return SpecialTokens(
+        start=next(iter(_ids(lm, lm.config, "decoder_start_token_id")), None),
+        first=first,
+        end=ends[0] if ends else None,
+        ends=tuple(ends),
+        padding=padding,
+        never_padding=padding not in ends and padding in _banned(lm.generation_config),
+        plain_words=words,
+    )
+
+
+def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
+    """Fill in what an encoder-decoder's config.json leaves out: padding, and what the decoder
+    begins with (its generation settings, padding or the beginning of text say); MissingError where
+    nothing does, or where the model has no row for it.
+    """
+    config, rows = lm.config, _rows(lm)
+    start = config.decoder_start_token_id
+    if start is None:
+        wanted = ("decoder_start_token_id", lm.generation_config), ("bos_token_id", config)
+        own, beginning = (next(iter(_ids(lm, where, key)), None) for key, where in wanted)
+        known = (own, next(_paddings(lm, tokenizer), None), beginning)
+        start = next((i for i in known if i is not None), None)
+    if start is None:
+        raise MissingError(
+            f"model '{name}' does not say what its decoder begins with, nor what padding is: add "
+            "decoder_start_token_id to its config.json"
+        )
+    if not 0 <= start < rows:
+        raise MissingError(
+            f"the decoder of '{name}' begins with token {start:,} (decoder_start_token_id of its "
+            f"config.json), and the model knows {rows:,}: get a complete copy of it"
+        )
+    config.decoder_start_token_id = start
+    if not _ids(lm, config, "pad_token_id"):
+        config.pad_token_id = next(_paddings(lm, tokenizer), 0)
+
+
+def _rows(lm: Any) -> int:
+    return int(lm.get_input_embeddings().weight.shape[0])
+
+
+def _ids(lm: Any, settings: Any, key: str) -> list[int]:
+    """Token ids of a setting, of one or a list of them, that the model has rows for."""
+    value = getattr(settings, key, None)
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    known = range(_rows(lm))
+    return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and i in known]
+
+
+def _paddings(lm: Any, tokenizer: Any) -> Iterator[int]:
+    for place in (lm.generation_config, tokenizer, lm.config):
+        yield from _ids(lm, place, "pad_token_id")[:1]
+
+
+def _plain_words(own: list[int], tokenizer: Any) -> tuple[int, ...]:
+    """Which of the model's ends its tokenizer writes as parts of any text: defaults that nobody
+    changed for a vocabulary of one's own, as a rule. `<|im_end|>` is none, whoever made it.
+    """
+    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
+    plain = [i for i in own if i not in special]
+    return tuple(i for i in plain if not _bracketed(str(tokenizer.convert_ids_to_tokens(i))))
+
+
+def _bracketed(token: str) -> bool:
+    return len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
+
+
+def _banned(settings: Any) -> set[int]:
+    """Single tokens that a model's settings do not let it write."""
+    words = getattr(settings, "bad_words_ids", None) or ()
+    tokens = getattr(settings, "suppress_tokens", None) or ()
+    return {w[0] for w in words if isinstance(w, list) and len(w) == 1} | {*tokens}

@@ -1,0 +1,43 @@
+"""Room for texts: what the model, a prompt, a template and special tokens leave of their length."""
+
+from __future__ import annotations
+
+from peftsearch.backbone.load import Backbone
+from peftsearch.errors import ConfigurationError
+from peftsearch.task.encode_texts import Writing
+from peftsearch.task.text import Split
+
+__all__ = ["refuse_no_room", "room_for_texts"]
+
+
+def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
+    """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
+    what its tokenizer allows.
+    """
+    longest = backbone.shapes.longest_prompt if with_prompts else 0
+    return min(backbone.max_length, backbone.positions - longest)
+
+
+def refuse_no_room(
+    length: int, split: Split, backbone: Backbone, writing: Writing | None, flag: str
+) -> None:
+    """ConfigurationError where texts of `length` tokens would be cut to nothing; `flag` is what to
+    raise then.
+    """
+    if writing is None:
+        around, of_what = _added(backbone, split), "the tokenizer's special tokens"
+    elif any(split.texts):
+        around, of_what = writing.around, "the template and special tokens"
+    else:  # a decoder's texts without prompts
+        return
+    if length <= around:
+        raise ConfigurationError(
+            f"a length of {length} leaves no room for a word: {of_what} of '{backbone.name}' take "
+            f"{around}; raise {flag}, or take a model that reads longer texts"
+        )
+
+
+def _added(backbone: Backbone, split: Split) -> int:
+    """Tokens that the tokenizer adds to a text, or to a pair of texts."""
+    nothing = [[""]] * (1 if split.pairs is None else 2)
+    return len(backbone.tokenizer(*nothing)["input_ids"][0])

@@ -1,0 +1,161 @@
+"""Multi-label classification: any number of labels for a text or a pair of texts, none among them.
+
+Targets are int8 (n, labels), 1 where a label is one of the example's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peftsearch.errors import DataError, listed
+from peftsearch.task.columns import Columns, filled_rows, refuse_missing
+from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.kinds.classification import Classification, label_order, label_problem
+from peftsearch.task.label_sets import Form, Lists, form_of
+from peftsearch.task.rows import Rows
+from peftsearch.task.text import Split
+
+__all__ = ["Multilabel"]
+
+_Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
+
+
+@dataclass(frozen=True)
+class Multilabel(Kind):
+    """`form`: how sets are written, once the training rows are known; `classes`: names of the
+    labels, where its lists hold indices into them.
+    """
+
+    form: Form | None = None
+    classes: tuple[str, ...] | None = None
+    name: ClassVar[str] = "multilabel"
+    output: ClassVar[Output] = "label sets"
+    metrics: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy", "bce")
+    target_names: ClassVar[tuple[str, ...]] = (
+        *Classification.target_names,
+        *("tags", "categories", "topics", "genres", "emotions"),
+    )
+
+    def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
+        form = form_of(rows, columns)
+        note = form.note(str(columns.label))
+        classes = rows.classes.get(str(columns.label)) if isinstance(form, Lists) else None
+        kind = replace(self, form=form, classes=classes)
+        return kind, [f"{rows.name}: {note}"] if note else []
+
+    def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
+        """The columns' names, in their order, or those of all classes; of other lists and texts the
+        labels that occur, numbers by value, others by name, twice on average at least.
+        """
+        form = self.form or form_of(rows, columns)
+        if form.labels or self.classes:
+            return form.labels or self.classes or ()
+        _, _, sets, _ = self._read(rows, columns)
+        present = {label for own in sets for label in own}
+        where = f"{rows.name}: column '{columns.label}' holds"
+        if not present:
+            raise DataError(f"{where} no label in any row")
+        if sum(len(set(own)) for own in sets) < 2 * len(present):
+            raise DataError(
+                f"{where} labels that occur less than twice each, on average, which is the least "
+                "that can be learned from; is it the right column?"
+            )
+        return tuple(sorted(present, key=label_order))
+
+    def to_split(
+        self, rows: Rows, columns: Columns, labels: Sequence[str]
+    ) -> tuple[Split, list[str]]:
+        index = {label: i for i, label in enumerate(labels)}
+        texts, kept, sets, hidden = self._read(rows, columns)
+        sets, notes = self._by_name(rows, columns, kept, sets, labels)
+        targets = np.zeros((len(kept), len(labels)), np.int8)
+        for example, (row, own) in enumerate(zip(kept, sets, strict=True)):
+            for label in own:
+                if label not in index:
+                    raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
+                targets[example, index[label]] = 1
+        empty = len(rows.table) - len(kept) - hidden
+        if empty:
+            notes.append(f"{rows.name}: {empty:,} rows with an empty text left out")
+        if hidden:
+            notes.append(f"{rows.name}: rows whose labels are hidden (−1), left out: {hidden:,}")
+        filled = [tuple(column[row] for row in kept) for column in texts]
+        return Split(filled[0], filled[1] if len(filled) == 2 else None, targets), notes
+
+    def _read(self, rows: Rows, columns: Columns) -> _Read:
+        """The text columns, the rows (from 0) with texts and labels, those labels, and how many
+        rows have texts but hide their labels.
+        """
+        form = self.form or form_of(rows, columns)
+        refuse_missing(rows, columns.targets)
+        texts, filled = filled_rows(rows, columns.text, None)
+        cells = [rows.table[name].tolist() for name in columns.targets]
+        kept, sets = [], []
+        for row in filled:
+            try:
+                own = form.read([column[row] for column in cells])
+            except ValueError as error:
+                problem = f"column '{columns.label}' {error}" if columns.label else str(error)
+                where = f"{rows.name}: data row {rows.numbers[row]}"
+                raise DataError(f"{where}, {problem}") from error
+            if own is not None:
+                kept.append(row)
+                sets.append(own)
+        if not kept:
+            raise DataError(f"{rows.name}: no row has labels that are given: all are −1")
+        return texts, kept, sets, len(filled) - len(kept)
+
+    def _by_name(
+        self,
+        rows: Rows,
+        columns: Columns,
+        kept: Sequence[int],
+        sets: list[list[str]],
+        labels: Sequence[str],
+    ) -> tuple[list[list[str]], list[str]]:
+        """Sets with names for indices into these rows' class names, or the training rows'."""
+        own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
+        present = {label for one in sets for label in one}
+        names = own or self.classes
+        if names is None or (own is None and present <= set(labels)):
+            return sets, []
+        if self.classes is None and set(names).isdisjoint(labels):
+            note = "labels have names, the training data's none: matched by number"
+            return sets, [f"{rows.name}: {note}"]
+        for row, one in zip(kept, sets, strict=True):
+            for label in one:
+                if not label.isdecimal() or int(label) >= len(names):
+                    raise DataError(
+                        f"{rows.name}: data row {rows.numbers[row]}, column '{columns.label}' "
+                        f"holds class {label[:20]}, and there are names for {len(names)}"
+                    )
+        return [[names[int(label)] for label in one] for one in sets], []
+
+    def check(self, split: Split, name: str) -> None:
+        targets = np.asarray(split.targets)
+        if not targets.any():
+            raise DataError(f"{name}: no example has any label: there is nothing to learn")
+        if targets.all():
+            raise DataError(f"{name}: every example has every label: there is nothing to predict")
+
+    def remarks(self, split: Split, labels: Sequence[str], name: str) -> list[str]:
+        """Labels that never occur, or always."""
+        counts = np.asarray(split.targets).sum(0, np.int64)
+        never = [label for label, count in zip(labels, counts, strict=True) if not count]
+        always = [label for label, count in zip(labels, counts, strict=True) if count == len(split)]
+        found = {"never occur": never, "are those of every example": always}
+        return [
+            f"{name}: labels that {what}: {listed(own, 10)}" for what, own in found.items() if own
+        ]
+
+    def strata(self, split: Split) -> NDArray[np.int64]:
+        """The rarest label of each example, so that rare ones are divided, too; 0 without any."""
+        targets = np.asarray(split.targets)
+        counts = targets.sum(0, np.int64)
+        rarity = np.where(targets > 0, counts, len(split) + 1)
+        return np.where(targets.any(1), rarity.argmin(1) + 1, 0).astype(np.int64)

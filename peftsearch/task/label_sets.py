@@ -1,0 +1,237 @@
+"""How sets of labels are written: columns of 0 and 1, lists, or texts with separators."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from peftsearch.errors import DataError
+from peftsearch.task.columns import Columns, is_nothing
+from peftsearch.task.rows import Rows
+
+__all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_lists"]
+
+MARKS = ("|", ";", ",")
+"""What separates the labels of a text: the first of these that any of the texts holds."""
+
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_HIDDEN = -1
+"""In every column: the row's labels are not given, as in the test file of Jigsaw's comments."""
+_ADJACENT = re.compile(r"['\"]\s+['\"]")
+"""NumPy's way of printing a list of texts: without commas Python would join them into one."""
+
+
+class Form(ABC):
+    """One way of writing a set of labels; decided by the training rows, true of every split."""
+
+    labels: tuple[str, ...] = ()
+    """Where the form itself names them; elsewhere they are those that occur."""
+
+    @abstractmethod
+    def read(self, cells: Sequence[Any]) -> list[str] | None:
+        """The labels in a row's target cells, None where they are hidden; ValueError says what is
+        wrong with them.
+        """
+
+    def note(self, column: str) -> str | None:
+        """What the user should know of how the column is read."""
+        return None
+
+
+@dataclass(frozen=True)
+class Flags(Form):
+    """A column of 0 and 1 for each label."""
+
+    labels: tuple[str, ...]
+
+    def read(self, cells: Sequence[Any]) -> list[str] | None:
+        if all(_is_hidden(cell) for cell in cells):
+            return None
+        return [
+            label
+            for label, cell in zip(self.labels, cells, strict=True)
+            if _flag(f"column '{label}'", cell)
+        ]
+
+
+@dataclass(frozen=True)
+class Lists(Form):
+    """A list of labels, or (in csv) a text that spells one as JSON or Python does."""
+
+    def read(self, cells: Sequence[Any]) -> list[str]:
+        return [_label(value) for value in _list_in(cells[0])]
+
+
+@dataclass(frozen=True)
+class Vectors(Form):
+    """A list with a 0 or 1 for each of so many labels, which are called by their index."""
+
+    labels: tuple[str, ...]
+
+    def read(self, cells: Sequence[Any]) -> list[str]:
+        values = _list_in(cells[0])
+        if len(values) != len(self.labels):
+            raise ValueError(
+                f"holds a list of {len(values)}, where others are of {len(self.labels)} times 0 "
+                "or 1"
+            )
+        pairs = zip(self.labels, values, strict=True)
+        return [label for label, value in pairs if _flag(f"holds a list whose {label}", value)]
+
+    def note(self, column: str) -> str:
+        last = self.labels[-1]
+        return f"column '{column}' is read as 0 or 1 for each of the labels 0 to {last}"
+
+
+@dataclass(frozen=True)
+class Separated(Form):
+    """A text with a mark between labels; an empty one is the empty set."""
+
+    mark: str | None
+
+    def read(self, cells: Sequence[Any]) -> list[str]:
+        (cell,) = cells
+        if is_nothing(cell):
+            return []
+        if _is_list(cell):
+            raise ValueError("holds a list, where other rows hold texts")
+        if not isinstance(cell, str):
+            return [_label(cell)]
+        pieces = cell.split(self.mark) if self.mark else [cell]
+        return [_whole(piece.strip()) for piece in pieces if piece.strip()]
+
+    def note(self, column: str) -> str:
+        if self.mark is None:
+            marks = " ".join(MARKS)
+            return f"column '{column}': no text has a separator ({marks}): each is one label"
+        return f"column '{column}': labels are separated by '{self.mark}'"
+
+
+def form_of(rows: Rows, columns: Columns) -> Form:
+    """How the training rows write sets of labels; DataError if they do not."""
+    if columns.labels:
+        return Flags(columns.labels)
+    where = f"{rows.name}: column '{columns.label}'"
+    cells = [cell for cell in rows.table[columns.label].tolist() if not _is_blank(cell)]
+    if not cells:
+        raise DataError(f"{where} is empty")
+    if any(map(_is_list, cells)) or all(map(_spells_a_list, cells)):
+        width = _width_of_vectors(cells)
+        return Vectors(tuple(map(str, range(width)))) if width else Lists()
+    if not all(isinstance(cell, str) for cell in cells) or {*map(str.strip, cells)} <= {*_FLAGS}:
+        raise DataError(
+            f"{where} holds neither lists nor texts with separators: sets of labels are lists, "
+            "texts as a|b, or several columns of 0 and 1 (--label for each); one label a text is "
+            "--kind classification"
+        )
+    return Separated(next((mark for mark in MARKS if any(mark in cell for cell in cells)), None))
+
+
+def holds_lists(rows: Rows, column: str) -> bool:
+    """Whether any cell of a column is a list."""
+    return column in rows.table.columns and any(map(_is_list, rows.table[column].tolist()))
+
+
+def _is_list(cell: Any) -> bool:
+    return isinstance(cell, (list, tuple, np.ndarray))
+
+
+def _is_blank(cell: Any) -> bool:
+    return is_nothing(cell) or (isinstance(cell, str) and not cell.strip())
+
+
+def _spells_a_list(cell: Any) -> bool:
+    text = cell.strip() if isinstance(cell, str) else ""
+    return text.startswith("[") and text.endswith("]")
+
+
+def _list_in(cell: Any) -> list[Any]:
+    if _is_blank(cell):
+        raise ValueError("holds no list of labels: write [] where there are none")
+    if _spells_a_list(cell):
+        return _spelled(cell.strip())
+    if not _is_list(cell):
+        raise ValueError(f"is not a list: {cell!r:.60}")
+    return list(cell.tolist() if isinstance(cell, np.ndarray) else cell)
+
+
+def _spelled(text: str) -> list[Any]:
+    """A list out of a text: of JSON, or as Python prints it."""
+    try:
+        return list(json.loads(text))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        if _ADJACENT.search(text):
+            raise ValueError("no commas")
+        return list(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f'is not a list as ["a", "b"]: {text[:60]}') from error
+
+
+def _width_of_vectors(cells: Sequence[Any]) -> int:
+    """How many labels lists of 0 and 1 are about; 0 if the lists hold labels. As sets of labels,
+    lists of one length above 1 that hold nothing but 0 and 1 would each be both, or repeat one.
+    """
+    width = 0
+    for cell in cells:
+        try:
+            values = _list_in(cell)
+            for value in values:
+                _flag("", value)
+        except ValueError:
+            return 0
+        if len(values) < 2 or (width and len(values) != width):
+            return 0
+        width = len(values)
+    return width
+
+
+def _flag(where: str, cell: Any) -> bool:
+    if _is_blank(cell):
+        raise ValueError(f"{where} is empty: 0 or 1 is needed")
+    found = _FLAGS.get(str(cell).strip().lower()) if isinstance(cell, _SCALARS) else None
+    if found is None:
+        raise ValueError(f"{where} is not 0 or 1: {cell!r:.60}")
+    return found
+
+
+_SCALARS = (str, Number, np.bool_)
+
+
+def _is_hidden(cell: Any) -> bool:
+    try:
+        return isinstance(cell, _SCALARS) and float(str(cell)) == _HIDDEN
+    except (TypeError, ValueError):
+        return False
+
+
+def _label(value: Any) -> str:
+    """A label is a text, a whole number (1.0 too) or a bool."""
+    if isinstance(value, str) and value.strip():
+        return _whole(value.strip())
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if isinstance(value, Number) and not isinstance(value, complex) and _is_integral(value):
+        return str(int(value))  # type: ignore[call-overload]
+    raise ValueError(f"holds a list with no label but {value!r:.60}")
+
+
+def _is_integral(value: Any) -> bool:
+    try:
+        return bool(value == int(value))
+    except (TypeError, ValueError, OverflowError):  # nan, inf
+        return False
+
+
+def _whole(label: str) -> str:
+    """Without halves of UTF-16 pairs, which JSON's escapes can spell and no file can hold."""
+    return label.encode("utf-8", "replace").decode()

@@ -1,0 +1,63 @@
+"""Paths as users write them, made whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peftsearch.paths import absolute, is_same, places
+
+
+@pytest.fixture(autouse=True)
+def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("said", "whole"),
+    [
+        ("data.csv", "{}/here/data.csv"),
+        ("./a/b.csv", "{}/here/a/b.csv"),
+        ("../x.csv", "{}/here/../x.csv"),
+        ("~/x.csv", "{}/home/x.csv"),
+        ("~", "{}/home"),
+        ("/x/y", "/x/y"),
+        ("a b,c.csv", "{}/here/a b,c.csv"),
+        ("", ""),
+        ("~nobody-has-this-name/x", "~nobody-has-this-name/x"),
+    ],
+)
+def test_a_path_is_made_whole_and_nothing_else(said: str, whole: str, tmp_path: Path) -> None:
+    assert absolute(said) == whole.format(tmp_path)
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "real")
+    assert absolute("link") == f"{tmp_path}/here/link"
+    assert is_same(absolute("link"), str(tmp_path / "real"))
+
+
+def test_two_names_of_one_file_are_the_same_and_two_missing_ones_are_not() -> None:
+    Path("a").write_text("a")
+    Path("b").write_text("a")
+    assert is_same(absolute("a"), absolute("../here/a"))
+    assert not is_same(absolute("a"), absolute("b"))
+    assert not is_same("nothing", "no such")
+    assert is_same("nothing", "nothing")
+
+
+def test_a_path_in_a_file_is_looked_for_beside_it_and_in_the_working_folder(tmp_path: Path) -> None:
+    beside = tmp_path / "recipes"
+    beside.mkdir()
+    assert places("x", beside) == []
+    (beside / "x").write_text("1")
+    assert places("x", beside) == [f"{beside}/x"]
+    (tmp_path / "here" / "x").write_text("2")
+    assert places("x", beside) == [f"{beside}/x", f"{tmp_path}/here/x"]
+    assert places("x", Path(".")) == [f"{tmp_path}/here/x"]
+    assert places(str(beside / "x"), Path(".")) == [f"{beside}/x"]
+    assert places("y" * 5000, beside) == []
