@@ -87,12 +87,10 @@ class TunedModule(nn.Module):
         return token_type_ids if known and self.backbone.type_rows > 1 else None
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self.value_scale is None and labels.ndim == 2:
-            return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.gives_sets:
             return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.value_scale is None:
-            return cross_entropy(outputs, labels.long())
+            return cross_entropy(outputs, labels.flatten().long())
         mean, spread = self.value_scale
         return mse_loss(outputs[:, 0], ((labels.flatten() - mean) / spread).to(outputs.dtype))
 
