@@ -22,7 +22,10 @@ __all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_l
 MARKS = ("|", ";", ",")
 """What separates the labels of a text: the first of these that any of the texts holds."""
 
-_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_WORDS = {"false": False, "true": True}
+_BRACKETS = ("[]", "()", "{}")
+"""Around what JSON and Python print of a list, a tuple or a set."""
+_NO_LABELS = "set()"
 _HIDDEN = -1
 """In every column: the row's labels are not given, as in the test file of Jigsaw's comments."""
 _ADJACENT = re.compile(r"['\"]\s+['\"]")
@@ -126,7 +129,7 @@ def form_of(rows: Rows, columns: Columns) -> Form:
     if any(map(_is_list, cells)) or all(map(_spells_a_list, cells)):
         width = _width_of_vectors(cells)
         return Vectors(tuple(map(str, range(width)))) if width else Lists()
-    if not all(isinstance(cell, str) for cell in cells) or {*map(str.strip, cells)} <= {*_FLAGS}:
+    if not all(isinstance(cell, str) for cell in cells) or all(map(_is_flag, cells)):
         raise DataError(
             f"{where} holds neither lists nor texts with separators: sets of labels are lists, "
             "texts as a|b, or several columns of 0 and 1 (--label for each); one label a text is "
@@ -150,7 +153,7 @@ def _is_blank(cell: Any) -> bool:
 
 def _spells_a_list(cell: Any) -> bool:
     text = cell.strip() if isinstance(cell, str) else ""
-    return text.startswith("[") and text.endswith("]")
+    return text[:1] + text[-1:] in _BRACKETS or text == _NO_LABELS
 
 
 def _list_in(cell: Any) -> list[Any]:
@@ -164,17 +167,24 @@ def _list_in(cell: Any) -> list[Any]:
 
 
 def _spelled(text: str) -> list[Any]:
-    """A list out of a text: of JSON, or as Python prints it."""
+    """A list out of a text: of JSON, or as Python prints it, a tuple or a set too."""
+    if text == _NO_LABELS:
+        return []
+    found = _parsed(text)
+    if not isinstance(found, (list, tuple, set)):
+        raise ValueError(f'is not a list as ["a", "b"]: {text[:60]}')
+    return list(found)
+
+
+def _parsed(text: str) -> Any:
     try:
-        return list(json.loads(text))
+        return json.loads(text)
     except (ValueError, RecursionError):
         pass
     try:
-        if _ADJACENT.search(text):
-            raise ValueError("no commas")
-        return list(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f'is not a list as ["a", "b"]: {text[:60]}') from error
+        return None if _ADJACENT.search(text) else ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _width_of_vectors(cells: Sequence[Any]) -> int:
@@ -198,20 +208,29 @@ def _width_of_vectors(cells: Sequence[Any]) -> int:
 def _flag(where: str, cell: Any) -> bool:
     if _is_blank(cell):
         raise ValueError(f"{where} is empty: 0 or 1 is needed")
-    found = _FLAGS.get(str(cell).strip().lower()) if isinstance(cell, _SCALARS) else None
-    if found is None:
+    number = _number(cell)
+    if number not in (0, 1):
         raise ValueError(f"{where} is not 0 or 1: {cell!r:.60}")
-    return found
+    return bool(number)
 
 
-_SCALARS = (str, Number, np.bool_)
+def _is_flag(cell: Any) -> bool:
+    return _number(cell) in (0, 1)
 
 
 def _is_hidden(cell: Any) -> bool:
+    return _number(cell) == _HIDDEN
+
+
+def _number(cell: Any) -> float | None:
+    """A number, a text that spells one, false or true; None for anything else."""
+    if not isinstance(cell, (str, Number, np.bool_)):
+        return None
+    text = str(cell).strip().lower()
     try:
-        return isinstance(cell, _SCALARS) and float(str(cell)) == _HIDDEN
-    except (TypeError, ValueError):
-        return False
+        return float(_WORDS.get(text, text))
+    except ValueError:
+        return None
 
 
 def _label(value: Any) -> str:

@@ -97,9 +97,19 @@ def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], flo
     )
 
 
-def _of_majority(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
-    """The score of always saying the labels of more than half of the references."""
-    return lambda references: score(references, label_sets.majority(references))
+def _of_majority(
+    score: Callable[[Any, Any], float], needs_labels: bool = False
+) -> Callable[[Any], float]:
+    """The score of always saying the labels of more than half of the references; nan where no score
+    but 0 is possible, as no reference has any label.
+    """
+
+    def constant(references: Any) -> float:
+        if needs_labels and not references.any():
+            return math.nan
+        return score(references, label_sets.majority(references))
+
+    return constant
 
 
 ROUGE = "rouge_score.rouge_scorer"
@@ -145,7 +155,7 @@ METRICS: dict[str, Metric] = {
             label_sets.f1_micro,
             label_sets.f1_micro_error,
             title="F1 over all labels of all texts",
-            constant=_of_majority(label_sets.f1_micro),
+            constant=_of_majority(label_sets.f1_micro, needs_labels=True),
         ),
         Metric(
             "f1_macro",
@@ -153,7 +163,7 @@ METRICS: dict[str, Metric] = {
             label_sets.f1_macro,
             label_sets.f1_macro_error,
             title="F1, mean over labels",
-            constant=_of_majority(label_sets.f1_macro),
+            constant=_of_majority(label_sets.f1_macro, needs_labels=True),
         ),
         Metric(
             "subset_accuracy",

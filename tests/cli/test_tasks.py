@@ -394,3 +394,29 @@ def test_a_separator_is_remembered_by_study_recipe_and_export(
     predicted = capsys.readouterr().out.splitlines()
     assert load("out").predict([line.split(" ", 1)[1].rstrip() for line in lines]) == predicted
     assert set(predicted) <= {"negative:x", "positive:x"}
+
+
+def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(
+    here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["--label", "negative", "--label", "travel"]
+    begin = ["search", "space.yaml", "--model", str(tiny_bert), "--train", "flags.csv", *labels]
+    assert run([*begin, "--study", "s", "--trials", "1"]) == 0
+    again = ["search", "--study", "s", "--resume", "--trials", "1"]
+    assert run([*again, *labels]) == 0
+    capsys.readouterr()
+    assert run([*again, "--label", "negative"]) == 2
+    said = capsys.readouterr().err
+    assert "was begun with --label negative --label travel, not --label negative" in said
+    assert run([*again, *labels, "--metric", "f1", "--positive", "travel"]) == 2
+    assert "with no --positive, not --positive travel" in capsys.readouterr().err
+
+
+def test_evaluation_data_without_any_label_are_refused_for_f1(
+    here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "none.jsonl").write_text('{"text": "good", "tags": []}\n{"text": "bad", "tags": []}')
+    data = "--train tags.jsonl --eval none.jsonl --study s".split()
+    assert run(["search", "space.yaml", "--model", str(tiny_bert), *data]) == 2
+    assert "f1_micro is nan before anything is tuned" in capsys.readouterr().err
+    assert not (here / "studies").exists()

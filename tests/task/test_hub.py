@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -109,6 +110,33 @@ def test_class_names_are_labels_and_undecided_rows_are_left_out(repository: Path
     assert task.labels == ("bad", "good")
     assert (len(task.train), task.test()) == (60, None)
     assert any("1 rows without a label (−1) left out" in note for note in task.notes)
+
+
+def test_class_names_of_lists_are_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `go_emotions` has them, whose name is known."""
+    names = "{'0': joy, '1': anger, '2': unseen}"
+    feature = f"{{name: labels, sequence: {{class_label: {{names: {names}}}}}}}"
+    card = [
+        *("---", "configs:", "- config_name: simplified", "  data_files:"),
+        *("  - {split: train, path: train.jsonl}", "  - {split: validation, path: dev.jsonl}"),
+        *("  - {split: test, path: dev.jsonl}", "dataset_info:", "- config_name: simplified"),
+        *("  features:", "  - {name: text, dtype: string}", f"  - {feature}", "---", ""),
+    ]
+    folder = tmp_path / "google-research-datasets" / "go_emotions"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("\n".join(card))
+    rows = [{"text": f"text {i}", "labels": [[0], [0, 1], [], [1]][i % 4]} for i in range(40)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "dev.jsonl").write_text("\n".join(map(json.dumps, rows[:8])))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    task = load_task(TaskSpec(name="go_emotions"))
+    assert (task.kind.name, task.metric.name) == ("multilabel", "f1_macro")
+    assert task.labels == ("joy", "anger", "unseen")
+    assert np.asarray(task.train.targets)[:4].tolist() == [[1, 0, 0], [1, 1, 0], [0] * 3, [0, 1, 0]]
+    test = task.test()
+    assert test is not None
+    assert np.asarray(test.targets).sum(0).tolist() == [4, 4, 0]
 
 
 Rows = list[dict[str, Any]]

@@ -52,6 +52,12 @@ def test_of_glue_only_the_test_labels_of_mrpc_are_given() -> None:
         ("imdb", "stanfordnlp/imdb", "text label", "accuracy"),
         ("ag_news", "fancyzhx/ag_news", "text label", "accuracy"),
         ("rotten_tomatoes", "cornell-movie-review-data/rotten_tomatoes", "text label", "accuracy"),
+        (
+            "go_emotions",
+            "google-research-datasets/go_emotions:simplified",
+            "text labels",
+            "f1_macro",
+        ),
         ("snli", "stanfordnlp/snli", "premise hypothesis label", "accuracy"),
     ],
 )

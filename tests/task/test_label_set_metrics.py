@@ -144,6 +144,13 @@ def test_a_constant_predictor_says_the_labels_of_the_majority() -> None:
     assert values == pytest.approx(expected)
 
 
+def test_where_no_reference_has_a_label_f1_has_no_constant_to_begin_at() -> None:
+    none = np.zeros((4, 2), np.int8)
+    assert math.isnan(METRICS["f1_micro"].constant_value(none) or 0)
+    assert math.isnan(METRICS["f1_macro"].constant_value(none) or 0)
+    assert METRICS["subset_accuracy"].constant_value(none) == 1
+
+
 def test_the_constant_of_bce_is_the_best_constant_there_is() -> None:
     references, _ = drawn(50, 3)
     shares = references.mean(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,15 @@ def test_numbers_and_repeats_in_lists_are_labels(tmp_path: Path) -> None:
     assert all_of(task) == {t: {str(10 * "abc".index(c)) for c in s} for t, s in EXPECTED.items()}
 
 
-@pytest.mark.parametrize("spelled", [json.dumps, str])
+def as_set(own: list[str]) -> str:
+    return str(set(own))
+
+
+def as_tuple(own: list[str]) -> str:
+    return str(tuple(own))
+
+
+@pytest.mark.parametrize("spelled", [json.dumps, str, as_set, as_tuple])
 def test_lists_that_a_csv_spells_are_lists_where_multilabel_is_said(
     spelled: Any, tmp_path: Path
 ) -> None:
@@ -188,8 +197,12 @@ def test_class_names_of_the_evaluation_alone_are_names_or_leave_its_numbers(tmp_
 
 def test_an_index_beyond_the_class_names_is_named_with_its_row(tmp_path: Path) -> None:
     held = jsonl(tmp_path / "e.jsonl", [[1], [2, 6]], "labels")
+    train = saved(tmp_path / "d")
     with pytest.raises(DataError, match=r"data row 2, column 'labels' holds class 6, and there"):
-        load_task(TaskSpec(train=saved(tmp_path / "d"), eval=held))
+        load_task(TaskSpec(train=train, eval=held))
+    held = jsonl(tmp_path / "e.jsonl", [["a"], ["b", "d"]], "labels")
+    with pytest.raises(DataError, match=r"data row 2 has label 'd', unseen in training"):
+        load_task(TaskSpec(train=train, eval=held))
 
 
 def test_a_class_that_training_lacks_is_named(tmp_path: Path) -> None:
@@ -238,7 +251,7 @@ def test_without_kind_a_text_is_one_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zero", "one"), [("0", "1"), ("0.0", "1.0"), ("False", "True"), (" 0", "1 ")]
+    ("zero", "one"), [("0", "1"), ("0.0", "1.00"), ("False", "True"), (" 0", "1 ")]
 )
 def test_columns_of_0_and_1_are_labels_in_their_order(zero: str, one: str, tmp_path: Path) -> None:
     table = pd.DataFrame({"text": list(EXPECTED), **flags(zero, one), "other": 1})
@@ -249,7 +262,9 @@ def test_columns_of_0_and_1_are_labels_in_their_order(zero: str, one: str, tmp_p
     assert all_of(task) == EXPECTED
 
 
-@pytest.mark.parametrize(("zero", "one"), [(0, 1), (0.0, 1.0), (False, True)])
+@pytest.mark.parametrize(
+    ("zero", "one"), [(0, 1), (0.0, 1.0), (False, True), (Decimal("0.00"), Decimal("1.00"))]
+)
 def test_columns_of_numbers_and_bools_in_parquet(zero: Any, one: Any, tmp_path: Path) -> None:
     table = pd.DataFrame({"text": list(EXPECTED), **flags(zero, one)})
     table.to_parquet(tmp_path / "d.parquet")
@@ -291,6 +306,15 @@ def test_made_splits_hold_examples_of_rare_labels(tmp_path: Path) -> None:
     assert counts == [6, 1, 1]
 
 
+def test_made_splits_are_a_tenth_each_though_every_label_is_rare(tmp_path: Path) -> None:
+    """Of 300 labels each occurs in 2 of 200 texts."""
+    own = [[f"l{(3 * i + j) % 300}" for j in range(3)] for i in range(200)]
+    task = load_task(TaskSpec(train=jsonl(tmp_path / "d.jsonl", own)))
+    test = task.test()
+    assert test is not None
+    assert (len(task.train), len(task.validation), len(test)) == (160, 20, 20)
+
+
 # -- what cannot be ------------------------------------------------------------------------------
 
 BAD: list[tuple[list[Any], str]] = [
@@ -328,6 +352,7 @@ def test_what_is_no_list_of_labels_is_said_with_its_row(
         (["[a, b]", "[a]"] * 20, "data row 1, column 'tags' is not a list as"),
         (["[" * 3000 + "]" * 3000, "[1]"] * 20, "is not a list as"),
         (["[__import__('os')]", "[1]"] * 20, "is not a list as"),
+        (['{"a": 1}', '{"b": 1}'] * 20, "is not a list as"),
         (["", " "] * 20, "column 'tags' is empty"),
         (["0", "1"] * 20, "holds neither lists nor texts with separators"),
         (["|", "||"] * 20, "holds no label in any row"),

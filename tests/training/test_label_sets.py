@@ -23,6 +23,7 @@ from peftsearch.training.cohort import Cohort, member_levers
 from peftsearch.training.given import Given
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.label_sets import LabelSets
 from support.backbones import backbone_at
 from support.tiny import tagged_rows
@@ -189,3 +190,13 @@ def test_training_begins_at_the_loss_of_one_who_knows_nothing(bench: Workbench) 
     with begun(replace(bench, train=bench.train.first(20)), method("lora")) as run:
         run.train_to(1)
         assert run.smoothed_loss == pytest.approx(np.log(2), abs=0.1)
+
+
+def test_the_module_that_a_trainer_takes_has_the_same_loss(bench: Workbench) -> None:
+    indices = np.arange(4)
+    with begun(bench, method("lora"), fp64(bench)) as run:
+        wanted = run.train_set.labels[indices]
+        batch = run.train_set.batch(indices)
+        found = TunedModule(run.model)(**batch, labels=wanted).loss
+        expected = bench.objective.loss(run.model, run.train_set, indices) / 4
+    assert abs(found.item() - expected.item()) < 1e-12

@@ -22,6 +22,9 @@ from peftsearch.task.text import Split
 
 __all__ = ["Multilabel"]
 
+_FEWEST = 5
+"""Examples of a stratum. One of each is set aside: of smaller ones that would be a large share."""
+
 _Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
 
 
@@ -122,7 +125,8 @@ class Multilabel(Kind):
         own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
         present = {label for one in sets for label in one}
         names = own or self.classes
-        if names is None or (own is None and present <= set(labels)):
+        are_names = present <= set(labels) or not all(map(str.isdecimal, present))
+        if names is None or (own is None and are_names):
             return sets, []
         if self.classes is None and set(names).isdisjoint(labels):
             note = "labels have names, the training data's none: matched by number"
@@ -154,8 +158,14 @@ class Multilabel(Kind):
         ]
 
     def strata(self, split: Split) -> NDArray[np.int64]:
-        """The rarest label of each example, so that rare ones are divided, too; 0 without any."""
-        targets = np.asarray(split.targets)
-        counts = targets.sum(0, np.int64)
-        rarity = np.where(targets > 0, counts, len(split) + 1)
-        return np.where(targets.any(1), rarity.argmin(1) + 1, 0).astype(np.int64)
+        """A label of each example, rare ones first, so that these are divided, too; 0 where every
+        label is too rare, or there is none. After Sechidis et al. 2011, On the Stratification of
+        Multi-label Data.
+        """
+        has = np.asarray(split.targets) > 0
+        strata = np.zeros(len(split), np.int64)
+        for label in np.argsort(has.sum(0), kind="stable").tolist():
+            left = has[:, label] & (strata == 0)
+            if left.sum() >= _FEWEST:
+                strata[left] = label + 1
+        return strata
