@@ -241,11 +241,11 @@ def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
     if "trials" in found:
         lines.append(
             f"with {workers} about {found['trials']:,} trials of full length in "
-            f"{found['seconds'] / 60:g} minutes after loading, and at most "
+            f"{found['seconds'] / 60:g} min after loading, and at most "
             f"{found['trials_at_most']:,} if all are stopped early"
         )
     elif "search_s" in found:
-        lines.append(f"with {workers} about {found['search_s'] / 60:.2g} minutes after loading")
+        lines.append(f"with {workers} about {found['search_s'] / 60:.2g} min after loading")
     return lines
 
 
