@@ -212,7 +212,7 @@ def test_the_commands_of_the_page_on_tasks_run(
     news = [{"article": r["source"], "summary": r["answer"]} for r in copying_rows(40)]
     (here / "news.jsonl").write_text("\n".join(map(json.dumps, news)))
     commands = readme_commands(page)
-    assert len(commands) == 3
+    assert len(commands) >= 4
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
         words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
