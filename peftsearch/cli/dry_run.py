@@ -62,18 +62,14 @@ def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
 
 
 def _opened(asked: NewStudy) -> Task:
-    from peftsearch.search.new_study import open_task
-
-    task = open_task(asked.limited_task)
+    task = asked.open_task()
     for note in task.notes:
         say(note)
     return task
 
 
 def _print_planned(asked: NewStudy, said: Said) -> None:
-    from peftsearch.search.new_study import open_task
-
-    task = open_task(asked.limited_task)
+    task = asked.open_task()
     from peftsearch.search.create import planned  # seconds, of importing torch
 
     _print(_of_study(planned(asked, say, task), asked.model, said), said)
