@@ -7,15 +7,19 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.text import Split
 
-__all__ = ["refuse_no_room", "room_for_texts"]
+__all__ = ["positions_left", "refuse_no_room", "room_for_texts"]
 
 
 def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
     """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
     what its tokenizer allows.
     """
-    longest = backbone.shapes.longest_prompt if with_prompts else 0
-    return min(backbone.max_length, backbone.positions - longest)
+    return min(backbone.max_length, positions_left(backbone, with_prompts))
+
+
+def positions_left(backbone: Backbone, with_prompts: bool) -> int:
+    """Positions that the longest prompt leaves."""
+    return backbone.positions - (backbone.shapes.longest_prompt if with_prompts else 0)
 
 
 def refuse_no_room(

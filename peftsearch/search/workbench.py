@@ -11,7 +11,7 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
-from peftsearch.search.room import refuse_no_room, room_for_texts
+from peftsearch.search.room import positions_left, refuse_no_room, room_for_texts
 from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
@@ -91,8 +91,7 @@ class Workbench:
         writing = writing_of(backbone, task.spec) if writes else None
         for note in notes_on_ends(backbone, writing) if writing else ():
             say(note)
-        room = room_for_texts(backbone, with_prompts)
-        lengths, train = _measured(task, backbone, writing, room, max_length)
+        lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
@@ -171,12 +170,12 @@ def _encoded(
 
 
 def _measured(
-    task: Task, backbone: Backbone, writing: Writing | None, room: int, asked: int | None
+    task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
 ) -> tuple[Lengths, Encoded | None]:
     """Lengths within the model's, from the training texts where the user named none; and those
     tokens, if they are cut alike.
     """
-    few = task.train.sample(_MEASURED, seed=0)
+    few, room = task.train.sample(_MEASURED, seed=0), room_for_texts(backbone, with_prompts)
     if writing is None:
         limit = min(room, asked or room)
         refuse_no_room(limit, few, backbone, writing, "--max-length")
@@ -196,7 +195,16 @@ def _measured(
             f"--max-target to {writing.shortest_target} or more"
         )
     # A decoder reads and writes in one row of positions.
-    left = room - target if writing.is_decoder else room
+    written, positions = task.spec.generation.max_tokens or 0, backbone.positions
+    left = room
+    if writing.is_decoder:
+        positions = positions_left(backbone, with_prompts)
+        left = min(room - target, positions - written)
+    if written > positions - writing.is_decoder:
+        raise ConfigurationError(
+            f"the model's {positions} positions have no room for {written} tokens to be written: "
+            "lower max_tokens"
+        )
     if left < 1:
         raise ConfigurationError(
             f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
