@@ -19,7 +19,7 @@ _TITLES = {
 }
 _POOLED = {
     "first": "states[:, 0]",
-    "mean": "(states * mask).sum(1) / mask.sum(1)",
+    "mean": "(states * mask).sum(1) / mask.sum(1).clamp(min=1)",
 }
 
 
