@@ -17,7 +17,7 @@ DEMO := $(BIN)/peftsearch search demo --model demo:minilm --task demo:tweets \
 OLD := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
 AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
 MKL := MKL_CBWR=COMPATIBLE
-THREADS := PEFTSEARCH_TEST_THREADS=2
+THREADS := PEFTSEARCH_TEST_THREADS=2 OMP_WAIT_POLICY=passive
 # Oracles (the same computed in two ways) and determinism (the same twice, bit for bit).
 NUMERICAL := tests/design tests/test_docs_extending.py $(wildcard tests/backbone/test_oracles*.py) \
 	$(addprefix tests/backbone/test_,attach.py channels_without_a_norm.py slices.py together.py) \
