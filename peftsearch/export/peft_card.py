@@ -22,7 +22,7 @@ _TITLES = {
 }
 _POOLED = {
     "first": "states[:, 0]",
-    "mean": "(states * mask).sum(1) / mask.sum(1)",
+    "mean": "(states * mask).sum(1) / mask.sum(1).clamp(min=1)",
     "last": "states[range(len(states)), (mask[..., 0] * torch.arange(mask.shape[1])).argmax(1)]",
 }
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
