@@ -70,7 +70,7 @@ def trim() -> bool:
 
 
 def _resident_beside_malloc() -> int:
-    """Bytes that are resident, in no file, and not handed out by malloc: free, or other allocators'.
+    """Bytes that are resident, in no file, and not handed out by malloc: free, or others'.
     Without glibc's counts (before 2.33) all that are resident; 0 where there is no /proc.
     """
     try:
@@ -84,7 +84,7 @@ def _resident_beside_malloc() -> int:
 class _Counts(ctypes.Structure):
     """struct mallinfo2 of malloc.h."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes wants a list)
+    _fields_ = [
         (name, ctypes.c_size_t)
         for name in (
             *("arena", "ordblks", "smblks", "hblks", "hblkhd"),

@@ -184,7 +184,7 @@ class TrainingRun:
         return self._pieces.pop(0)
 
     def _parts(self, batch: NDArray[np.int64]) -> int:
-        """In how many pieces a batch is trained: as asked for, more where a prompt makes it large."""
+        """Pieces that a batch is trained in: as asked for, more where a prompt makes it large."""
         room = self.model.positions.pieces(
             self.order.lengths[batch], most_trained(self.model.backbone.device)
         )
