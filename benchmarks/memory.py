@@ -4,8 +4,8 @@ Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncount
 Random samples of `unified` one after another in this process, MiniLM on tweets, one thread, as a
 worker trains them: to a rung, a checkpoint, to the end. `--keep` gives no memory back between
 trials and phases, `--uncounted` fills batches as if prompts and prefixes took no room, `--copied`
-checkpoints by way of safetensors' `save`: all was so once. The peak is of resident pages of the
-trial alone. Linux only. Needs the demo extra.
+writes checkpoints by way of safetensors' `save`: all was so once. The peak is of resident pages of
+the trial alone. Linux only. Needs the demo extra.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from peftsearch.training.positions import MOST_TRAINED
 
 __all__ = ["Footprint", "machine_bytes"]
 
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 _PROCESS = 640 << 20
 """Bytes of Python, torch, transformers and a small task, and what malloc may keep."""
@@ -63,7 +64,7 @@ def machine_bytes() -> int:
     """Memory of this machine, or what a container may use of it."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        limit = _LIMIT.read_text(encoding="ascii").strip()
     except OSError:
         return physical
     return min(physical, int(limit)) if limit.isdigit() else physical
