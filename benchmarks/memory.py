@@ -28,7 +28,7 @@ from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator, run_state
+from peftsearch.training import allocator, loop, run_state
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
@@ -51,7 +51,7 @@ def main(asked: argparse.Namespace) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_LIMIT, _LIMIT))
     torch.set_num_threads(1)
     if asked.keep:
-        allocator.GIVEN_BACK_ABOVE = 1 << 62
+        allocator.BETWEEN_TRIALS = loop.WITHIN_A_TRIAL = 1 << 62
     if asked.uncounted:
         _count_no_prompts()
     if asked.copied:
@@ -75,7 +75,7 @@ def _trial(bench: Workbench, one: Configuration, budget: TrainingBudget) -> Tria
     faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         _train(bench, one, budget, Path(folder))
-    allocator.give_back()
+    allocator.give_back(allocator.BETWEEN_TRIALS)
     cpu_s = time.process_time() - began
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     status = _status()

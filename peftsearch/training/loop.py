@@ -20,7 +20,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory
 from peftsearch.task.encode import Encoded
-from peftsearch.training.allocator import give_back, keep_freed_memory
+from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
@@ -150,7 +150,7 @@ class TrainingRun:
     def _give_back(self) -> None:
         """Training and evaluation need tensors of other sizes."""
         if self.levers.allocator:
-            give_back()
+            give_back(WITHIN_A_TRIAL)
 
     def _train_step(self) -> None:
         with seeded(self.model.backbone, self.training, self.seed, self.step):

@@ -83,8 +83,8 @@ def resident():
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1000
 
 assert allocator.keep_freed_memory()
-allocator.GIVEN_BACK_ABOVE = 100_000_000
-allocator.give_back()
+above = 100_000_000
+allocator.give_back(above)
 before = resident()
 def used(tensors):
     made = [torch.ones(2_000_000) for _ in range(tensors)]
@@ -92,10 +92,10 @@ def used(tensors):
     del made
     return last
 little = used(4)
-kept = allocator.give_back(), resident() - before
+kept = allocator.give_back(above), resident() - before
 much = used(32)
 held = resident() - before
-print(*kept, held, allocator.give_back(), resident() - before, allocator.give_back())
+print(*kept, held, allocator.give_back(above), resident() - before, allocator.give_back())
 """
 
 
@@ -120,5 +120,4 @@ def test_much_free_memory_is_given_back_and_little_stays() -> None:
 
 def test_a_c_library_that_cannot_trim_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_of_the_c_library", lambda name: None)
-    monkeypatch.setattr(allocator, "GIVEN_BACK_ABOVE", 0)
-    assert allocator.give_back() is False
+    assert allocator.give_back(above=0) is False
