@@ -12,11 +12,24 @@ DEMO_STUDY := demo
 DEMO := $(BIN)/peftsearch search demo --model demo:minilm --task demo:tweets \
 	--study $(DEMO_STUDY) --workers 2 --minutes 6
 
-.PHONY: help .venv demo test families check lint format types clean
+# What may differ from processor to processor: which kernels PyTorch, MKL and oneDNN take, and among
+# how many threads a sum is divided. Each is a processor on which numbers must come out right, too.
+OLD := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
+AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+MKL := MKL_CBWR=COMPATIBLE
+THREADS := PEFTSEARCH_TEST_THREADS=2 OMP_WAIT_POLICY=passive
+# Oracles (the same computed in two ways) and determinism (the same twice, bit for bit).
+NUMERICAL := tests/design tests/test_docs_extending.py $(wildcard tests/backbone/test_oracles*.py) \
+	$(addprefix tests/backbone/test_,attach.py channels_without_a_norm.py slices.py together.py) \
+	$(addprefix tests/training/test_,checkpoint.py cohort.py loop.py seq2seq_oracle.py) \
+	tests/export/test_export.py tests/export/test_native_files.py
+
+.PHONY: help .venv demo test processors families check lint format types clean
 
 help:
 	@echo 'make demo     search for six minutes on a real model, print the frontier'
 	@echo 'make test     the whole test suite'
+	@echo 'make processors  oracles and determinism again, on other processors emulated'
 	@echo 'make families run the matrix of methods and families, write docs/families.md'
 	@echo 'make check    lint, format, types and import directions'
 	@echo 'make format   rewrite the sources as check wants them'
@@ -38,6 +51,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
+
+processors: $(STAMP)
+	for processor in '$(OLD)' '$(AVX2)' '$(MKL)' '$(THREADS)'; do \
+		echo "$$processor"; \
+		env $$processor $(BIN)/pytest -q -n $(JOBS) --dist worksteal $(NUMERICAL) || exit 1; \
+	done
 
 families: $(STAMP)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m support.families_page

@@ -1,12 +1,11 @@
 """What a worker's memory comes to: resident after each of many mixed trials, and at most in each.
 
-Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncounted]
-[--copied]. Random samples of
-`unified` one after another in this process, MiniLM on tweets, one thread, as a worker trains them:
-to a rung, a checkpoint, to the end. `--keep` gives no memory back between trials and phases,
-`--uncounted` fills batches as if prompts and prefixes took no room, `--copied` writes checkpoints by
-way of safetensors' `save`: all was so once. The peak is of resident pages since the trial began.
-Linux only. Needs the demo extra.
+Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncounted] [--copied].
+Random samples of `unified` one after another in this process, MiniLM on tweets, one thread, as a
+worker trains them: to a rung, a checkpoint, to the end. `--keep` gives no memory back between
+trials and phases, `--uncounted` fills batches as if prompts and prefixes took no room, `--copied`
+writes checkpoints by way of safetensors' `save`: all was so once. The peak is of resident pages of
+the trial alone. Linux only. Needs the demo extra.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator, run_state
+from peftsearch.training import allocator, loop, run_state
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
@@ -52,7 +51,7 @@ def main(asked: argparse.Namespace) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_LIMIT, _LIMIT))
     torch.set_num_threads(1)
     if asked.keep:
-        allocator.GIVEN_BACK_ABOVE = 1 << 62
+        allocator.BETWEEN_TRIALS = loop.WITHIN_A_TRIAL = 1 << 62
     if asked.uncounted:
         _count_no_prompts()
     if asked.copied:
@@ -76,7 +75,7 @@ def _trial(bench: Workbench, one: Configuration, budget: TrainingBudget) -> Tria
     faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         _train(bench, one, budget, Path(folder))
-    allocator.give_back()
+    allocator.give_back(allocator.BETWEEN_TRIALS)
     cpu_s = time.process_time() - began
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     status = _status()

@@ -25,7 +25,7 @@ _BESIDE = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> None:
-    """Put `content` (text as UTF-8, or piece by piece) at `path`: all of it, on the disk, or nothing
+    """Put `content` (text as UTF-8; or pieces) at `path`: all of it, on the disk, or nothing
     has changed.
 
     Written beside `path`, synced and renamed over it. MissingError if the disk or the folder

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["FAMILIES", "AttentionPaths", "Family", "FfnPaths", "Part", "Stack"]
+__all__ = [
+    *("FAMILIES", "AttentionPaths", "ClassifierPaths", "Family", "FfnPaths", "Part", "Stack"),
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class ClassifierPaths:
+    """In transformers' sequence-classification model of a family: a layer with tanh that reads the
+    first token, and the linear layer after it. `{body}` is the body's own name there.
+    """
+
+    pooler: str
+    classifier: str
+    saved: tuple[str, ...]
+    """Modules that hold the two, and nothing else."""
+
+
+@dataclass(frozen=True)
 class Family:
     """Where a family keeps things, and the few ways in which it differs from the others."""
 
@@ -94,6 +108,8 @@ class Family:
     pre_norm: bool = False
     pooler: str | None = None
     """The pretrained pooler, relative to the model: its `dense` is the layer."""
+    classifier: ClassifierPaths | None = None
+    """Where transformers classifies as a head with pooler over the first token does."""
     key_bias: Literal["dead", "alive", "rotary"] = "dead"
     """Under plain softmax a bias on the keys gets no gradient; where positions turn or join keys
     it does; `rotary`: only in the dimensions that turn.
@@ -294,12 +310,19 @@ def _is_parallel(config: Any, norms: int) -> bool:
 
 
 FAMILIES: tuple[Family, ...] = (
-    Family("BERT", ("bert",), _bert(), pooler="pooler"),
+    Family(
+        "BERT",
+        ("bert",),
+        _bert(),
+        pooler="pooler",
+        classifier=ClassifierPaths("{body}.pooler.dense", "classifier", ("pooler", "classifier")),
+    ),
     Family(
         "RoBERTa",
         ("roberta", "xlm-roberta", "camembert"),
         _bert(),
         pooler="pooler",
+        classifier=ClassifierPaths("classifier.dense", "classifier.out_proj", ("classifier",)),
         positions_after_padding=True,
     ),
     Family("ELECTRA", ("electra",), _bert()),

@@ -77,6 +77,7 @@ def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
         family,
         name=f"{model_type} (as {family.name})",
         takes_prefix=family.takes_prefix and through_interface,
+        classifier=None,  # its head may be another
         # Whether the stream is a plain sum cannot be seen in the modules' names.
         sums_attention=family.sums_attention and not family.pre_norm,
         pooler=family.pooler if hasattr(pooler, "dense") else None,

@@ -14,7 +14,8 @@ from peftsearch.errors import MissingError, did_you_mean
 from peftsearch.paths import absolute
 
 __all__ = [
-    *("DEMO_MODELS", "PREFIX", "absolute_source", "model_source", "not_on_the_hub"),
+    *("DEMO_MODELS", "PREFIX", "absolute_source", "demo_package", "model_source"),
+    *("not_on_the_hub",),
     *("refuse_missing_model", "refuse_missing_tokenizer"),
     *("without_safetensors", "without_weights"),
 ]
@@ -120,6 +121,11 @@ def refuse_missing_tokenizer(name: str) -> None:
     """MissingError for the folder of a tokenizer that is not there."""
     if _is_local(name) and not Path(name).expanduser().is_dir():
         raise MissingError(f"no tokenizer at '{name}': the folder of a saved one is needed")
+
+
+def demo_package(name: str) -> tuple[str, str] | None:
+    """The package that a demo model is in, and its folder there; None for other names."""
+    return DEMO_MODELS.get(name)
 
 
 def _demo_folder(name: str) -> str:

@@ -6,6 +6,7 @@ many checkpoints. Training and writing both take them from here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
     first = first if is_encoder_decoder else None
     ends = [i for i in own if i not in words and i != first]
     ends = ends if taught is None else [*dict.fromkeys([taught, *ends])]
-    padding = next(_paddings(lm, tokenizer), ends[0] if ends else 0)
+    padding = next(_named(lm, tokenizer, "pad_token_id"), ends[0] if ends else 0)
     return SpecialTokens(
         start=next(iter(_ids(lm, lm.config, "decoder_start_token_id")), None),
         first=first,
@@ -67,10 +68,11 @@ def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
     config, rows = lm.config, _rows(lm)
     start = config.decoder_start_token_id
     if start is None:
-        wanted = ("decoder_start_token_id", lm.generation_config), ("bos_token_id", config)
-        own, beginning = (next(iter(_ids(lm, where, key)), None) for key, where in wanted)
-        known = (own, next(_paddings(lm, tokenizer), None), beginning)
-        start = next((i for i in known if i is not None), None)
+        own = _ids(lm, lm.generation_config, "decoder_start_token_id")[:1]
+        paddings, beginnings = (
+            _named(lm, tokenizer, f"{name}_token_id") for name in ("pad", "bos")
+        )
+        start = next(itertools.chain(own, paddings, beginnings), None)
     if start is None:
         raise MissingError(
             f"model '{name}' does not say what its decoder begins with, nor what padding is: add "
@@ -83,7 +85,7 @@ def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
         )
     config.decoder_start_token_id = start
     if not _ids(lm, config, "pad_token_id"):
-        config.pad_token_id = next(_paddings(lm, tokenizer), 0)
+        config.pad_token_id = next(_named(lm, tokenizer, "pad_token_id"), 0)
 
 
 def _rows(lm: Any) -> int:
@@ -93,14 +95,15 @@ def _rows(lm: Any) -> int:
 def _ids(lm: Any, settings: Any, key: str) -> list[int]:
     """Token ids of a setting, of one or a list of them, that the model has rows for."""
     value = getattr(settings, key, None)
-    values = value if isinstance(value, (list, tuple)) else (value,)
+    values = _listed(value) or [value]
     known = range(_rows(lm))
     return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and i in known]
 
 
-def _paddings(lm: Any, tokenizer: Any) -> Iterator[int]:
+def _named(lm: Any, tokenizer: Any, key: str) -> Iterator[int]:
+    """What each place calls by this name."""
     for place in (lm.generation_config, tokenizer, lm.config):
-        yield from _ids(lm, place, "pad_token_id")[:1]
+        yield from _ids(lm, place, key)[:1]
 
 
 def _plain_words(own: list[int], tokenizer: Any) -> tuple[int, ...]:
@@ -118,6 +121,10 @@ def _bracketed(token: str) -> bool:
 
 def _banned(settings: Any) -> set[int]:
     """Single tokens that a model's settings do not let it write."""
-    words = getattr(settings, "bad_words_ids", None) or ()
-    tokens = getattr(settings, "suppress_tokens", None) or ()
-    return {w[0] for w in words if isinstance(w, list) and len(w) == 1} | {*tokens}
+    words = _listed(getattr(settings, "bad_words_ids", None))
+    alone = [word[0] for word in map(_listed, words) if len(word) == 1]
+    return {*alone, *_listed(getattr(settings, "suppress_tokens", None))}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []

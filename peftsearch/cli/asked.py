@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
     from peftsearch.search.limits import Limits, Means
     from peftsearch.search.new_study import NewStudy
+    from peftsearch.space.document_files import Files
     from peftsearch.space.space import Space
     from peftsearch.task.spec import TaskSpec
 
@@ -73,16 +74,36 @@ def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskS
 
 def default_name(space: Space, said: Said) -> str:
     """A study's name where the user gave none: the space's and the data's."""
-    spec = task_spec(said, _recommended_task(space, said))
+    spec = task_spec(said, _recommended_task(space, said, whole=False))
     source = spec.name or Path(spec.train or "task").stem
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space.name}-{source}")
     return name.strip("-.")[:100] or "study"
 
 
-def _recommended_task(space: Space, said: Said) -> Mapping[str, Any] | None:
+def _recommended_task(space: Space, said: Said, whole: bool = True) -> Mapping[str, Any] | None:
+    """What a space recommends where no data are named, with `whole` paths or as it is written."""
     recommended = space.file.recommended
-    names_data = "task" in said or "train" in said
-    return None if recommended is None or names_data else recommended.task
+    if recommended is None or "task" in said or "train" in said:
+        return None
+    files, task = _files_of(space), dict(recommended.task)
+    for key in ("train", "eval", "test"):
+        if whole and isinstance(task.get(key), str):
+            task[key] = files.data(["recommended", "task", key], task[key])
+    return task
+
+
+def _recommended_model(space: Space) -> str | None:
+    recommended = space.file.recommended
+    if recommended is None:
+        return None
+    return _files_of(space).source(["recommended", "model"], recommended.model)
+
+
+def _files_of(space: Space) -> Files:
+    """What a space recommends lies beside it, or in the working folder."""
+    from peftsearch.space.document_files import Files
+
+    return Files(space.document, Path(space.document.name).parent)
 
 
 def new_study(said: Said) -> NewStudy:
@@ -95,7 +116,7 @@ def new_study(said: Said) -> NewStudy:
     space_name = said.get("space", DEFAULT_SPACE)
     space = load_space(space_name)
     recommended = space.file.recommended
-    model = said.get("model") or (recommended.model if recommended else None)
+    model = said.get("model") or _recommended_model(space)
     if model is None:
         raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
     longest = said.get("max_length") or (recommended.max_length if recommended else None)

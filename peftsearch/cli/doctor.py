@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from peftsearch.cli.console import print_json, print_table
-from peftsearch.cli.options import Json
+from peftsearch.cli.options import Json, Model
 from peftsearch.errors import MissingError
 
 if TYPE_CHECKING:
@@ -27,9 +29,19 @@ _EXTRAS = {
 }
 
 
-def doctor(json: Json = False) -> None:
-    """Check packages, devices, memory and disk; exit 3 if something needed is missing."""
+def doctor(
+    model: Model = None,
+    max_length: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Tokens of the longest texts, with --model.")
+    ] = 128,
+    json: Json = False,
+) -> None:
+    """Check packages, devices, memory and disk; exit 3 if something needed is missing. With --model
+    also how much memory its workers need at most, and how many fit.
+    """
     rows = [_package(name) for name in _NEEDED] + [_extra(name) for name in _EXTRAS] + _machine()
+    if model is not None:
+        rows += _workers(model, max_length)
     if json:
         print_json("doctor", {"checks": rows})
     else:
@@ -68,21 +80,39 @@ def _machine() -> list[dict[str, Any]]:
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = shutil.disk_usage(".").free
     from peftsearch.task.token_cache import CACHE as TOKENS
     from peftsearch.training.activations import CACHE as ACTIVATIONS
+    from peftsearch.training.footprint import machine_bytes
 
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
         _row("devices", ", ".join(["cpu", *gpus])),
         _row("cores", str(os.cpu_count())),
         _low_rungs(),
-        _row("memory", f"{pages * page / 2**30:.1f} GiB"),
+        _row("memory", f"{machine_bytes() / 2**30:.1f} GiB"),
         _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
         _row("cache of tokens", _kept(TOKENS)),
         _row("cache of activations", _kept(ACTIVATIONS)),
         _row("Hugging Face Hub", "HF_HUB_OFFLINE is set" if offline else "asked when needed"),
+    ]
+
+
+_BATCH = 32
+"""Texts of a training batch in the spaces that come with the package."""
+
+
+def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
+    """What a worker of a model needs at most on a CPU, and how many fit."""
+    from peftsearch.backbone.load import load_shapes
+    from peftsearch.training.footprint import Footprint, machine_bytes
+
+    need = Footprint.of(load_shapes(model), _BATCH, tokens)
+    kinds = ("", ", full fine-tuning too", ", diff-pruning of all weights too")
+    sizes = (need.modified, need.full, need.sparse)
+    return [
+        _row(f"memory of a worker{kind}", f"at most {size / 2**30:.1f} GiB, {count} fit", count > 0)
+        for kind, size, count in zip(kinds, sizes, need.workers(machine_bytes()), strict=True)
     ]
 
 

@@ -62,18 +62,14 @@ def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
 
 
 def _opened(asked: NewStudy) -> Task:
-    from peftsearch.search.new_study import open_task
-
-    task = open_task(asked.limited_task)
+    task = asked.open_task()
     for note in task.notes:
         say(note)
     return task
 
 
 def _print_planned(asked: NewStudy, said: Said) -> None:
-    from peftsearch.search.new_study import open_task
-
-    task = open_task(asked.limited_task)
+    task = asked.open_task()
     from peftsearch.search.create import planned  # seconds, of importing torch
 
     _print(_of_study(planned(asked, say, task), asked.model, said), said)
@@ -241,11 +237,11 @@ def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
     if "trials" in found:
         lines.append(
             f"with {workers} about {found['trials']:,} trials of full length in "
-            f"{found['seconds'] / 60:g} minutes after loading, and at most "
+            f"{found['seconds'] / 60:g} min after loading, and at most "
             f"{found['trials_at_most']:,} if all are stopped early"
         )
     elif "search_s" in found:
-        lines.append(f"with {workers} about {found['search_s'] / 60:.2g} minutes after loading")
+        lines.append(f"with {workers} about {found['search_s'] / 60:.2g} min after loading")
     return lines
 
 

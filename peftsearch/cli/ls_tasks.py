@@ -9,7 +9,7 @@ __all__ = ["kinds", "metrics", "tasks"]
 Row = dict[str, Any]
 
 _SOURCES = {
-    "--train FILE": "your own csv, tsv, json, jsonl or parquet",
+    "--train FILE": "your own csv, tsv, txt, json, jsonl or parquet, compressed or not",
     "--train A.en,A.ro": "parallel text, a sentence a line",
     "--train FOLDER": "a data set that save_to_disk wrote",
 }

@@ -60,7 +60,6 @@ def _resumed(said: Said) -> StudyFolder:
 
 def _begun(said: Said) -> StudyFolder:
     from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.new_study import open_task
 
     refuse_cohort_of_low_rungs(said.get("cohort"), said.get("low_rungs"))
     asked = new_study(said)
@@ -68,7 +67,7 @@ def _begun(said: Said) -> StudyFolder:
     StudyFolder.new(asked.name, said.get("studies"), go_on)
     asked.refuse_unusable()
     _refuse_storage(asked.name, asked.storage, asked.artifacts)
-    task = open_task(asked.limited_task)
+    task = asked.open_task()
     from peftsearch.search.create import create_study  # seconds, of importing torch
 
     return create_study(asked, said.get("studies"), go_on, say, task)

@@ -8,6 +8,7 @@ import typer
 
 from peftsearch.cli.console import print_json, print_table, print_text, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
+from peftsearch.errors import UsageError
 
 __all__ = ["show"]
 
@@ -23,6 +24,8 @@ def show(
 
     study, mark, number = what.rpartition("#")
     if mark:
+        if model is not None:
+            raise UsageError("--model is for spaces and methods: a trial has its study's")
         _show_trial(study, number, studies, json)
     elif what in METHODS:
         _show_method(what, model, json)
@@ -103,7 +106,6 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
 
 
 def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
-    from peftsearch.errors import UsageError
     from peftsearch.search.folder import StudyFolder
 
     record = StudyFolder.open(study, studies).read()

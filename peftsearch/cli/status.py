@@ -70,7 +70,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
 
 def _state(storage: str, owner: Owner | None, running: int) -> str:
     """Who searches it here; of a study in a database, how many trials are under way anywhere."""
-    from peftsearch.search.storage import is_database
+    from peftsearch.search.storage_name import is_database
 
     here = f"being searched by {owner}" if owner else "nobody is searching it"
     if not is_database(storage):

@@ -46,7 +46,7 @@ class LoadedModel(TunedModule):
     """
 
     def __init__(self, package: Package, tuned: TunedModel) -> None:
-        super().__init__(tuned, package.value_scale)
+        super().__init__(tuned, package.value_scale, package.output == "label sets")
         self.package = package
 
     @property

@@ -1,8 +1,8 @@
 """Points that peft can express, in its format: adapter_config.json and adapter_model.safetensors.
 
-peft holds one type per adapter; everything else exports natively only, and the error says why. The
-head stands beside it in head.safetensors: mean pooling and a bare classifier are no part of a
-transformers sequence-classification model.
+peft holds one type per adapter; everything else exports natively only, and the error says why. A
+head that transformers' sequence-classification model has, too, is part of the adapter; any other,
+as one with mean pooling or without a pooler, stands beside it in head.safetensors.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from torch import Tensor
 from peftsearch.atomic import write_atomic
 from peftsearch.backbone.families import Family
 from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.source import model_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import UsageError
 from peftsearch.export.package import Package
 from peftsearch.export.peft_card import peft_card
+from peftsearch.export.peft_head import has_own_head, with_head
 from peftsearch.export.peft_lora import lora
 from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
@@ -52,6 +54,9 @@ def write_peft(
     parts = site_parts(configuration, tensors, backbone)
     adapter = _WRITERS[peft_type](backbone, parts)
     head = {n.removeprefix("head/"): t for n, t in tensors.items() if n.startswith("head/")}
+    whole = bool(head) and has_own_head(package, configuration, backbone.family)
+    if whole:
+        adapter, head = with_head(adapter, head, backbone), {}
     contiguous = {
         _in_whole_model(name, backbone): t.detach().cpu().contiguous()
         for name, t in adapter.tensors.items()
@@ -60,11 +65,11 @@ def write_peft(
     write_atomic(folder / PEFT_ADAPTER, save(contiguous, {"format": "pt"}))
     if head:
         write_atomic(folder / PEFT_HEAD, save(head, {"format": "pt"}))
-    write_atomic(folder / CARD, _card(package, configuration, peft_type, backbone))
+    write_atomic(folder / CARD, _card(package, configuration, peft_type, backbone, whole))
     common = {
         "peft_type": peft_type,
-        "task_type": _task_type(backbone),
-        "base_model_name_or_path": package.model,
+        "task_type": "SEQ_CLS" if whole else _task_type(backbone),
+        "base_model_name_or_path": model_source(package.model),
         "inference_mode": True,
     }
     config = json.dumps(common | adapter.config, indent=2, sort_keys=True)
@@ -72,7 +77,11 @@ def write_peft(
 
 
 def _card(
-    package: Package, configuration: Configuration, peft_type: str, backbone: Backbone
+    package: Package,
+    configuration: Configuration,
+    peft_type: str,
+    backbone: Backbone,
+    has_head: bool,
 ) -> str:
     """With the settings that texts are written with, and without token types nobody knows."""
     types = "token_type_ids" in getattr(backbone.tokenizer, "model_input_names", ())
@@ -81,7 +90,8 @@ def _card(
         longest = package.max_target or package.max_length
         writing = writing_of(backbone, package.spec)
         settings = settings_of(writing, package.generation, longest)
-    return peft_card(package, configuration, peft_type, settings, types and backbone.type_rows < 2)
+    no_types = types and backbone.type_rows < 2
+    return peft_card(package, configuration, peft_type, settings, no_types, has_head)
 
 
 def _task_type(backbone: Backbone) -> str:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
-from peftsearch.export.recipe_files import Files
 from peftsearch.space.document import Document, dump_yaml
+from peftsearch.space.document_files import Files
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.whole_paths import FILES
 from peftsearch.training.budget import TrainingBudget

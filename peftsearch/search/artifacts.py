@@ -66,8 +66,12 @@ class Artifacts:
     def put(self, path: Path) -> str:
         """Store a file; the name it has there, which is new every time."""
         name = f"{self._prefix}{uuid.uuid4().hex}-{path.name}"
-        content = path.read_bytes()
-        self._through(lambda: self._store.write(name, BytesIO(content)), self._limit_s)
+
+        def write() -> None:
+            with path.open("rb") as file:
+                self._store.write(name, file)
+
+        self._through(write, self._limit_s)
         return name
 
     def get(self, name: str, path: Path) -> bool:

@@ -15,7 +15,7 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
 from peftsearch.search.environment import environment
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.new_study import NewStudy, open_task
+from peftsearch.search.new_study import NewStudy
 from peftsearch.search.records import MetricScale, PublishedValue, StudyInfo
 from peftsearch.search.study_space import for_kind
 from peftsearch.search.workbench import Workbench, training_budget
@@ -59,7 +59,7 @@ def planned(
     """What `create_study` would begin, loaded and measured: nothing is written."""
     asked = asked.from_any_folder()
     asked.refuse_unusable()
-    task = task or open_task(asked.limited_task)
+    task = task or asked.open_task()
     precision = str(asked.space.file.train.precision.choices[0])
     bench = Workbench.prepare(
         *(asked.model, asked.limited_task, asked.device, asked.max_length),

@@ -14,6 +14,7 @@ from peftsearch.backbone.source import (
     refuse_missing_model,
     refuse_missing_tokenizer,
 )
+from peftsearch.errors import UsageError
 from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.storage_name import JOURNAL
 from peftsearch.space.space import Space
@@ -82,6 +83,16 @@ class NewStudy:
         for name in (self.tokenizer, self.target_tokenizer):
             if name is not None:
                 refuse_missing_tokenizer(name)
+
+    def open_task(self) -> Task:
+        """Its data. UsageError for what is asked and would be passed over with them."""
+        task = open_task(self.limited_task)
+        if self.target_tokenizer is not None and task.kind.output != "texts":
+            raise UsageError(
+                f"--target-tokenizer is about texts to be written, and this is {task.kind.name}: "
+                "leave it out, or say --kind seq2seq or causal"
+            )
+        return task
 
 
 def open_task(spec: TaskSpec) -> Task:

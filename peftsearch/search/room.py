@@ -7,15 +7,42 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.encode_texts import Writing
 from peftsearch.task.text import Split
 
-__all__ = ["refuse_no_room", "room_for_texts"]
+__all__ = ["refuse_no_room", "room_beside", "room_for_texts"]
 
 
 def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
     """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
     what its tokenizer allows.
     """
-    longest = backbone.shapes.longest_prompt if with_prompts else 0
-    return min(backbone.max_length, backbone.positions - longest)
+    return min(backbone.max_length, positions_left(backbone, with_prompts))
+
+
+def positions_left(backbone: Backbone, with_prompts: bool) -> int:
+    """Positions that the longest prompt leaves."""
+    return backbone.positions - (backbone.shapes.longest_prompt if with_prompts else 0)
+
+
+def room_beside(
+    target: int, written: int, backbone: Backbone, writing: Writing, with_prompts: bool
+) -> int:
+    """Tokens that a text may have beside targets, and beside as many as may be `written` (0: as
+    targets have): a decoder reads and writes in one row of positions. ConfigurationError if none.
+    """
+    room, positions = room_for_texts(backbone, with_prompts), backbone.positions
+    if writing.is_decoder:
+        positions = positions_left(backbone, with_prompts)
+    if written > positions - writing.is_decoder:
+        raise ConfigurationError(
+            f"the model's {positions} positions have no room for {written} tokens to be written: "
+            "lower max_tokens"
+        )
+    left = min(room - target, positions - written) if writing.is_decoder else room
+    if left < 1:
+        raise ConfigurationError(
+            f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
+            "lower --max-target"
+        )
+    return left
 
 
 def refuse_no_room(

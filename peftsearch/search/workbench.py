@@ -11,7 +11,7 @@ from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
-from peftsearch.search.room import refuse_no_room, room_for_texts
+from peftsearch.search.room import refuse_no_room, room_beside, room_for_texts
 from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
@@ -93,8 +93,7 @@ class Workbench:
         writing = writing_of(backbone, task.spec) if writes else None
         for note in notes_on_ends(backbone, writing) if writing else ():
             say(note)
-        room = room_for_texts(backbone, with_prompts)
-        lengths, train = _measured(task, backbone, writing, room, max_length)
+        lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
@@ -173,40 +172,47 @@ def _encoded(
 
 
 def _measured(
-    task: Task, backbone: Backbone, writing: Writing | None, room: int, asked: int | None
+    task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
 ) -> tuple[Lengths, Encoded | None]:
     """Lengths within the model's, from the training texts where the user named none; and those
     tokens, if they are cut alike.
     """
-    few = task.train.sample(_MEASURED, seed=0)
-    if writing is None:
-        limit = min(room, asked or room)
-        refuse_no_room(limit, few, backbone, writing, "--max-length")
-        if asked is not None and len(few) < len(task.train):
-            return Lengths(limit), None
-        probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
-        length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
-        return Lengths(length), probe if length == limit and few is task.train else None
+    few, room = task.train.sample(_MEASURED, seed=0), room_for_texts(backbone, with_prompts)
+    if writing is not None:
+        return _lengths_of_texts(task.spec, few, backbone, writing, with_prompts, asked), None
+    limit = min(room, asked or room)
+    refuse_no_room(limit, few, backbone, writing, "--max-length")
+    if asked is not None and len(few) < len(task.train):
+        return Lengths(limit), None
+    probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
+    length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
+    return Lengths(length), probe if length == limit and few is task.train else None
+
+
+def _lengths_of_texts(
+    spec: TaskSpec,
+    few: Split,
+    backbone: Backbone,
+    writing: Writing,
+    with_prompts: bool,
+    asked: int | None,
+) -> Lengths:
+    """Of what is read and what is written, as measured in some examples."""
+    room = room_for_texts(backbone, with_prompts)
     # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
     most = room if writing.is_decoder else backbone.max_length
     probe = encode_texts(few, writing, room, most)
     assert probe.written is not None
-    target = min(task.spec.max_target or choose_max_length(probe.written.lengths, most), most)
+    target = min(spec.max_target or choose_max_length(probe.written.lengths, most), most)
     if target < writing.shortest_target:
         raise ConfigurationError(
             f"a target length of {target} leaves no room for a word beside special tokens: raise "
             f"--max-target to {writing.shortest_target} or more"
         )
-    # A decoder reads and writes in one row of positions.
-    left = room - target if writing.is_decoder else room
-    if left < 1:
-        raise ConfigurationError(
-            f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
-            "lower --max-target"
-        )
+    left = room_beside(target, spec.generation.max_tokens or 0, backbone, writing, with_prompts)
     wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
     refuse_no_room(wanted, few, backbone, writing, "--max-length")
-    return Lengths(wanted, target), None
+    return Lengths(wanted, target)
 
 
 def training_budget(budgets: Budgets) -> TrainingBudget:

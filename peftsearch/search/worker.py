@@ -31,6 +31,7 @@ from peftsearch.search.study_space import budget_of, space_of, task_of, tokenize
 from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench, set_threads
+from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
 
@@ -153,6 +154,8 @@ class Worker:
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
+        if self.together.runner.levers.allocator:
+            give_back(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)
             return

@@ -33,6 +33,9 @@ def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
         padding_id=own.padding,
         never_padding=own.never_padding,
     )
+    if writing.end_id is None and writing.closing:
+        # BERT's tokenizers name no end, and close every text with [SEP].
+        writing = replace(writing, end_id=writing.closing[0])
     return writing if writing.is_decoder else replace(writing, start_id=_start(backbone, writing))
 
 
@@ -50,7 +53,7 @@ def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
     """What the user is told where a text has no end, or another one than the model's settings
     say.
     """
-    if writing.end_id is None and not writing.target_tail:
+    if writing.end_id is None:
         yield (
             f"'{backbone.name}' names no end of text, in its tokenizer or its settings: targets "
             "teach none, and every text is written up to its limit (--max-target)"

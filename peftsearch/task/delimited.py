@@ -16,12 +16,6 @@ from peftsearch.task.nested import refuse_twice
 __all__ = ["parse_delimited"]
 
 
-_HINT = (
-    ": a separator within a text wants quotes; where only the first word of a line is apart, say "
-    "--separator space"
-)
-
-
 def parse_delimited(path: str, text: str, separator: str, header: bool) -> pd.DataFrame:
     """Every cell a text, every line after the header a row: blank ones, too, so that what is
     computed of the rows stands beside its line. A space separates only the first word of a line
@@ -84,11 +78,21 @@ def _parsed(
                 nrows=rows,
             ).fillna("")
     except pd.errors.ParserWarning as error:
-        raise DataError(f"{path}: rows have more fields than the header names") from error
+        raise DataError(
+            f"{path}: rows have more fields than the header names{_hint(separator)}"
+        ) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         what = " ".join(str(error).replace("Error tokenizing data. C error: ", "").split())
-        hint = "" if separator in ",\t" else _HINT
-        raise DataError(f"{path}: not a readable table ({what}){hint}") from error
+        raise DataError(f"{path}: not a readable table ({what}){_hint(separator)}") from error
+
+
+def _hint(separator: str) -> str:
+    if separator in ",\t":
+        return ""
+    return (
+        ": a separator within a text wants quotes; where only the first word of a line is apart, "
+        "say --separator space"
+    )
 
 
 def _first_words(path: str, text: str, header: bool, blank: int) -> pd.DataFrame:

@@ -114,6 +114,11 @@ class Writing:
     def _end(self) -> list[int]:
         return [] if self.end_id is None else [self.end_id]
 
+    @property
+    def closing(self) -> list[int]:
+        """Special tokens that the tokenizer writes after a text."""
+        return self._around[1]
+
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
         """Special tokens that the tokenizer writes before and after a target."""

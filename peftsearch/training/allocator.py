@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["GIVEN_BACK_ABOVE", "give_back", "keep_freed_memory", "trim"]
+__all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "give_back", "keep_freed_memory", "trim"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of malloc.h."""
@@ -27,9 +27,10 @@ _LARGEST = 2**31 - 1
 _USUAL_MOST = 2**25
 """Older glibc maps whatever is larger than this anew, and refuses to be told otherwise."""
 
-GIVEN_BACK_ABOVE = 512 << 20
-"""Bytes that are resident and free: ordinary trials of a small model leave less, and find their
-pages where they were (docs/performance.md).
+BETWEEN_TRIALS, WITHIN_A_TRIAL = 512 << 20, 2 << 30
+"""Bytes that are resident and free above which they are given back: ordinary trials of a small
+model leave less, and find their pages where they were; a trial is likely to need again what it has
+just freed (docs/performance.md).
 """
 
 
@@ -44,12 +45,11 @@ def keep_freed_memory() -> bool:
     return mapped and others == [1, 1]
 
 
-def give_back() -> bool:
-    """Give free memory back to the kernel if more than `GIVEN_BACK_ABOVE` of it is resident;
-    whether it was done. To be called where tensors have just been freed: between training and
-    evaluation, and between trials.
+def give_back(above: int) -> bool:
+    """Give free memory back to the kernel if more than so many bytes of it are resident; whether it
+    was done. To be called where tensors have just been freed.
     """
-    if _resident_beside_malloc() - _Rest.others <= GIVEN_BACK_ABOVE or not trim():
+    if _resident_beside_malloc() - _Rest.others <= above or not trim():
         return False
     _Rest.others = _resident_beside_malloc()
     return True
@@ -70,7 +70,7 @@ def trim() -> bool:
 
 
 def _resident_beside_malloc() -> int:
-    """Bytes that are resident, in no file, and not handed out by malloc: free, or other allocators'.
+    """Bytes that are resident, in no file, and not handed out by malloc: free, or others'.
     Without glibc's counts (before 2.33) all that are resident; 0 where there is no /proc.
     """
     try:

@@ -20,7 +20,7 @@ from peftsearch.backbone.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory
 from peftsearch.task.encode import Encoded
-from peftsearch.training.allocator import give_back, keep_freed_memory
+from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.budget import TrainingBudget
@@ -150,7 +150,7 @@ class TrainingRun:
     def _give_back(self) -> None:
         """Training and evaluation need tensors of other sizes."""
         if self.levers.allocator:
-            give_back()
+            give_back(WITHIN_A_TRIAL)
 
     def _train_step(self) -> None:
         with seeded(self.model.backbone, self.training, self.seed, self.step):
@@ -184,7 +184,7 @@ class TrainingRun:
         return self._pieces.pop(0)
 
     def _parts(self, batch: NDArray[np.int64]) -> int:
-        """In how many pieces a batch is trained: as asked for, more where a prompt makes it large."""
+        """Pieces that a batch is trained in: as asked for, more where a prompt makes it large."""
         room = self.model.positions.pieces(
             self.order.lengths[batch], most_trained(self.model.backbone.device)
         )

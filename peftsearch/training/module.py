@@ -28,12 +28,18 @@ __all__ = ["TunedModule"]
 class TunedModule(nn.Module):
     """`forward` takes what a tokenizer gives and labels, and returns an output with `loss` (where
     labels are given) and `logits`: (batch, outputs), or (batch, seq, vocabulary) of a model that
-    writes. `value_scale`: mean and spread that a head's numbers are in units of.
+    writes. `value_scale`: mean and spread that a head's numbers are in units of; `gives_sets`: each
+    output stands for a label that a text has or has not.
     """
 
-    def __init__(self, tuned: TunedModel, value_scale: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        tuned: TunedModel,
+        value_scale: tuple[float, float] | None = None,
+        gives_sets: bool = False,
+    ) -> None:
         super().__init__()
-        self.value_scale = value_scale
+        self.value_scale, self.gives_sets = value_scale, gives_sets
         self._hold(tuned)
         self.eval()
 
@@ -81,10 +87,10 @@ class TunedModule(nn.Module):
         return token_type_ids if known and self.backbone.type_rows > 1 else None
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self.value_scale is None and labels.ndim == 2:
+        if self.gives_sets:
             return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.value_scale is None:
-            return cross_entropy(outputs, labels.long())
+            return cross_entropy(outputs, labels.flatten().long())
         mean, spread = self.value_scale
         return mse_loss(outputs[:, 0], ((labels.flatten() - mean) / spread).to(outputs.dtype))
 

@@ -47,7 +47,7 @@ class Positions:
         return cls(sum(widest[Prompt]), max(widest[Prefix], default=0))
 
     def without_gradients(self, lengths: Indices) -> Indices:
-        """The room that texts of so many tokens take where one layer's states are held at a time."""
+        """The room of texts of so many tokens where one layer's states are held at a time."""
         return lengths + (self.prompt + -(-self.prefix // _A_PREFIX_POSITION))
 
     def pieces(self, lengths: Indices, most: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 
 from peftsearch.backbone.language import prepare_language_model
 from peftsearch.backbone.special_tokens import complete_special_tokens, special_tokens
@@ -145,6 +146,28 @@ def test_a_model_that_says_not_what_its_decoder_begins_with_is_trained_from_padd
         assert set(given.tensors["decoder_input_ids"][:, 0].tolist()) == {start}
     with torch.no_grad():
         assert lm(**given.tensors, use_cache=False).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart"])
+def test_a_tokenizer_that_closes_texts_and_names_no_end_ends_them_with_what_closes_them(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BERT's, with [SEP]: prompts are open, targets are closed, and writing stops there."""
+    backbone = writer(family)
+    for settings in (backbone.lm.config, backbone.lm.generation_config):
+        monkeypatch.setattr(settings, "eos_token_id", None)
+    closing = copy.deepcopy(backbone.tokenizer)
+    closing.eos_token = None
+    closing.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A <sep>", special_tokens=[("<s>", BOS), ("<sep>", 3)]
+    )
+    own = writing_of(
+        replace(backbone, tokenizer=closing, target_tokenizer=closing), TaskSpec(template="{text}")
+    )
+    assert own.all_ends == (3,)
+    closed = [20, 3] if own.is_decoder else [BOS, 20, 3]
+    assert own.write(["w20"]) == [closed if own.start_id != BOS else [20, 3]]
+    assert own.read(["w20"]) == [[BOS, 20] if own.is_decoder else [BOS, 20, 3]]
 
 
 def test_what_a_user_should_know_of_ends_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

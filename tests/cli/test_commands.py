@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,38 @@ def test_predict_reads_texts_from_arguments_and_files_alike(
     assert printed(capsys, "predict", "model", "--file", "two.csv", "--text", "text") == by_argument
     found = document(capsys, "predict", "model", "first one")["predictions"]
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_predictions_stand_beside_their_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed(capsys, "export", "small", "lines")
+    alone = [printed(capsys, "predict", "lines", text) for text in ("good day", "", "bad day")]
+    Path("three.csv").write_text("text\ngood day\n\nbad day\n")
+    Path("three.txt").write_text("good day\n\nbad day\n")
+    Path("three.tsv.gz").write_bytes(gzip.compress(b"1\tgood day\n2\t\n3\tbad day\n"))
+    Path("semi.csv").write_text("text;id\ngood day;1\n;2\nbad day;3\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("good day\n\nbad day\n"))
+    assert printed(capsys, "predict", "lines") == "".join(alone)
+    for words in (
+        ("three.csv",),
+        ("three.txt",),
+        ("three.tsv.gz", "--no-header", "--text", "2"),
+        ("semi.csv", "--separator", "semicolon"),
+    ):
+        assert printed(capsys, "predict", "lines", "--file", *words) == "".join(alone)
+
+
+def test_an_export_without_columns_is_read_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """Earlier versions did not write how texts were made."""
+    printed(capsys, "export", "small", "earlier")
+    path = Path("earlier/configuration.json")
+    written = json.loads(path.read_text())
+    assert written.pop("reading")["text"] == ["text"]
+    path.write_text(json.dumps(written))
+    Path("two.csv").write_text("sentence,label\nfirst one,x\nsecond one,y\n")
+    by_argument = printed(capsys, "predict", "earlier", "first one", "second one")
+    assert printed(capsys, "predict", "earlier", "--file", "two.csv") == by_argument
 
 
 def test_a_trial_is_shown_with_its_curve(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,20 @@ def test_a_study_of_an_earlier_version_opens_from_the_folder_it_was_begun_in(hom
     assert StudyFolder.open("s").read_info().task["train"] == "data/train.csv"
 
 
+def test_what_a_space_recommends_lies_beside_it_and_names_the_study(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recommended = "recommended: {model: ./m, task: {train: data/train.csv}}\n"
+    (home / "own.yaml").write_text(SPACE + recommended)
+    monkeypatch.chdir(tmp_path / "away")
+    monkeypatch.setattr(watch, "watch_local", lambda *_: None)
+    assert run(["search", "../home/own.yaml"]) == 0
+    info = StudyFolder.open("own-train").read_info()
+    assert Path(info.model).samefile(home / "m")
+    assert Path(info.task["train"]).samefile(home / "data" / "train.csv")
+    assert run(["search", "../home/own.yaml", "--resume"]) == 0  # the same name again
+
+
 def recipe_of(folder: Path, train: str, model: str = "./m") -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"

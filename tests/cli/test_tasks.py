@@ -250,7 +250,7 @@ def test_the_commands_of_the_page_on_tasks_run(
     ]
     write_csv(here / "comments.csv", comments)
     commands = readme_commands(page)
-    assert len(commands) == 5
+    assert len(commands) >= 5
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
         words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
@@ -340,6 +340,60 @@ def test_f1_is_of_the_label_that_is_named(
     worst = [one["metric"]["worst"], other["metric"]["worst"]]
     assert sorted(worst) == pytest.approx([0, 2 / 3])
     assert (one["task"]["positive"], other["task"]["positive"]) == (None, "negative")
+
+
+def test_a_prompt_of_several_columns_goes_from_the_search_to_predictions(
+    here: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": i, "instruction": row["source"], "input": "night" * (i % 2), "output": row["answer"]}
+        for i, row in enumerate(copying_rows(60))
+    ]
+    (here / "alpaca.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    template = "Do {instruction} with {input} so:\n"
+    words = ["search", "space.yaml", "--model", str(tiny_llama), "--train", "alpaca.jsonl"]
+    words += ["--train-examples", "30", "--trials", "1", "--max-target", "4"]
+    for study, more in (("joined", []), ("filled", ["--template", template])):
+        assert run([*words, "--study", study, *more]) == 0
+        printed = capsys.readouterr().err
+        assert "alpaca.jsonl: not read: 'id'" in printed
+        assert "30 of 48 training and 6 validation examples" in printed
+        assert run(["export", study, "--to", "native", study]) == 0
+        capsys.readouterr()
+        assert run(["predict", study, "--file", "alpaca.jsonl", "--json"]) == 0
+        predicted = json.loads(capsys.readouterr().out)["predictions"]
+        texts = [
+            f"{row['instruction']} with {row['input']}"
+            if more
+            else "\n\n".join(filter(None, (row["instruction"], row["input"])))
+            for row in rows
+        ]
+        assert [one["text"] for one in predicted] == texts
+        assert load(study).predict(texts) == [one["prediction"] for one in predicted]
+        samples = json.loads((here / f"studies/{study}/trials/00000/samples.json").read_text())
+        assert {sample["text"] for sample in samples} <= set(texts)
+    package = json.loads((here / "filled/configuration.json").read_text())
+    assert package["template"] == "Do {text} so:\n"
+
+
+def test_a_separator_is_remembered_by_study_recipe_and_export(
+    here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines as TREC's: a label, a space, a text."""
+    lines = [f"{row['label']}:x {row['text']}\n" for row in sentiment_rows(60)]
+    (here / "train.label").write_text("".join(lines))
+    columns = ["--separator", "space", "--no-header", "--label", "1", "--text", "2"]
+    words = ["search", "space.yaml", "--model", str(tiny_bert), "--study", "s"]
+    assert run([*words, "--train", "train.label", "--trials", "1", *columns]) == 0
+    assert run(["search", "--resume", "--study", "s", "--trials", "2"]) == 0
+    assert run(["export", "s", "--at", "#0", "--to", "native", "out"]) == 0
+    assert run(["export", "s", "--at", "#0", "--to", "recipe", "r.yaml"]) == 0
+    assert run(["train", "r.yaml"]) == 0
+    capsys.readouterr()
+    assert run(["predict", "out", "--file", "train.label"]) == 0
+    predicted = capsys.readouterr().out.splitlines()
+    assert load("out").predict([line.split(" ", 1)[1].rstrip() for line in lines]) == predicted
+    assert set(predicted) <= {"negative:x", "positive:x"}
 
 
 def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(

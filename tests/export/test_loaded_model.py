@@ -248,6 +248,22 @@ def test_numbers_are_trained_in_units_of_their_spread(tiny_roberta: Path, tmp_pa
     assert losses(trainer)[0] == pytest.approx(by_hand, abs=1e-3)
 
 
+def test_sets_of_labels_are_trained_a_label_each(backbone: Backbone, tmp_path: Path) -> None:
+    configuration = METHODS["lora"].configuration(Head("mean"))
+    loaded = export(tmp_path / "out", backbone, configuration, kind="multilabel")
+    sets = [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    chance, wanted = loaded.outputs(TEXTS).sigmoid(), torch.tensor(sets)
+    by_hand = -(wanted * chance.log() + (1 - wanted) * (1 - chance).log()).mean().item()
+    batch = loaded.tokenizer(TEXTS, return_tensors="pt", padding=True)
+    assert loaded(**batch, labels=wanted).loss.item() == pytest.approx(by_hand, rel=1e-4)
+    assert losses(train(loaded, tmp_path / "t", rows_of(loaded, sets)))[0] == pytest.approx(
+        by_hand, abs=1e-4
+    )
+    one = loaded.predict(TEXTS[0])
+    assert one == loaded.predict(TEXTS)[0]
+    assert isinstance(one, list)
+
+
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])
 def test_a_model_that_writes_is_trained_with_its_own_loss(
     model: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path

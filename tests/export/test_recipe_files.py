@@ -138,3 +138,10 @@ def test_a_task_without_a_test_split_says_so(
     asked = recipe(METHODS["head-only-mean"].configuration(), task, str(tiny_bert))
     with pytest.raises(UsageError, match="has no labelled test split"):
         retrain(asked, None, 1, "cpu", open_test=True, say=lambda _: None)
+
+
+def test_a_recipe_of_an_earlier_version_guesses_columns_as_that_did(tmp_path: Path) -> None:
+    written = {"model": "m", "task": {"train": "d.jsonl"}, "max_steps": 1, "configuration": {}}
+    assert Recipe.model_validate(written).task.guesses == 1
+    now = Recipe.model_validate(written | {"task": TaskSpec(train="d.jsonl").to_file()})
+    assert now.task == TaskSpec(train="d.jsonl")

@@ -16,7 +16,7 @@ from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError
 from peftsearch.search.room import room_for_texts
 from peftsearch.search.workbench import Workbench
-from peftsearch.task.spec import TaskSpec
+from peftsearch.task.spec import Generation, TaskSpec
 from support.backbones import backbone_at
 from support.tiny import copying_rows, sentiment_rows, write_csv
 
@@ -125,6 +125,24 @@ def test_a_prompt_takes_nothing_of_what_an_encoder_decoder_writes(
         str(tiny_llama), writing_spec(tmp_path, max_target=30), with_prompts=True
     )
     assert bench.lengths.text + bench.lengths.target + 16 <= 66
+
+
+@pytest.mark.parametrize("model", ["tiny_bart", "tiny_llama"])
+def test_texts_leave_room_for_all_tokens_that_may_be_written(
+    model: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """More of them than targets have: of 66 positions."""
+    name = str(request.getfixturevalue(model))
+
+    def text(tokens: int) -> int:
+        asked = Generation(max_tokens=tokens)
+        spec = writing_spec(tmp_path).model_copy(update={"generation": asked})
+        return Workbench.prepare(name, spec, max_length=40).lengths.text
+
+    assert text(20) == 40
+    assert text(30) == (36 if model == "tiny_llama" else 40)
+    with pytest.raises(ConfigurationError, match=r"66 positions .* lower max_tokens"):
+        text(67)
 
 
 def test_a_training_that_cuts_texts_to_nothing_is_refused_as_well(

@@ -48,6 +48,9 @@ def in_a_fork(body: Callable[[], int]) -> int:
     if process:
         return process
     try:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_num_threads(1)  # those of the parent are not forked, and would be waited for
         code = body()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -308,3 +308,28 @@ def test_a_name_that_is_not_here_is_missing(name: str) -> None:
 def test_an_unknown_configuration_is_named(repository: Path) -> None:
     with pytest.raises(DataError, match="owner/sentiment:plian"):
         load_task(TaskSpec(name="owner/sentiment:plian"))
+
+
+def test_splits_with_their_own_order_of_names_are_matched_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def split(names: list[str], labels: list[int]) -> datasets.Dataset:
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+        )
+        content = {"text": [f"{names[y]} {i}" for i, y in enumerate(labels)], "label": labels}
+        return datasets.Dataset.from_dict(content, features=features)
+
+    splits = {
+        "train": split(["bad", "good"], [0, 1] * 10),
+        "validation": split(["good", "bad"], [0, 1, -1]),
+        "test": split(["awful", "good", "bad"], [1, 2]),
+    }
+    monkeypatch.setattr("datasets.load_dataset", lambda *_: datasets.DatasetDict(splits))
+    task = load_task(TaskSpec(name="owner/opinions"))
+    test = task.test()
+    assert test is not None
+    for data in (task.train, task.validation, test):
+        called = [task.labels[int(label)] for label in data.targets]
+        assert called == [text.split()[0] for text in data.texts]
+    assert (len(task.validation), len(test)) == (2, 2)

@@ -72,3 +72,52 @@ def test_a_setting_that_is_refused_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(ctypes, "CDLL", Refusing)
     assert allocator.keep_freed_memory.__wrapped__() is False
+
+
+GIVEN_BACK = """
+import torch
+from peftsearch.training import allocator
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1000
+
+assert allocator.keep_freed_memory()
+above = 100_000_000
+allocator.give_back(above)
+before = resident()
+def used(tensors):
+    made = [torch.ones(2_000_000) for _ in range(tensors)]
+    last = torch.ones(10)  # what stands above them on the heap
+    del made
+    return last
+little = used(4)
+kept = allocator.give_back(above), resident() - before
+much = used(32)
+held = resident() - before
+print(*kept, held, allocator.give_back(above), resident() - before, allocator.give_back())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (hasattr(ctypes.CDLL(None), "mallinfo2") and os.path.exists("/proc/self/status")),
+    reason="counts of glibc 2.33 and Linux",
+)
+def test_much_free_memory_is_given_back_and_little_stays() -> None:
+    """32 MB of four tensors stay; 256 MB of 32 are resident until they are given back, once."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    own.pop("GLIBC_TUNABLES", None)
+    run = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK], env=own, capture_output=True, text=True, check=True
+    )
+    first, little, held, gave, left, again = run.stdout.split()
+    assert (first, gave, again) == ("False", "True", "False")
+    assert 25 <= float(little) <= 100
+    assert float(held) >= 240
+    assert float(left) <= 60
+
+
+def test_a_c_library_that_cannot_trim_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_of_the_c_library", lambda name: None)
+    assert allocator.give_back(above=0) is False

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, DataError, OutOfMemory, TrialFailure
 from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
+from peftsearch.training import checkpoint
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.loop import TrainingRun
@@ -154,6 +156,33 @@ def test_tensors_and_facts_read_back_as_written(tmp_path: Path) -> None:
     read, again = load_tensors(tmp_path / "t")
     assert again == facts
     assert all(torch.equal(tensors[n], read[n]) for n in tensors)
+
+
+def test_a_file_is_to_the_byte_what_safetensors_would_have_written(tmp_path: Path) -> None:
+    tensors = {
+        "step": torch.tensor(3.0),
+        "turned": torch.randn(4, 6).t(),
+        "é": torch.arange(5, dtype=torch.uint8),
+        "b": torch.tensor([True, False]),
+        "wide": torch.randn(3, dtype=torch.float64),
+        "indices": torch.arange(7),
+        "few": torch.arange(3, dtype=torch.int32),
+        "half": torch.randn(3).half(),
+        "brain": torch.randn(5).bfloat16(),
+        "none": torch.empty(0, 4),
+    }
+    save_tensors(tmp_path / "ours", tensors, {"a": 'é"'})
+    held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    expected = save(held, metadata={"peftsearch": json.dumps({"a": 'é"'})})
+    assert (tmp_path / "ours").read_bytes() == expected
+
+
+def test_a_checkpoint_is_written_from_where_its_tensors_are() -> None:
+    """None of it is copied: the state of full fine-tuning is five times the model."""
+    tensor = torch.arange(6.0).view(2, 3)
+    *_, last = checkpoint._file({"a": tensor}, {})
+    tensor[1, 2] = 7.0
+    assert torch.frombuffer(last, dtype=torch.float32).tolist() == [0, 1, 2, 3, 4, 7]
 
 
 def test_running_out_of_memory_while_evaluating_has_its_cause_and_restores_the_weights(

@@ -56,7 +56,6 @@ class Dora(Composition):
 
 def _quotient(m: Tensor, norm: Tensor) -> Tensor:
     """m / norm, and 1 where the norm is 0: neither the value nor the gradient is NaN there."""
-    from torch import where
-
-    has_norm = norm > 0
-    return where(has_norm, m / where(has_norm, norm, 1.0), 1.0)
+    none = norm == 0
+    # masked_fill, not where: a number would be sent to the GPU, which no CUDA graph can record.
+    return (m / norm.masked_fill(none, 1.0)).masked_fill(none, 1.0)

@@ -1,4 +1,4 @@
-"""Files that a recipe names: by whole paths, or relative to where the recipe lies."""
+"""Files that a recipe or a space names: by whole paths, or relative to where it lies itself."""
 
 from __future__ import annotations
 

@@ -1,0 +1,70 @@
+"""How much memory a worker on a CPU comes to need at most, from a model's shapes.
+
+Constants are measured (benchmarks/memory.py, docs/performance.md), rounded up.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.training.positions import MOST_TRAINED
+
+__all__ = ["Footprint", "machine_bytes"]
+
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_FLOAT = 4
+_PROCESS = 640 << 20
+"""Bytes of Python, torch, transformers and a small task, and what malloc may keep."""
+_STATES = 8
+"""States as wide as the model that one layer keeps of a position for the backward pass, beside
+two of the feed-forward layer's width.
+"""
+_FULL, _SPARSE = 8, 28
+"""Copies of all weights in full fine-tuning (tuned, gradient, two moments, average, and a rung's
+temporaries), and in diff-pruning, which trains two vectors of that size through several steps.
+"""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a worker needs at most: with modifications alone, and where a space offers full
+    fine-tuning, or diff-pruning of all weights.
+    """
+
+    modified: int
+    full: int
+    sparse: int
+
+    @classmethod
+    def of(cls, shapes: BackboneShapes, batch: int, tokens: int) -> Footprint:
+        """Training in fp32 batches of `batch` texts of so many tokens."""
+        weights = shapes.body_parameters * _FLOAT
+        positions = max(batch * tokens, MOST_TRAINED["cpu"])
+        modified = _PROCESS + weights + positions * _kept_floats(shapes) * _FLOAT
+        return cls(modified, modified + _FULL * weights, modified + _SPARSE * weights)
+
+    def workers(self, machine: int) -> tuple[int, int, int]:
+        """How many of each sort find room in so many bytes."""
+        modified, full, sparse = (
+            machine // each for each in (self.modified, self.full, self.sparse)
+        )
+        return modified, full, sparse
+
+
+def _kept_floats(shapes: BackboneShapes) -> int:
+    """Numbers that all layers keep of one position."""
+    attention = sum(_STATES * shape.d_in for shape in shapes.attention)
+    return attention + sum(2 * shape.d_hidden for shape in shapes.ffn)
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or what a container may use of it."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = _LIMIT.read_text(encoding="ascii").strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdigit() else physical
