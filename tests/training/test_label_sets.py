@@ -197,6 +197,6 @@ def test_the_module_that_a_trainer_takes_has_the_same_loss(bench: Workbench) -> 
     with begun(bench, method("lora"), fp64(bench)) as run:
         wanted = run.train_set.labels[indices]
         batch = run.train_set.batch(indices)
-        found = TunedModule(run.model)(**batch, labels=wanted).loss
+        found = TunedModule(run.model, gives_sets=True)(**batch, labels=wanted).loss
         expected = bench.objective.loss(run.model, run.train_set, indices) / 4
     assert abs(found.item() - expected.item()) < 1e-12
