@@ -154,7 +154,7 @@ class Worker:
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
-        if self.together.runner.levers.allocator:
+        if "allocator" not in self.info.without:
             give_back(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)

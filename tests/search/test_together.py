@@ -15,6 +15,7 @@ from peftsearch.backbone import attention
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory
+from peftsearch.search import worker as workers
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
@@ -30,6 +31,7 @@ from peftsearch.space.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import graphs, joint, watch
+from peftsearch.training.allocator import BETWEEN_TRIALS
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import Cohort
 from peftsearch.training.cohort_size import CohortSize
@@ -313,12 +315,16 @@ def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> Study
 
 
 def test_a_search_of_cohorts_evaluates_everything_once(
-    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Heads and full fine-tuning train alone in between."""
+    """Heads and full fine-tuning train alone in between; each ends with memory given back."""
+    asked: list[int] = []
+    monkeypatch.setattr(workers, "give_back", asked.append)
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
     arguments = (str(study.root), 0, Limits(trials=12), time.monotonic(), Means(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()
+    assert asked == [BETWEEN_TRIALS] * len(asked)
+    assert len(asked) >= 12
     record = study.read()
     trained = [r for r in record.results if r.state in ("full", "stopped")]
     assert record.running == 0
