@@ -43,6 +43,7 @@ DIFFERENT = {
     "positive": ("--positive", "negative", "no --positive"),
     "template": ("--template", "Say {text}", "no --template"),
     "no_header": ("--no-header", None, "no --no-header"),
+    "separator": ("--separator", "|", "no --separator"),
     "beams": ("--beams", "4", "--beams 1"),
     "languages": ("--languages", "en,ro", "no --languages"),
     "seed": ("--seed", "0", "--seed 9"),
