@@ -14,8 +14,7 @@ from peftsearch.errors import MissingError, did_you_mean
 from peftsearch.paths import absolute
 
 __all__ = [
-    *("DEMO_MODELS", "PREFIX", "absolute_source", "demo_package", "model_source"),
-    *("not_on_the_hub",),
+    *("DEMO_MODELS", "PREFIX", "absolute_source", "demo_package", "model_source", "not_on_the_hub"),
     *("refuse_missing_model", "refuse_missing_tokenizer"),
     *("without_safetensors", "without_weights"),
 ]
@@ -35,7 +34,7 @@ def model_source(name: str) -> str:
         return name
     path = Path(name).expanduser()
     if not (path / "config.json").is_file():
-        adapter = adapter_beside(str(path))
+        adapter = adapter_beside(str(path)) if path.is_dir() else None
         if adapter is not None:
             raise MissingError(why_no_model(name, adapter))
         raise MissingError(f"no model at '{name}': a folder with a config.json is needed")
