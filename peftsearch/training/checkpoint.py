@@ -63,7 +63,7 @@ def _file(held: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[m
     yield memoryview(len(encoded).to_bytes(8, "little") + encoded)
     for name in names:
         flat = held[name].cpu().contiguous().flatten()
-        yield memoryview(flat.view(torch.uint8).numpy()) if len(flat) else memoryview(b"")
+        yield flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
