@@ -34,6 +34,7 @@ from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.reference_configs import PREFIX, reference_config
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError, did_you_mean
+from peftsearch.wording import counted
 
 __all__ = [
     "DEMO_MODELS",
@@ -306,7 +307,8 @@ def _refuse_random_weights(name: str, model: nn.Module, missing: set[str]) -> No
     lost = [key for key, _ in model.named_parameters() if key in missing]
     if lost:
         raise MissingError(
-            f"model '{name}' is incomplete: its checkpoint lacks {len(lost)} tensors of the body, "
+            f"model '{name}' is incomplete: its checkpoint lacks "
+            f"{counted(len(lost), 'tensor')} of the body, "
             f"among them {lost[0]}; get a complete copy of it"
         )
 
@@ -339,7 +341,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
     found = min(positions - reserved, int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
-            f"model '{name}' reads texts of {found} tokens, by its positions and its tokenizer's "
-            "model_max_length: get a complete copy of it"
+            f"model '{name}' reads texts of {counted(found, 'token')}, by its positions and its "
+            "tokenizer's model_max_length: get a complete copy of it"
         )
     return found

@@ -26,6 +26,7 @@ from peftsearch.training.batches import BatchOrder
 from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objective import scale_of_values
+from peftsearch.wording import counted
 
 __all__ = ["NewStudy", "create_study"]
 
@@ -89,8 +90,9 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     """What the user should know of the data as the model sees them."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
-        f"{len(bench.task.train):,} training and {len(bench.task.validation):,} validation "
-        f"examples, at most {bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
+        f"{len(bench.task.train):,} training and "
+        f"{counted(len(bench.task.validation), 'validation example')}, at most "
+        f"{bench.max_length} tokens{targets} ({bench.train.truncated:,} cut)"
     )
     if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")

@@ -20,6 +20,7 @@ from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.objective import Objective, objective_of
+from peftsearch.wording import counted
 
 __all__ = ["DTYPES", "Lengths", "Workbench", "dtype_of", "training_budget", "writing_of"]
 
@@ -191,7 +192,8 @@ def _measured(
     left = room - target if writing.is_decoder else room
     if left < 1:
         raise ConfigurationError(
-            f"targets of {target} tokens leave no room for texts in the model's {room} positions: "
+            f"targets of {counted(target, 'token')} leave no room for texts in the model's "
+            f"{counted(room, 'position')}: "
             "lower --max-target"
         )
     wanted = asked or choose_max_length(probe.inputs.lengths.clip(min=1), left)

@@ -12,6 +12,7 @@ from peftsearch.task.columns import find_columns
 from peftsearch.task.folders import arrow_schema
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
+from peftsearch.wording import counted
 
 __all__ = ["class_names_in", "label_of", "names_of", "without_hidden"]
 
@@ -62,7 +63,7 @@ def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None)
     hidden = rows.table[label].map(_is_hidden).astype(bool)
     if not hidden.any() or (names is None and not hidden.all()):
         return rows
-    note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
+    note = f"{rows.name}: {counted(int(hidden.sum()), 'row')} without a label (−1) left out"
     return Rows(rows.name, rows.table[~hidden], (*rows.notes, note))
 
 

@@ -10,6 +10,7 @@ from peftsearch.task.columns import Columns, filled_rows, text_column
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
+from peftsearch.wording import counted
 
 __all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
 
@@ -47,7 +48,7 @@ def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
     texts, kept = filled_rows(rows, names, columns.label)
     targets = text_column(rows, str(columns.label))
     empty = len(rows.table) - len(kept)
-    notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+    notes = [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
     source = texts[0]
     return (
         Split(tuple(source[row] for row in kept), None, tuple(targets[row] for row in kept)),
