@@ -18,6 +18,8 @@ from peftsearch.cli.asked import (
     refuse_other_low_rungs,
     task_spec,
 )
+from peftsearch.cli.completion import spaces
+from peftsearch.cli.completion import studies as studies_there
 from peftsearch.cli.console import say
 from peftsearch.cli.options import (
     LARGEST_SEED,
@@ -32,6 +34,8 @@ from peftsearch.cli.options import (
     MetricName,
     Model,
     NoHeader,
+    StopHours,
+    StopMinutes,
     Storage,
     StudiesFolder,
     TargetTokenizer,
@@ -58,7 +62,9 @@ DEFAULT_SPACE = "unified"
 def search(
     space: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="Shipped space or YAML file (default: unified)."),
+        typer.Argument(
+            help="Shipped space or YAML file (default: unified).", autocompletion=spaces
+        ),
     ] = None,
     model: Model = None,
     task: TaskName = None,
@@ -81,15 +87,15 @@ def search(
     languages: Languages = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Name of the study (default: SPACE-TASK)."),
+        typer.Option(help="Name of the study (default: SPACE-TASK).", autocompletion=studies_there),
     ] = None,
     studies: StudiesFolder = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Stop at so many evaluated configurations."),
     ] = None,
-    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
-    hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    minutes: StopMinutes = None,
+    hours: StopHours = None,
     workers: Workers = None,
     threads: Threads = None,
     cohort: CohortOf = None,
