@@ -87,7 +87,7 @@ def main(seconds: float) -> None:
         )
         study = create_study(asked, Path(folder), "")
         worker = Worker(
-            *(str(study.root), 0, Limits(seconds=seconds), time.monotonic(), Means()),
+            *(str(study.root), 0, Limits(seconds=seconds), time.monotonic, Means()),
             emit=lambda event: None,
             stop=lambda: False,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 RUN_BY_CI = ("make",)
+OF_A_SHELL = ("source",)
 
 EXAMPLE = """\
 <!-- test: skip (needs the Hub) -->
@@ -51,21 +54,41 @@ def test_commands_are_the_dollar_lines_of_console_blocks_and_whole_python_blocks
 
 def test_a_command_is_made_small_by_its_model_and_its_time_limit_only() -> None:
     hub, demo, *_ = readme_commands(EXAMPLE)
-    assert hub.made_small("tiny") == ["peftsearch", "search", "big", "--minutes", "0.5"]
+    assert hub.made_small("tiny") == ["peftsearch", "search", "big", "--minutes", "0.2"]
     assert demo.made_small("tiny") == (
-        "peftsearch search demo --model tiny --minutes 0.5 --study x".split()
+        "peftsearch search demo --model tiny --minutes 0.2 --study x".split()
     )
 
 
 def test_the_readme_has_only_commands_that_something_runs() -> None:
     programs = {c.words[0] for c in readme_commands(README) if c.kind == "console" and not c.skip}
-    assert programs <= {"peftsearch", *RUN_BY_CI}
+    assert programs <= {"peftsearch", *RUN_BY_CI, *OF_A_SHELL}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_what_make_has_made_comes_onto_the_path_as_the_readme_says(tmp_path: Path) -> None:
+    (line,) = (c.text for c in readme_commands(README) if c.words[0] == "source")
+    made = re.search(r"^VENV := (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert made is not None
+    assert line == f"source {made[1]}/bin/activate"
+    (tmp_path / made[1]).symlink_to(BIN.parent)
+    found = subprocess.run(
+        ["bash", "-c", f"{line} && command -v peftsearch"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(found.stdout.strip()).samefile(BIN / "peftsearch")
 
 
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs(tmp_path: Path, tiny_bert: Path) -> None:
     commands = [c for c in readme_commands(README) if c.skip is None]
-    runnable = [c for c in commands if c.kind == "python" or c.words[0] not in RUN_BY_CI]
+    runnable = [
+        c for c in commands if c.kind == "python" or c.words[0] not in RUN_BY_CI + OF_A_SHELL
+    ]
     assert len(runnable) >= 10
     for command in runnable:
         done = run(command, tmp_path, tiny_bert)

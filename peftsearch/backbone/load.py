@@ -54,6 +54,7 @@ from peftsearch.backbone.source import (
 )
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError
+from peftsearch.wording import counted
 
 __all__ = [
     "DEMO_MODELS",
@@ -320,7 +321,8 @@ def _refuse_random_weights(
         )
     if lost:
         raise MissingError(
-            f"model '{name}' is incomplete: its checkpoint lacks {len(lost)} tensors of the body, "
+            f"model '{name}' is incomplete: its checkpoint lacks "
+            f"{counted(len(lost), 'tensor')} of the body, "
             f"among them {lost[0]}; get a complete copy of it"
         )
 
@@ -358,7 +360,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
     found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
-            f"model '{name}' reads texts of {found} tokens, by its positions and its tokenizer's "
-            "model_max_length: get a complete copy of it"
+            f"model '{name}' reads texts of {counted(found, 'token')}, by its positions and its "
+            "tokenizer's model_max_length: get a complete copy of it"
         )
     return found

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.load import Backbone
 from peftsearch.errors import ConfigurationError
+from peftsearch.wording import counted
 
 __all__ = ["attach_prompt"]
 
@@ -64,7 +65,7 @@ class _Inserted:
             embedded = _taken(torch.cat((self._expanded(embedded), embedded), dim=1), order)
         if embedded.shape[1] > self.positions:
             raise ConfigurationError(
-                f"a prompt of {self.length} tokens before texts of "
+                f"a prompt of {counted(self.length, 'token')} before texts of "
                 f"{embedded.shape[1] - self.length} exceeds the model's {self.positions} "
                 "positions: use shorter texts (--max-length)"
             )

@@ -6,14 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from peftsearch.cli.completion import spaces
 from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, Model
+from peftsearch.wording import counted
 
 __all__ = ["check"]
 
 
 def check(
-    space: Annotated[str, typer.Argument(help="A shipped space or a YAML file.")],
+    space: Annotated[
+        str, typer.Argument(help="A shipped space or a YAML file.", autocompletion=spaces)
+    ],
     model: Model = None,
     families: Annotated[
         bool, typer.Option("--families", help="One line for each model family.")
@@ -76,7 +80,7 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
     coverage = coverage_of(space, shapes)
     facts: dict[str, Any] = {
         f"on {shapes.family}": [
-            f"{coverage.structures:,} of {coverage.of:,} structures",
+            f"{coverage.structures:,} of {counted(coverage.of, 'structure')}",
             *coverage.slots,
             *coverage.depths,
             *coverage.reasons,

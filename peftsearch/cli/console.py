@@ -7,7 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
+
+from peftsearch.cli.wrapping import fitted_columns, width_of, wrapped
 
 __all__ = [
     "clean",
@@ -25,6 +28,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")
 """Control characters, and halves of characters, which no encoding has."""
+_GAP = "  "
 _FIRST, _LAST = 1000, 400
 """Characters shown of a sentence that quotes something endless."""
 
@@ -49,7 +53,8 @@ def style(text: str, code: str) -> str:
 
 def tell(line: str = "") -> None:
     """One line of a result, to stdout."""
-    print(clean(line))
+    for part in wrapped(clean(line), width_of(sys.stdout)):
+        print(part)
 
 
 def print_text(text: str) -> None:
@@ -59,13 +64,15 @@ def print_text(text: str) -> None:
 
 def say(line: str) -> None:
     """Progress and notes, to stderr."""
-    print(shortened(clean(line)), file=sys.stderr, flush=True)
+    lines = wrapped(shortened(clean(line)), width_of(sys.stderr))
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def complain(sentence: str) -> None:
     """An error, to stderr."""
     line = shortened(clean(" ".join(sentence.split())))
-    print(f"{style('error:', '1;31')} {line}", file=sys.stderr, flush=True)
+    text = "\n".join(wrapped(f"error: {line}", width_of(sys.stderr)))
+    print(style("error:", "1;31") + text.removeprefix("error:"), file=sys.stderr, flush=True)
 
 
 def shortened(line: str) -> str:
@@ -81,16 +88,35 @@ def print_json(kind: str, data: dict[str, Any]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on stdout; columns of numbers are set right."""
+    """Aligned columns on stdout; columns of numbers are set right. On a terminal that is too narrow
+    cells of text take several lines, and where that is not enough each row is a paragraph.
+    """
     cells = [[shortened(clean(cell)) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    width = width_of(sys.stdout) or sys.maxsize
     right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(header))]
+    may_wrap = [not is_right for is_right in right]
+    widths = fitted_columns(cells, may_wrap, len(_GAP), width)
+    if widths is None:
+        _print_paragraphs(cells, width)
+        return
     for row in cells:
-        line = (
-            cell.rjust(width) if is_right else cell.ljust(width)
-            for cell, width, is_right in zip(row, widths, right, strict=True)
-        )
-        print("  ".join(line).rstrip())
+        parts = [
+            wrapped(cell, width, "  ") if wraps else [cell]
+            for cell, width, wraps in zip(row, widths, may_wrap, strict=True)
+        ]
+        for line in zip_longest(*parts, fillvalue=""):
+            padded = (
+                cell.rjust(width) if is_right else cell.ljust(width)
+                for cell, width, is_right in zip(line, widths, right, strict=True)
+            )
+            print(_GAP.join(padded).rstrip())
+
+
+def _print_paragraphs(cells: Sequence[Sequence[str]], width: int) -> None:
+    header, *rows = cells
+    for row in rows:
+        named = [f"{n} {c}".strip() for n, c in zip(header[1:], row[1:], strict=True) if c]
+        print("\n".join(wrapped(f"{row[0] or '  and'}: {'; '.join(named)}", width, _GAP)))
 
 
 def _is_number(cell: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.opened import opened, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.errors import NothingFeasible
+from peftsearch.wording import counted
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
@@ -18,8 +20,10 @@ __all__ = ["frontier", "print_frontier"]
 
 def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Print the best configuration at every tuned percentage."""
+    from peftsearch.search.under_way import with_waiting
+
     folder = opened(study, studies)
-    record = folder.read()
+    record = with_waiting(folder, folder.read())
     if not any(result.state == "full" for result in record.results):
         raise NothingFeasible(
             f"study '{study}' has no configuration at full length yet; "
@@ -43,9 +47,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
             f"{point['tuned_pct']:.3g}",
             f"{point['tuned_parameters']:,}",
             metric.written(point["metric"], point["metric_se"]),
-            f"{point['method']}: {point['description']}"
-            if point["method"] not in (None, point["description"])
-            else point["description"],
+            _described(point),
         )
         for point in document["points"]
     ]
@@ -55,13 +57,23 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
         f"hypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
         f"{metric.written(reference['worst'])} to {reference['best']:g}), "
-        f"{document['counts']['evaluated']} configurations evaluated"
+        f"{counted(document['counts']['evaluated'], 'configuration')} evaluated"
     )
     if folder.report_path.exists():
         tell(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]
     place = studies_flag(folder)
     tell(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
+
+
+def _described(point: Mapping[str, Any]) -> str:
+    """Method, configuration, learning rates."""
+    from peftsearch.search.rates import Rates
+
+    rates = str(Rates(point["lr"], point["head_lr"], point["up_lr_ratio"]))
+    named = point["method"] not in (None, point["description"])
+    described = f"{point['method']}: {point['description']}" if named else point["description"]
+    return f"{described}; {rates}" if rates else described
 
 
 def _shown(path: object) -> str:

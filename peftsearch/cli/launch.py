@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.cli.asked import seconds_of
-from peftsearch.cli.options import CohortOf, Json, Storage, StudiesFolder, StudyName, Threads
-from peftsearch.cli.worker import StopAt, StopHours, StopMinutes, folder_to_join
+from peftsearch.cli.options import (
+    CohortOf,
+    Json,
+    StopHours,
+    StopMinutes,
+    Storage,
+    StudiesFolder,
+    StudyName,
+    Threads,
+)
+from peftsearch.cli.worker import StopAt, folder_to_join
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from peftsearch.cli.check import check
+from peftsearch.cli.completion import join_colons
 from peftsearch.cli.console import complain
 from peftsearch.cli.doctor import doctor
 from peftsearch.cli.export import export
@@ -22,6 +23,7 @@ from peftsearch.cli.report import report
 from peftsearch.cli.search import search
 from peftsearch.cli.show import show
 from peftsearch.cli.status import status
+from peftsearch.cli.stopping import acknowledged
 from peftsearch.cli.train import train
 from peftsearch.cli.worker import worker
 from peftsearch.errors import PeftsearchError
@@ -33,7 +35,6 @@ app = typer.Typer(
     name="peftsearch",
     help="Find the best parameter-efficient fine-tuning configuration at every parameter budget.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -82,8 +83,10 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every character
         sys.stdout.reconfigure(errors="backslashreplace")
+    join_colons(os.environ)
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
+        with acknowledged():
+            code = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()  # a full disk is to be heard of here, not while Python ends
     except PeftsearchError as error:
         complain(str(error))

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from peftsearch.cli import completion
+
 __all__ = [
     "LARGEST_SEED",
     "Beams",
@@ -22,6 +24,8 @@ __all__ = [
     "NoHeader",
     "Positive",
     "Separator",
+    "StopHours",
+    "StopMinutes",
     "Storage",
     "StudiesFolder",
     "StudyName",
@@ -38,7 +42,10 @@ __all__ = [
 LARGEST_SEED = 2**53 - 1
 """Torch takes a little more, JSON's numbers are exact to here."""
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="Name of the study.", autocompletion=completion.studies),
+]
 StudiesFolder = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads the annotation at run time)
     typer.Option("--studies", metavar="DIR", help="Folder of the studies (default: ./studies)."),
@@ -46,7 +53,12 @@ StudiesFolder = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 Model = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--model", metavar="M", help="Hub name, folder of a saved model, or demo:minilm."),
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="Hub name, folder of a saved model, or demo:minilm.",
+        autocompletion=completion.models,
+    ),
 ]
 Storage = Annotated[
     Optional[str],  # noqa: UP045
@@ -78,12 +90,21 @@ CohortOf = Annotated[
         "CPU).",
     ),
 ]
+StopMinutes = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0, help="Stop after so long, from when model and data are loaded."),
+]
+StopHours = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0, help="The same in hours."),
+]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         "--task",
         metavar="T",
         help="owner/dataset:config, or demo:tweets, demo:bbc, …",
+        autocompletion=completion.tasks,
     ),
 ]
 TextColumns = Annotated[
@@ -109,11 +130,16 @@ Kind = Annotated[
     typer.Option(
         metavar="K",
         help="classification, multilabel, regression, seq2seq or causal (default: guessed).",
+        autocompletion=completion.kinds,
     ),
 ]
 MetricName = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="M", help="What is optimised (default: the task's)."),
+    typer.Option(
+        metavar="M",
+        help="What is optimised (default: the task's).",
+        autocompletion=completion.metrics,
+    ),
 ]
 Positive = Annotated[
     Optional[str],  # noqa: UP045
@@ -160,7 +186,8 @@ TargetTokenizer = Annotated[
 Without = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        help="Switch a saving off, to measure it: activations, rows, features, … Repeatable."
+        help="Switch a saving off, to measure it: activations, rows, features, … Repeatable.",
+        autocompletion=completion.levers,
     ),
 ]
 LowRungs = Annotated[

@@ -1,5 +1,5 @@
-"""What a search shows while it runs: a bar and a line for each step on the frontier in a terminal,
-plain lines elsewhere. All of it on stderr.
+"""What a search shows while it runs: in a terminal the trials under way and a line for each step on
+the frontier, plain lines elsewhere. All of it on stderr.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from peftsearch.cli.console import clean, shortened
+from peftsearch.cli.live import Overview, live_lines
+from peftsearch.cli.running import RunningTrials, stopping, time_is_up
+from peftsearch.cli.wrapping import width_of, wrapped
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.search.events import (
     Event,
+    StopAsked,
+    TrialAt,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
+    TrialPutBack,
     WorkerPlaced,
     WorkerReady,
     WorkerStopped,
@@ -27,6 +31,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits
 from peftsearch.search.outcome import front_of, hypervolume_of
 from peftsearch.search.records import StudyRecord, TrialResult
+from peftsearch.wording import agree, counted, duration
 
 __all__ = ["Progress"]
 
@@ -39,8 +44,13 @@ class Progress:
         record = folder.read()
         self.info = record.info
         self.results = {r.number: r for r in record.results}
-        self.began = time.monotonic()
-        self.ready = 0
+        self.running = RunningTrials()
+        self.entered = time.monotonic()
+        self.began: float | None = None
+        """When the first worker had loaded model and data: the limit counts from here."""
+        self.said_time_is_up = False
+        self.stops = 0
+        self.volume = hypervolume_of(record)
         self.more_misfits = 0
         """Infeasible trials since one was told of, of which no line is."""
         self.last_said_misfit = False
@@ -48,50 +58,87 @@ class Progress:
         """Where the workers of a cluster are."""
         self.fatal: PeftsearchError | None = None
         self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self.bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[left]}"),
-            console=self.console,
-            disable=not sys.stderr.isatty(),
-            transient=True,
-        )
-        self.task = self.bar.add_task("starting", total=1.0, left="")
+        self.is_terminal = sys.stderr.isatty()
+        self.live = live_lines(self.console, self._overview) if self.is_terminal else None
 
     def __enter__(self) -> Progress:
-        self.bar.start()
-        going_on = f", {len(self.results)} trials done" if self.results else ""
+        if self.live is not None:
+            self.live.start()
+        going_on = f", {counted(len(self.results), 'trial')} done" if self.results else ""
         self._say(
             f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
-            f"{self.info.space}, {self.workers} worker{'s' if self.workers > 1 else ''}{going_on}"
+            f"{self.info.space}, {counted(self.workers, 'worker')}{going_on}"
         )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._say_misfits()
-        self.bar.stop()
+        if self.live is not None:
+            self.live.stop()
 
     def hear(self, event: Event | None) -> None:
         """One event, or None for a tick of the clock."""
-        if isinstance(event, WorkerReady):
-            self.ready += 1
+        if isinstance(event, StopAsked):
+            self.stops = event.times
+            self._say(stopping(len(self.running), event.times))
+        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped):
+            self._of_worker(event)
+        elif event is not None:
+            self._of_trial(event)
+        self._say_when_time_is_up()
+
+    def _of_trial(
+        self, event: TrialBegan | TrialAt | TrialEvaluated | TrialEnded | TrialPutBack
+    ) -> None:
+        if isinstance(event, TrialAt):
+            self.running.hear(event, time.monotonic())
         elif isinstance(event, TrialEnded):
             self._ended(event.result)
-        elif isinstance(event, WorkerStopped):
-            self._stopped(event)
+        elif isinstance(event, TrialPutBack):
+            self._put_back(event.number)
+        else:
+            if isinstance(event, TrialBegan):
+                self.running.begin(event)
+            self._detail(event)
+
+    def _of_worker(self, event: WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped) -> None:
+        if isinstance(event, WorkerReady):
+            self._ready()
         elif isinstance(event, WorkerPlaced):
             self.nodes[event.worker] = event.node
             self._say(f"worker {event.worker} starts on node {event.node}")
         elif isinstance(event, WorkersWait):
             self._say(
-                f"{event.workers} of {self.workers} workers have no place in the cluster yet: each "
+                f"{event.workers} of {counted(self.workers, 'worker')} "
+                f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
                 f"wants {event.wants}"
             )
-        elif isinstance(event, TrialBegan | TrialEvaluated) and not sys.stderr.isatty():
-            self._detail(event)
-        self._refresh()
+        else:
+            self._stopped(event)
+
+    def _ready(self) -> None:
+        if self.began is None:
+            self.began = time.monotonic()
+            if self.limits.seconds is not None:
+                self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
+
+    def _say_when_time_is_up(self) -> None:
+        """What becomes of the trials under way, once no more are begun."""
+        now = time.monotonic()
+        if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
+            return
+        self.said_time_is_up = True
+        if self.running and not self.stops:
+            most_s = max(0.0, self.limits.last_call(self.began) - now)
+            self._say(time_is_up(len(self.running), self.running.left_s(now), most_s))
+
+    def _put_back(self, number: int) -> None:
+        trial = self.running.end(number)
+        if trial is not None:
+            self._say(f"#{number} is saved at {trial.where}")
 
     def _stopped(self, event: WorkerStopped) -> None:
+        self.running.end_all_of(event.worker)
         if event.error is None:
             if event.worker in self.nodes:
                 self._say(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
@@ -102,6 +149,8 @@ class Progress:
             self.fatal = kind(event.error)
 
     def _detail(self, event: TrialBegan | TrialEvaluated) -> None:
+        if self.is_terminal:  # which shows it below
+            return
         if isinstance(event, TrialBegan):
             self._say(f"#{event.number} begins: {event.description}")
         elif event.value.fraction < 1:
@@ -111,11 +160,13 @@ class Progress:
             )
 
     def _ended(self, result: TrialResult) -> None:
+        self.running.end(result.number)
         self.results[result.number] = result
+        self.volume = hypervolume_of(self._record())
         on_front = any(p.number == result.number for p in front_of(self._record()))
         if result.state == "infeasible" and self.last_said_misfit:
             self.more_misfits += 1
-        elif on_front or result.state == "failed" or not sys.stderr.isatty():
+        elif on_front or result.state == "failed" or not self.is_terminal:
             self._say(self._line(result, on_front))
             self.last_said_misfit = result.state == "infeasible"
 
@@ -134,37 +185,38 @@ class Progress:
             f" tuned{stopped}, {result.wall_s:.0f} s"
         )
 
-    def _refresh(self) -> None:
-        counts = dict.fromkeys(("full", "stopped", "failed"), 0)
-        for result in self.results.values():
-            if result.state in counts:
-                counts[result.state] += 1
-        volume = hypervolume_of(self._record())
-        self.bar.update(
-            self.task,
-            description=(
-                f"{counts['full']} full, {counts['stopped']} stopped, {counts['failed']} failed, "
-                f"hypervolume {volume:.3f}"
+    def _overview(self) -> Overview:
+        """For the terminal, whose thread of its own asks."""
+        states = [result.state for result in list(self.results.values())]
+        full, stopped, failed = (states.count(s) for s in ("full", "stopped", "failed"))
+        return Overview(
+            counts=(
+                f"{full} full, {stopped} stopped, {failed} failed, hypervolume {self.volume:.3f}"
             ),
-            completed=self._done(sum(counts.values())),
+            share=self._done(full + stopped + failed),
             left=self._left(),
+            trials=self.running.all(),
         )
 
     def _done(self, evaluated: int) -> float:
         shares = [0.0]
         if self.limits.trials:
             shares.append(evaluated / self.limits.trials)
-        if self.limits.seconds:
+        if self.limits.seconds and self.began is not None:
             shares.append((time.monotonic() - self.began) / self.limits.seconds)
         return min(1.0, max(shares))
 
     def _left(self) -> str:
-        if self.ready == 0:
-            return "loading model and data"
+        now = time.monotonic()
+        if self.stops:
+            return "stopping"
+        if self.began is None:
+            return f"loading model and data, {now - self.entered:.0f} s"
         if self.limits.seconds is None:
-            return f"{time.monotonic() - self.began:.0f} s"
-        left = max(0.0, self.limits.seconds - (time.monotonic() - self.began))
-        return f"{left // 60:.0f}:{left % 60:02.0f} left"
+            return _clock(now - self.began)
+        if now < self.limits.deadline(self.began):
+            return f"{_clock(self.limits.deadline(self.began) - now)} left"
+        return f"finishing, at most {_clock(self.limits.last_call(self.began) - now)}"
 
     def _record(self) -> StudyRecord:
         ordered = tuple(self.results[number] for number in sorted(self.results))
@@ -172,9 +224,16 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self._say_misfits()
-        self.console.print(shortened(clean(line)))
+        for part in wrapped(shortened(clean(line)), width_of(sys.stderr)):
+            self.console.print(part)
 
     def _say_misfits(self) -> None:
         if self.more_misfits:
             self.console.print(f"  {self.more_misfits} more like it")
         self.more_misfits, self.last_said_misfit = 0, False
+
+
+def _clock(seconds: float) -> str:
+    """`3:05`."""
+    whole = max(0, int(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"

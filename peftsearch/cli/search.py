@@ -6,6 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from peftsearch.cli.completion import spaces
+from peftsearch.cli.completion import studies as studies_there
 from peftsearch.cli.options import (
     LARGEST_SEED,
     Beams,
@@ -21,6 +23,8 @@ from peftsearch.cli.options import (
     NoHeader,
     Positive,
     Separator,
+    StopHours,
+    StopMinutes,
     Storage,
     StudiesFolder,
     TargetTokenizer,
@@ -39,7 +43,9 @@ __all__ = ["search"]
 def search(
     space: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="Shipped space or YAML file (default: unified)."),
+        typer.Argument(
+            help="Shipped space or YAML file (default: unified).", autocompletion=spaces
+        ),
     ] = None,
     model: Model = None,
     task: TaskName = None,
@@ -64,15 +70,15 @@ def search(
     languages: Languages = None,
     study: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Name of the study (default: SPACE-TASK)."),
+        typer.Option(help="Name of the study (default: SPACE-TASK).", autocompletion=studies_there),
     ] = None,
     studies: StudiesFolder = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Stop at so many evaluated configurations."),
     ] = None,
-    minutes: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
-    hours: Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")] = None,  # noqa: UP045
+    minutes: StopMinutes = None,
+    hours: StopHours = None,
     workers: Workers = None,
     threads: Threads = None,
     cohort: CohortOf = None,

@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from peftsearch.cli.completion import shown
 from peftsearch.cli.console import print_json, print_table, print_text, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.errors import UsageError
+from peftsearch.wording import counted
 
 __all__ = ["show"]
 
 
 def show(
-    what: Annotated[str, typer.Argument(help="A space, a method, or STUDY#TRIAL.")],
+    what: Annotated[
+        str, typer.Argument(help="A space, a method, or STUDY#TRIAL.", autocompletion=shown)
+    ],
     model: Model = None,
     studies: StudiesFolder = None,
     json: Json = False,
@@ -42,7 +46,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         "about": space.file.title,
         "hash": space.hash,
         "distinct structures": space.count_structures(),
-        **{f"slot {slot.name}": f"{len(slot.structures)} choices" for slot in space.slots},
+        **{f"slot {slot.name}": counted(len(slot.structures), "choice") for slot in space.slots},
         "seeds": ", ".join(seed.method for seed in space.file.seed_with),
     }
     if model is not None:
@@ -73,6 +77,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
 
 def _show_method(name: str, model: str | None, as_json: bool) -> None:
     from peftsearch.design.methods import METHODS
+    from peftsearch.search.rates import Rates
 
     method = METHODS[name]
     configuration = method.configuration()
@@ -81,6 +86,7 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
         "title": method.title,
         "source": method.source or "–",
         "configuration": configuration.describe(),
+        "learning rates": str(Rates.of(configuration.to_json())).removeprefix("lr ") or "–",
     }
     if model is not None:
         from peftsearch.backbone.load import load_shapes
@@ -107,6 +113,7 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
 
 def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
     from peftsearch.search.folder import StudyFolder
+    from peftsearch.search.rates import Rates
 
     record = StudyFolder.open(study, studies).read()
     results = {str(result.number): result for result in record.results}
@@ -119,6 +126,8 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
     for key, value in result.model_dump(exclude={"configuration", "curve"}).items():
         if value is not None:
             tell(f"{key.replace('_', ' ')}: {value}")
+        if key == "description" and (rates := str(Rates.of(result.configuration))):
+            tell(f"learning rates: {rates.removeprefix('lr ')}")
     tell()
     rows = [
         (

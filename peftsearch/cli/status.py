@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.opened import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.wording import agree, counted
 
 if TYPE_CHECKING:
     from peftsearch.search.locks import Owner
@@ -18,9 +20,10 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
     """Say how far a study has come, and who is working on it."""
     from peftsearch.search.derive import count_states
     from peftsearch.search.outcome import front_of, hypervolume_of
+    from peftsearch.search.under_way import with_waiting
 
     folder = opened(study, studies)
-    record = folder.read()
+    record = with_waiting(folder, folder.read())
     info, counts = record.info, count_states(record)
     owner = folder.search_lock().owner()
     causes: dict[str, int] = {}
@@ -52,17 +55,19 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         print_json("status", facts)
         return
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "evaluated")
+    points = counted(len(front_of(record)), "point")
     failures = ", ".join(f"{count} × {cause}" for cause, count in causes.items())
     rows = [
         ("study", info.name),
         ("model", f"{info.model} ({info.body_parameters:,} parameters)"),
-        ("task", f"{info.task_name}, {info.train_examples:,} training examples"),
+        ("task", f"{info.task_name}, {counted(info.train_examples, 'training example')}"),
         ("space", f"{info.space}, tuned % {info.budget_lo_pct:g} to {info.budget_hi_pct:g}"),
         *([("low rungs", f"frozen layers in {info.low_rungs}")] if info.low_rungs else []),
         ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
+        *([("", _go_on(info.name, record.waiting, studies))] if record.waiting else []),
         *([("failures", failures)] if failures else []),
-        ("frontier", f"{facts['frontier_points']} points, hypervolume {facts['hypervolume']:.4f}"),
+        ("frontier", f"{points}, hypervolume {facts['hypervolume']:.4f}"),
         ("cost", f"{cpu_s / 60:.1f} CPU minutes, {evaluating:.0%} of it evaluation"),
     ]
     print_table(("", ""), rows)
@@ -75,4 +80,10 @@ def _state(storage: str, owner: Owner | None, running: int) -> str:
     here = f"being searched by {owner}" if owner else "nobody is searching it"
     if not is_database(storage):
         return here
-    return f"in {storage}, {running} trials under way; on this machine {here}"
+    return f"in {storage}, {counted(running, 'trial')} under way; on this machine {here}"
+
+
+def _go_on(study: str, waiting: int, studies: Path | None) -> str:
+    where = f" --studies {studies}" if studies is not None else ""
+    command = f"peftsearch search --study {study} --resume{where}"
+    return f"{waiting} {agree(waiting, 'waits', 'wait')} to be continued: {command}"

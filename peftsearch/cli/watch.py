@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from peftsearch.cli.console import say
 from peftsearch.cli.opened import studies_flag
 from peftsearch.errors import Interrupted, NothingFeasible
+from peftsearch.wording import agree, counted
 
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
@@ -33,7 +34,10 @@ def watch_local(
     os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
     idle = len(os.sched_getaffinity(0)) - count * means.threads
     if idle > 0 and device == "cpu":
-        say(f"{idle} more cores are idle: --workers {count + idle} tries more configurations")
+        say(
+            f"{counted(idle, 'more core')} {agree(idle, 'is', 'are')} idle: --workers "
+            f"{count + idle} tries more configurations"
+        )
     watch(lambda hear: run(folder, limits, count, means, hear), folder, limits, count, as_json)
 
 
@@ -47,14 +51,19 @@ def watch(
     """`run` so many workers, show what they do, print the frontier."""
     from peftsearch.cli.frontier import print_frontier
     from peftsearch.cli.progress import Progress
+    from peftsearch.cli.stopping import unheard
     from peftsearch.report.html import write_report
     from peftsearch.search.derive import write_derived
     from peftsearch.search.study_copy import bring_home
+    from peftsearch.search.under_way import with_waiting
 
-    with Progress(folder, limits, workers) as progress:
-        interrupted = run(progress.hear)
+    with unheard(), Progress(folder, limits, workers) as progress:
+        try:
+            interrupted = run(progress.hear)
+        except KeyboardInterrupt:  # before there was a worker to stop
+            interrupted = True
     bring_home(folder, say)
-    record = folder.read()
+    record = with_waiting(folder, folder.read())
     write_derived(folder, record)
     write_report(record, folder.report_path, folder.read_environment(), folder)
     found = any(r.state == "full" for r in record.results)
@@ -63,10 +72,12 @@ def watch(
     go_on = f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
     if progress.fatal is not None:
         raise progress.fatal
+    if record.waiting and not interrupted and found:
+        say(f"{counted(record.waiting, 'trial')} cut off and saved; go on with: {go_on}")
     if interrupted:
         raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
     if not found:
         raise NothingFeasible(
-            f"no configuration reached full length ({len(record.results)} ended, "
-            f"{record.running} cut off); go on with: {go_on}"
+            f"no configuration reached full length ({counted(len(record.results), 'trial')} ended, "
+            f"{record.waiting} cut off); go on with: {go_on}"
         )

@@ -11,6 +11,8 @@ from peftsearch.cli.asked import refuse_other_means, seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,
+    StopHours,
+    StopMinutes,
     Storage,
     StudiesFolder,
     StudyName,
@@ -22,14 +24,12 @@ from peftsearch.cli.storage import hear_storage, use_storage
 if TYPE_CHECKING:
     from peftsearch.search.folder import StudyFolder
 
-__all__ = ["StopAt", "StopHours", "StopMinutes", "folder_to_join", "worker"]
+__all__ = ["StopAt", "folder_to_join", "worker"]
 
 StopAt = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Stop at so many evaluated configurations (default: as the search)."),
 ]
-StopMinutes = Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")]  # noqa: UP045
-StopHours = Annotated[Optional[float], typer.Option(min=0, help="Stop after so long.")]  # noqa: UP045
 
 
 def worker(

@@ -16,6 +16,7 @@ from peftsearch.design.place import PLACES, Place
 from peftsearch.design.shapes import BackboneShapes, SiteShape
 from peftsearch.design.validity import minimum_width, why_invalid
 from peftsearch.errors import ConfigurationError, did_you_mean
+from peftsearch.wording import counted
 
 __all__ = ["Modification", "TunedTensor", "options_json"]
 
@@ -72,7 +73,8 @@ class Modification:
         layers = self.place.layers
         if len(widths) > 1 and layers is not None and len(widths) != len(layers):
             raise ConfigurationError(
-                f"{self._dimensions()}: {len(widths)} widths for {len(layers)} layers"
+                f"{self._dimensions()}: {counted(len(widths), 'width')} for "
+                f"{counted(len(layers), 'layer')}"
             )
         if len(set(widths)) == 1:
             object.__setattr__(self, "width", widths[0])
@@ -149,7 +151,8 @@ class Modification:
         named = self.place.layers or ()
         if len(named) != len(self.width):
             raise ConfigurationError(
-                f"{self.describe()}: {len(self.width)} widths for {len(layers)} layers"
+                f"{self.describe()}: {counted(len(self.width), 'width')} for "
+                f"{counted(len(layers), 'layer')}"
             )
         widths = dict(zip(named, self.width, strict=True))
         return tuple(widths[layer] for layer in layers)
@@ -173,7 +176,8 @@ class Modification:
         layers = self.place.layers_in(shapes)
         if len(self.width) != len(layers):
             raise ConfigurationError(
-                f"{self.describe()}: {len(self.width)} widths for {len(layers)} layers"
+                f"{self.describe()}: {counted(len(self.width), 'width')} for "
+                f"{counted(len(layers), 'layer')}"
             )
         return self.width[layers.index(site.layer or 0)]
 

@@ -27,6 +27,7 @@ from peftsearch.training.checkpoint import as_bytes, load_tensors
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
+from peftsearch.wording import counted
 from peftsearch.training.objectives.heads import outputs_of
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
@@ -153,7 +154,9 @@ def _listed(
             which = f"text {number + 1}" if number < len(firsts) else "a second text"
             raise UsageError(f"{which} is of type {type(text).__name__}, and no string")
     if seconds and len(seconds) != len(firsts):
-        raise UsageError(f"{len(firsts):,} texts and {len(seconds):,} second texts: give one each")
+        raise UsageError(
+            f"{counted(len(firsts), 'text')} and {counted(len(seconds), 'second text')}: give one each"
+        )
     return firsts, seconds or None, is_one
 
 

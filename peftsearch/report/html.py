@@ -23,6 +23,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import hypervolume_of
 from peftsearch.search.records import StudyRecord
 from peftsearch.version import __version__
+from peftsearch.wording import counted
 
 __all__ = ["render_report", "write_report"]
 
@@ -82,6 +83,7 @@ def render_report(
         plotly_from=plotly_from,
         plotly_js=Markup("" if plotly_from else get_plotlyjs()),
         version=__version__,
+        counted=counted,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import textwrap
 
+from peftsearch.search.rates import Rates
 from peftsearch.search.records import PublishedValue, StudyInfo, TrialResult
 
 __all__ = ["hover", "hover_published", "safe"]
@@ -20,6 +21,8 @@ def hover(result: TrialResult, info: StudyInfo) -> str:
     lines = textwrap.wrap(result.description, 60)
     name = f"<b>#{result.number}{' ' + safe(result.method) if result.method else ''}</b>"
     rows = [name, *map(safe, lines)]
+    if rates := str(Rates.of(result.configuration)):
+        rows += map(safe, textwrap.wrap(rates, 60))
     if result.metric is not None:
         shown = info.metric.written(result.metric, result.metric_se)
         rows.append(f"{safe(info.metric.name)} {shown}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from peftsearch.search.outcome import front_of
+from peftsearch.search.rates import Rates
 from peftsearch.search.records import StudyRecord, TrialResult
 
 __all__ = ["frontier_rows", "trial_rows"]
@@ -32,6 +33,7 @@ def _row(result: TrialResult) -> dict[str, Any]:
         "number": result.number,
         "method": result.method or "",
         "description": result.description,
+        "rates": str(Rates.of(result.configuration)).removeprefix("lr "),
         "state": _state(result),
         "metric": result.metric,
         "metric_se": result.metric_se,

@@ -7,6 +7,7 @@ from typing import Any
 from peftsearch.atomic import write_atomic
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of, hypervolume_of
+from peftsearch.search.rates import Rates
 from peftsearch.search.record_files import json_text
 from peftsearch.search.records import StudyRecord
 from peftsearch.search.trials_csv import derived_trials_csv
@@ -51,6 +52,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "counts": count_states(record),
         "points": [
             {key: getattr(by_number[point.number], key) for key in fields}
+            | Rates.of(by_number[point.number].configuration).to_json()
             for point in front_of(record)
         ],
     }
@@ -60,4 +62,5 @@ def count_states(record: StudyRecord) -> dict[str, int]:
     """How many trials ended how; `evaluated` are those that trained."""
     states = [result.state for result in record.results]
     counts = {s: states.count(s) for s in ("full", "stopped", "failed", "duplicate", "infeasible")}
-    return {"evaluated": counts["full"] + counts["stopped"], **counts, "running": record.running}
+    under_way = {"running": record.running, "waiting": record.waiting}
+    return {"evaluated": counts["full"] + counts["stopped"], **counts, **under_way}

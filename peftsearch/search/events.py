@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from peftsearch.search.records import RungValue, TrialResult
 
 __all__ = [
-    *("Event", "TrialBegan", "TrialEnded", "TrialEvaluated"),
-    *("WorkerPlaced", "WorkerReady", "WorkerStopped", "WorkersWait"),
+    *("Event", "Phase", "StopAsked", "TrialAt", "TrialBegan", "TrialEnded", "TrialEvaluated"),
+    *("TrialPutBack", "WorkerPlaced", "WorkerReady", "WorkerStopped", "WorkersWait"),
 ]
 
 
@@ -29,7 +30,16 @@ class WorkerPlaced:
 
 
 @dataclass(frozen=True)
+class StopAsked:
+    """Someone pressed Ctrl-C, or sent a signal, for the `times`-th time."""
+
+    times: int
+
+
+@dataclass(frozen=True)
 class WorkerReady:
+    """It has loaded model and data."""
+
     worker: int
 
 
@@ -38,7 +48,24 @@ class TrialBegan:
     worker: int
     number: int
     description: str
-    resumed_at_step: int = 0
+    method: str | None = None
+
+
+Phase = Literal["trains", "prepares", "evaluates"]
+
+
+@dataclass(frozen=True)
+class TrialAt:
+    """How far a trial is trained, said about once a second. It trains, `prepares` (states of frozen
+    layers are computed, before its first step), or `evaluates`.
+    """
+
+    worker: int
+    number: int
+    step: int
+    full_steps: int
+    loss: float | None = None
+    phase: Phase = "trains"
 
 
 @dataclass(frozen=True)
@@ -56,6 +83,14 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class TrialPutBack:
+    """It was interrupted and saved, for this or a later search to go on with."""
+
+    worker: int
+    number: int
+
+
+@dataclass(frozen=True)
 class WorkerStopped:
     """`error` is the sentence of what ended it, if anything did."""
 
@@ -68,8 +103,11 @@ Event = (
     WorkersWait
     | WorkerPlaced
     | WorkerReady
+    | StopAsked
     | TrialBegan
+    | TrialAt
     | TrialEvaluated
     | TrialEnded
+    | TrialPutBack
     | WorkerStopped
 )

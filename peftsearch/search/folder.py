@@ -145,6 +145,11 @@ class StudyFolder:
         return self.root / "frontier.json"
 
     @property
+    def workers_path(self) -> Path:
+        """A file for each worker of this machine that is alive."""
+        return self.root / "workers"
+
+    @property
     def report_path(self) -> Path:
         return self.root / "report.html"
 
@@ -180,6 +185,10 @@ class StudyFolder:
     def finished(self) -> list[int]:
         """Numbers of the trials that have a result, without reading it."""
         return [n for n in self._numbers() if self.trial(n).result_path.is_file()]
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the trials that have begun and have no result."""
+        return [n for n in self._numbers() if not self.trial(n).result_path.is_file()]
 
     def _numbers(self) -> list[int]:
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
-__all__ = ["Stoppable", "interruptible"]
+from peftsearch.search.events import Event, StopAsked
+
+__all__ = ["Stoppable", "interruptible", "with_stops"]
 
 
 class Stoppable(Protocol):
@@ -39,3 +41,15 @@ def interruptible(workers: Stoppable) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def with_stops(events: Iterable[Event | None], caught: Sequence[int]) -> Iterator[Event | None]:
+    """The events, and a `StopAsked` for every signal within one tick of it. A handler cannot print:
+    it may interrupt a print.
+    """
+    told = 0
+    for event in events:
+        while told < len(caught):
+            told += 1
+            yield StopAsked(told)
+        yield event

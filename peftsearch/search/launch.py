@@ -16,12 +16,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.events import Event, WorkerStopped
+from peftsearch.search.events import Event, WorkerReady, WorkerStopped
 from peftsearch.search.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
@@ -29,17 +30,20 @@ __all__ = ["LocalWorkers"]
 _PR_SET_PDEATHSIG = 1
 _MAX_DEATHS = 3
 _POLL_S = 0.2
+_TO_THE_PARENT = {signal.SIGINT, signal.SIGTERM}
 
 
-Body = Callable[[str, int, Limits, float, Means, Callable[[Event], None], Callable[[], bool]], None]
-"""What a process does: (root, worker, limits, began, means, emit, asked to stop?)."""
+Begin = Callable[[], float]
+"""Says when the search began, of `time.monotonic()`; the first call begins it."""
+Body = Callable[[str, int, Limits, Begin, Means, Callable[[Event], None], Callable[[], bool]], None]
+"""What a process does: (root, worker, limits, begin, means, emit, asked to stop?)."""
 
 
 def search(
     root: str,
     worker: int,
     limits: Limits,
-    began: float,
+    begin: Begin,
     means: Means,
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
@@ -47,7 +51,7 @@ def search(
     """The body of every search."""
     from peftsearch.search.worker import Worker  # seconds: by now it dies with its parent
 
-    Worker(root, worker, limits, began, means, emit, stop).run()
+    Worker(root, worker, limits, begin, means, emit, stop).run()
 
 
 class LocalWorkers:
@@ -57,20 +61,35 @@ class LocalWorkers:
         self, root: str, count: int, limits: Limits, means: Means, body: Body = search
     ) -> None:
         self.root, self.limits, self.means, self.body = root, limits, means, body
-        self.began = time.monotonic()
         self._context = mp.get_context("spawn")
+        self._began = self._context.RawValue(ctypes.c_double, 0.0)
+        """Of `time.monotonic()`, one clock for all processes of a machine; 0 until the first worker
+        has loaded model and data.
+        """
         self._stop = self._context.RawValue(ctypes.c_bool, False)
+        self._killed = False
+        self._loading: set[int] = set()
         self._running: dict[int, tuple[BaseProcess, Connection]] = {}
         self._deaths = 0
         self._count = count
 
     def stop(self) -> None:
-        """Ask all to checkpoint what they do and end."""
+        """Ask all to checkpoint what they do and end; those that load still end at once."""
         self._stop.value = True
+        for worker in self._loading & self._running.keys():
+            self._running[worker][0].terminate()
+        self._loading.clear()
 
     def kill(self) -> None:
+        """End all at once, as `kill -9` does: what is in their checkpoints is kept."""
+        self._killed = True
         for process, _ in self._running.values():
             process.kill()
+
+    @property
+    def killed(self) -> bool:
+        """Whether those that died were killed from here: that says nothing of their trials."""
+        return self._killed
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:
         """Every event as it comes, None every now and then; ends with the last worker.
@@ -88,14 +107,16 @@ class LocalWorkers:
 
     def _start(self, worker: int) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
-        arguments = (self.root, worker, self.limits, self.began, self.means)
+        arguments = (self.root, worker, self.limits, self._began, self.means)
         process = self._context.Process(
             target=_child,
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        process.start()
+        with _deaf():
+            process.start()
         sending.close()
+        self._loading.add(worker)
         self._running[worker] = (process, receiving)
 
     def _heard(self) -> Iterator[Event | None]:
@@ -106,7 +127,10 @@ class LocalWorkers:
         for _, receiving in list(self._running.values()):
             if receiving in ready:
                 with contextlib.suppress(EOFError, OSError):
-                    yield receiving.recv()
+                    event = receiving.recv()
+                    if isinstance(event, WorkerReady):
+                        self._loading.discard(event.worker)
+                    yield event
 
     def _reap(self, on_death: Callable[[int], None]) -> Iterator[Event]:
         for worker, (process, receiving) in list(self._running.items()):
@@ -119,6 +143,9 @@ class LocalWorkers:
                 continue
             self._deaths += 1
             on_death(worker)
+            if self._killed or (self._stop.value and process.exitcode == -signal.SIGTERM):
+                yield WorkerStopped(worker)
+                continue
             yield WorkerStopped(worker, f"worker {worker} died ({_how(process.exitcode)})", 1)
             if self._deaths < _MAX_DEATHS and not self._stop.value:
                 self._start(worker)
@@ -144,26 +171,51 @@ def _child(
     root: str,
     worker: int,
     limits: Limits,
-    began: float,
+    began: Any,
     means: Means,
     events: Connection,
     stop: Any,
     parent: int,
 ) -> None:
     """What a worker process runs. Interrupts are the parent's to handle."""
+    has_loaded = False
 
     def stop_all(*_: object) -> None:
         stop.value = True
+        if not has_loaded:  # it holds nothing that could be lost
+            os._exit(0)
+
+    def begin() -> float:
+        nonlocal has_loaded
+        has_loaded = True
+        began.value = began.value or time.monotonic()
+        return float(began.value)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop_all)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_THE_PARENT)
     _die_with(parent)
+    if stop.value:  # asked before it could hear
+        return
     try:
-        body(root, worker, limits, began, means, events.send, lambda: bool(stop.value))
+        body(root, worker, limits, begin, means, events.send, lambda: bool(stop.value))
         events.send(WorkerStopped(worker))
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))
         stop_all()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """A process started meanwhile hears no signal of a terminal until it is ready to: Ctrl-C goes
+    to the whole group, and would end its imports with a traceback.
+    """
+    resource_tracker.ensure_running()  # starting it would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with(parent: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peftsearch.errors import MissingError
 from peftsearch.search.events import Event
-from peftsearch.search.launch import Body, search
+from peftsearch.search.launch import Begin, Body, search
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.storage import VARIABLE, StorageAddress
 from peftsearch.search.study_copy import folder_of
@@ -40,10 +40,10 @@ class Order:
         return unpacked
 
     def carry_out(
-        self, began: float, emit: Callable[[Event], None], stop: Callable[[], bool]
+        self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]
     ) -> None:
         """Work on the node's copy of the study, made if there is none, until there is no more to
-        do. `began`: of `time.monotonic()`.
+        do. `begin` says when its search began, of `time.monotonic()`.
         """
         os.environ[VARIABLE] = self.storage
         try:
@@ -53,7 +53,7 @@ class Order:
                 f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
                 "node can write to with --studies"
             ) from error
-        self.body(str(folder.root), self.worker, self.limits, began, self.means, emit, stop)
+        self.body(str(folder.root), self.worker, self.limits, begin, self.means, emit, stop)
 
     def without_password(self, text: str) -> str:
         return StorageAddress.parse(self.storage).without_password(text)

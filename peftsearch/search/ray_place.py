@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped
+from peftsearch.search.events import Event, TrialAt, WorkerPlaced, WorkerStopped
 
 __all__ = ["Place"]
 
@@ -29,7 +29,6 @@ class Place:
     """`run` is called once; `stop`, while it runs, asks the worker to save and end."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
         self._stop = threading.Event()
         self._node = os.getppid()
 
@@ -55,12 +54,16 @@ class Place:
         def hide(text: str) -> str:
             return text  # nothing is known yet that must not be shown
 
+        def tell(event: Event) -> None:
+            if not isinstance(event, TrialAt):  # of thousands of workers these would be too many
+                say(event)
+
         try:
             from peftsearch.search.ray_order import Order
 
             order = Order.unpacked(packed)
             hide = order.without_password
-            order.carry_out(self._began, say, self._stop.is_set)
+            order.carry_out(time.monotonic, tell, self._stop.is_set)
             if os.getppid() != self._node:  # that is why it stopped
                 raise RuntimeError("its node is gone")
             say(WorkerStopped(worker))

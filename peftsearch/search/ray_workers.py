@@ -16,10 +16,11 @@ from peftsearch.search.events import (
     Event,
     TrialEnded,
     WorkerPlaced,
+    WorkerReady,
     WorkerStopped,
     WorkersWait,
 )
-from peftsearch.search.interrupt import interruptible
+from peftsearch.search.interrupt import interruptible, with_stops
 from peftsearch.search.ray_cluster import Share, joined
 from peftsearch.search.ray_order import Order
 from peftsearch.search.ray_place import Place
@@ -50,7 +51,7 @@ def run_on_ray(
     with joined(address) as ray:
         started = RayWorkers(ray, order, workers, share)
         with interruptible(started) as interrupted:
-            for event in started.run():
+            for event in with_stops(started.run(), interrupted):
                 hear(event)
         return bool(interrupted)
 
@@ -81,8 +82,8 @@ class RayWorkers:
         self._ray, self._order, self._count = ray, order, count
         self.share = share
         self.began = time.monotonic()
-        self._deadline = order.limits.deadline(self.began)
-        self._last_call = order.limits.last_call(self.began)
+        self._deadline = self._last_call = float("inf")
+        """Unknown until the first worker has loaded model and data."""
         self._running: dict[Any, _Started] = {}
         """By what Ray hands its events through."""
         self._due: list[_Due] = []
@@ -120,8 +121,9 @@ class RayWorkers:
             )
             .remote()
         )
-        left = None if self._order.limits.seconds is None else self._deadline - time.monotonic()
-        limits = replace(self._order.limits, seconds=left)
+        limits = self._order.limits
+        if self._deadline < float("inf"):
+            limits = replace(limits, seconds=self._deadline - time.monotonic())
         order = replace(self._order, worker=worker, limits=limits)
         events = actor.run.options(num_returns="streaming").remote(worker, order.packed())
         self._running[events] = _Started(worker, actor, deaths)
@@ -157,6 +159,10 @@ class RayWorkers:
         started = self._running[events]
         if isinstance(event, WorkerPlaced):
             started.node = event.node
+        elif isinstance(event, WorkerReady) and self._deadline == float("inf"):
+            now = time.monotonic()
+            self._deadline = self._order.limits.deadline(now)
+            self._last_call = self._order.limits.last_call(now)
         elif isinstance(event, TrialEnded) and event.result.state in ("full", "stopped", "failed"):
             started.deaths = 0
         elif isinstance(event, WorkerStopped):
@@ -190,13 +196,17 @@ class RayWorkers:
     @property
     def _is_over(self) -> bool:
         """Whether no worker is to be started any more. Workers wait for one another: one that ended
-        by itself found nothing more to do for any of them.
+        by itself found nothing more to do for any of them. A cluster without a place for any
+        of them is not waited for longer than they would have searched.
         """
-        return self._stop or self._ended_well or time.monotonic() > self._deadline
+        now = time.monotonic()
+        has_place = any(started.node is not None for started in self._running.values())
+        in_vain = not has_place and now > self._order.limits.deadline(self.began)
+        return self._stop or self._ended_well or now > self._deadline or in_vain
 
     def _obey(self) -> None:
         """Tell all that have a place to stop, once; let go whoever has none when it is over. The
-        clock of a worker began when it had a place: the time limit is kept here.
+        clock of a worker begins when it has loaded: the time limit of all is kept here.
         """
         if self._is_over:
             self._due.clear()

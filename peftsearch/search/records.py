@@ -222,4 +222,6 @@ class StudyRecord(Record):
     results: tuple[TrialResult, ...]
     """By trial number."""
     running: int = 0
-    """Trials that have begun and not finished."""
+    """Trials that have begun and not finished (`under_way.py` tells them from those that wait)."""
+    waiting: int = 0
+    """Trials that were cut off or interrupted, and are continued by `--resume`."""

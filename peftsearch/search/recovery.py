@@ -23,11 +23,14 @@ class Recovery:
     def __init__(self, table: TrialTable, ledger: Ledger, teller: Teller) -> None:
         self.table, self.ledger, self.teller = table, ledger, teller
 
-    def settle(self, is_left: Callable[[FrozenTrial], bool]) -> Iterator[TrialResult]:
+    def settle(
+        self, is_left: Callable[[FrozenTrial], bool], counts: bool = True
+    ) -> Iterator[TrialResult]:
         """Settle each trial that `is_left` by its worker; the results of those that end here.
 
         A trial with a result is told; one with a configuration is queued again, from its last
-        checkpoint; one cut off while it was sampled, or too often, is given up.
+        checkpoint; one cut off while it was sampled, or too often, is given up. `counts`: whether
+        the trial may be what its worker died of.
         """
         for trial in self.table.running():
             same_as = trial.user_attrs.get("same_as")
@@ -44,6 +47,8 @@ class Recovery:
             elif "hash" not in trial.user_attrs:
                 self._enqueue_again(trial)
                 yield self.teller.give_up(trial, "cut off while it was sampled")
+            elif not counts:
+                self.put_back(trial.number)
             elif not self._requeue(trial):
                 yield self.teller.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
 

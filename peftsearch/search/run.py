@@ -9,7 +9,7 @@ from dataclasses import replace
 from peftsearch.backbone.load import load_shapes
 from peftsearch.search.events import Event, TrialEnded
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.interrupt import interruptible
+from peftsearch.search.interrupt import interruptible, with_stops
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.study import Study
@@ -59,12 +59,12 @@ def run_workers(
 
         def settle(worker: int) -> None:
             """Queue what a dead worker was doing; its own trials only, the others' go on."""
-            for result in study.recover(worker_name(crew, worker)):
+            for result in study.recover(worker_name(crew, worker), counts=not local.killed):
                 hear(TrialEnded(worker, result))
 
         local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
         with interruptible(local) as interrupted:
-            for event in local.run(settle):
+            for event in with_stops(local.run(settle), interrupted):
                 hear(event)
             return bool(interrupted)
 

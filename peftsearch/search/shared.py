@@ -74,7 +74,7 @@ def _in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
     return Shared(
         table=TrialTable(study),
         lock=lock,
-        presence=FilePresence(folder.root / "workers"),
+        presence=FilePresence(folder.workers_path),
         ledger=FolderLedger(folder),
         patience=Patience(info.storage),
     )

@@ -30,6 +30,7 @@ from peftsearch.search.shared import open_shared
 from peftsearch.search.storage import close_storage, is_database
 from peftsearch.search.teller import Teller
 from peftsearch.space.space import Space
+from peftsearch.wording import counted
 
 __all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
 
@@ -91,7 +92,7 @@ class Study:
         """
         for number in finished:
             if number >= len(begun):
-                found = f"it knows {len(begun)} trials, and trial {number} is finished"
+                found = f"it knows {counted(len(begun), 'trial')}, and trial {number} is finished"
             elif begun[number].state == TrialState.WAITING or waits(begun[number]):
                 found = f"damaged: trial {number}, which is finished, still waits there"
             else:
@@ -294,9 +295,10 @@ class Study:
     # -- recover -------------------------------------------------------------------------------
 
     @patient
-    def recover(self, worker: int | str | None = None) -> list[TrialResult]:
+    def recover(self, worker: int | str | None = None, counts: bool = True) -> list[TrialResult]:
         """Settle every trial whose worker is not alive, or those of one that is known to have died:
-        told, queued again from their last checkpoints, or given up.
+        told, queued again from their last checkpoints, or given up. `counts`: whether they may be
+        what it died of.
         """
 
         def is_left(trial: FrozenTrial) -> bool:
@@ -306,7 +308,7 @@ class Study:
             return owner is None or not self.presence.is_alive(str(owner))
 
         with self._deciding():
-            settled = list(self.recovery.settle(is_left))
+            settled = list(self.recovery.settle(is_left, counts))
         for result in settled:
             self.ledger.discard_checkpoint(result.number)
         return settled

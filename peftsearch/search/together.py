@@ -104,6 +104,8 @@ class TrialsTogether:
             self._too_many(lacking)
             return
         self._clock.passed(runs, self.cohort.was_usual)
+        for one in self.in_flight:
+            self.runner.watched(one.assignment, one.run, False)
         for one in list(self.in_flight):
             if one.run in failed:
                 self._leave(one, failed[one.run])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -53,7 +54,8 @@ class TrialRunner:
     `record(assignment, value)` keeps a rung's value before anything depends on it;
     `judge(assignment, value)` is then asked whether the trial goes on; `stop()` turning true
     interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
-    checkpoint that was written; `make_room()` gives memory back that others can do without, and
+    checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step, and of
+    evaluations as they begin; `make_room()` gives memory back that others can do without, and
     says whether there was any.
     """
 
@@ -64,6 +66,7 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
     saved: Callable[[Assignment], None] = lambda _: None
+    watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
@@ -74,8 +77,9 @@ class TrialRunner:
             try:
                 wanted = next(trial)
                 while True:
+                    stop = partial(self._stops, assignment, wanted.run)
                     try:
-                        reached = wanted.run.train_to(wanted.step, self.stop)
+                        reached = wanted.run.train_to(wanted.step, stop)
                     except TrialFailure as failure:
                         wanted = trial.throw(failure)
                     else:
@@ -83,6 +87,11 @@ class TrialRunner:
             except StopIteration as end:
                 result: TrialResult | None = end.value
                 return result
+
+    def _stops(self, assignment: Assignment, run: TrainingRun) -> bool:
+        """Asked before every step of a trial that is trained by itself."""
+        self.watched(assignment, run, False)
+        return self.stop()
 
     def trial(
         self, assignment: Assignment, folder: TrialFolder, place: Backbone | None = None
@@ -139,6 +148,7 @@ class TrialRunner:
                 return None
             value = known.get(rung)
             if value is None:
+                self.watched(assignment, run, True)
                 value = self._evaluate(run, rung, folder)
                 self.record(assignment, value)
                 if rung < last:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import io
 
+from peftsearch.search.rates import Rates
 from peftsearch.search.records import StudyRecord, TrialResult
 
 __all__ = ["COLUMNS", "derived_trials_csv"]
 
-COLUMNS = tuple(
-    name
-    for name in TrialResult.model_fields
-    if name not in ("schema_version", "configuration", "curve")
+COLUMNS = (
+    *(
+        name
+        for name in TrialResult.model_fields
+        if name not in ("schema_version", "configuration", "curve")
+    ),
+    *Rates().columns(),
 )
-"""Every flat field of a result; configuration and curve stand in the trial's folder."""
+"""Every flat field of a result and its learning rates; the rest of the configuration and the curve
+stand in the trial's folder.
+"""
 
 
 def derived_trials_csv(record: StudyRecord) -> str:
@@ -23,5 +29,6 @@ def derived_trials_csv(record: StudyRecord) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for result in record.results:
-        writer.writerow([getattr(result, column) for column in COLUMNS])
+        flat = result.__dict__ | Rates.of(result.configuration).columns()
+        writer.writerow([flat[column] for column in COLUMNS])
     return text.getvalue()

@@ -17,9 +17,12 @@ from peftsearch.errors import PeftsearchError
 from peftsearch.search.devices import device_of
 from peftsearch.search.events import (
     Event,
+    Phase,
+    TrialAt,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
+    TrialPutBack,
     WorkerReady,
 )
 from peftsearch.search.folder import StudyFolder
@@ -34,6 +37,7 @@ from peftsearch.search.workbench import Workbench, set_threads
 from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
 from peftsearch.training.cohort_size import CohortSize
 from peftsearch.training.levers import Levers
+from peftsearch.training.loop import TrainingRun
 
 __all__ = ["Worker", "bench_of"]
 
@@ -41,13 +45,16 @@ _DUPLICATES = 8
 """Proposals in a row that need no training, after which trials in flight go on before more."""
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
+_SHOW_S = 1.0
+"""Seconds between two words of a worker about how far a trial is."""
 _WAIT_S = 1.0
 """Seconds between asking again, while there is nothing to train."""
 
 
 class Worker:
-    """One process's part of the search of the study at `root`, begun at `began`: of
-    `time.monotonic()`, which is one clock for every process of a machine, and which nobody sets.
+    """One process's part of the search of the study at `root`. Once it has loaded model and data,
+    `begin` tells it when the search began: of `time.monotonic()`, which is one clock for every
+    process of a machine, and which nobody sets.
     """
 
     def __init__(
@@ -55,17 +62,19 @@ class Worker:
         root: str,
         worker: int,
         limits: Limits,
-        began: float,
+        begin: Callable[[], float],
         means: Means,
         emit: Callable[[Event], None],
         stop: Callable[[], bool],
     ) -> None:
-        self.worker, self.limits, self.began, self.emit = worker, limits, began, emit
+        self.worker, self.limits, self.begin, self.emit = worker, limits, begin, emit
+        self.began = float("inf")
         self.asked_to_stop = stop
         self.parent = os.getppid()
         self.began_at: dict[int, float] = {}
         """Trials that have not reached a rung, on this process's clock."""
         self.first_rungs_s: list[float] = []
+        self._shown_at: dict[int, float] = {}
         set_threads(means.threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
@@ -86,6 +95,7 @@ class Worker:
             judge=self._judge,
             stop=self._interrupted,
             saved=lambda assignment: self.study.give_checkpoint(assignment.number),
+            watched=self._watched,
             levers=Levers().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
@@ -95,6 +105,7 @@ class Worker:
     def run(self) -> None:
         """Ask and train until there is no more to do."""
         self.study.join()
+        self.began = self.begin()
         try:
             self.emit(WorkerReady(self.worker))
             self._work()
@@ -144,8 +155,8 @@ class Worker:
             self.emit(TrialEnded(self.worker, asked))
         if not isinstance(asked, Assignment):
             return asked
-        began = TrialBegan(self.worker, asked.number, asked.configuration.describe())
-        self.emit(began)
+        described = asked.configuration.describe()
+        self.emit(TrialBegan(self.worker, asked.number, described, asked.method))
         self.began_at[asked.number] = time.monotonic()
         if self.together.takes(asked):
             self.together.join(asked)
@@ -154,13 +165,23 @@ class Worker:
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
+        self._shown_at.pop(assignment.number, None)
         if "allocator" not in self.info.without:
             give_back(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)
+            self.emit(TrialPutBack(self.worker, assignment.number))
             return
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
+
+    def _watched(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
+        """Say how far a trial is, now and then."""
+        now = time.monotonic()
+        if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
+            self._shown_at[assignment.number] = now
+            how_far = (run.step, run.full_steps, run.smoothed_loss)
+            self.emit(TrialAt(self.worker, assignment.number, *how_far, _phase(run, evaluates)))
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
         """Landmarks always go on: they are what the others are compared with. A trial that another
@@ -201,6 +222,10 @@ class Worker:
 
     def _interrupted(self) -> bool:
         return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
+
+
+def _phase(run: TrainingRun, evaluates: bool) -> Phase:
+    return "evaluates" if evaluates else "prepares" if run.prepares else "trains"
 
 
 def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:

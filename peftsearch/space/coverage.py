@@ -10,6 +10,7 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.space import Space
 from peftsearch.space.structures import Slot
+from peftsearch.wording import counted
 
 __all__ = ["Coverage", "coverage_of"]
 
@@ -39,7 +40,7 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
         structures=placed.whole.count(),
         of=space.whole.count(),
         slots=tuple(
-            f"{slot.name}: {len(here.structures)} of {len(slot.structures)} choices"
+            f"{slot.name}: {len(here.structures)} of {counted(len(slot.structures), 'choice')}"
             for slot, here in zip(space.slots, placed.slots, strict=True)
         ),
         depths=() if space.file.depth.is_fixed else _depths(placed),
@@ -49,7 +50,7 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
 
 def _depths(placed: Space) -> tuple[str, ...]:
     return tuple(
-        f"within {depth}: {offered.count():,} structures"
+        f"within {depth}: {counted(offered.count(), 'structure')}"
         for depth, offered in placed.by_depth.items()
     )
 

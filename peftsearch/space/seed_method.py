@@ -11,6 +11,7 @@ from peftsearch.design.forms.prefix import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
 from peftsearch.space.file_model import Model
+from peftsearch.wording import counted
 
 __all__ = ["SeedMethod", "as_seed"]
 
@@ -44,7 +45,7 @@ class SeedMethod(Model):
         if self.widths is not None and self.tuned_pct is not None:
             raise ValueError("give widths or tuned_pct, not both: one follows from the other")
         if self.widths is not None and len(self.widths) != count:
-            raise ValueError(f"{self.method} has {count} widths, not {len(self.widths)}")
+            raise ValueError(f"{self.method} has {counted(count, 'width')}, not {len(self.widths)}")
         if self.s is not None and not any(isinstance(m.composition, Scaled) for m in modifications):
             raise ValueError(f"s: nothing of {self.method} is scaled")
         if self.reparametrise and not any(isinstance(m.form, Prefix) for m in modifications):

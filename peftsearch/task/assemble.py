@@ -28,6 +28,7 @@ from peftsearch.task.spec import TEXT, Generation, ReadColumns, TaskSpec
 from peftsearch.task.splitting import split_off
 from peftsearch.task.task import Task
 from peftsearch.task.text import Split
+from peftsearch.wording import agree, counted
 
 __all__ = ["assemble", "labels_in"]
 
@@ -280,7 +281,8 @@ def _made(left: int, evaluated: Split, held_out: Split | None, seed: int) -> str
 
 def _shared(name: str, train: Split, evaluated: Split) -> list[str]:
     shared = len(set(evaluated.inputs()) & set(train.inputs()) - {("", "")})
-    return [f"{name}: {shared:,} texts are also training texts"] if shared else []
+    also = agree(shared, "is also a training text", "are also training texts")
+    return [f"{name}: {counted(shared, 'text')} {also}"] if shared else []
 
 
 def _test(read_test: Callable[[], Rows | None] | None, reading: _Reading) -> Split | None:

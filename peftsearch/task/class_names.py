@@ -16,6 +16,7 @@ from peftsearch.errors import DataError, did_you_mean, listed
 from peftsearch.task.columns import Columns, filled_rows
 from peftsearch.task.kinds.classification import label_text, whole_number
 from peftsearch.task.rows import Rows
+from peftsearch.wording import counted
 
 __all__ = ["by_training_names", "by_training_numbers", "named", "without_hidden"]
 
@@ -139,7 +140,7 @@ def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None)
     hidden = rows.table[label].map(_is_hidden).astype(bool)
     if not hidden.any() or (not names and not hidden.all()):
         return rows
-    note = f"{rows.name}: {int(hidden.sum()):,} rows without a label (−1) left out"
+    note = f"{rows.name}: {counted(int(hidden.sum()), 'row')} without a label (−1) left out"
     return replace(rows, table=rows.table[~hidden], notes=(*rows.notes, note))
 
 

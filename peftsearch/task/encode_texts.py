@@ -19,6 +19,7 @@ from peftsearch.task.encode import Encoded, blank_of
 from peftsearch.task.spec import TEXT
 from peftsearch.task.text import Split
 from peftsearch.task.token_cache import Chunk, tokenised, tokenizer_hash
+from peftsearch.wording import counted
 
 __all__ = ["Writing", "encode_texts"]
 
@@ -168,7 +169,7 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
     tail = writing.tail
     if tail >= max_length:
         raise ConfigurationError(
-            f"texts of {max_length} tokens have no room beside the template's {tail}: "
+            f"texts of {counted(max_length, 'token')} have no room beside the template's {tail}: "
             "raise --max-length, or shorten --template"
         )
     kept = writing.target_tail

@@ -11,6 +11,7 @@ from peftsearch.errors import DataError
 from peftsearch.task.compressed import suffix_of, unpacked
 from peftsearch.task.plain_text import lines_of
 from peftsearch.task.rows import Rows
+from peftsearch.wording import counted
 
 __all__ = ["parallel_paths", "read_parallel"]
 
@@ -35,8 +36,8 @@ def read_parallel(paths: tuple[str, str], tables: Collection[str]) -> Rows:
     (texts, some), (targets, more) = (_lines(path, tables) for path in paths)
     if len(texts) != len(targets):
         raise DataError(
-            f"{paths[0]} has {len(texts):,} lines and {paths[1]} {len(targets):,}: parallel text "
-            "has one sentence a line, and as many lines in both files"
+            f"{paths[0]} has {counted(len(texts), 'line')} and {paths[1]} {len(targets):,}: "
+            "parallel text has one sentence a line, and as many lines in both files"
         )
     name = ",".join(Path(path).name for path in paths)
     table = pd.DataFrame({"text": texts, "target": targets}, dtype=object)

@@ -88,6 +88,8 @@ class TrainingRun:
         self._losses: list[Tensor] = []
         self._weight = 1
         self.wall_s = self.cpu_s = self.eval_s = 0.0
+        self.prepares = False
+        """Whether states of frozen layers are being computed, for all steps to come."""
         self.cohort = 1
         """The most runs that it has shared a pass with, itself among them."""
 
@@ -122,10 +124,13 @@ class TrainingRun:
         with self._timed(), memory_errors(), self.model.alone(), whole:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
+                self.prepares = True
                 try:
                     self.frozen.prepare(self.train_set, passes, self.model.pooled, stop)
                 except Stopped:
                     return False
+                finally:
+                    self.prepares = False
             while self.step < step:
                 if stop():
                     self.watch.look()

@@ -33,7 +33,7 @@ class WorkerHere:
     """A worker in this process: starting one takes longer than these searches do."""
 
     def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
-        self.arguments = (root, 0, limits, time.monotonic(), means)
+        self.arguments = (root, 0, limits, time.monotonic, means)
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
         events: list[Event] = []

@@ -124,7 +124,7 @@ def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
     folder = StudyFolder.open("s", tmp_path)
 
     def worker(limits: Limits) -> Worker:
-        arguments = (str(folder.root), 0, limits, time.time(), Means())
+        arguments = (str(folder.root), 0, limits, time.monotonic, Means())
         return Worker(*arguments, lambda _: None, lambda: False)
 
     cut = worker(Limits(3)).study.ask()

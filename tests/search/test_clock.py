@@ -10,7 +10,7 @@ import pytest
 
 from peftsearch.search import worker as working
 from peftsearch.search.folder import StudyFolder
-from peftsearch.search.limits import Limits
+from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from support import standin
 from support.hostile import here
@@ -83,3 +83,23 @@ def test_a_checkpoint_written_while_the_clock_was_set_back_still_counts_as_progr
         working.os.utime(checkpoint, ns=(stamp, stamp))
         assert study.recover() == []
         assert standin.take(study).number == assignment.number
+
+
+def test_a_search_begins_once_model_and_data_are_loaded(
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less time than loading takes: it would have ended before its first trial."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    prepare = Worker._prepare
+
+    def slow(self: Worker, means: Means) -> None:
+        time.sleep(1.0)
+        prepare(self, means)
+
+    monkeypatch.setattr(Worker, "_prepare", slow)
+    words = ["search", "space.yaml", "--model", str(tiny_bert), "--study", "s"]
+    words += ["--train", str(tiny_sentiment_csv), "--trials", "1", "--minutes", str(0.9 / 60)]
+    assert here.run(words, lambda: False) in (0, 1)
+    record = StudyFolder.open("s").read()
+    assert len(record.results) + record.running >= 1

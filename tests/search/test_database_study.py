@@ -23,6 +23,7 @@ from peftsearch.search.study_copy import (
     folder_of,
     refuse_taken,
 )
+from peftsearch.search.under_way import with_waiting
 from support import standin
 from support.buckets import s3_server
 from support.postgres import PostgresServer
@@ -111,6 +112,20 @@ def test_results_of_all_machines_come_home(machine: Machine, home: StudyFolder) 
         assert own.read_curve() == source.read_curve() != ()
         assert own.read_configuration() == source.read_configuration()
     assert home.trial(running.number).read_configuration() == running.configuration.to_json()
+
+
+def test_trials_run_whose_workers_are_alive_on_any_machine_and_others_wait(
+    machine: Machine, home: StudyFolder
+) -> None:
+    alive, dead = machine(1), machine(2)
+    alive.join()
+    held, given_back = take(alive), take(alive)
+    lost = take(dead)  # it never joined
+    alive.put_back(given_back.number)
+    bring_home(home, pytest.fail)
+    assert home.unfinished() == [held.number, given_back.number, lost.number]
+    record = with_waiting(home, home.read())
+    assert (record.running, record.waiting) == (1, 2)
 
 
 @pytest.mark.parametrize("artifacts", ["folder", "bucket"], indirect=True)

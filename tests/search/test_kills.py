@@ -52,7 +52,7 @@ def begin(folder: StudyFolder, trials: int) -> int:
     def body() -> int:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
-            *(str(folder.root), 0, Limits(trials), time.monotonic(), Means()),
+            *(str(folder.root), 0, Limits(trials), time.monotonic, Means()),
             emit=lambda _: None,
             stop=lambda: False,
         )

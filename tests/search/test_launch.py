@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from peftsearch.search import launch
-from peftsearch.search.events import Event, TrialBegan, WorkerStopped
+from peftsearch.search.events import Event, TrialBegan, WorkerReady, WorkerStopped
 from peftsearch.search.launch import LocalWorkers
 from peftsearch.search.limits import Limits, Means
-from support.bodies import always_dies, chatter_and_one_death
+from support.bodies import (
+    always_dies,
+    chatter_and_one_death,
+    loads_and_begins,
+    loads_for_ever,
+)
 
 
 @pytest.mark.slow
@@ -48,3 +55,39 @@ def test_a_worker_that_always_dies_is_not_replaced_for_ever(
     events = [event for event in local.run(deaths.append) if event is not None]
     assert deaths == [0, 0]
     assert events == [WorkerStopped(0, "worker 0 died (exit code 3)", 1)] * 2
+
+
+@pytest.mark.slow
+def test_a_search_begins_for_all_workers_when_the_first_has_loaded(tmp_path: Path) -> None:
+    started = time.monotonic()
+    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), loads_and_begins)
+    said = {e.worker: e.description for e in local.run(pytest.fail) if isinstance(e, TrialBegan)}
+    began, ready = zip(*(map(float, said[worker].split()) for worker in (0, 1)), strict=True)
+    assert began[0] == began[1]
+    assert began[0] == pytest.approx(ready[0], abs=0.2)
+    assert started + 0.5 <= began[0] < ready[1]
+
+
+@pytest.mark.slow
+def test_workers_that_load_still_end_at_once_when_told_to_stop_and_hear_no_ctrl_c_themselves(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), loads_for_ever)
+    events: list[Event] = []
+    ready = loads = False
+    pressed = told = float("inf")
+    for event in local.run(pytest.fail):
+        if pressed == float("inf"):
+            pressed = time.monotonic()
+            for process, _ in local._running.values():  # a terminal sends it to the whole group
+                os.kill(int(process.pid or 0), signal.SIGINT)
+        if event is not None:
+            events.append(event)
+            ready |= event == WorkerReady(0)
+            loads |= event == TrialBegan(1, 0, "loads")
+        if ready and loads and told == float("inf"):
+            told = time.monotonic()
+            local.stop()
+    assert time.monotonic() - told < 10
+    assert [event for event in events if isinstance(event, WorkerStopped)] == [WorkerStopped(0)]
+    assert capfd.readouterr().err == ""

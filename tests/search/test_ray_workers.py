@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from peftsearch.search import ray_workers
-from peftsearch.search.events import Event, TrialEnded, WorkerPlaced, WorkerStopped, WorkersWait
+from peftsearch.search.events import (
+    Event,
+    TrialEnded,
+    WorkerPlaced,
+    WorkerReady,
+    WorkerStopped,
+    WorkersWait,
+)
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.ray_cluster import Share
 from peftsearch.search.ray_order import Order
@@ -141,9 +148,12 @@ def test_a_worker_that_is_started_again_has_the_time_that_is_left(
     now = [0.0]
     monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
     order = Order(0, "s", ORDER.storage, Path("studies"), Limits(7, 100.0, True), Means())
-    ray, workers = start([placed(), RayError()], [placed(), WorkerStopped(0)], order=order)
+    ray, workers = start(
+        [placed(), WorkerReady(0), RayError()], [placed(), WorkerStopped(0)], order=order
+    )
     for event in workers.run():
-        now[0] = 30.0 if event == placed() and len(ray.actors) == 1 else now[0]
+        if len(ray.actors) == 1:  # it loads for 10 s, and dies 30 s later
+            now[0] = {placed(): 10.0, WorkerReady(0): 40.0}.get(event, now[0])
     orders = [Order.unpacked(actor.orders[0]) for actor in ray.actors]
     assert [one.limits for one in orders] == [Limits(7, 100.0, True), Limits(7, 70.0, True)]
 
@@ -154,12 +164,12 @@ def test_whoever_works_on_after_the_time_limit_and_its_grace_is_told_to_stop(
     now = [0.0]
     monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
     order = Order(0, "s", ORDER.storage, Path("studies"), Limits(seconds=100.0), Means())
-    ray, workers = start([placed()], order=order)
+    ray, workers = start([placed(), WorkerReady(0)], order=order)
     stopped_at = []
     for _ in workers.run():
         stopped_at += [now[0]] * (ray.actors[0].stops - len(stopped_at))
         now[0] += 1.0
-    assert stopped_at == [111.0]  # trials under way may run a tenth longer
+    assert stopped_at == [112.0]  # it was ready at 1; trials under way may run a tenth longer
 
 
 def test_an_order_does_not_show_the_password() -> None:

@@ -4,6 +4,7 @@ as a shell starts it, on the real MiniLM.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -75,6 +76,13 @@ def same_but_time(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return curves[0] == curves[1]
 
 
+def assert_no_trial_runs(home: Path) -> None:
+    counts = json.loads(run(home, "status", "s", "--json"))["counts"]
+    numbers = {int(path.name) for path in (home / "studies/s/trials").iterdir()}
+    assert counts["running"] == 0
+    assert counts["waiting"] == len(numbers - set(results(home)))
+
+
 def assert_every_trial_is_accounted_for(home: Path) -> None:
     counts = json.loads(run(home, "status", "s", "--json"))["counts"]
     assert counts["running"] == 0
@@ -116,15 +124,51 @@ def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
     process = started(begin("--trials", "500", "--workers", "2"), home)
     until(process, lambda: len(results(home)) >= 3)
     os.kill(process.leader, signal.SIGINT)
+    until(process, lambda: "\nstopping: " in process.errors)
+    assert "\nstopping: " in process.errors
     assert process.wait(120) == 130
     assert "everything is saved. Go on with: peftsearch search --study s --resume" in process.errors
     assert "Traceback" not in process.errors
+    assert_no_trial_runs(home)
     before = results(home)
     run(home, "search", "--study", "s", "--resume", "--trials", str(len(trained(home)) + 2))
     after = results(home)
     assert all(after[number] == result for number, result in before.items())
     assert len(after) > len(before)
     assert_every_trial_is_accounted_for(home)
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_at_once_and_costs_no_trial_its_second_chance(home: Path) -> None:
+    words = begin("--trials", "500", "--workers", "2")
+    for _ in range(3):  # more often than a trial may be cut off by what may be its own fault
+        (home / "errors.txt").unlink(missing_ok=True)  # of the command before
+        interrupted_twice(started(words, home))
+        assert_no_trial_runs(home)
+        words = ["search", "--study", "s", "--resume", "--trials", "500", "--workers", "2"]
+    assert [r for r in results(home).values() if r["state"] == "failed"] == []
+
+
+def interrupted_twice(process: Killable) -> None:
+    until(process, lambda: " begins: " in process.errors)
+    os.killpg(process.leader, signal.SIGINT)
+    until(process, lambda: "\nstopping: " in process.errors)
+    with contextlib.suppress(ProcessLookupError):  # tiny trials are saved as fast
+        os.killpg(process.leader, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "Traceback" not in process.errors
+    assert "out of memory" not in process.errors
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_workers_load_ends_the_search_before_they_have(home: Path) -> None:
+    process = started(begin("--trials", "500", "--workers", "2"), home, anew=True)
+    until(process, lambda: len(process.workers()) == 2)
+    os.killpg(process.leader, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "stopping: no trial is under way" in process.errors
+    assert "Traceback" not in process.errors
+    assert results(home) == {}
 
 
 @pytest.mark.slow

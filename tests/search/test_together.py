@@ -273,7 +273,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
 
     def worker(judge: Callable[[object, RungValue], Decision]) -> Worker:
-        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic(), Means(1, 4))
+        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1, 4))
         made = Worker(*arguments, lambda _: None, lambda: False)
         proposals = made.study.proposals
         proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
@@ -321,7 +321,7 @@ def test_a_search_of_cohorts_evaluates_everything_once(
     asked: list[int] = []
     monkeypatch.setattr(workers, "give_back", asked.append)
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
-    arguments = (str(study.root), 0, Limits(trials=12), time.monotonic(), Means(1, 4))
+    arguments = (str(study.root), 0, Limits(trials=12), time.monotonic, Means(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()
     assert asked == [BETWEEN_TRIALS] * len(asked)
     assert len(asked) >= 12

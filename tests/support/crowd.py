@@ -156,8 +156,9 @@ class Crowd:
         WaitingWorker.shapes, WaitingWorker.rung_s = self.shapes, self.rung_s
         limits = Limits(self.trials, waits=True)
         root = str(self.place(slot).root)
-        began = time.monotonic()
-        self.worker(root, slot, limits, began, Means(), lambda _: None, lambda: False).run()
+        self.worker(
+            root, slot, limits, time.monotonic, Means(), lambda _: None, lambda: False
+        ).run()
 
     def kill_one(self, source: random.Random) -> None:
         """A random one, and another in its place."""

@@ -99,7 +99,8 @@ class Killable:
 
     @property
     def errors(self) -> str:
-        return (self.home / "errors.txt").read_text()
+        path = self.home / "errors.txt"
+        return path.read_text() if path.exists() else ""
 
     def members(self) -> set[int]:
         """Every living process of its group."""

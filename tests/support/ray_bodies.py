@@ -17,6 +17,7 @@ from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
+Begin = Callable[[], float]
 
 GO = "go"
 HELD = 8
@@ -31,11 +32,11 @@ class _Held(WaitingTrainer):
 
 
 def waits_at_rungs(
-    root: str, worker: int, limits: Limits, began: float, means: Means, emit: Emit, stop: Stop
+    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
 ) -> None:
     """Worker, study and storage are real. Says which GPUs it sees."""
     emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
     WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
-    waits = WaitingWorker(root, worker, limits, began, means, emit, stop)
+    waits = WaitingWorker(root, worker, limits, begin, means, emit, stop)
     waits.together = _Held(waits, 0.1)  # type: ignore[assignment]
     waits.run()

@@ -20,7 +20,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TIME_LIMITS = ("--minutes", "--hours")
-MINUTES = "0.5"
+MINUTES = "0.2"
 
 
 @dataclass(frozen=True)

@@ -341,7 +341,7 @@ def test_invalid_utf8_is_replaced_and_counted(tmp_path: Path) -> None:
 
 def test_rows_with_an_empty_text_are_left_out_and_counted(tmp_path: Path) -> None:
     found = task(write(tmp_path / "d.csv", [*ROWS, {"text": " ", "label": 1}]))
-    assert any("1 rows with an empty text left out" in note for note in found.notes)
+    assert any("1 row with an empty text left out" in note for note in found.notes)
 
 
 def test_a_task_is_named_or_made_of_files_but_not_both() -> None:

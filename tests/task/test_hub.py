@@ -109,7 +109,7 @@ def test_class_names_are_labels_and_undecided_rows_are_left_out(repository: Path
     task = load_task(TaskSpec(name="owner/sentiment:named"))
     assert task.labels == ("bad", "good")
     assert (len(task.train), task.test()) == (60, None)
-    assert any("1 rows without a label (−1) left out" in note for note in task.notes)
+    assert any("1 row without a label (−1) left out" in note for note in task.notes)
 
 
 def test_class_names_of_lists_are_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

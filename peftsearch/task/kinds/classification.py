@@ -17,6 +17,7 @@ from peftsearch.task.columns import Columns, filled_rows, is_nothing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
+from peftsearch.wording import counted
 
 __all__ = ["Classification", "label_order", "label_problem", "label_text", "whole_number"]
 
@@ -50,9 +51,9 @@ class Classification(Kind):
             raise DataError(f"{where} {only}; two labels are needed")
         if len(found) < 2 * len(present):
             raise DataError(
-                f"{where} {len(present):,} labels in {len(found):,} rows, and two rows of each are "
-                "the least that can be learned from; is it the right column? (numbers are "
-                "predicted with --kind regression, texts with --kind seq2seq)"
+                f"{where} {counted(len(present), 'label')} in {counted(len(found), 'row')}, and "
+                "two rows of each are the least that can be learned from; is it the right column? "
+                "(numbers are predicted with --kind regression, texts with --kind seq2seq)"
             )
         return tuple(sorted(present, key=label_order))
 
@@ -65,7 +66,9 @@ class Classification(Kind):
             if label not in index:
                 raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
         empty = len(rows.table) - len(kept)
-        notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+        notes = (
+            [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
+        )
         filled = [tuple(column[row] for row in kept) for column in texts]
         numbers = np.array([index[label] for label in found], np.int64)
         return Split(filled[0], filled[1] if len(filled) == 2 else None, numbers), notes

@@ -19,6 +19,7 @@ from peftsearch.task.kinds.classification import Classification, label_order, la
 from peftsearch.task.label_sets import Form, Lists, form_of
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
+from peftsearch.wording import counted
 
 __all__ = ["Multilabel"]
 
@@ -84,7 +85,7 @@ class Multilabel(Kind):
                 targets[example, index[label]] = 1
         empty = len(rows.table) - len(kept) - hidden
         if empty:
-            notes.append(f"{rows.name}: {empty:,} rows with an empty text left out")
+            notes.append(f"{rows.name}: {counted(empty, 'row')} with an empty text left out")
         if hidden:
             notes.append(f"{rows.name}: rows whose labels are hidden (−1), left out: {hidden:,}")
         filled = [tuple(column[row] for row in kept) for column in texts]

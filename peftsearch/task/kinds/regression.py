@@ -15,6 +15,7 @@ from peftsearch.task.columns import Columns, filled_rows, is_nothing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
+from peftsearch.wording import counted
 
 __all__ = ["Regression"]
 
@@ -35,7 +36,9 @@ class Regression(Kind):
             [_number(rows.name, rows.numbers[row], column, values[row]) for row in kept]
         )
         empty = len(rows.table) - len(kept)
-        notes = [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+        notes = (
+            [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
+        )
         columns_kept = [tuple(column[row] for row in kept) for column in texts]
         pairs = columns_kept[1] if len(columns_kept) == 2 else None
         return Split(columns_kept[0], pairs, numbers), notes

@@ -14,6 +14,7 @@ from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
+from peftsearch.wording import counted
 
 __all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "left_out", "written_texts"]
 
@@ -68,4 +69,4 @@ def _targets(rows: Rows, label: str) -> tuple[list[str], list[str]]:
 def left_out(rows: Rows, kept: int) -> list[str]:
     """A note on rows with an empty text, if there are any."""
     empty = len(rows.table) - kept
-    return [f"{rows.name}: {empty:,} rows with an empty text left out"] if empty else []
+    return [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []

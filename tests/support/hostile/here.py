@@ -77,7 +77,7 @@ def _search_here(
         for result in searching._open(folder).recover():
             hear(TrialEnded(-1, result))
         try:
-            Worker(str(folder.root), 0, limits, time.monotonic(), means, hear, stop).run()
+            Worker(str(folder.root), 0, limits, time.monotonic, means, hear, stop).run()
             hear(WorkerStopped(0))
         except PeftsearchError as error:  # as a worker process hands it to its parent
             hear(WorkerStopped(0, str(error), error.exit_code))

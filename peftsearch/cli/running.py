@@ -1,0 +1,120 @@
+"""Trials under way, as a watcher hears of them: what each is, how far, and how much longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftsearch.search.events import TrialAt, TrialBegan
+from peftsearch.wording import agree, counted, duration
+
+__all__ = ["RunningTrial", "RunningTrials", "stopping", "time_is_up"]
+
+
+@dataclass
+class RunningTrial:
+    """One trial. Times are the watcher's own, in seconds of one clock."""
+
+    number: int
+    name: str
+    worker: int
+    at: TrialAt | None = None
+    heard_s: float = 0.0
+    first_step: int = 0
+    first_s: float = 0.0
+
+    def hear(self, at: TrialAt, now_s: float) -> None:
+        if self.at is None or at.step < self.first_step:
+            self.first_step, self.first_s = at.step, now_s
+        self.at, self.heard_s = at, now_s
+
+    @property
+    def how_far(self) -> str:
+        """`step 120 of 240, loss 0.612`."""
+        if self.at is None:
+            return "begins"
+        if self.at.phase == "evaluates":
+            return f"{self.where}, evaluated"
+        if self.at.phase == "prepares":
+            return f"{self.where}, frozen layers first"
+        return self.where if self.at.loss is None else f"{self.where}, loss {self.at.loss:.3f}"
+
+    @property
+    def where(self) -> str:
+        """`step 120 of 240`."""
+        if self.at is None:
+            return "its first step"
+        return f"step {self.at.step:,} of {self.at.full_steps:,}"
+
+    def left_s(self, now_s: float) -> float | None:
+        """Seconds to full length at the pace so far, evaluations included; None before there is
+        one.
+        """
+        if self.at is None or self.at.step <= self.first_step:
+            return None
+        step_s = (self.heard_s - self.first_s) / (self.at.step - self.first_step)
+        left_s = step_s * (self.at.full_steps - self.at.step)
+        return max(0.0, left_s - (now_s - self.heard_s))
+
+
+class RunningTrials:
+    """The trials under way, by number."""
+
+    def __init__(self) -> None:
+        self._trials: dict[int, RunningTrial] = {}
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def all(self) -> list[RunningTrial]:
+        """By number."""
+        return sorted(self._trials.values(), key=lambda trial: trial.number)
+
+    def begin(self, event: TrialBegan) -> None:
+        named = event.method is not None and event.method != event.description
+        name = f"{event.method}: {event.description}" if named else event.description
+        self._trials[event.number] = RunningTrial(event.number, name, event.worker)
+
+    def hear(self, event: TrialAt, now_s: float) -> None:
+        trial = self._trials.get(event.number)
+        if trial is not None:
+            trial.hear(event, now_s)
+
+    def end(self, number: int) -> RunningTrial | None:
+        return self._trials.pop(number, None)
+
+    def end_all_of(self, worker: int) -> None:
+        """A worker has ended, and with it whatever it trained."""
+        for trial in self.all():
+            if trial.worker == worker:
+                self.end(trial.number)
+
+    def left_s(self, now_s: float) -> float | None:
+        """Seconds until the last of them is trained; None where that cannot be told yet."""
+        left = [trial.left_s(now_s) for trial in self.all()]
+        known = [seconds for seconds in left if seconds is not None]
+        return max(known, default=0.0) if len(known) == len(left) else None
+
+
+def time_is_up(count: int, left_s: float | None, most_s: float) -> str:
+    """What becomes of so many running trials, which take `left_s` more at their pace, if there is
+    one, and are given `most_s`.
+    """
+    trials = counted(count, "running trial")
+    if left_s is not None and left_s <= most_s:
+        return f"time is up: finishing {trials}, up to about {duration(left_s + 1)}"
+    return (
+        f"time is up: {trials} may take up to {duration(most_s)} more; what is not done by then is "
+        "saved, for --resume"
+    )
+
+
+def stopping(count: int, times: int) -> str:
+    """The answer to Ctrl-C, pressed so many times while so many trials are running."""
+    if times > 1:
+        return "ending at once: all that is finished or checkpointed is kept"
+    if count == 0:
+        return "stopping: no trial is under way"
+    return (
+        f"stopping: saving {counted(count, 'running trial')} (Ctrl-C again ends at once: "
+        f"{agree(count, 'it then goes', 'they then go')} on from the last checkpoint)"
+    )

@@ -1,0 +1,81 @@
+"""Ctrl-C while a command loads or computes: said within a second, even where Python cannot listen.
+
+Python raises KeyboardInterrupt between two of its instructions. Tokenising a data set or a product
+of large matrices is one of them, and may take minutes; a thread hears of the signal meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+
+__all__ = ["acknowledged", "unheard"]
+
+_SOON_S = 0.5
+"""A command that ends within it says so itself."""
+_END = b"\0"
+
+
+@contextlib.contextmanager
+def acknowledged() -> Iterator[None]:
+    """Say that the first Ctrl-C was heard; end the process at a second one. Files are written whole
+    or not at all, so that nothing is left half done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    listener = threading.Thread(target=_listen, args=(reading,), daemon=True, name="Ctrl-C")
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, _END)
+        listener.join()
+        os.close(writing)
+        os.close(reading)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Whoever has handlers of its own is not spoken for meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+
+
+def _listen(reading: int) -> None:
+    times = 0
+    while True:
+        byte = os.read(reading, 1)
+        if byte in (_END, b""):
+            return
+        if byte[0] != signal.SIGINT:
+            continue
+        times += 1
+        if times > 1:
+            os._exit(130)
+        if not select.select([reading], [], [], _SOON_S)[0]:
+            # Past sys.stderr, whose lock the interrupted print may hold.
+            os.write(2, b"stopping as soon as possible; Ctrl-C again ends at once\n")
+
+
+def _forget_in_child() -> None:
+    """A forked child's signals are not its parent's."""
+    with contextlib.suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,88 @@
+"""Trials without an end: those that a living worker trains, and those that wait to be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peftsearch.errors import MissingError
+from peftsearch.search.folder import StudyFolder
+from peftsearch.search.locks import FileLock
+from peftsearch.search.records import StudyInfo, StudyRecord
+
+__all__ = ["with_waiting"]
+
+_LOOK_S = 5.0
+"""How long a database that does not answer is waited for, just to look at a study."""
+
+
+def with_waiting(folder: StudyFolder, record: StudyRecord) -> StudyRecord:
+    """The record with trials that nobody trains counted as waiting. One of a database that does not
+    answer is what it was; there a worker that was killed counts as alive until others miss it.
+    """
+    if not record.running:
+        return record
+    try:
+        owners = _owners(folder, record.info)
+    except MissingError:
+        return record
+    running = sum(number in owners for number in folder.unfinished())
+    return record.model_copy(
+        update={"running": running, "waiting": record.running + record.waiting - running}
+    )
+
+
+def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
+    """Number → worker, of trials that a living worker has."""
+    from peftsearch.search.storage import is_database
+
+    if is_database(info.storage):
+        return _in_database(info)
+    alive = {p.name for p in folder.workers_path.glob("*") if FileLock(p).is_held()}
+    return _of_living(_journalled(folder), alive) if alive else {}
+
+
+def _of_living(
+    attributes: Iterable[tuple[int, Mapping[str, Any]]], alive: set[str]
+) -> dict[int, str]:
+    """From (number, attributes of the trial), the later ones over those before."""
+    owners: dict[int, str] = {}
+    for number, of_trial in attributes:
+        if "worker" in of_trial:
+            owners[number] = str(of_trial["worker"])
+        requeued = of_trial.get("requeued")
+        if isinstance(requeued, dict) and not requeued.get("taken"):
+            owners.pop(number, None)
+    return {number: worker for number, worker in owners.items() if worker in alive}
+
+
+def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    """Owners as the journal tells them, read without Optuna, which would replay all of it."""
+    try:
+        lines = folder.journal_path.read_bytes().split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        if b'"user_attr":{"worker":' in line or b'"user_attr":{"requeued":' in line:
+            with contextlib.suppress(ValueError, KeyError):  # cut off, as a killed writer leaves it
+                log = json.loads(line)
+                yield log["trial_id"], log["user_attr"]
+
+
+def _in_database(info: StudyInfo) -> dict[int, str]:
+    from peftsearch.search.shared import enrolled
+    from peftsearch.search.storage import StorageAddress, database
+
+    address = StorageAddress.of(info.storage)
+    with database(address, _LOOK_S) as storage:
+        study_id = enrolled(storage, info.name, address.shown).study_id
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        attributes = storage.get_study_user_attrs(study_id)
+    alive = {
+        key.removeprefix("alive:")
+        for key, count in attributes.items()
+        if key.startswith("alive:") and isinstance(count, int)
+    }
+    return _of_living(((trial.number, trial.user_attrs) for trial in trials), alive)
