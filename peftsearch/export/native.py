@@ -27,8 +27,8 @@ from peftsearch.training.checkpoint import as_bytes, load_tensors
 from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
-from peftsearch.wording import counted
 from peftsearch.training.objectives.heads import outputs_of
+from peftsearch.wording import counted
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 
@@ -155,7 +155,8 @@ def _listed(
             raise UsageError(f"{which} is of type {type(text).__name__}, and no string")
     if seconds and len(seconds) != len(firsts):
         raise UsageError(
-            f"{counted(len(firsts), 'text')} and {counted(len(seconds), 'second text')}: give one each"
+            f"{counted(len(firsts), 'text')} and {counted(len(seconds), 'second text')}: "
+            "give one each"
         )
     return firsts, seconds or None, is_one
 
