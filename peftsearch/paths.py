@@ -9,19 +9,23 @@ __all__ = ["absolute", "is_same", "places"]
 
 
 def absolute(path_text: str) -> str:
-    """The whole path, `~` expanded and symlinks left as they are. An empty text, and one that names
-    the home of nobody, stay what they are: whoever opens them says what is wrong.
+    """The whole path: `~` is expanded, `..` resolved unless it follows a link, links are kept.
+    Empty text and an unknown `~user` are returned unchanged; opening them reports the error.
     """
     if not path_text.strip():
         return path_text
     try:
-        return str(Path(path_text).expanduser().absolute())
+        whole = str(Path(path_text).expanduser().absolute())
     except (RuntimeError, OSError):
         return path_text
+    # `link/..` is the parent of what the link leads to: there, and where nothing can be looked up,
+    # the path stays as it is.
+    plain = os.path.normpath(whole)
+    return plain if plain != whole and is_same(plain, whole) else whole
 
 
 def places(path_text: str, folder: Path) -> list[str]:
-    """Where a path in a file of `folder` leads to something: beside the file, in the working
+    """Existing files that a path in a file of `folder` may mean: beside that file, in the working
     folder, or both (one, if they are the same).
     """
     path = Path(absolute(path_text) if path_text.startswith("~") else path_text)
@@ -33,7 +37,7 @@ def places(path_text: str, folder: Path) -> list[str]:
 
 
 def is_same(one: str, other: str) -> bool:
-    """Whether two paths are equal, or lead to one file by way of links or `..`."""
+    """True if two paths are equal, or lead to one file through links or `..`."""
     if one == other:
         return True
     try:

@@ -21,7 +21,10 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("data.csv", "{}/here/data.csv"),
         ("./a/b.csv", "{}/here/a/b.csv"),
-        ("../x.csv", "{}/here/../x.csv"),
+        ("../x.csv", "{}/x.csv"),
+        ("../here/./a//b.csv", "{}/here/a/b.csv"),
+        ("../no such/x.csv", "{}/here/../no such/x.csv"),
+        ("../no such/../x.csv", "{}/here/../no such/../x.csv"),
         ("~/x.csv", "{}/home/x.csv"),
         ("~", "{}/home"),
         ("/x/y", "/x/y"),
@@ -31,7 +34,26 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_path_is_made_whole_and_nothing_else(said: str, whole: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("")
+    (tmp_path / "here" / "a").mkdir()
+    (tmp_path / "here" / "a" / "b.csv").write_text("")
     assert absolute(said) == whole.format(tmp_path)
+
+
+def test_a_path_with_dots_is_found_once_the_working_folder_has_gone(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("1")
+    whole = absolute("../x.csv")
+    (tmp_path / "here").rename(tmp_path / "elsewhere")
+    assert Path(whole).read_text() == "1"
+
+
+def test_dots_after_a_link_are_those_of_the_folder_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "far" / "real").mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "far" / "real")
+    (tmp_path / "far" / "x.csv").write_text("far")
+    (tmp_path / "here" / "x.csv").write_text("here")
+    assert absolute("link/../x.csv") == f"{tmp_path}/here/link/../x.csv"
+    assert Path(absolute("link/../x.csv")).read_text() == "far"
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.outcome import front_of, hypervolume_of
 from peftsearch.search.records import StudyRecord, TrialResult
 from peftsearch.search.trials_csv import derived_trials_csv
+from peftsearch.search.under_way import read_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -149,7 +150,7 @@ class Study:
         }
 
     def _record(self) -> StudyRecord:
-        return self._folder.read()
+        return read_study(self._folder)
 
     def _record_with_results(self) -> StudyRecord:
         record = self._record()

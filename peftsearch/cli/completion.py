@@ -1,4 +1,4 @@
-"""What a shell offers after TAB: names of studies, spaces, methods, models, tasks and the like.
+"""Shell completion: names of studies, spaces, methods, models, tasks and the like.
 
 A shell waits for the answer, so nothing is imported here that takes longer than the command line
 itself; names that live beside torch are written down again, and a test compares them.
@@ -58,8 +58,8 @@ def _offered(names: Iterable[str], incomplete: str) -> list[str]:
 
 
 class _Rest(str):
-    """What is left of a name after what bash takes for a word before; Typer, which looks once more,
-    is told that it fits.
+    """Suffix to complete after bash splits at `:`; overrides `startswith` because Typer filters
+    again.
     """
 
     def startswith(self, *_: object) -> bool:
@@ -73,12 +73,12 @@ def _spaces() -> Iterable[str]:
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Studies in `--studies`, if it was given before, or ./studies."""
+    """Names of the studies in `--studies`, if it stands before, or ./studies."""
     return _offered(_studies(ctx), incomplete)
 
 
 def shown(ctx: typer.Context, incomplete: str) -> list[str]:
-    """What `show` takes: spaces, methods, and trials of a study once its name is there."""
+    """Arguments of `show`: spaces, methods, and trials once a study's name is complete."""
     study, mark, _ = incomplete.partition("#")
     if mark:
         return _offered(_trials(_folder(ctx) / study), incomplete)
@@ -110,7 +110,7 @@ tasks = _of(lambda: TASKS)
 
 
 def join_colons(environment: MutableMapping[str, str]) -> None:
-    """Bash takes `demo:tw` for three words, and puts what is offered in the place of the last."""
+    """Rejoin words that bash splits at `:`. Of `demo:tw` it replaces only `tw`."""
     if environment.get(_COMPLETES) != "complete_bash":
         return
     words = environment.get("COMP_WORDS", "").split("\n")

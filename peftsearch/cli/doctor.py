@@ -103,7 +103,7 @@ _BATCH = 32
 
 
 def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
-    """What a worker of a model needs at most on a CPU, and how many fit."""
+    """Memory that a worker of a model needs at most on a CPU, and how many workers fit."""
     from peftsearch.backbone.load import load_shapes
     from peftsearch.training.footprint import Footprint, machine_bytes
 
@@ -117,7 +117,7 @@ def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
 
 
 def _low_rungs() -> dict[str, Any]:
-    """Which low precisions `search --low-rungs` can have here."""
+    """Low precisions for `search --low-rungs` that this CPU supports."""
     from peftsearch.backbone.low_precision import LOW_PRECISIONS
 
     here = [name for name, precision in LOW_PRECISIONS.items() if precision.is_here]
@@ -126,5 +126,5 @@ def _low_rungs() -> dict[str, Any]:
 
 
 def _kept(cache: DiskCache) -> str:
-    """Where a cache is, and how full."""
+    """A cache's folder, size and limit."""
     return f"{cache.folder}, {cache.bytes / 1e9:.2f} of {cache.limit / 1e9:g} GB"

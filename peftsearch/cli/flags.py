@@ -23,13 +23,13 @@ Said = Mapping[str, Any]
 
 
 def is_given(value: Any) -> bool:
-    """Whether a parameter has a value that the user gave: 0 is one."""
+    """True if the user gave this value; 0 counts."""
     return value is not None and value is not False and value != []
 
 
 @dataclass(frozen=True)
 class Begun:
-    """What a study was begun with."""
+    """The options that a study was begun with, read from its record."""
 
     folder: StudyFolder
     info: StudyInfo
@@ -49,7 +49,7 @@ class Begun:
 
 
 Same = Callable[[Any, Any], bool]
-"""Whether what is said now means what the study was begun with."""
+"""True if a value given now means the same as the recorded one."""
 
 
 def _equal(said: Any, began: Any) -> bool:
@@ -97,9 +97,9 @@ class Fixed:
     flag: str = ""
     """As the user writes it, where it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
-    """The value → fields of the TaskSpec, where it is about the task."""
+    """Converts the value to fields of the TaskSpec; None if the option is not about the task."""
     comma: bool = False
-    """Whether several values are written as one, `a,b`; else the option is repeated."""
+    """True if several values are written as one, `a,b`; else the option is repeated."""
 
     @property
     def shown(self) -> str:
@@ -200,7 +200,7 @@ NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
 
 
 def task_fields(said: Said) -> dict[str, Any]:
-    """What the options say about the task, as fields of a TaskSpec."""
+    """Fields of a TaskSpec from the options about the task."""
     fields: dict[str, Any] = {}
     for option in FIXED:
         if option.fields is not None and option.name in said:

@@ -20,10 +20,10 @@ __all__ = ["frontier", "print_frontier"]
 
 def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Print the best configuration at every tuned percentage."""
-    from peftsearch.search.under_way import with_waiting
+    from peftsearch.search.under_way import read_study
 
     folder = opened(study, studies)
-    record = with_waiting(folder, folder.read())
+    record = read_study(folder)
     if not any(result.state == "full" for result in record.results):
         raise NothingFeasible(
             f"study '{study}' has no configuration at full length yet; "

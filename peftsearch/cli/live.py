@@ -21,7 +21,7 @@ _LEAST = 12
 
 @dataclass(frozen=True)
 class Overview:
-    """A search so far: `share` of its limit, in [0, 1], and what is left of it in words."""
+    """Progress of a search: `share` of its limit, in [0, 1], and what is left of it in words."""
 
     counts: str
     share: float
@@ -63,7 +63,7 @@ def lines_of(overview: Overview, width: int, most: int) -> list[Text]:
 
 
 def _line(trial: RunningTrial, width: int) -> Text:
-    """The name gives way to how far it is."""
+    """A line of a trial; its name is shortened to make room for its progress."""
     name = Text(f"  #{trial.number} {clean(trial.name)}")
     name.truncate(max(_LEAST, width - len(trial.how_far) - 2), overflow="ellipsis")
     return name.append(f"  {trial.how_far}", "cyan")

@@ -1,4 +1,4 @@
-"""The study that a command looks at, as far as everyone who searches it has come."""
+"""Opening a study for a command that reads it, with the latest results from its database."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a search shows while it runs: in a terminal the trials under way and a line for each step on
-the frontier, plain lines elsewhere. All of it on stderr.
+"""Progress of a running search, on stderr: running trials and new frontier points on a terminal,
+plain lines elsewhere.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Progress:
         self.running = RunningTrials()
         self.entered = time.monotonic()
         self.began: float | None = None
-        """When the first worker had loaded model and data: the limit counts from here."""
+        """Time at which the first worker had loaded model and data; the limit counts from here."""
         self.said_time_is_up = False
         self.stops = 0
         self.volume = hypervolume_of(record)
         self.more_misfits = 0
-        """Infeasible trials since one was told of, of which no line is."""
+        """Infeasible trials since the last one shown, counted instead of shown."""
         self.last_said_misfit = False
         self.nodes: dict[int, str] = {}
         """Where the workers of a cluster are."""
@@ -123,7 +123,7 @@ class Progress:
                 self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
 
     def _say_when_time_is_up(self) -> None:
-        """What becomes of the trials under way, once no more are begun."""
+        """Once no more trials begin, say what happens to the running ones."""
         now = time.monotonic()
         if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
             return

@@ -31,11 +31,12 @@ def report(
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
     from peftsearch.report.html import write_report
     from peftsearch.search.derive import write_derived
+    from peftsearch.search.under_way import read_study
 
     folder = opened(study, studies)
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out}: is a folder; name the file to write")
-    record = folder.read()
+    record = read_study(folder)
     if out is None:  # told to write elsewhere, it leaves the study as it is
         write_derived(folder, record)
     path = out or folder.report_path

@@ -1,4 +1,4 @@
-"""Trials under way, as a watcher hears of them: what each is, how far, and how much longer."""
+"""Running trials as their events describe them: configuration, progress, estimated time left."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class RunningTrial:
         return f"step {self.at.step:,} of {self.at.full_steps:,}"
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds to full length at the pace so far, evaluations included; None before there is
-        one.
+        """Seconds to full length at the pace so far, evaluations included; None before the first
+        step is measured.
         """
         if self.at is None or self.at.step <= self.first_step:
             return None
@@ -96,8 +96,8 @@ class RunningTrials:
 
 
 def time_is_up(count: int, left_s: float | None, most_s: float) -> str:
-    """What becomes of so many running trials, which take `left_s` more at their pace, if there is
-    one, and are given `most_s`.
+    """Message at the time limit: finishing `count` trials in `left_s` seconds, if that is known and
+    within `most_s`, else saving them after `most_s`.
     """
     trials = counted(count, "running trial")
     if left_s is not None and left_s <= most_s:
@@ -109,7 +109,7 @@ def time_is_up(count: int, left_s: float | None, most_s: float) -> str:
 
 
 def stopping(count: int, times: int) -> str:
-    """The answer to Ctrl-C, pressed so many times while so many trials are running."""
+    """Message after the `times`-th Ctrl-C, with `count` running trials."""
     if times > 1:
         return "ending at once: all that is finished or checkpointed is kept"
     if count == 0:

@@ -1,4 +1,4 @@
-"""Carrying out `peftsearch search`: refuse what can be refused at once, then load and search."""
+"""Running `peftsearch search`: quick checks first, then load and search."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _begun(said: Said) -> StudyFolder:
 
 
 def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
-    """A study's name that its database has already, and artifacts that cannot be kept."""
+    """UsageError if the database has a study of this name, or artifacts cannot be stored."""
     from peftsearch.search.storage_name import is_database
 
     if not is_database(storage):

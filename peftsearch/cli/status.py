@@ -20,10 +20,10 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
     """Say how far a study has come, and who is working on it."""
     from peftsearch.search.derive import count_states
     from peftsearch.search.outcome import front_of, hypervolume_of
-    from peftsearch.search.under_way import with_waiting
+    from peftsearch.search.under_way import read_study
 
     folder = opened(study, studies)
-    record = with_waiting(folder, folder.read())
+    record = read_study(folder)
     info, counts = record.info, count_states(record)
     owner = folder.search_lock().owner()
     causes: dict[str, int] = {}

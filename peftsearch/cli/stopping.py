@@ -1,7 +1,7 @@
-"""Ctrl-C while a command loads or computes: said within a second, even where Python cannot listen.
+"""Ctrl-C while a command loads or computes: acknowledged within a second, even inside native code.
 
-Python raises KeyboardInterrupt between two of its instructions. Tokenising a data set or a product
-of large matrices is one of them, and may take minutes; a thread hears of the signal meanwhile.
+Python raises KeyboardInterrupt only between two of its own instructions. Tokenising a data set or
+multiplying large matrices is a single one and may take minutes, so a thread listens for the signal.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 __all__ = ["acknowledged", "unheard"]
 
 _SOON_S = 0.5
-"""A command that ends within it says so itself."""
+"""A command that ends sooner reports the interrupt itself."""
 _END = b"\0"
 
 
 @contextlib.contextmanager
 def acknowledged() -> Iterator[None]:
-    """Say that the first Ctrl-C was heard; end the process at a second one. Files are written whole
-    or not at all, so that nothing is left half done.
+    """Acknowledge the first Ctrl-C; end the process at the second. Files are written whole or not
+    at all, so nothing is left half done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,7 +45,7 @@ def acknowledged() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Whoever has handlers of its own is not spoken for meanwhile."""
+    """Suspend `acknowledged` while the caller handles signals itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,7 +73,7 @@ def _listen(reading: int) -> None:
 
 
 def _forget_in_child() -> None:
-    """A forked child's signals are not its parent's."""
+    """In a forked child: stop writing its signals to the parent's pipe."""
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)
 

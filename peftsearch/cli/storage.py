@@ -11,7 +11,7 @@ __all__ = ["hear_storage", "use_storage", "without_storage"]
 
 
 def use_storage(said: str) -> str:
-    """Let this process and its workers reach a database; its address without the password."""
+    """Set the database's address for this process and its workers; returns it without the password."""
     from peftsearch.search.storage import VARIABLE, StorageAddress
 
     address = StorageAddress.parse(said)

@@ -48,14 +48,14 @@ def watch(
     workers: int,
     as_json: bool,
 ) -> None:
-    """`run` so many workers, show what they do, print the frontier."""
+    """`run` the workers, show their progress, then print the frontier."""
     from peftsearch.cli.frontier import print_frontier
     from peftsearch.cli.progress import Progress
     from peftsearch.cli.stopping import unheard
     from peftsearch.report.html import write_report
     from peftsearch.search.derive import write_derived
     from peftsearch.search.study_copy import bring_home
-    from peftsearch.search.under_way import with_waiting
+    from peftsearch.search.under_way import read_study
 
     with unheard(), Progress(folder, limits, workers) as progress:
         try:
@@ -63,7 +63,7 @@ def watch(
         except KeyboardInterrupt:  # before there was a worker to stop
             interrupted = True
     bring_home(folder, say)
-    record = with_waiting(folder, folder.read())
+    record = read_study(folder)
     write_derived(folder, record)
     write_report(record, folder.report_path, folder.read_environment(), folder)
     found = any(r.state == "full" for r in record.results)

@@ -44,7 +44,8 @@ def create_study(
     say: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
 ) -> StudyFolder:
-    """Load model and data once to check and measure them, then write the study's folder.
+    """Load model and data once to check and measure them, then write the study's folder. `asked`
+    has passed `refuse_unusable`, which loads nothing.
 
     `go_on` is the command quoted if the study exists already; `task` the data, if they were read.
     """
@@ -56,9 +57,10 @@ def create_study(
 def planned(
     asked: NewStudy, say: Callable[[str], None] = lambda _: None, task: Task | None = None
 ) -> PlannedStudy:
-    """What `create_study` would begin, loaded and measured: nothing is written."""
+    """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
+    passed `refuse_unusable`.
+    """
     asked = asked.from_any_folder()
-    asked.refuse_unusable()
     task = task or asked.open_task()
     precision = str(asked.space.file.train.precision.choices[0])
     bench = Workbench.prepare(

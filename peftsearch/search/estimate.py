@@ -1,4 +1,4 @@
-"""How long a trial would take: an estimate from a few steps of a few random configurations."""
+"""Estimate of a trial's duration, from a few steps of a few random configurations."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _ORDER = 500
 
 @dataclass(frozen=True)
 class TrialTime:
-    """Seconds of trials that share their machine with no other. Each is of one configuration;
-    states that frozen layers leave are not kept, so that a search may well be faster.
+    """Seconds a trial takes on an otherwise idle machine, one value a configuration. States of
+    frozen layers are not kept while measuring, so a search may well be faster.
     """
 
     full_s: tuple[float, ...]
@@ -42,7 +42,7 @@ class TrialTime:
     first_rung_s: tuple[float, ...]
     """Stopped at the first rung; as long as `full_s` where none is stopped."""
     steps: int
-    """Of full length."""
+    """Steps of a trial of full length."""
 
     @property
     def mean_s(self) -> float:
@@ -54,7 +54,7 @@ class TrialTime:
 
 
 def trial_time(study: PlannedStudy) -> TrialTime | None:
-    """Measured on a few configurations of the space that train something; None if there is none."""
+    """The estimate, from a few configurations that train something; None if the space has none."""
     times = []
     for configuration in _drawn(study):
         with contextlib.suppress(TrialFailure):  # a search would go on, too
@@ -66,12 +66,12 @@ def trial_time(study: PlannedStudy) -> TrialTime | None:
 
 
 def parallel_trials(device: str, workers: int, threads: int, cores: int) -> float:
-    """So many trials go on as fast as one alone: on a CPU no more than its cores have room for."""
+    """Trials that run at the speed of one alone: on a CPU limited by its cores."""
     return float(workers) if device != "cpu" else min(workers, max(cores / threads, 1.0))
 
 
 def trials_within(seconds: float, each_s: float, parallel: float) -> int:
-    """Trials that end within so many seconds."""
+    """Number of trials that end within `seconds`."""
     return math.floor(seconds * parallel / each_s)
 
 

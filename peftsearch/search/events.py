@@ -56,8 +56,8 @@ Phase = Literal["trains", "prepares", "evaluates"]
 
 @dataclass(frozen=True)
 class TrialAt:
-    """How far a trial is trained, said about once a second. It trains, `prepares` (states of frozen
-    layers are computed, before its first step), or `evaluates`.
+    """Progress of a trial, sent about once a second. Phase: it trains, `prepares` (computes states
+    of frozen layers before its first step), or `evaluates`.
     """
 
     worker: int
@@ -84,7 +84,7 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class TrialPutBack:
-    """It was interrupted and saved, for this or a later search to go on with."""
+    """A trial was interrupted and saved, for this or a later search to continue."""
 
     worker: int
     number: int
@@ -92,7 +92,7 @@ class TrialPutBack:
 
 @dataclass(frozen=True)
 class WorkerStopped:
-    """`error` is the sentence of what ended it, if anything did."""
+    """A worker ended; `error` is the message of what ended it, if it failed."""
 
     worker: int
     error: str | None = None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as whoever started workers hears them."""
+"""Ctrl-C and SIGTERM in the process that started workers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Stoppable(Protocol):
     """Workers, wherever they run."""
 
     def stop(self) -> None:
-        """Ask all to checkpoint what they do and end."""
+        """Ask all to checkpoint their trials and end."""
 
     def kill(self) -> None: ...
 
 
 @contextlib.contextmanager
 def interruptible(workers: Stoppable) -> Iterator[list[int]]:
-    """Ctrl-C or SIGTERM asks the workers to save and end; a second one kills them. Gives the
-    signals that were caught.
+    """Ask the workers to save and end on the first Ctrl-C or SIGTERM, kill them on the second.
+    Yields the list of signals caught.
     """
     caught: list[int] = []
 

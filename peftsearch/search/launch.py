@@ -34,9 +34,9 @@ _TO_THE_PARENT = {signal.SIGINT, signal.SIGTERM}
 
 
 Begin = Callable[[], float]
-"""Says when the search began, of `time.monotonic()`; the first call begins it."""
+"""Returns the search's start in `time.monotonic()` seconds; the first call starts it."""
 Body = Callable[[str, int, Limits, Begin, Means, Callable[[Event], None], Callable[[], bool]], None]
-"""What a process does: (root, worker, limits, begin, means, emit, asked to stop?)."""
+"""A worker process's function: (root, worker, limits, begin, means, emit, asked to stop?)."""
 
 
 def search(
@@ -63,8 +63,8 @@ class LocalWorkers:
         self.root, self.limits, self.means, self.body = root, limits, means, body
         self._context = mp.get_context("spawn")
         self._began = self._context.RawValue(ctypes.c_double, 0.0)
-        """Of `time.monotonic()`, one clock for all processes of a machine; 0 until the first worker
-        has loaded model and data.
+        """The search's start in `time.monotonic()` seconds, shared by all processes of the machine;
+        0 until the first worker has loaded model and data.
         """
         self._stop = self._context.RawValue(ctypes.c_bool, False)
         self._killed = False
@@ -74,21 +74,21 @@ class LocalWorkers:
         self._count = count
 
     def stop(self) -> None:
-        """Ask all to checkpoint what they do and end; those that load still end at once."""
+        """Ask all to checkpoint their trials and end; those still loading end at once."""
         self._stop.value = True
         for worker in self._loading & self._running.keys():
             self._running[worker][0].terminate()
         self._loading.clear()
 
     def kill(self) -> None:
-        """End all at once, as `kill -9` does: what is in their checkpoints is kept."""
+        """End all at once, as `kill -9` does; checkpoints are kept."""
         self._killed = True
         for process, _ in self._running.values():
             process.kill()
 
     @property
     def killed(self) -> bool:
-        """Whether those that died were killed from here: that says nothing of their trials."""
+        """True if `kill` ended the workers; their deaths then do not count against trials."""
         return self._killed
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:

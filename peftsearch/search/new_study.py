@@ -1,4 +1,4 @@
-"""What a user asks a study to be, and what of it is refused before model and data are loaded.
+"""A study as requested, and the checks made before model and data are loaded.
 
 Imports neither torch nor transformers, and pandas only when data are opened.
 """
@@ -29,7 +29,7 @@ __all__ = ["NewStudy", "open_task"]
 
 @dataclass(frozen=True)
 class NewStudy:
-    """What a user asks a study to be."""
+    """A study as requested, before anything is loaded."""
 
     name: str
     space: Space
@@ -51,7 +51,7 @@ class NewStudy:
     artifacts: str | None = None
 
     def from_any_folder(self) -> NewStudy:
-        """The same, with files and folders by their whole paths."""
+        """A copy with absolute paths."""
         from peftsearch.task.whole_paths import with_whole_paths  # with pandas
 
         return replace(
@@ -73,7 +73,7 @@ class NewStudy:
         return self.task.model_copy(update=limits)
 
     def refuse_unusable(self, needs_weights: bool = True) -> None:
-        """Whatever is known to be wrong without loading anything, as an error of its own."""
+        """Raise the error that fits whatever is wrong without loading anything."""
         Levers().without(*self.without)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
@@ -85,7 +85,7 @@ class NewStudy:
                 refuse_missing_tokenizer(name)
 
     def open_task(self) -> Task:
-        """Its data. UsageError for what is asked and would be passed over with them."""
+        """Load the data; UsageError for options this kind of task would ignore."""
         task = open_task(self.limited_task)
         if self.target_tokenizer is not None and task.kind.output != "texts":
             raise UsageError(

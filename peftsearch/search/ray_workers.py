@@ -195,9 +195,9 @@ class RayWorkers:
 
     @property
     def _is_over(self) -> bool:
-        """Whether no worker is to be started any more. Workers wait for one another: one that ended
-        by itself found nothing more to do for any of them. A cluster without a place for any
-        of them is not waited for longer than they would have searched.
+        """True if no more workers are to be started. Workers wait for one another, so one that
+        ended by itself found no work left for any of them. Workers without a place in the cluster
+        are not waited for beyond the time limit.
         """
         now = time.monotonic()
         has_place = any(started.node is not None for started in self._running.values())

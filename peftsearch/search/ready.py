@@ -1,4 +1,4 @@
-"""Whether a study's model and files are where it left them, asked before anything is loaded."""
+"""Check that a study's model and data files still exist, before loading."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["refuse_missing"]
 
 
 def refuse_missing(info: StudyInfo) -> None:
-    """MissingError or DataError for a folder of the model, a tokenizer or a file of data that is
-    not there any more. Of a test file nothing is wanted: no search reads it.
+    """MissingError or DataError for a model folder, tokenizer folder or data file that is gone. The
+    test file is not checked: no search reads it.
     """
     refuse_missing_model(info.model)
     for name in (info.tokenizer, info.target_tokenizer):

@@ -174,7 +174,7 @@ class StudyInfo(Record):
     labels: tuple[str, ...]
     """None where numbers or texts are predicted."""
     kind: str = "classification"
-    """Of the task: classification, multilabel, regression, seq2seq or causal."""
+    """The task's kind: classification, multilabel, regression, seq2seq or causal."""
     train_examples: int
     eval_examples: int
     metric: MetricScale
@@ -222,6 +222,6 @@ class StudyRecord(Record):
     results: tuple[TrialResult, ...]
     """By trial number."""
     running: int = 0
-    """Trials that have begun and not finished (`under_way.py` tells them from those that wait)."""
+    """Unfinished trials; `under_way.read_study` counts those that nobody trains as waiting."""
     waiting: int = 0
     """Trials that were cut off or interrupted, and are continued by `--resume`."""

@@ -1,4 +1,4 @@
-"""Room for texts: what the model, a prompt, a template and special tokens leave of their length."""
+"""Lengths that fit: the model's positions less prompts, templates and special tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
 
 
 def positions_left(backbone: Backbone, with_prompts: bool) -> int:
-    """Positions that the longest prompt leaves."""
+    """Positions of the model, less the longest prompt's."""
     return backbone.positions - (backbone.shapes.longest_prompt if with_prompts else 0)
 
 

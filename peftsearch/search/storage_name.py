@@ -1,4 +1,4 @@
-"""How a study's record names where Optuna keeps it; imports no Optuna."""
+"""Names of a study's storage in its record; imports no Optuna."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["JOURNAL", "VARIABLE", "is_database"]
 
 JOURNAL = "journal.log"
 VARIABLE = "PEFTSEARCH_STORAGE"
-"""Of the environment: a database's address, with its password if it needs one."""
+"""Environment variable with the database's address, including a password if it needs one."""
 
 
 def is_database(storage: str) -> bool:
-    """Whether a study's `storage` is a database and no journal."""
+    """True if a study's `storage` is a database, not a journal."""
     return storage != JOURNAL

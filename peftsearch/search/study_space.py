@@ -1,4 +1,4 @@
-"""What of a study follows from its record: its space, its training budget, its tokenizers."""
+"""Space, training budget and tokenizers of a recorded study."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["budget_of", "for_kind", "space_of", "task_of", "tokenizers_of"]
 
 
 def space_of(folder: StudyFolder, info: StudyInfo) -> Space:
-    """The study's own copy of its space."""
+    """The space, from the study's own copy."""
     return for_kind(Space(Document.read(folder.space_path)), info.kind)
 
 
 def for_kind(space: Space, kind: str) -> Space:
-    """A space without the choice of a head where texts are written: none is trained then."""
+    """The space without the choice of a head if the task generates texts: none is trained then."""
     return space.without_head() if kind_named(kind).output == "texts" else space
 
 
 def budget_of(space: Space, info: StudyInfo) -> TrainingBudget:
-    """How long trials train, with what the user said about evaluating them."""
+    """The space's training budget, with the study's own number of rung examples."""
     budget = training_budget(space.file.budgets)
     if info.rung_examples is None:
         return budget
@@ -36,5 +36,5 @@ def budget_of(space: Space, info: StudyInfo) -> TrainingBudget:
 
 
 def tokenizers_of(info: StudyInfo) -> Tokenizers:
-    """Where a study's tokenizers are."""
+    """Names or paths of the study's tokenizers."""
     return Tokenizers(info.tokenizer, info.target_tokenizer, task_of(info).languages)

@@ -1,4 +1,4 @@
-"""What a study's user asked to be solved, read back from its record."""
+"""The TaskSpec of a study, parsed from study.json."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from peftsearch.task.encode import Encoded
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.cohort import member_levers
 from peftsearch.training.cost import SHARED_BY
+from peftsearch.training.frozen import Stopped
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun, memory_errors
 from peftsearch.training.objectives.base import Evaluation
@@ -56,7 +57,8 @@ class TrialRunner:
     interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
     checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step, and of
     evaluations as they begin; `make_room()` gives memory back that others can do without, and
-    says whether there was any.
+    says whether there was any; `cut()` turning true ends an evaluation between two batches, with a
+    checkpoint from which it begins anew.
     """
 
     bench: Workbench
@@ -68,6 +70,7 @@ class TrialRunner:
     saved: Callable[[Assignment], None] = lambda _: None
     watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
+    cut: Callable[[], bool] = lambda: False
     levers: Levers = Levers()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
@@ -126,13 +129,20 @@ class TrialRunner:
     def _new_run(self, assignment: Assignment, place: Backbone | None) -> TrainingRun:
         configuration = assignment.configuration
         bench = self.bench.for_training(configuration.training)
-        return TrainingRun(
+        run = TrainingRun(
             place or bench.backbone,
             *(bench.train, bench.objective, configuration, self.budget, self.seed),
             levers=member_levers(self.levers) if place else self.levers,
             shared_by=SHARED_BY,
             low_rungs=self.low_rungs,
         )
+        run.model.before_batch = self._before_batch
+        return run
+
+    def _before_batch(self) -> None:
+        """Called before each batch of an evaluation; Stopped to end it."""
+        if self.cut():
+            raise Stopped
 
     def _climb(
         self, run: TrainingRun, assignment: Assignment, folder: TrialFolder
@@ -149,7 +159,11 @@ class TrialRunner:
             value = known.get(rung)
             if value is None:
                 self.watched(assignment, run, True)
-                value = self._evaluate(run, rung, folder)
+                try:
+                    value = self._evaluate(run, rung, folder)
+                except Stopped:
+                    self._save(run, assignment, folder)
+                    return None
                 self.record(assignment, value)
                 if rung < last:
                     self._save(run, assignment, folder)

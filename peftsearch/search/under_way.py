@@ -1,4 +1,4 @@
-"""Trials without an end: those that a living worker trains, and those that wait to be continued."""
+"""Unfinished trials: running (a live worker has them) or waiting for `--resume`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.locks import FileLock
 from peftsearch.search.records import StudyInfo, StudyRecord
 
-__all__ = ["with_waiting"]
+__all__ = ["read_study", "with_waiting"]
 
 _LOOK_S = 5.0
-"""How long a database that does not answer is waited for, just to look at a study."""
+"""Time limit for a database to answer, when a study is only looked at."""
+
+
+def read_study(folder: StudyFolder) -> StudyRecord:
+    """The study's record, with running and waiting trials told apart: for everything that shows or
+    writes counts.
+    """
+    return with_waiting(folder, folder.read())
 
 
 def with_waiting(folder: StudyFolder, record: StudyRecord) -> StudyRecord:
-    """The record with trials that nobody trains counted as waiting. One of a database that does not
-    answer is what it was; there a worker that was killed counts as alive until others miss it.
+    """The record, with trials that no live worker has counted as waiting. If the database does not
+    answer, the record is returned unchanged. A killed worker of a database counts as alive until
+    its heartbeat expires.
     """
     if not record.running:
         return record
@@ -35,7 +43,7 @@ def with_waiting(folder: StudyFolder, record: StudyRecord) -> StudyRecord:
 
 
 def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
-    """Number → worker, of trials that a living worker has."""
+    """Trial number → worker, for trials that a live worker has."""
     from peftsearch.search.storage import is_database
 
     if is_database(info.storage):
@@ -47,7 +55,7 @@ def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
 def _of_living(
     attributes: Iterable[tuple[int, Mapping[str, Any]]], alive: set[str]
 ) -> dict[int, str]:
-    """From (number, attributes of the trial), the later ones over those before."""
+    """Owners by trial, from (number, attributes) in the order written; later ones win."""
     owners: dict[int, str] = {}
     for number, of_trial in attributes:
         if "worker" in of_trial:
@@ -59,7 +67,7 @@ def _of_living(
 
 
 def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    """Owners as the journal tells them, read without Optuna, which would replay all of it."""
+    """Owners recorded in the journal, read without Optuna, which would replay all of it."""
     try:
         lines = folder.journal_path.read_bytes().split(b"\n")
     except OSError:

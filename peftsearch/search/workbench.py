@@ -48,7 +48,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A backbone, a task and its tokens, cut to `lengths`."""
+    """A backbone, and a task tokenised for it, cut to `lengths`."""
 
     backbone: Backbone
     task: Task
@@ -197,7 +197,7 @@ def _lengths_of_texts(
     with_prompts: bool,
     asked: int | None,
 ) -> Lengths:
-    """Of what is read and what is written, as measured in some examples."""
+    """Lengths of inputs and targets, measured on some examples."""
     room = room_for_texts(backbone, with_prompts)
     # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
     most = room if writing.is_decoder else backbone.max_length

@@ -1,6 +1,6 @@
 """A worker: ask, evaluate, tell, until the limits are reached or someone says stop.
 
-It also looks after the trials of workers that died, and may wait for those of the living.
+It also recovers dead workers' trials, and can wait for other workers to finish.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _WAIT_S = 1.0
 
 
 class Worker:
-    """One process's part of the search of the study at `root`. Once it has loaded model and data,
-    `begin` tells it when the search began: of `time.monotonic()`, which is one clock for every
-    process of a machine, and which nobody sets.
+    """One process's part of the search of the study at `root`. `begin`, called once model and data
+    are loaded, returns the search's start in `time.monotonic()` seconds, which all processes of a
+    machine share.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Worker:
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
             stop=self._interrupted,
+            cut=self._stopped,  # a search whose time is over lets evaluations finish
             saved=lambda assignment: self.study.give_checkpoint(assignment.number),
             watched=self._watched,
             levers=Levers().without(*self.info.without),
@@ -244,8 +245,9 @@ def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     )
     if bench.task.fingerprint != info.data_fingerprint:
         raise PeftsearchError(
-            f"the data of task {info.task_name} changed since study '{info.name}' began: "
-            "restore it, or begin a new study"
+            f"the data of task {info.task_name} changed since study '{info.name}' began, or are "
+            "read differently by this version (CHANGELOG.md says what changed): restore them, or "
+            "begin a new study"
         )
     if bench.backbone.fingerprint != info.model_fingerprint:
         raise PeftsearchError(

@@ -1,4 +1,4 @@
-"""How a backbone reads and writes the texts of a task, and what the user should know of it."""
+"""Settings for reading and generating texts with a backbone, and notes on them for the user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["notes_on_ends", "writing_of"]
 
 
 def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """How a language model reads and writes the texts of a task: training and writing begin and end
-    them with the same tokens.
+    """Settings for reading and generating a task's texts: templates and special tokens, the same in
+    training and generation.
     """
     own = special_tokens(backbone.lm, backbone.target_tokenizer)
     writing = Writing(
@@ -40,8 +40,8 @@ def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
 
 
 def _start(backbone: Backbone, writing: Writing) -> int:
-    """What the decoder begins with in training: mBART's with the end of its target, whatever its
-    config says.
+    """The token that the decoder starts from in training. mBART starts from the last token of its
+    target, whatever its config says.
     """
     (target,) = writing.write(["a"])
     padding = writing.padding_id
@@ -50,9 +50,7 @@ def _start(backbone: Backbone, writing: Writing) -> int:
 
 
 def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
-    """What the user is told where a text has no end, or another one than the model's settings
-    say.
-    """
+    """Notes on models without an end-of-text token, or with one that is ignored here."""
     if writing.end_id is None:
         yield (
             f"'{backbone.name}' names no end of text, in its tokenizer or its settings: targets "

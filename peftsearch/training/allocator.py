@@ -1,11 +1,9 @@
-"""Freed memory stays with the process while a trial runs: glibc's malloc, told so; and given back
-when there is much of it.
+"""glibc malloc tuning: keep freed memory during a trial, trim it between trials.
 
-As it comes, malloc gives large tensors back to the kernel when they are freed, and has them mapped
-and filled with zeros anew a moment later: 2,000 to 16,000 page faults in a trial of 384 tweets,
-mostly none with this. The setting holds for the whole process and is not undone, so that a worker
-would keep whatever its largest trial needed, and what its heap is torn to in between: 8.8 GB after
-124 mixed trials of a model of 22 million parameters.
+By default, malloc returns large freed tensors to the kernel, which maps and zeroes new pages a
+moment later: 2,000 to 16,000 page faults in a trial of 384 tweets, mostly none with this. The
+setting holds for the whole process and is not undone, so without trimming a worker would keep what
+its largest trial needed, and whatever fragmentation adds (docs/performance.md has figures).
 """
 
 from __future__ import annotations
@@ -21,22 +19,21 @@ __all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "give_back", "keep_freed_memory",
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of malloc.h."""
 _PAD = 1 << 28
-"""Bytes asked of the kernel at a time."""
+"""Bytes requested from the kernel at a time."""
 _LARGEST = 2**31 - 1
 """mallopt takes a C int."""
 _USUAL_MOST = 2**25
-"""Older glibc maps whatever is larger than this anew, and refuses to be told otherwise."""
+"""Largest threshold that older versions of glibc accept."""
 
 BETWEEN_TRIALS, WITHIN_A_TRIAL = 512 << 20, 2 << 30
-"""Bytes that are resident and free above which they are given back: ordinary trials of a small
-model leave less, and find their pages where they were; a trial is likely to need again what it has
-just freed (docs/performance.md).
+"""Free resident bytes above which memory is trimmed. Ordinary trials of a small model leave less,
+so that their pages are reused; within a trial, what was just freed is likely to be needed again.
 """
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Once a process; False where there is no such setting (musl, macOS)."""
+    """Set it, once a process; False where there is no such setting (musl, macOS)."""
     mallopt = _of_the_c_library("mallopt")
     if mallopt is None:
         return False
@@ -46,8 +43,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back(above: int) -> bool:
-    """Give free memory back to the kernel if more than so many bytes of it are resident; whether it
-    was done. To be called where tensors have just been freed.
+    """Trim if more than `above` free bytes are resident; True if it was done. To be called when
+    tensors have just been freed.
     """
     if _resident_beside_malloc() - _Rest.others <= above or not trim():
         return False
@@ -56,22 +53,22 @@ def give_back(above: int) -> bool:
 
 
 class _Rest:
-    """What was resident when malloc last held nothing that is free: other allocators' memory,
-    such as Python's own for the task's texts.
+    """Resident bytes after the last trim: memory of other allocators (e.g. Python's, for the task's
+    texts).
     """
 
     others: ClassVar[int] = 0
 
 
 def trim() -> bool:
-    """Give all free memory back to the kernel; False where the C library cannot (musl, macOS)."""
+    """Return all free memory to the kernel; False where the C library cannot (musl, macOS)."""
     malloc_trim = _of_the_c_library("malloc_trim")
     return malloc_trim is not None and malloc_trim(ctypes.c_size_t(0)) == 1
 
 
 def _resident_beside_malloc() -> int:
-    """Bytes that are resident, in no file, and not handed out by malloc: free, or others'.
-    Without glibc's counts (before 2.33) all that are resident; 0 where there is no /proc.
+    """Resident anonymous bytes that malloc has not allocated: free, or of other allocators. Without
+    glibc's counts (before 2.33) all resident anonymous bytes; 0 without /proc.
     """
     try:
         fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
@@ -94,7 +91,7 @@ class _Counts(ctypes.Structure):
 
 
 def _in_use() -> int:
-    """Bytes that malloc has handed out."""
+    """Bytes that malloc has allocated."""
     mallinfo = _of_the_c_library("mallinfo2")
     if mallinfo is None:
         return 0
@@ -104,7 +101,7 @@ def _in_use() -> int:
 
 
 def _of_the_c_library(name: str) -> Any | None:
-    """A function that not every C library has."""
+    """A function of the C library; None if it has none of that name."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):

@@ -1,4 +1,4 @@
-"""How much memory a worker on a CPU comes to need at most, from a model's shapes.
+"""Upper bound on the memory of a CPU worker, from a model's shapes.
 
 Constants are measured (benchmarks/memory.py, docs/performance.md), rounded up.
 """
@@ -17,9 +17,9 @@ __all__ = ["Footprint", "machine_bytes"]
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 _PROCESS = 640 << 20
-"""Bytes of Python, torch, transformers and a small task, and what malloc may keep."""
+"""Bytes of Python, torch, transformers and a small task, and of freed memory that malloc keeps."""
 _STATES = 8
-"""States as wide as the model that one layer keeps of a position for the backward pass, beside
+"""Vectors of the model's width that a layer keeps for each position until the backward pass, beside
 two of the feed-forward layer's width.
 """
 _FULL, _SPARSE = 8, 28
@@ -40,14 +40,14 @@ class Footprint:
 
     @classmethod
     def of(cls, shapes: BackboneShapes, batch: int, tokens: int) -> Footprint:
-        """Training in fp32 batches of `batch` texts of so many tokens."""
+        """For training in fp32, in batches of `batch` texts of `tokens` tokens."""
         weights = shapes.body_parameters * _FLOAT
         positions = max(batch * tokens, MOST_TRAINED["cpu"])
         modified = _PROCESS + weights + positions * _kept_floats(shapes) * _FLOAT
         return cls(modified, modified + _FULL * weights, modified + _SPARSE * weights)
 
     def workers(self, machine: int) -> tuple[int, int, int]:
-        """How many of each sort find room in so many bytes."""
+        """Workers of each kind that fit into `machine` bytes."""
         modified, full, sparse = (
             machine // each for each in (self.modified, self.full, self.sparse)
         )
@@ -55,13 +55,13 @@ class Footprint:
 
 
 def _kept_floats(shapes: BackboneShapes) -> int:
-    """Numbers that all layers keep of one position."""
+    """Numbers that all layers keep for one position until the backward pass."""
     attention = sum(_STATES * shape.d_in for shape in shapes.attention)
     return attention + sum(2 * shape.d_hidden for shape in shapes.ffn)
 
 
 def machine_bytes() -> int:
-    """Memory of this machine, or what a container may use of it."""
+    """Memory of this machine, or the container's limit if that is lower."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = _LIMIT.read_text(encoding="ascii").strip()

@@ -34,7 +34,7 @@ Stop = Callable[[], bool]
 
 
 class Stopped(Exception):
-    """Asked to stop before the states were computed; nothing of them is kept."""
+    """Asked to stop while states were computed, or in an evaluation; nothing of it is kept."""
 
 
 class FrozenStates:

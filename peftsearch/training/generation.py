@@ -34,9 +34,11 @@ def generate(
     max_tokens: int,
     reading: Reading | None = None,
     positions: Positions = Positions(),  # noqa: B008 (frozen)
+    before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """What the model writes for each example, in their order; an encoder reads them in `reading`.
-    `positions`: what the configuration that is attached adds to each text.
+    """The generated text of each example, in their order. `reading`: context in which an encoder
+    reads a batch; `positions`: what the attached configuration adds to each text; `before_batch` is
+    called before each batch, and may raise.
 
     A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
     model's own generation settings only its special tokens count, which `writing` holds.
@@ -46,6 +48,7 @@ def generate(
     read = positions.without_gradients(data.inputs.lengths.clip(min=1))
     lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
+        before_batch()
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
         own = reading(data, indices) if reading else nullcontext()
         with own, _without_own_settings(lm):
@@ -74,12 +77,12 @@ def _never_empty(inputs: dict[str, Any], writing: Writing) -> dict[str, Any]:
 
 
 def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> GenerationConfig:
-    """What `generate` is given in place of the model's own settings."""
+    """The generation settings that replace the model's own."""
     return GenerationConfig(**settings_of(writing, asked, max_tokens))
 
 
 def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
-    """Special tokens and how the user wants texts to be written, by transformers' names."""
+    """Special tokens and the settings asked for, by transformers' names."""
     wanted: dict[str, Any] = {
         "do_sample": False,
         "num_beams": asked.beams,

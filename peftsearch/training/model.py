@@ -50,6 +50,8 @@ class TunedModel:
         self.configuration = configuration.within(backbone.shapes)
         self.positions = Positions.of(self.configuration)
         self.outputs = outputs
+        self.before_batch: Callable[[], None] = _nothing
+        """Called before each batch of an evaluation; may raise to cut it short."""
         self.head: ClassificationHead | None = None
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
@@ -165,6 +167,10 @@ class TunedModel:
 
     def __exit__(self, *_: object) -> None:
         self.detach()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _long_backward(backbone: Backbone) -> Callable[[], None]:

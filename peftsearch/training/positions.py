@@ -1,7 +1,7 @@
-"""How much room a text takes in a batch: its tokens, and what a configuration adds to each text.
+"""Effective length of a text in a batch: its tokens, and positions that a configuration adds.
 
-What is added decides how texts are put together and nothing else, so that where nothing is added
-batches are what they would be without it.
+Effective lengths only decide how texts are batched. Without prompts and prefixes the batches are
+exactly those by tokens.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Positions", "most_trained"]
 Indices = NDArray[np.int64]
 
 _A_PREFIX_POSITION = 4
-"""So many keys and values of a prefix weigh as much as a token: 2·d numbers for each text, where a
-token has about 8·d at a time (states, and what the feed-forward layer makes of them).
+"""Prefix positions counted as one token: a prefix position has 2·d numbers for each text (key and
+value), a token about 8·d at a time (states, and the feed-forward layer's).
 """
 
 MOST_TRAINED = {"cpu": 4096, "cuda": 16384}
@@ -30,8 +30,8 @@ MOST_TRAINED = {"cpu": 4096, "cuda": 16384}
 
 @dataclass(frozen=True)
 class Positions:
-    """Of each text, beside its tokens: `prompt` positions that are computed like tokens, and the
-    `prefix` keys that it attends to in one layer.
+    """Positions added to each text: `prompt` (computed like tokens) and `prefix` (attended to only,
+    of the layer with the longest).
     """
 
     prompt: int = 0
@@ -39,7 +39,7 @@ class Positions:
 
     @classmethod
     def of(cls, configuration: Configuration) -> Positions:
-        """What a configuration that is placed in a backbone adds."""
+        """Positions added by a configuration whose layers are resolved (`within`)."""
         widest = {
             kind: [m.widest for m in configuration.modifications if isinstance(m.form, kind)]
             for kind in (Prompt, Prefix)
@@ -47,13 +47,13 @@ class Positions:
         return cls(sum(widest[Prompt]), max(widest[Prefix], default=0))
 
     def without_gradients(self, lengths: Indices) -> Indices:
-        """The room of texts of so many tokens where one layer's states are held at a time."""
+        """Effective lengths for batching without gradients: one layer's states exist at a time."""
         return lengths + (self.prompt + -(-self.prefix // _A_PREFIX_POSITION))
 
     def pieces(self, lengths: Indices, most: int) -> int:
-        """In how many parts a step's texts are trained so that each has at most so many positions;
-        without a prompt as one, as the user has asked for it. A prefix is a small part of what a
-        backward pass keeps.
+        """Number of parts in which a step's texts are trained, so that each has at most `most`
+        positions. One without a prompt: the batch size is then the user's choice. Prefixes are not
+        counted: they are a small part of what a backward pass keeps.
         """
         if not self.prompt or not len(lengths):
             return 1

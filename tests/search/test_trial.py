@@ -1,4 +1,4 @@
-"""One trial: begun, and begun anew where its checkpoint is damaged."""
+"""One trial: begun anew where its checkpoint is damaged, and cut short in an evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
     return Workbench.prepare(str(tiny_bert), TaskSpec(train=str(tiny_sentiment_csv)))
 
 
-def runner(bench: Workbench, folder: TrialFolder, stop: Callable[[], bool]) -> TrialRunner:
+def runner(
+    bench: Workbench,
+    folder: TrialFolder,
+    stop: Callable[[], bool] = lambda: False,
+    cut: Callable[[], bool] = lambda: False,
+) -> TrialRunner:
     return TrialRunner(
         bench=bench,
         budget=TrainingBudget(max_steps=8, rungs=(0.5, 1.0)),
@@ -35,6 +40,7 @@ def runner(bench: Workbench, folder: TrialFolder, stop: Callable[[], bool]) -> T
         record=lambda _, value: folder.append_rung(value),
         judge=lambda *_: Decision(True, ""),
         stop=stop,
+        cut=cut,
     )
 
 
@@ -80,6 +86,53 @@ def test_a_trial_whose_checkpoint_is_damaged_has_the_curve_of_one_begun_anew(
     assert result is not None
     assert without_clock(result.curve) == without_clock(expected.curve)
     assert "begins anew" in folder.log_path.read_text()
+    found = load_tensors(folder.adapter_path)[0]
+    for name, tensor in load_tensors(whole.adapter_path)[0].items():
+        assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("rungs_before", [0, 1])
+def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
+    rungs_before: int, bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peftsearch.training.objectives.base.evaluation_tokens", lambda _: 64)
+    whole = TrialFolder(tmp_path / "whole", 0)
+    assignment, asked = Assignment(0, configuration(), "sampled"), []
+
+    def never() -> bool:
+        asked.append(len(whole.read_curve()))
+        return False
+
+    expected = runner(bench, whole, cut=never).run(assignment, whole)
+    assert expected is not None
+    batches = asked.count(rungs_before)
+    assert batches > 2
+
+    folder, times = TrialFolder(tmp_path / "cut", 0), 0
+    (tmp_path / "cut").mkdir()
+
+    def in_the_middle() -> bool:
+        nonlocal times
+        times += len(folder.read_curve()) == rungs_before
+        return times > batches // 2
+
+    assert runner(bench, folder, cut=in_the_middle).run(assignment, folder) is None
+    assert times == batches // 2 + 1
+    assert len(folder.read_curve()) == rungs_before
+    _, facts = load_tensors(folder.checkpoint_path)
+    assert facts["step"] == expected.curve[rungs_before].step
+
+    again = Assignment(0, configuration(), "sampled", resumed=True)
+    steps: list[int] = []
+
+    def stops() -> bool:
+        steps.append(1)
+        return False
+
+    result = runner(bench, folder, stops).run(again, folder)
+    assert result is not None
+    assert without_clock(result.curve) == without_clock(expected.curve)
+    assert len(steps) == expected.curve[-1].step - expected.curve[rungs_before].step
     found = load_tensors(folder.adapter_path)[0]
     for name, tensor in load_tensors(whole.adapter_path)[0].items():
         assert torch.equal(found[name], tensor)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import peftsearch
+from peftsearch.cli.main import run
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.study import Study
-from peftsearch.search.under_way import with_waiting
+from peftsearch.search.under_way import read_study
 from support import standin
 
 
@@ -25,7 +28,7 @@ def study(folder: StudyFolder) -> Study:
 
 
 def under_way(folder: StudyFolder) -> tuple[int, int]:
-    record = with_waiting(folder, folder.read())
+    record = read_study(folder)
     return record.running, record.waiting
 
 
@@ -77,3 +80,24 @@ def test_a_search_that_was_killed_by_its_user_costs_a_trial_nothing(
         assert study.recover(study.name, counts=False) == []
         again = standin.take(study)
         assert (again.number, again.alone) == (first.number, False)
+
+
+def test_status_report_and_python_tell_waiting_trials_from_running_ones_alike(
+    folder: StudyFolder, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.join()
+    standin.train_for_nothing(study, standin.take(study))
+    study.put_back(standin.take(study).number)
+    where = [folder.name, "--studies", str(folder.root.parent)]
+
+    assert run(["status", *where, "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert (counts["running"], counts["waiting"], counts["full"]) == (0, 1, 1)
+    opened = peftsearch.open_study(folder.name, folder.root.parent)
+    assert opened.status()["counts"] == counts
+    for write in (lambda: run(["report", *where]), opened.report):
+        folder.frontier_path.unlink(missing_ok=True)
+        write()
+        assert json.loads(folder.frontier_path.read_text())["counts"] == counts
+    assert run(["frontier", *where, "--json"]) == 0
+    study.leave()

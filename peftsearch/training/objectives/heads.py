@@ -1,4 +1,4 @@
-"""What a trained head predicts: the loss of its outputs, whatever they are compared with."""
+"""Base of objectives with a trained head: one output vector an example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Headed(Objective):
 
     @abstractmethod
     def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """What outputs are compared with, (batch,) or (batch, labels), on the host."""
+        """Targets of the outputs, (batch,) or (batch, labels), on the host."""
 
     @abstractmethod
     def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
@@ -61,6 +61,9 @@ def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
         return torch.empty(0, model.outputs)
     with without_gradients(model.levers):
         batches = read_batches(data.inputs.lengths, model)
-        outputs = [model.outputs_of(data, indices) for indices in batches]
+        outputs = []
+        for indices in batches:
+            model.before_batch()
+            outputs.append(model.outputs_of(data, indices))
         order = torch.from_numpy(np.argsort(np.concatenate(batches)))
         return at_least_fp32(torch.cat(outputs)).cpu()[order]

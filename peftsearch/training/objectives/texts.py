@@ -90,6 +90,7 @@ class Texts(Objective):
             data = data.first(max(_LOSS_EXAMPLES, len(data) // 4))
         losses = np.zeros(len(data))
         for indices in read_batches(data.lengths, model):
+            model.before_batch()
             logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
                 at_least_fp32(logits.transpose(1, 2)),
@@ -106,6 +107,7 @@ class Texts(Objective):
             *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
             reading=None if self.writing.is_decoder else model.reading,
             positions=model.positions,
+            before_batch=model.before_batch,
         )
 
 
