@@ -1,4 +1,4 @@
-"""The options of `peftsearch search`: which field of a task each is, and what it may be on resume.
+"""The options of `peftsearch search`: the task field of each, and the rules for it on `--resume`.
 
 An option of `search` is a parameter there and one row here. On resume it is either heard, or it
 must be what the study was begun with, or it says nothing about the study.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Said", "is_given", "task_fields"]
 
 Said = Mapping[str, Any]
-"""The options that the user gave, by the parameter of `search`; what was not given is absent."""
+"""The options that the user gave, by parameter of `search`; others are absent."""
 
 
 def is_given(value: Any) -> bool:
@@ -86,16 +86,16 @@ def _same_source(said: Any, began: Any) -> bool:
 
 @dataclass(frozen=True)
 class Fixed:
-    """An option that must be what the study was begun with: what it is for all its trials.
+    """An option that is fixed for all trials of a study: on `--resume` it must not differ.
 
-    `began` gives every value that it may have then, as it was said and as it was used.
+    `began` returns the values it may have then: as the user gave it, and as it was used.
     """
 
     name: str
     began: Callable[[Begun], tuple[Any, ...]]
     same: Same = _equal
     flag: str = ""
-    """As the user writes it, where it is not the parameter's name."""
+    """The flag, if it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
     """Converts the value to fields of the TaskSpec; None if the option is not about the task."""
     comma: bool = False
@@ -132,7 +132,7 @@ def _of_task(
     same: Same = _equal,
     flag: str = "",
 ) -> Fixed:
-    """An option that is the field `key` of the task."""
+    """An option that sets the field `key` of the task."""
     field = key or name
 
     def recorded(begun: Begun) -> tuple[Any, ...]:
@@ -146,7 +146,7 @@ def _label_columns(task: TaskSpec) -> tuple[str, ...]:
 
 
 def _label_fields(said: tuple[str, ...]) -> dict[str, Any]:
-    """One column is that of the label, several are columns of 0 and 1."""
+    """One column is the label's; several are columns of 0 and 1."""
     return {"label": said[0]} if len(said) == 1 else {"labels": said}
 
 
@@ -187,16 +187,16 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("low_rungs", lambda b: (b.info.low_rungs,)),
     Fixed("artifacts", lambda b: (b.info.artifacts,)),
 )
-"""Must be what the study was begun with."""
+"""Options that must not differ from the study's on `--resume`."""
 
 HEARD = (
     *("trials", "minutes", "hours", "workers", "threads", "cohort", "device"),
     "storage",  # how this machine reaches the study's database
 )
-"""Take effect whenever they are given."""
+"""Options that each command sets anew."""
 
 NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
-"""Say which study is meant and what to do with it. The space is compared by its hash."""
+"""Options that name the study and the action. The space is compared by its hash."""
 
 
 def task_fields(said: Said) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The lowest lines of a terminal while a search runs: how far it is, and each trial under way."""
+"""Live lines at the bottom of a terminal: progress of the search and of each running trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Overview", "lines_of", "live_lines"]
 
 _BAR = 24
 _LEAST = 12
-"""Characters of a trial's name that are shown whatever the width."""
+"""Minimum characters of a trial's name, whatever the width."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Overview:
 
 
 def live_lines(console: Console, look: Callable[[], Overview]) -> Live:
-    """Draws what `look` gives four times a second, below whatever `console` prints."""
+    """A live display of `look()`, refreshed four times a second, below the console's output."""
 
     def drawn() -> Group:
         return Group(*lines_of(look(), console.width, console.height // 2))
@@ -46,7 +46,7 @@ def live_lines(console: Console, look: Callable[[], Overview]) -> Live:
 
 
 def lines_of(overview: Overview, width: int, most: int) -> list[Text]:
-    """Lines of at most `width` characters: the whole, then up to `most` trials."""
+    """Lines of at most `width` characters: the whole search, then up to `most` trials."""
     done = round(_BAR * overview.share)
     bar = Text("━" * done, "green").append("━" * (_BAR - done), "bright_black")
     whole = Text(overview.counts + "  ").append_text(bar).append(f"  {overview.left}")

@@ -186,7 +186,7 @@ class Progress:
         )
 
     def _overview(self) -> Overview:
-        """For the terminal, whose thread of its own asks."""
+        """The state to draw; called from the terminal's own thread."""
         states = [result.state for result in list(self.results.values())]
         full, stopped, failed = (states.count(s) for s in ("full", "stopped", "failed"))
         return Overview(

@@ -12,7 +12,7 @@ __all__ = ["RunningTrial", "RunningTrials", "stopping", "time_is_up"]
 
 @dataclass
 class RunningTrial:
-    """One trial. Times are the watcher's own, in seconds of one clock."""
+    """One running trial. Times are seconds of the observing process's clock."""
 
     number: int
     name: str
@@ -83,13 +83,13 @@ class RunningTrials:
         return self._trials.pop(number, None)
 
     def end_all_of(self, worker: int) -> None:
-        """A worker has ended, and with it whatever it trained."""
+        """Remove the trials of a worker that ended."""
         for trial in self.all():
             if trial.worker == worker:
                 self.end(trial.number)
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds until the last of them is trained; None where that cannot be told yet."""
+        """Seconds until the last of them is trained; None if not known yet."""
         left = [trial.left_s(now_s) for trial in self.all()]
         known = [seconds for seconds in left if seconds is not None]
         return max(known, default=0.0) if len(known) == len(left) else None

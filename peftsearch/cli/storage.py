@@ -11,7 +11,7 @@ __all__ = ["hear_storage", "use_storage", "without_storage"]
 
 
 def use_storage(said: str) -> str:
-    """Set the database's address for this process and its workers; returns it without the password."""
+    """Set the database's address for this process and its workers; return it without password."""
     from peftsearch.search.storage import VARIABLE, StorageAddress
 
     address = StorageAddress.parse(said)
@@ -20,8 +20,8 @@ def use_storage(said: str) -> str:
 
 
 def hear_storage(name: str, storage: str, said: str | None) -> None:
-    """Reach the database of a study, whose record names its `storage`, at the address that was
-    said. UsageError for a study that has none; what $PEFTSEARCH_STORAGE says is another's then.
+    """Use the address given on the command line for a study whose record names its `storage`.
+    UsageError if the study has a journal, unless the address only came from $PEFTSEARCH_STORAGE.
     """
     from peftsearch.search.storage_name import VARIABLE, is_database
 
@@ -37,7 +37,7 @@ def hear_storage(name: str, storage: str, said: str | None) -> None:
 
 
 def without_storage(arguments: Sequence[str]) -> list[str]:
-    """A command line to be quoted, with the database's address as it may be shown."""
+    """A command line to be quoted, without the password in `--storage`."""
     return list(_shown(iter(arguments)))
 
 

@@ -17,14 +17,14 @@ _COMMAND = re.compile(
     r"peftsearch (search|worker|status|frontier|report|export|train|predict|ls|show|check|doctor|"
     r"launch|--)[^;,)\n]*"
 )
-"""From its name up to what ends it in a sentence: a command in two lines cannot be copied."""
+"""Matches a quoted command, which is kept on one line so that it can be copied."""
 _KEPT = "\0"
 _NARROWEST = 12
-"""Characters of a column below which it is not squeezed."""
+"""Minimum width of a column, in characters."""
 
 
 def width_of(stream: TextIO) -> int | None:
-    """Columns of the terminal that a stream is; None if it is none."""
+    """Width of the stream's terminal in columns; None if it is not a terminal."""
     if not stream.isatty():
         return None
     try:

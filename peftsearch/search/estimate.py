@@ -22,13 +22,13 @@ __all__ = ["TrialTime", "parallel_trials", "trial_time", "trials_within"]
 
 _CONFIGURATIONS = 3
 _STEPS = 6
-"""Measured of each configuration, after a first one that allocates memory."""
+"""Steps measured for each configuration, after a first one that allocates memory."""
 _ENOUGH_S = 2.0
-"""Seconds of one configuration's steps, or evaluation, after which no more are measured."""
+"""Measuring a configuration's steps, or its evaluation, ends after so many seconds."""
 _EVALUATED = (64, 512)
-"""Examples of the evaluation that is measured; more if the first take no time."""
+"""Examples of the measured evaluation; the larger number if the smaller takes no time."""
 _ORDER = 500
-"""Batches of an epoch that the mean batch is taken from."""
+"""Maximum number of batches to compute the mean batch from."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _drawn(study: PlannedStudy) -> list[Configuration]:
 
 
 def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, float, int]:
-    """Seconds of full length, of a trial stopped at the first rung, and steps of full length."""
+    """Seconds to full length, seconds to the first rung, and steps of full length."""
     bench = study.bench.for_training(configuration.training)
     budget = budget_of(study.space, study.info)
     known = {*study.info.without, "activations", "features", "graphs"}

@@ -31,14 +31,14 @@ class WorkerPlaced:
 
 @dataclass(frozen=True)
 class StopAsked:
-    """Someone pressed Ctrl-C, or sent a signal, for the `times`-th time."""
+    """Ctrl-C or a signal was received for the `times`-th time."""
 
     times: int
 
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """It has loaded model and data."""
+    """A worker has loaded model and data."""
 
     worker: int
 

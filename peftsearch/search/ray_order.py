@@ -1,4 +1,4 @@
-"""What a worker on a node of a Ray cluster is told to do, and how it does it."""
+"""Instructions for a worker on a node of a Ray cluster, and running them there."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class StudyInfo(Record):
     max_length: int = Field(ge=1)
     """Tokens that texts are cut to."""
     asked_max_length: int | None = None
-    """As the user said it, which may be more than the model reads."""
+    """As the user gave it; may be more than the model's limit."""
     asked_max_target: int | None = None
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""
@@ -196,9 +196,9 @@ class StudyInfo(Record):
     """Where the model's tokenizers are, if not beside it."""
     target_tokenizer: str | None = None
     reading: ReadColumns | None = None
-    """The columns that texts are made of; None in studies of earlier versions."""
+    """Columns that texts are built from; None in studies of earlier versions."""
     text_template: str | None = None
-    """The task's template with one `{text}` in it, where `reading` says what that is."""
+    """The template, with one `{text}` for the columns in `reading`."""
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""

@@ -11,8 +11,8 @@ __all__ = ["refuse_no_room", "room_beside", "room_for_texts"]
 
 
 def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
-    """Tokens that a text may have; the longest prompt takes positions of the model, and nothing of
-    what its tokenizer allows.
+    """Maximum tokens of a text. The longest prompt takes positions of the model, but does not count
+    towards the tokenizer's limit.
     """
     return min(backbone.max_length, positions_left(backbone, with_prompts))
 
@@ -25,8 +25,8 @@ def positions_left(backbone: Backbone, with_prompts: bool) -> int:
 def room_beside(
     target: int, written: int, backbone: Backbone, writing: Writing, with_prompts: bool
 ) -> int:
-    """Tokens that a text may have beside targets, and beside as many as may be `written` (0: as
-    targets have): a decoder reads and writes in one row of positions. ConfigurationError if none.
+    """Maximum tokens of a text, given targets of `target` tokens and generation of up to `written`
+    (0: as many as targets): a decoder reads and writes in one sequence. ConfigurationError if none.
     """
     room, positions = room_for_texts(backbone, with_prompts), backbone.positions
     if writing.is_decoder:
@@ -48,8 +48,8 @@ def room_beside(
 def refuse_no_room(
     length: int, split: Split, backbone: Backbone, writing: Writing | None, flag: str
 ) -> None:
-    """ConfigurationError where texts of `length` tokens would be cut to nothing; `flag` is what to
-    raise then.
+    """ConfigurationError if cutting to `length` tokens leaves nothing of a text; `flag` is the
+    option to raise.
     """
     if writing is None:
         around, of_what = _added(backbone, split), "the tokenizer's special tokens"

@@ -92,7 +92,7 @@ class TrialRunner:
                 return result
 
     def _stops(self, assignment: Assignment, run: TrainingRun) -> bool:
-        """Asked before every step of a trial that is trained by itself."""
+        """Called before every step of a trial that trains alone."""
         self.watched(assignment, run, False)
         return self.stop()
 

@@ -115,7 +115,7 @@ class Workbench:
         return _encoded(split, self.backbone, self.writing, self.lengths)
 
     def refuse_no_room(self, length: int) -> None:
-        """ConfigurationError where a training that cuts texts to `length` would leave none."""
+        """ConfigurationError if cutting texts to `length` leaves nothing of them."""
         few = self.task.train.between(0, _MEASURED)
         refuse_no_room(length, few, self.backbone, self.writing, "max_length")
 

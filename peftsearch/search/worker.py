@@ -46,7 +46,7 @@ _DUPLICATES = 8
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
 _SHOW_S = 1.0
-"""Seconds between two words of a worker about how far a trial is."""
+"""Seconds between two progress events of a trial."""
 _WAIT_S = 1.0
 """Seconds between asking again, while there is nothing to train."""
 
@@ -177,7 +177,7 @@ class Worker:
             self.emit(TrialEnded(self.worker, told))
 
     def _watched(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
-        """Say how far a trial is, now and then."""
+        """Emit a trial's progress, at most once in `_SHOW_S`."""
         now = time.monotonic()
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
             self._shown_at[assignment.number] = now

@@ -28,15 +28,15 @@ _DTYPES = {
     torch.bool: "BOOL",
 }
 """The format's names of dtypes, in the order of tensors in a file: wide ones first, so that each
-begins where it may.
+tensor is aligned.
 """
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and facts (JSON values) to `path`, atomically.
 
-    A tensor after the other: safetensors' `save` has the whole file in memory twice, and the
-    state of a trial that tunes every weight is eight times the model.
+    Tensors are written one by one: safetensors' `save` holds the whole file in memory twice, and
+    the state of a trial that tunes every weight is eight times the model.
     """
     write_atomic(path, _file(tensors, facts))
 

@@ -30,8 +30,8 @@ temporaries), and in diff-pruning, which trains two vectors of that size through
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a worker needs at most: with modifications alone, and where a space offers full
-    fine-tuning, or diff-pruning of all weights.
+    """Maximum bytes of a worker: with modifications alone (`modified`), with full fine-tuning in
+    the space (`full`), with diff-pruning of all weights (`sparse`).
     """
 
     modified: int

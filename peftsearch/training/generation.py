@@ -103,8 +103,8 @@ def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[st
 
 @contextmanager
 def _without_own_settings(lm: Any) -> Iterator[None]:
-    """Generation that knows nothing of a model's own settings: transformers fills in from them
-    whatever `generate` is given as None, and what it is not given at all.
+    """Hide the model's own generation settings: transformers fills in from them whatever `generate`
+    is given as None, or not given at all.
     """
     own, lm.generation_config = lm.generation_config, GenerationConfig()
     try:

@@ -40,8 +40,8 @@ class Levers:
     graphs: bool = True
     """On a GPU shared passes are played from recordings, where that is right and faster."""
     allocator: bool = True
-    """Freed memory stays with the process (glibc) while it is little; else every large tensor is
-    mapped anew. Once on malloc keeps it, for whatever else the process does.
+    """Freed memory stays with the process (glibc), within limits, instead of every large tensor
+    being mapped anew. Once switched on, it holds for the rest of the process.
     """
 
     @classmethod

@@ -25,7 +25,7 @@ value), a token about 8·d at a time (states, and the feed-forward layer's).
 """
 
 MOST_TRAINED = {"cpu": 4096, "cuda": 16384}
-"""Positions of one forward and backward pass, where a prompt makes texts longer."""
+"""Maximum positions of a forward and backward pass if there is a prompt."""
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,5 @@ class Positions:
 
 
 def most_trained(device: torch.device) -> int:
-    """Positions of one forward and backward pass, where prompts are counted."""
+    """Maximum positions of a forward and backward pass if there is a prompt, on this device."""
     return MOST_TRAINED["cuda" if device.type == "cuda" else "cpu"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory
 from peftsearch.search import worker as workers
 from peftsearch.search.create import NewStudy, create_study
+from peftsearch.search.events import Event, TrialAt, TrialPutBack
 from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.pass_clock import PassClock
@@ -392,3 +394,32 @@ def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
         assert "the device said no" in folder.trial(number).log_path.read_text("utf-8")
     for one in list(trials.in_flight):
         one.run.model.detach()
+
+
+def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_time_is_up(
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path
+) -> None:
+    study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
+    heard: list[Event] = []
+
+    def evaluates() -> bool:
+        return any(isinstance(event, TrialAt) and event.phase == "evaluates" for event in heard)
+
+    def worker(stop: Callable[[], bool]) -> Worker:
+        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1))
+        made = Worker(*arguments, heard.append, stop)
+        proposals = made.study.proposals
+        proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
+        return made
+
+    worker(evaluates).run()
+    assert isinstance(heard[-1], TrialPutBack)
+    assert (study.read().results, study.trial(0).read_curve()) == ((), ())
+
+    heard.clear()
+    late = worker(lambda: False)
+    object.__setattr__(late.together.runner, "stop", evaluates)
+    late._last_start = lambda: -math.inf if evaluates() else math.inf  # type: ignore[method-assign]
+    late.run()
+    assert isinstance(heard[-1], TrialPutBack)
+    assert [value.rung for value in study.trial(0).read_curve()] == [0]
