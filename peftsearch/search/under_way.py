@@ -12,24 +12,18 @@ from peftsearch.search.folder import StudyFolder
 from peftsearch.search.locks import FileLock
 from peftsearch.search.records import StudyInfo, StudyRecord
 
-__all__ = ["read_study", "with_waiting"]
+__all__ = ["read_study"]
 
 _LOOK_S = 5.0
 """Time limit for a database to answer, when a study is only looked at."""
 
 
 def read_study(folder: StudyFolder) -> StudyRecord:
-    """The study's record, with running and waiting trials told apart: for everything that shows or
-    writes counts.
+    """The study's record, with trials that no live worker has counted as waiting; to be used by
+    everything that shows or writes counts. If the database does not answer, all unfinished trials
+    count as running. A killed worker of a database counts as alive until its heartbeat expires.
     """
-    return with_waiting(folder, folder.read())
-
-
-def with_waiting(folder: StudyFolder, record: StudyRecord) -> StudyRecord:
-    """The record, with trials that no live worker has counted as waiting. If the database does not
-    answer, the record is returned unchanged. A killed worker of a database counts as alive until
-    its heartbeat expires.
-    """
+    record = folder.read()
     if not record.running:
         return record
     try:
@@ -37,9 +31,7 @@ def with_waiting(folder: StudyFolder, record: StudyRecord) -> StudyRecord:
     except MissingError:
         return record
     running = sum(number in owners for number in folder.unfinished())
-    return record.model_copy(
-        update={"running": running, "waiting": record.running + record.waiting - running}
-    )
+    return record.model_copy(update={"running": running, "waiting": record.running - running})
 
 
 def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:

@@ -68,7 +68,7 @@ def resumed(*words: str) -> int:
     ("said", "whole"),
     [
         ("data/train.csv", "{}/data/train.csv"),
-        ("./data/../data/train.csv", "{}/data/../data/train.csv"),
+        ("./data/../data/train.csv", "{}/data/train.csv"),
         ("~/data/train.csv", "{}/data/train.csv"),
         ("link.csv", "{}/link.csv"),
     ],

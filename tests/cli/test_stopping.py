@@ -11,7 +11,8 @@ import time
 import pytest
 
 COMPUTES = """
-import hashlib, sys
+import hashlib, signal
+{handler}
 from peftsearch.cli.stopping import acknowledged, unheard
 with acknowledged():
     print("begun", flush=True)
@@ -23,9 +24,9 @@ with acknowledged():
 SAID = "stopping as soon as possible; Ctrl-C again ends at once\n"
 
 
-def computing(rounds: int) -> subprocess.Popen[str]:
+def computing(rounds: int, handler: str = "") -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", COMPUTES.format(rounds=rounds)],
+        [sys.executable, "-c", COMPUTES.format(rounds=rounds, handler=handler)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -37,7 +38,8 @@ def computing(rounds: int) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def forever() -> subprocess.Popen[str]:
-    return computing(2**31 - 1)
+    """Nothing is raised, even if the signal comes before the computation has begun."""
+    return computing(2**31 - 1, "signal.signal(signal.SIGINT, lambda *_: None)")
 
 
 def test_it_is_said_within_a_second_or_so_and_a_second_one_ends_the_process(
@@ -63,9 +65,11 @@ def test_a_command_that_ends_soon_enough_says_so_itself() -> None:
 
 
 def test_a_forked_child_is_not_heard_as_its_parent() -> None:
-    script = COMPUTES.replace("hashlib.pbkdf2", "fork(); hashlib.pbkdf2").format(rounds=3_000_000)
+    script = COMPUTES.replace("hashlib.pbkdf2", "fork(); hashlib.pbkdf2").format(
+        rounds=3_000_000, handler=""
+    )
     script = script.replace(
-        "import hashlib, sys",
+        "import hashlib, signal",
         "import hashlib, os, signal, time\n"
         "def fork():\n"
         "    child = os.fork()\n"

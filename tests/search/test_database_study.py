@@ -23,7 +23,7 @@ from peftsearch.search.study_copy import (
     folder_of,
     refuse_taken,
 )
-from peftsearch.search.under_way import with_waiting
+from peftsearch.search.under_way import read_study
 from support import standin
 from support.buckets import s3_server
 from support.postgres import PostgresServer
@@ -124,7 +124,7 @@ def test_trials_run_whose_workers_are_alive_on_any_machine_and_others_wait(
     alive.put_back(given_back.number)
     bring_home(home, pytest.fail)
     assert home.unfinished() == [held.number, given_back.number, lost.number]
-    record = with_waiting(home, home.read())
+    record = read_study(home)
     assert (record.running, record.waiting) == (1, 2)
 
 
