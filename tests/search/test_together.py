@@ -15,7 +15,7 @@ import pytest
 from peftsearch.backbone import attention
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.errors import OutOfMemory
+from peftsearch.errors import OutOfMemory, PeftsearchError
 from peftsearch.search import worker as workers
 from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.events import Event, TrialAt, TrialPutBack
@@ -423,3 +423,13 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
     late.run()
     assert isinstance(heard[-1], TrialPutBack)
     assert [value.rung for value in study.trial(0).read_curve()] == [0]
+
+
+def test_data_that_are_read_differently_are_refused_with_both_causes(
+    tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path
+) -> None:
+    info = searched(tmp_path, tiny_bert, tiny_sentiment_csv).read_info()
+    assert workers.bench_of(info, "cpu", 0).task.fingerprint == info.data_fingerprint
+    other = info.model_copy(update={"data_fingerprint": "0"})
+    with pytest.raises(PeftsearchError, match=r"changed since .* or are read differently by this"):
+        workers.bench_of(other, "cpu", 0)

@@ -20,6 +20,7 @@ from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
 from peftsearch.task.text import Split
 from peftsearch.training import generation
+from peftsearch.training.frozen import Stopped
 from peftsearch.training.generation import generate
 from support.families import EOS, TINY
 from support.perturbed import attached
@@ -346,3 +347,26 @@ def test_an_empty_data_set_has_no_texts() -> None:
     backbone = writer("llama")
     none = data(backbone).first(0)
     assert generate(backbone.lm, none, writing(backbone), Generation(), TOKENS) == []
+
+
+def test_writing_ends_before_the_batch_at_which_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(generation, "_TOKENS", 1)  # each text is a batch
+    backbone, begun, written = writer("gpt2"), [], []
+    write = backbone.lm.generate
+    monkeypatch.setattr(
+        backbone.lm, "generate", lambda **given: written.append(1) or write(**given)
+    )
+
+    def before_batch() -> None:
+        begun.append(1)
+        if len(begun) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        generate(
+            *(backbone.lm, data(backbone), writing(backbone), Generation(), TOKENS),
+            before_batch=before_batch,
+        )
+    assert len(written) == 2
