@@ -93,7 +93,7 @@ def test_texts_come_in_whatever_holds_them(as_type: Any, loaded: LoadedModel) ->
         (([["a", "b"]],), "text 1 is of type list"),
         (("a", ["b"]), "a text goes with a second text, and a list of texts with a list"),
         ((["a"], "b"), "a text goes with a second text, and a list of texts with a list"),
-        ((["a", "b"], ["c"]), "2 texts and 1 second texts: give one each"),
+        ((["a", "b"], ["c"]), "2 texts and 1 second text: give one each"),
         ((["a"], [3]), "a second text is of type int"),
     ],
 )
