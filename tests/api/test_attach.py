@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,28 @@ def test_a_cast_model_is_the_configuration_attached_to_the_cast_model(name: str)
     state = model.state_dict()
     assert all(torch.equal(state[key], value.double()) for key, value in weights.items())
     assert "_apply" not in vars(model)
+
+
+@pytest.mark.parametrize("name", ["mam", "full", "diff-pruning"])
+@pytest.mark.parametrize("model_type", ["bart", "t5", "llama", "gpt2"])
+def test_so_is_a_language_model_whose_head_shares_a_tensor(model_type: str, name: str) -> None:
+    """A tensor of the body that another module shares is moved once, whatever stands in for it."""
+    configuration = METHODS[name].configuration()
+    model, other = (copy.deepcopy(tiny_lm(model_type)).float() for _ in range(2))
+    batch = {"input_ids": ids(), "labels": ids()}
+    attached = peftsearch.attach(model, configuration)
+    perturb(attached)
+    on_double = peftsearch.attach(other.double(), configuration)
+    with torch.no_grad():
+        for key, parameter in on_double.parameters.items():
+            parameter.copy_(attached.parameters[key])
+        model.double()
+        found, wanted = model(**batch).logits, other(**batch).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    attached.detach()
+    on_double.detach()
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, other(**batch).logits)
 
 
 def test_stored_indices_move_with_the_model() -> None:
