@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,21 @@ def test_what_is_trained_further_predicts_otherwise_and_is_saved_as_an_export(
     assert again.package.validation_metric is None
     with pytest.raises(UsageError, match="is a folder with other files in it"):
         loaded.save(tmp_path)
+
+
+def test_what_is_saved_names_the_backbone_where_it_was_found(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Path(shutil.copytree(tiny_bert, tmp_path / "old"))
+    configuration = METHODS["lora"].configuration(Head("mean"))
+    before = export(tmp_path / "out", load_backbone(str(old)), configuration).outputs(TEXTS)
+    old.rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    peftsearch.load("out", model="new").save("again")
+    monkeypatch.chdir(tmp_path.parent)
+    again = peftsearch.load(tmp_path / "again")
+    assert again.package.model == str(tmp_path / "new")
+    assert torch.equal(again.outputs(TEXTS), before)
 
 
 def test_numbers_are_trained_in_units_of_their_spread(tiny_roberta: Path, tmp_path: Path) -> None:

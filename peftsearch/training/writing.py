@@ -1,4 +1,4 @@
-"""How a backbone reads and writes the texts of a task, and what the user should know of it."""
+"""The tokens around a task's texts for a backbone that writes, and notes on them for the user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["notes_on_ends", "writing_of"]
 
 
 def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """How a language model reads and writes the texts of a task: training and writing begin and end
-    them with the same tokens.
+    """The tokenizers, template and special tokens of a task's texts, the same for training and for
+    writing.
     """
     own = special_tokens(backbone.lm, backbone.target_tokenizer)
     writing = Writing(
@@ -40,8 +40,8 @@ def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
 
 
 def _start(backbone: Backbone, writing: Writing) -> int:
-    """What the decoder begins with in training: mBART's with the end of its target, whatever its
-    config says.
+    """The first token that the decoder reads in training. With mBART it is the end of the target,
+    whatever the config says.
     """
     (target,) = writing.write(["a"])
     padding = writing.padding_id
@@ -50,8 +50,8 @@ def _start(backbone: Backbone, writing: Writing) -> int:
 
 
 def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
-    """What the user is told where a text has no end, or another one than the model's settings
-    say.
+    """Yields sentences for the user on texts without an end, or with another one than the model's
+    settings name.
     """
     if writing.end_id is None:
         yield (
