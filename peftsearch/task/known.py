@@ -43,7 +43,7 @@ class KnownDataset(_Row):
         if self.kind not in KINDS:
             raise ValueError(f"kind '{self.kind}' unknown{did_you_mean(self.kind, KINDS)}")
         if self.metric not in KINDS[self.kind].metrics:
-            raise ValueError(f"metric '{self.metric}' is none of {self.kind}")
+            raise ValueError(f"metric '{self.metric}' does not fit {self.kind}")
         return self
 
     def note(self, spec: TaskSpec) -> str:

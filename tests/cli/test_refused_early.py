@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,8 @@ configuration: {modifications: []}
 SEARCH = "search space.yaml --model m --train data.csv"
 REFUSED = [
     (f"{SEARCH} --metric f2", 2, "metric 'f2' unknown; known: accuracy"),
-    (f"{SEARCH} --metric pearson", 2, "metric 'pearson' is none of classification"),
-    (f"{SEARCH} --kind regression --metric f1", 2, "metric 'f1' is none of regression"),
+    (f"{SEARCH} --metric pearson", 2, "metric 'pearson' does not fit classification"),
+    (f"{SEARCH} --kind regression --metric f1", 2, "metric 'f1' does not fit regression"),
     (f"{SEARCH} --kind sorting", 2, "kind of task 'sorting' unknown"),
     (f"{SEARCH} --label labl", 2, "data.csv: no column 'labl'; did you mean 'label'?"),
     (f"{SEARCH} --text txt", 2, "data.csv: no column 'txt'"),
@@ -63,7 +64,7 @@ REFUSED = [
     ("worker s --device tpu", 3, "device 'tpu' cannot be used here"),
     ("train no-data.yaml", 2, "gone.csv: no such file"),
     ("train no-model.yaml", 3, "no model at './gone'"),
-    ("train metric.yaml", 2, "metric 'mse' is none of classification"),
+    ("train metric.yaml", 2, "metric 'mse' does not fit classification"),
     ("train good.yaml --to taken", 2, "'taken' is a folder with other files in it"),
     ("train good.yaml --device tpu", 3, "device 'tpu' cannot be used here"),
     ("train with-eval.yaml --test", 2, "no labelled test split"),
@@ -168,6 +169,21 @@ def test_of_a_large_table_the_header_is_enough_to_refuse_a_column(large: Path) -
         refuse_early(TaskSpec(train=str(large), label="labl"))
     with pytest.raises(DataError, match="no column 'text'"):
         refuse_early(TaskSpec(train=str(large), text=("text",)))
+
+
+def test_of_a_large_table_the_header_is_enough_to_refuse_a_template(large: Path) -> None:
+    def refuse(template: str, **more: Any) -> None:
+        refuse_early(TaskSpec(train=str(large), template=template, **more))
+
+    refuse("Q {the text}:")
+    refuse("Q {text}:")
+    refuse("Q {text}:", text=("the text",))
+    with pytest.raises(DataError, match=r"--template: no column 'the txt'; did you mean 'the te"):
+        refuse("Q {the txt}:")
+    with pytest.raises(DataError, match="--template names no column"):
+        refuse('{"q": 1}')
+    with pytest.raises(DataError, match="column 'label' is what is predicted"):
+        refuse("{label}", label="label")
 
 
 @pytest.mark.parametrize("content", ["one;two\n1;2\n", "a,a\n1,2\n", "{}\n"])
