@@ -8,8 +8,9 @@ from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.assemble import assemble
 from peftsearch.task.class_names import without_hidden
+from peftsearch.task.guess_kind import labels_in
 from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows

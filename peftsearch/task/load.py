@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from peftsearch.errors import DataError, UsageError
-from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.assemble import assemble
 from peftsearch.task.class_names import without_hidden
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
 from peftsearch.task.folders import splits_in
+from peftsearch.task.guess_kind import labels_in
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
