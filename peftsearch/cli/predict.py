@@ -64,7 +64,6 @@ def predict(
     """Print the prediction for each text, one a line: a label, labels with commas between them, a
     number, or a text.
     """
-    from peftsearch.export.native import load
     from peftsearch.export.package import Package
 
     if file is not None and texts:
@@ -79,6 +78,8 @@ def predict(
         inputs, pairs = _given(texts), None
     for number, one in enumerate(inputs, 1):
         _refuse_broken(number, one)
+    from peftsearch.export.native import load  # seconds, of importing torch
+
     loaded = load(model, device, backbone)
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})

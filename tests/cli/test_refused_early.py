@@ -68,6 +68,12 @@ REFUSED = [
     ("train good.yaml --to taken", 2, "'taken' is a folder with other files in it"),
     ("train good.yaml --device tpu", 3, "device 'tpu' cannot be used here"),
     ("train with-eval.yaml --test", 2, "no labelled test split"),
+    ("train hidden.yaml --test", 2, "no labelled test split: leave out --test"),
+    (f"{SEARCH} --train rows.json --no-header", 2, "--no-header is for csv, tsv and txt"),
+    (f"{SEARCH} --train rows.json --separator ;", 2, "--separator is for csv, tsv and txt"),
+    (f"{SEARCH} --kind seq2seq --template {{}}", 2, "--template: a template needs {text} once"),
+    (f'{SEARCH} --kind seq2seq --template {{"q":1}}', 2, "--template names no column"),
+    ("predict out text --separator ;", 2, "--separator is about files: give --file, or leave"),
     ("show s#0 --model m", 2, "--model is for spaces and methods"),
     ("export s taken", 2, "'taken' is a folder with other files in it"),
     ("export s new --at #7", 1, "the frontier is empty"),
@@ -86,6 +92,8 @@ def home(
     for name in ("data.csv", "eval.csv"):
         (tmp_path / name).write_bytes(tiny_sentiment_csv.read_bytes())
     (tmp_path / "bad.csv").write_text("body,label\na,positive\n")
+    (tmp_path / "hidden.csv").write_text("text,label\na,-1\nb,-1\n")
+    (tmp_path / "rows.json").write_text('[{"text": "a", "label": "b"}]')
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"?")
@@ -102,6 +110,7 @@ def home(
     for name, model, train, more in (
         ("good", "./m", "data.csv", ""),
         ("with-eval", "./m", "data.csv", ", eval: eval.csv"),
+        ("hidden", "./m", "data.csv", ", test: hidden.csv"),
         ("no-data", "./m", "gone.csv", ""),
         ("no-model", "./gone", "data.csv", ""),
         ("metric", "./m", "data.csv", ", metric: mse"),
