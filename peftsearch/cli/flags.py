@@ -1,4 +1,4 @@
-"""The options of `peftsearch search`: which field of a task each is, and what it may be on resume.
+"""Options of `peftsearch search`: their fields of a task, and their values allowed on resume.
 
 An option of `search` is a parameter there and one row here. On resume it is either heard, or it
 must be what the study was begun with, or it says nothing about the study.
@@ -47,6 +47,9 @@ class Begun:
         own = load_space(str(self.folder.space_path)).file.budgets.rung_examples
         return self.info.rung_examples or own
 
+
+_TYPED = {"\t": "tab", " ": "space"}
+"""Separators that a command line calls by name."""
 
 Same = Callable[[Any, Any], bool]
 """Whether what is said now means what the study was begun with."""
@@ -111,7 +114,7 @@ class Fixed:
             return f"no {self.shown}"
         if value is True:
             return self.shown
-        each = value if isinstance(value, tuple) else (value,)
+        each = value if isinstance(value, tuple) else (_TYPED.get(value, value),)
         if self.comma:
             each = (",".join(map(str, each)),)
         return " ".join(f"{self.shown} {one}" for one in each)

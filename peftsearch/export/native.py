@@ -124,6 +124,23 @@ class LoadedModel(TunedModule):
         outputs = self.outputs(texts, pairs)
         if self.package.output == "values":
             return [float(value) for value in outputs[:, 0]]
+        return self._labels_in(outputs)
+
+    def scores(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> tuple[list[str] | list[list[str]], list[dict[str, float]]]:
+        """What `predict` answers, and the probability of every label for each text. UsageError for
+        a model that predicts numbers or writes.
+        """
+        if self.package.output == "values":
+            raise UsageError("this model predicts numbers and has no probabilities: use predict")
+        outputs = self.outputs(texts, pairs)
+        is_sets = self.package.output == "label sets"
+        shares = (outputs.sigmoid() if is_sets else outputs.softmax(-1)).tolist()
+        probabilities = [dict(zip(self.labels, own, strict=True)) for own in shares]
+        return self._labels_in(outputs), probabilities
+
+    def _labels_in(self, outputs: Tensor) -> list[str] | list[list[str]]:
         if self.package.output == "label sets":
             rows = (outputs > 0).tolist()
             return [list(compress(self.labels, row)) for row in rows]

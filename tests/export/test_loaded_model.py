@@ -280,6 +280,31 @@ def test_sets_of_labels_are_trained_a_label_each(backbone: Backbone, tmp_path: P
     assert isinstance(one, list)
 
 
+def test_scores_are_what_is_predicted_and_the_probability_of_each_label(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    configuration = METHODS["lora"].configuration(Head("mean"))
+    one = export(tmp_path / "one", backbone, configuration)
+    outputs = one.outputs(TEXTS).double()
+    predicted, shares = one.scores(TEXTS)
+    assert predicted == one.predict(TEXTS)
+    by_hand = outputs.exp() / outputs.exp().sum(-1, keepdim=True)
+    assert [list(own) for own in shares] == [list(one.labels)] * 3
+    found = torch.tensor([list(own.values()) for own in shares], dtype=torch.float64)
+    assert_close(found, by_hand, atol=1e-6, rtol=1e-5)
+    several = export(tmp_path / "several", backbone, configuration, kind="multilabel")
+    sets, shares = several.scores(TEXTS)
+    assert sets == [[label for label in own if own[label] > 0.5] for own in shares]
+    assert sets == several.predict(TEXTS)
+    by_hand = 1 / (1 + (-several.outputs(TEXTS).double()).exp())
+    found = torch.tensor([list(own.values()) for own in shares], dtype=torch.float64)
+    assert_close(found, by_hand, atol=1e-6, rtol=1e-5)
+    assert several.scores([]) == ([], [])
+    scale = {"kind": "regression", "value_scale": (0.0, 1.0), "labels": ()}
+    with pytest.raises(UsageError, match="predicts numbers and has no probabilities"):
+        export(tmp_path / "number", backbone, configuration, **scale).scores(TEXTS)
+
+
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])
 def test_a_model_that_writes_is_trained_with_its_own_loss(
     model: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
