@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attach as attach_to
-from peftsearch.backbone.attachment import Attachment
+from peftsearch.backbone.attachment import Attachment, registered_name
 from peftsearch.backbone.borrowed import Undo, borrow
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix
@@ -18,8 +18,11 @@ from peftsearch.errors import ConfigurationError
 
 __all__ = ["Attached", "attach"]
 
+_Make = Callable[[Mapping[str, nn.Parameter]], Attachment]
+"""Attaches the configuration, with the parameters of an earlier attachment if there are any."""
+
 MODULE = "peftsearch"
-"""Under this name the model holds the tuned parameters, for optimisers and `.to(device)`."""
+"""The model's submodule of tuned parameters, where optimisers find them."""
 
 
 class Attached:
@@ -29,11 +32,21 @@ class Attached:
     """
 
     def __init__(
-        self, model: nn.Module, configuration: Configuration, made: Attachment, give_back: Undo
+        self,
+        model: nn.Module,
+        configuration: Configuration,
+        make: _Make,
+        give_back: Undo,
+        tensors: Mapping[str, Tensor] | None,
     ) -> None:
         self.model, self.configuration = model, configuration
-        self._made, self._give_back = made, give_back
+        self._make, self._made, self._give_back = make, make({}), give_back
         self._attached = True
+        if tensors is not None:
+            _fill(self._made, tensors)
+        self._held = _Held(self._made.tensors)
+        model.add_module(MODULE, self._held)
+        model._apply = self._move  # type: ignore[method-assign]  # as `to` and `double` call it
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -42,7 +55,7 @@ class Attached:
 
     @property
     def tuned_parameters(self) -> int:
-        """How many numbers are stored: the count that frontiers are drawn over."""
+        """The count of stored numbers, which frontiers are drawn over."""
         return sum(tensor.numel() for tensor in self.state_dict().values()) - sum(
             index.numel() for index in self._made.indices.values()
         )
@@ -65,7 +78,26 @@ class Attached:
         self._made.detach()
         if MODULE in self.model._modules:
             del self.model._modules[MODULE]
+        del self.model._apply
         self._give_back()
+
+    def _move(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """The model after `to`, `cuda`, `double`. Hooks hold tensors that are no parameters, and
+        tensors of the body stand aside: all is taken off, and the same parameters are attached
+        again to the model as it then is.
+        """
+        plain: Any = type(self.model)._apply
+        if not _changes(self.model, fn):
+            return self.model
+        indices = self._made.indices
+        self._made.detach()
+        try:
+            plain(self.model, fn, recurse)
+        finally:
+            self._made = self._make(self._held.by_name())
+            for name, index in self._made.indices.items():
+                index.copy_(indices[name])
+        return self.model
 
     def __enter__(self) -> Attached:
         return self
@@ -110,16 +142,16 @@ def attach(
         raise ConfigurationError("a configuration is attached to this model already: detach it")
     prefixes = any(isinstance(m.form, Prefix) for m in configuration.modifications)
     backbone, give_back = borrow(model, prefixes)
+
+    def make(held: Mapping[str, nn.Parameter]) -> Attachment:
+        return attach_to(backbone, fitting, seed, finished=tensors is not None, held=held)
+
     try:
-        configuration = configuration.within(backbone.shapes)
-        made = attach_to(backbone, configuration, seed, finished=tensors is not None)
-        if tensors is not None:
-            _fill(made, tensors)
+        fitting = configuration.within(backbone.shapes)
+        return Attached(model, fitting, make, give_back, tensors)
     except BaseException:
         give_back()
         raise
-    model.add_module(MODULE, _holding(made))
-    return Attached(model, configuration, made, give_back)
 
 
 def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:
@@ -135,9 +167,33 @@ def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:
             tensor.copy_(tensors[name])
 
 
-def _holding(made: Attachment) -> nn.Module:
-    """A module that holds the tuned parameters; its parameters' names may contain no dot."""
-    holder: Any = nn.Module()
-    for name, parameter in made.tensors.items():
-        holder.register_parameter(name.replace(".", "_"), parameter)
-    return holder  # type: ignore[no-any-return]
+def _changes(model: nn.Module, fn: Callable[[Tensor], Tensor]) -> bool:
+    """Whether `fn` moves or casts any of the model's tensors; found out on empty ones."""
+    sorts = {(t.device, t.dtype) for t in (*model.parameters(), *model.buffers())}
+    probes = ((sort, fn(torch.empty(0, device=sort[0], dtype=sort[1]))) for sort in sorts)
+    return any((probe.device, probe.dtype) != sort for sort, probe in probes)
+
+
+class _Held(nn.Module):
+    """The tuned parameters as a submodule of the model."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        self._names = tuple(parameters)
+        for name, parameter in parameters.items():
+            self.register_parameter(registered_name(name), parameter)
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """Name in the attachment → parameter, wherever it was moved."""
+        return {name: self.get_parameter(registered_name(name)) for name in self._names}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Held:
+        """Move and cast; beside a body in half precision what is tuned is fp32."""
+
+        def at_least_fp32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            is_half = moved.is_floating_point() and moved.element_size() < 4
+            return tensor.to(moved.device, torch.float32) if is_half else moved
+
+        super()._apply(at_least_fp32, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -33,7 +33,7 @@ _COLUMNS = {
     "method": "method",
     "description": "configuration",
 }
-"""Of a point in frontier.json → of the frame."""
+"""Key of a point in frontier.json → column of the frame."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Study:
         return Path(out)
 
     def status(self) -> dict[str, Any]:
-        """How far the study has come: counts by state, frontier points, hypervolume, CPU time."""
+        """The study's progress: counts by state, frontier points, hypervolume, CPU time."""
         record = self._record()
         owner = self._folder.search_lock().owner()
         return {

@@ -1,8 +1,8 @@
 """Adapters of peft or AdapterHub beside a model's weights, or in the place of a model.
 
-Where peft is installed, transformers attaches what an `adapter_config.json` beside the weights
-describes, unasked: its tensors would be frozen and counted with the
-model's own. Here a model is its plain weights, and an adapter alone is refused.
+Where peft is installed, transformers attaches any adapter it finds beside the weights; its tensors
+would be frozen and counted as the model's. Here a model is its plain weights, and an adapter alone
+is refused.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLAIN", "adapter_beside", "adapter_tensor", "note_of_adapter", "why_no_model"]
+__all__ = [
+    *("ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "PLAIN"),
+    *("adapter_beside", "adapter_tensor", "note_of_adapter", "why_no_model"),
+]
 
 PLAIN: dict[str, Any] = {"adapter_kwargs": {"subfolder": "config.json"}}
-"""Options of `from_pretrained` with which a model comes without the adapter beside it:
-transformers has no switch, but looks for it in the sub-folder that it is told, and none is called
-as this file is.
+"""Options of `from_pretrained` that load a model without the adapter beside it. transformers has no
+option for this. It looks for adapters in `subfolder`; config.json is a file, so nothing is found
+there.
 """
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Names that peft gives to an adapter's files."""
 _ADAPTED = re.compile(
     r"(^|\.)(base_layer|original_module|modules_to_save|(lora|ia3|hada|lokr|oft|vera|boft|hra)_\w+)"
     r"(\.|$)"
@@ -53,7 +58,7 @@ def why_no_model(name: str, config: Path) -> str:
 
 
 def note_of_adapter(name: str, config: Path | None, unused: Iterable[str]) -> str:
-    """What to say of an adapter that lies beside a model's weights, or among them, and is not used;
+    """A sentence on an adapter that lies beside a model's weights, or among them, and is not used;
     empty without one.
     """
     tensor = adapter_tensor(unused)

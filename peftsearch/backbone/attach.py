@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from peftsearch.backbone.attachment import Attachment, TunedParameter
 from peftsearch.backbone.attention import AttachedPrefix
@@ -44,12 +44,14 @@ def attach(
     seed: int = 0,
     finished: bool = False,
     in_one: bool = True,
+    held: Mapping[str, nn.Parameter] | None = None,
 ) -> Attachment:
     """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
 
     `finished`: with the tensors that are stored rather than those that are trained, which differ
     for re-parametrised prefixes and sparse changes. `in_one`: Δh is computed, scaled and added
-    in as few passes as its form can.
+    in as few passes as its form can. `held`: parameters of an earlier attachment of the same
+    configuration, which are attached again as they are.
     Raises ConfigurationError for what the backbone cannot take.
     """
     configuration = configuration.within(backbone.shapes)
@@ -59,7 +61,9 @@ def attach(
     waiting: list[_Waiting] = []
     try:
         for index, modification in enumerate(configuration.modifications):
-            making = Making(backbone, modification, index, generator, attachment, in_one)
+            making = Making(
+                *(backbone, modification, index, generator, attachment, in_one), held=held or {}
+            )
             form = modification.form
             if isinstance(form, Sparse):
                 attach_sparse(making, form, seed, finished)

@@ -1,4 +1,4 @@
-"""What attaching a configuration made: its tuned parameters, and the way back."""
+"""The result of attaching a configuration: its tuned parameters, and the way back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.hard_concrete import SparseDelta
 
-__all__ = ["Attachment", "TunedParameter"]
+__all__ = ["Attachment", "TunedParameter", "registered_name"]
+
+
+def registered_name(name: str) -> str:
+    """A tuned tensor's name as an `nn.Module` registers it: modules allow no dots in names. Slashes
+    part site and tensor already, so that no two names become one.
+    """
+    return name.replace(".", "/")
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class TunedParameter:
 
 @dataclass
 class Attachment:
-    """What `attach` made; leaving it as a context manager detaches."""
+    """The result of `attach`; leaving it as a context manager detaches."""
 
     tuned: list[TunedParameter] = field(default_factory=list)
     undo: list[Callable[[], object]] = field(default_factory=list)
@@ -58,7 +65,7 @@ class Attachment:
         return stored | self.indices
 
     def penalty(self) -> Tensor | None:
-        """What training adds to the loss, if anything."""
+        """A term that training adds to the loss, or None."""
         if not self.sparse:
             return None
         return torch.stack([sparse.penalty() for sparse in self.sparse]).sum()

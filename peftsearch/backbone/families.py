@@ -26,8 +26,8 @@ class Part:
     head's behind the queries that share them.
     """
     kv_heads: str = ""
-    """Of a fused layer with fewer keys and values than queries: the attribute of its attention
-    module that says how many heads they have.
+    """Attribute of the attention module with the number of heads of keys and values, where a fused
+    layer has fewer of them than of queries.
     """
 
 

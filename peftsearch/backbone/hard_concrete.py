@@ -10,11 +10,11 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-__all__ = ["ALPHA_RATE", "SparseDelta"]
+__all__ = ["ALPHA_RATE", "OPEN", "SparseDelta"]
 
 _BETA, _GAMMA, _ZETA = 2 / 3, -0.1, 1.1
 """Temperature and stretch of the hard concrete distribution (section 4 of Louizos et al.)."""
-_OPEN = 5.0
+OPEN = 5.0
 """log α at first: every entry is open."""
 ALPHA_RATE = 1000.0
 """log α moves so many times faster than w: .1 beside 1e-4, as in the authors' code."""
@@ -27,8 +27,6 @@ class SparseDelta:
         self, w: nn.Parameter, log_alpha: nn.Parameter, k: int, l0: float, seed: int
     ) -> None:
         self.w, self.log_alpha, self.k, self.l0 = w, log_alpha, k, l0
-        with torch.no_grad():
-            log_alpha.fill_(_OPEN)
         self._seed = seed
         self._noise = Generator(w.device).manual_seed(seed)
 

@@ -48,9 +48,7 @@ class LowPrecision:
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the first processor can do, as far as oneDNN may use it; nothing where the system does
-    not say.
-    """
+    """Flags of the first processor that oneDNN may use; none where the system lists no flags."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

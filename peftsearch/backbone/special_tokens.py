@@ -21,24 +21,26 @@ class SpecialTokens:
     """Token ids around the texts that a language model writes."""
 
     start: int | None = None
-    """What an encoder-decoder's decoder begins with."""
+    """The first token that an encoder-decoder's decoder reads."""
     first: int | None = None
-    """What an encoder-decoder writes first, whatever it reads: BART's beginning of text, or a
-    language.
+    """The first token that an encoder-decoder writes, whatever it reads: BART's beginning of text,
+    or a language.
     """
     end: int | None = None
-    """What targets are taught to end with; None where nobody names an end."""
+    """The token that training targets end with; None where neither tokenizer nor settings name
+    one.
+    """
     ends: tuple[int, ...] = ()
-    """What ends a text that is written: `end`, and the model's own ends."""
+    """Tokens that end a written text: `end`, and the model's own EOS ids."""
     padding: int = 0
     never_padding: bool = False
     """Whether the model may not write its padding (Marian's logits favour it)."""
     plain_words: tuple[int, ...] = ()
-    """Ends that the model's settings name, and that are plain words of its tokenizer: no ends."""
+    """EOS ids in the settings that are ordinary tokens here, and so ignored."""
 
 
 def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
-    """Those of a language model whose texts `tokenizer` writes."""
+    """The special tokens of a language model whose texts `tokenizer` writes."""
     settings = (lm.generation_config, lm.config)
     is_encoder_decoder = bool(lm.config.is_encoder_decoder)
     own = [*dict.fromkeys(i for s in settings for i in _ids(lm, s, "eos_token_id"))]
@@ -61,16 +63,16 @@ def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
 
 
 def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
-    """Fill in what an encoder-decoder's config.json leaves out: padding, and what the decoder
-    begins with (its generation settings, padding or the beginning of text say); MissingError where
-    nothing does, or where the model has no row for it.
+    """Set what an encoder-decoder's config.json leaves out: the padding token, and the token that
+    the decoder begins with, taken from the generation settings, else padding, else the beginning of
+    text. MissingError where none of them is set, or where the model has no row for it.
     """
     config, rows = lm.config, _rows(lm)
     start = config.decoder_start_token_id
     if start is None:
         own = _ids(lm, lm.generation_config, "decoder_start_token_id")[:1]
         paddings, beginnings = (
-            _named(lm, tokenizer, f"{name}_token_id") for name in ("pad", "bos")
+            _named(lm, tokenizer, f"{short}_token_id") for short in ("pad", "bos")
         )
         start = next(itertools.chain(own, paddings, beginnings), None)
     if start is None:
@@ -101,14 +103,14 @@ def _ids(lm: Any, settings: Any, key: str) -> list[int]:
 
 
 def _named(lm: Any, tokenizer: Any, key: str) -> Iterator[int]:
-    """What each place calls by this name."""
+    """Yields the first valid id for `key` in generation config, tokenizer and config."""
     for place in (lm.generation_config, tokenizer, lm.config):
         yield from _ids(lm, place, key)[:1]
 
 
 def _plain_words(own: list[int], tokenizer: Any) -> tuple[int, ...]:
-    """Which of the model's ends its tokenizer writes as parts of any text: defaults that nobody
-    changed for a vocabulary of one's own, as a rule. `<|im_end|>` is none, whoever made it.
+    """EOS ids that are ordinary words in this tokenizer (usually config defaults left over from
+    another vocabulary). Bracketed tokens such as `<|im_end|>` are never ordinary.
     """
     special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     plain = [i for i in own if i not in special]

@@ -1,4 +1,4 @@
-"""What a user asks of `peftsearch search`: the task, a new study, or one to go on with."""
+"""Parsed `search` options: the task, a new study, or the study to resume."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("default_name", "existing_study", "given", "limits_of", "means_of", "new_study"),
-    *("refuse_cohort_of_low_rungs", "refuse_other_means", "seconds_of", "task_spec"),
+    *("refuse_cohort_of_low_rungs", "refuse_other_means", "seconds_of", "separator_of"),
+    "task_spec",
 ]
 
 DEFAULT_SPACE = "unified"
 
 
 def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the user gave, of all parameters of `search`, in one shape: `~` and working
-    folder are gone, repeated options are tuples.
+    """The options that the user gave, out of all parameters of `search`, in the form that studies
+    record: repeated options as tuples, separators as characters, the artifacts' folder as a whole
+    path.
     """
     said = {key: value for key, value in parameters.items() if is_given(value)}
     said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
@@ -36,7 +38,14 @@ def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
         said["languages"] = _languages(said["languages"])
     if "artifacts" in said:
         said["artifacts"] = _artifacts(said["artifacts"])
+    if "separator" in said:
+        said["separator"] = separator_of(said["separator"])
     return said
+
+
+def separator_of(said: str) -> str | None:
+    """The character that a separator's name means (`tab`); UsageError if it cannot be one."""
+    return task_spec({"separator": said}).separator
 
 
 def _languages(said: str) -> tuple[str, str]:
@@ -47,21 +56,23 @@ def _languages(said: str) -> tuple[str, str]:
 
 
 def _artifacts(said: str) -> str:
-    """A folder by its whole path; buckets and file:// as they are."""
+    """The whole path of a folder; addresses of buckets and file:// unchanged."""
     from peftsearch.paths import absolute
 
     return said if "://" in said else absolute(said)
 
 
 def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskSpec:
-    """What the user said about the task, over what a space recommends; UsageError if wrong."""
+    """The task as the user described it, completed by a space's recommendation; UsageError for
+    values that are not allowed.
+    """
     from pydantic import ValidationError
 
     from peftsearch.task.spec import TaskSpec
 
     fields = task_fields(said)
     whole = {**(recommended or {}), **fields, "split_seed": said.get("seed", 0)}
-    if recommended and "generation" in recommended:  # beams alone are said; its limits stay
+    if recommended and "generation" in recommended:  # an option sets beams alone: keep the rest
         whole["generation"] = {**recommended["generation"], **fields.get("generation", {})}
     try:
         return TaskSpec(**whole)
@@ -73,7 +84,7 @@ def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskS
 
 
 def default_name(space: Space, said: Said) -> str:
-    """A study's name where the user gave none: the space's and the data's."""
+    """The name of a study without --study: those of the space and the data, joined."""
     spec = task_spec(said, _recommended_task(space, said, whole=False))
     source = spec.name or Path(spec.train or "task").stem
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space.name}-{source}")
@@ -81,7 +92,9 @@ def default_name(space: Space, said: Said) -> str:
 
 
 def _recommended_task(space: Space, said: Said, whole: bool = True) -> Mapping[str, Any] | None:
-    """What a space recommends where no data are named, with `whole` paths or as it is written."""
+    """The space's recommended task, None where the user names data; paths are whole, or as written
+    in the space file.
+    """
     recommended = space.file.recommended
     if recommended is None or "task" in said or "train" in said:
         return None
@@ -100,14 +113,14 @@ def _recommended_model(space: Space) -> str | None:
 
 
 def _files_of(space: Space) -> Files:
-    """What a space recommends lies beside it, or in the working folder."""
+    """Resolves the paths in a space file: beside it, or in the working folder."""
     from peftsearch.space.document_files import Files
 
     return Files(space.document, Path(space.document.name).parent)
 
 
 def new_study(said: Said) -> NewStudy:
-    """The study that the options describe, files as the user named them; nothing is opened."""
+    """The study that the options describe, with files as the user named them, unopened."""
     from peftsearch.cli.storage import use_storage
     from peftsearch.search.new_study import NewStudy
     from peftsearch.search.storage_name import JOURNAL
@@ -140,7 +153,7 @@ def new_study(said: Said) -> NewStudy:
 
 
 def existing_study(said: Said) -> StudyFolder:
-    """The study to go on with; what is said about it again must be what it was begun with."""
+    """The study to resume. UsageError for options that differ from those it was begun with."""
     from peftsearch.search.folder import StudyFolder
     from peftsearch.space.space import load_space
 
@@ -155,13 +168,13 @@ def existing_study(said: Said) -> StudyFolder:
             f"space '{said['space']}' is not the one study '{name}' was begun with; leave it out "
             f"to go on with {folder.space_path}, or begin a new study"
         )
-    task_spec(said)  # what is wrong in itself
+    task_spec(said)  # refuses values that no study may have
     _refuse_differences(said, Begun(folder, info))
     return folder
 
 
 def _refuse_differences(said: Said, begun: Begun) -> None:
-    """One sentence that names every option that is not what the study was begun with."""
+    """UsageError, in one sentence, for all options that differ from those of the study."""
     found = [option.difference(said[option.name], begun) for option in FIXED if option.name in said]
     differences = [one for one in found if one is not None]
     if differences:
@@ -194,8 +207,8 @@ def means_of(said: Said) -> Means:
 
 
 def refuse_other_means(folder: StudyFolder, means: Means) -> None:
-    """What a study cannot be worked on with: a device that is not here, or not meant for its low
-    rungs, which are trained one by one.
+    """UsageError for a device that is missing or cannot compute the study's low rungs, and for a
+    cohort of them.
     """
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.search.low_rungs import refuse_low_rungs
@@ -210,9 +223,9 @@ def refuse_other_means(folder: StudyFolder, means: Means) -> None:
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:
-    """Low rungs are for CPUs, which train one configuration at a time."""
+    """UsageError for cohorts with low rungs, which CPUs train one configuration at a time."""
     if low_rungs is not None and cohort is not None and cohort > 1:
         raise UsageError(
-            f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one; "
+            f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one: "
             "leave out one of the two"
         )

@@ -1,4 +1,4 @@
-"""`peftsearch search --dry-run`: what a search would read, try and take, without a trial."""
+"""`peftsearch search --dry-run`: the data, the space and the time of a search, without a trial."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from peftsearch.cli.asked import limits_of, means_of
 from peftsearch.cli.console import print_json, print_table, say, tell
 from peftsearch.cli.flags import Said
+from peftsearch.wording import counted
 
 if TYPE_CHECKING:
     from peftsearch.design.shapes import BackboneShapes
@@ -24,18 +25,18 @@ __all__ = ["print_dry_run", "print_dry_run_of"]
 _SHOWN = 12
 _QUANTILES = {"least": 0.0, "median": 0.5, "95 %": 0.95, "longest": 1.0}
 _LABELS = 20
-"""So many labels are listed for people, with their numbers of examples."""
+"""Labels listed for people, with their numbers of examples."""
 
 
 def print_dry_run(asked: NewStudy, said: Said) -> None:
-    """Of a study that could begin: what it begins with and covers, its data, and its seconds."""
+    """Print a new study's data, its first configurations, the ranges it covers and its time."""
     from peftsearch.backbone.source import PREFIX
 
     weightless = asked.model.startswith(PREFIX)
     asked.refuse_unusable(needs_weights=not weightless)
     spec = asked.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
-        say("no data were named: give --task or --train to see what a search would make of them")
+        say("no data were named: give --task or --train to see how a search would read them")
         _print(_of_space(asked.space, asked.model), said)
     elif not weightless:
         _print_planned(asked, said)
@@ -49,7 +50,7 @@ def print_dry_run(asked: NewStudy, said: Said) -> None:
 
 
 def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
-    """The same of a study that has begun, and is not gone on with."""
+    """The same for an existing study, without resuming it."""
     from peftsearch.search.create import PlannedStudy
     from peftsearch.search.study_space import space_of
     from peftsearch.search.worker import bench_of
@@ -76,7 +77,7 @@ def _print_planned(asked: NewStudy, said: Said) -> None:
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:
-    """The methods it begins with, some samples, and the ranges they cover."""
+    """The space's first configurations, some samples, and the ranges that these cover."""
     from peftsearch.backbone.load import load_shapes
 
     return _reached(space, load_shapes(model))
@@ -98,7 +99,7 @@ def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
 
 
 def _of_study(study: PlannedStudy, model: str, said: Said) -> dict[str, Any]:
-    """What is known of a study whose model and data were loaded."""
+    """The facts of a study whose model and data are loaded."""
     lengths = _lengths(study)
     data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
     estimate = _estimate(study, said)
@@ -113,7 +114,7 @@ def _of_study(study: PlannedStudy, model: str, said: Said) -> dict[str, Any]:
 
 
 def _data(task: Task) -> dict[str, Any]:
-    """Rows used of rows given, and what is to be predicted."""
+    """Kind, metric, labels, and the rows used of those given."""
     return {
         "task": task.name,
         "kind": task.kind.name,
@@ -125,7 +126,7 @@ def _data(task: Task) -> dict[str, Any]:
 
 
 def _labels(task: Task) -> dict[str, int] | None:
-    """Training examples of each label; None where numbers or texts are predicted."""
+    """Number of training examples by label; None where numbers or texts are predicted."""
     targets = task.train.targets
     if not task.labels or not isinstance(targets, np.ndarray):
         return None
@@ -137,7 +138,7 @@ def _labels(task: Task) -> dict[str, int] | None:
 
 
 def _lengths(study: PlannedStudy) -> dict[str, int]:
-    """Tokens of the training texts, cut as a search would cut them."""
+    """Quantiles of the training texts' lengths in tokens, cut as a search would cut them."""
     train = study.bench.train
     values = np.quantile(train.inputs.lengths, list(_QUANTILES.values()), method="higher")
     found = dict(zip(_QUANTILES, map(int, values), strict=True))
@@ -176,7 +177,7 @@ def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
 
 
 def _rounded(seconds: float) -> float:
-    """Two digits: an estimate has no more."""
+    """Rounded to two digits: an estimate has no more."""
     return float(f"{seconds:.2g}")
 
 
@@ -231,9 +232,9 @@ def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
     lines = [
         f"estimate: about {found['full_s']:g} s a trial of full length "
         f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])}), "
-        f"{found['stopped_s']:g} s one that is stopped at its first rung"
+        f"{found['stopped_s']:g} s for one that is stopped at its first rung"
     ]
-    workers = f"{found['workers']} worker{'s' if found['workers'] > 1 else ''}"
+    workers = counted(found["workers"], "worker")
     if "trials" in found:
         lines.append(
             f"with {workers} about {found['trials']:,} trials of full length in "
@@ -246,5 +247,5 @@ def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
 
 
 def _between(seconds: list[float]) -> str:
-    few = f"{len(seconds)} configuration{'s' if len(seconds) > 1 else ''} measured"
+    few = f"{counted(len(seconds), 'configuration')} measured"
     return f"{few}: {min(seconds):g} to {max(seconds):g}" if len(seconds) > 1 else few

@@ -48,6 +48,9 @@ class Begun:
         return self.info.rung_examples or own
 
 
+_TYPED = {"\t": "tab", " ": "space"}
+"""Separators that a command line calls by name."""
+
 Same = Callable[[Any, Any], bool]
 """True if a value given now means the same as the recorded one."""
 
@@ -111,7 +114,7 @@ class Fixed:
             return f"no {self.shown}"
         if value is True:
             return self.shown
-        each = value if isinstance(value, tuple) else (value,)
+        each = value if isinstance(value, tuple) else (_TYPED.get(value, value),)
         if self.comma:
             each = (",".join(map(str, each)),)
         return " ".join(f"{self.shown} {one}" for one in each)

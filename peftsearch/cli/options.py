@@ -143,7 +143,10 @@ MetricName = Annotated[
 ]
 Positive = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="LABEL", help="The label that --metric f1 is of (default: of two)."),
+    typer.Option(
+        metavar="LABEL",
+        help="The label that --metric f1 is of (default: the second of two).",
+    ),
 ]
 Template = Annotated[
     Optional[str],  # noqa: UP045

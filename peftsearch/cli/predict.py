@@ -1,4 +1,4 @@
-"""`peftsearch predict`: labels, numbers or texts for texts, with an exported model."""
+"""`peftsearch predict`: predictions of an exported model for texts or a file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.cli.console import print_json, say, tell
-from peftsearch.cli.options import Json, NoHeader, Separator, TextColumns
+from peftsearch.cli.options import Json, TextColumns
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from peftsearch.export.native import LoadedModel
     from peftsearch.task.spec import ReadColumns
 
 __all__ = ["predict"]
+
+_BY_EXTENSION = "none"
+"""As a separator: not the training file's."""
+_MARKS = {"\t": "a tab", " ": "the first space"}
 
 
 def predict(
@@ -30,12 +34,26 @@ def predict(
     file: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            "--file", metavar="FILE", help="Of any kind that a search reads, a text a row."
+            "--file", metavar="FILE", help="A file of any kind that a search reads, a text a row."
         ),
     ] = None,
     text: TextColumns = None,
-    no_header: NoHeader = False,
-    separator: Separator = None,
+    header: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--header/--no-header",
+            help="Whether the first line names the columns (default: as in training, in files of "
+            "one extension).",
+        ),
+    ] = None,
+    separator: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="C",
+            help="Between columns; none: by the extension (default: as in training, in files of "
+            "one extension).",
+        ),
+    ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--model", help="Where the backbone lies now, if it moved."),
@@ -43,22 +61,25 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     json: Json = False,
 ) -> None:
-    """Print what is predicted of each text, one a line: a label, labels with commas between them, a
+    """Print the prediction for each text, one a line: a label, labels with commas between them, a
     number, or a text.
     """
-    from peftsearch.export.native import load
     from peftsearch.export.package import Package
 
     if file is not None and texts:
         raise UsageError("give texts or --file, not both")
+    if file is None:
+        _refuse_options_of_files({"--text": text, "--header": header, "--separator": separator})
     if file is not None:
         package = Package.read(model)
-        read = _reading(file, package.reading, no_header, separator)
+        read = _reading(file, package.reading, header, separator)
         inputs, pairs = _from_file(file, text or (), read, package.output == "texts")
     else:
         inputs, pairs = _given(texts), None
     for number, one in enumerate(inputs, 1):
         _refuse_broken(number, one)
+    from peftsearch.export.native import load  # seconds, of importing torch
+
     loaded = load(model, device, backbone)
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
@@ -67,15 +88,22 @@ def predict(
         tell(_line(predicted))
 
 
+def _refuse_options_of_files(said: Mapping[str, object]) -> None:
+    for flag, value in said.items():
+        if value is not None and value != []:
+            flag = "--no-header" if value is False else flag
+            raise UsageError(f"{flag} is about files: give --file, or leave it out")
+
+
 def _line(predicted: str | list[str] | float) -> str:
-    """One line, whatever the text or the labels hold."""
+    """A prediction on one line, also where a text has several."""
     if isinstance(predicted, list):
         predicted = ", ".join(predicted)
     return " ".join(predicted.split()) if isinstance(predicted, str) else str(predicted)
 
 
 def _refuse_broken(number: int, text: str) -> None:
-    """A command line or standard input whose bytes are no UTF-8 has halves of characters in it."""
+    """UsageError for text that is not UTF-8: Python reads such bytes as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -83,8 +111,8 @@ def _refuse_broken(number: int, text: str) -> None:
 
 
 def _given(texts: list[str] | None) -> list[str]:
-    """The texts of the command line, or every line of standard input: an empty one, too, so that
-    each prediction stands beside its line.
+    """The texts of the command line, or all lines of standard input. Empty lines count, so that
+    line n of the output belongs to line n of the input.
     """
     if texts:
         return list(texts)
@@ -94,26 +122,37 @@ def _given(texts: list[str] | None) -> list[str]:
 
 
 def _reading(
-    file: str, trained: ReadColumns, no_header: bool, separator: str | None
+    file: str, trained: ReadColumns, header: bool | None, separator: str | None
 ) -> ReadColumns:
-    """How a file is read: as that one was that the model was trained on, if it is of its kind."""
-    from peftsearch.cli.asked import task_spec
+    """Header and separator of a file: as the user says, else as in training for files of the
+    training file's extension, with a note; else by the file's extension.
+    """
+    from peftsearch.cli.asked import separator_of
     from peftsearch.task.compressed import suffix_of
+    from peftsearch.task.spec import ReadColumns
 
-    alike = suffix_of(file) == trained.suffix
-    said = task_spec({} if separator is None else {"separator": separator}).separator
-    inherited = {
-        "header": not no_header and (trained.header or not alike),
-        "separator": said or (trained.separator if alike else None),
-    }
-    return trained.model_copy(update=inherited)
+    alike = suffix_of(file) == trained.suffix and separator != _BY_EXTENSION
+    said = None if separator in (None, _BY_EXTENSION) else separator_of(str(separator))
+    inherited = trained if alike else ReadColumns()
+    own_header = inherited.header if header is None else header
+    notes = []
+    if header is None and not own_header:
+        notes.append("without a header line (--header if it has one)")
+    if said is None and inherited.separator is not None:
+        mark = _MARKS.get(inherited.separator, f"'{inherited.separator}'")
+        notes.append(f"with columns separated by {mark} (--separator {_BY_EXTENSION} if not)")
+    if notes:
+        say(f"{Path(file).name}: read as the training file was, {' and '.join(notes)}")
+    return trained.model_copy(
+        update={"header": own_header, "separator": said or inherited.separator}
+    )
 
 
 def _from_file(
     file: str, columns: Sequence[str], read: ReadColumns, writes: bool
 ) -> tuple[list[str], list[str] | None]:
-    """The texts of a file, made as those were that the model was trained on, unless columns are
-    named; and the second texts of pairs.
+    """The texts of a file, built as in training unless columns are named; and the second texts of
+    pairs.
     """
     from peftsearch.task.columns import text_column
     from peftsearch.task.files import read_rows
@@ -139,35 +178,13 @@ def _quoted(names: Sequence[str]) -> str:
 def _detailed(
     loaded: LoadedModel, texts: list[str], pairs: list[str] | None
 ) -> list[dict[str, object]]:
-    if loaded.package.output == "label sets":
-        return _detailed_sets(loaded, texts, pairs)
-    if loaded.package.output != "labels":
-        predicted = loaded.predict(texts, pairs)
-        return [
-            {"text": text, "prediction": value}
-            for text, value in zip(texts, predicted, strict=True)
-        ]
-    shares = loaded.logits(texts, pairs).softmax(-1).tolist()
+    """Predictions, with the probability of each label where labels are predicted."""
+    if loaded.package.output in ("texts", "values"):
+        found = zip(texts, loaded.predict(texts, pairs), strict=True)
+        return [{"text": text, "prediction": value} for text, value in found]
+    key = "labels" if loaded.package.output == "label sets" else "label"
+    predicted, probabilities = loaded.scores(texts, pairs)
     return [
-        {
-            "text": text,
-            "label": loaded.labels[max(range(len(row)), key=row.__getitem__)],
-            "probabilities": dict(zip(loaded.labels, row, strict=True)),
-        }
-        for text, row in zip(texts, shares, strict=True)
-    ]
-
-
-def _detailed_sets(
-    loaded: LoadedModel, texts: list[str], pairs: list[str] | None
-) -> list[dict[str, object]]:
-    """The labels of each text, and the probability of each label by itself."""
-    logits = loaded.logits(texts, pairs)
-    return [
-        {
-            "text": text,
-            "labels": [label for label, value in zip(loaded.labels, own, strict=True) if value > 0],
-            "probabilities": dict(zip(loaded.labels, shares, strict=True)),
-        }
-        for text, own, shares in zip(texts, logits.tolist(), logits.sigmoid().tolist(), strict=True)
+        {"text": text, key: value, "probabilities": shares}
+        for text, value, shares in zip(texts, predicted, probabilities, strict=True)
     ]

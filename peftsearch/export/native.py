@@ -14,12 +14,13 @@ from torch import Tensor
 
 from peftsearch.atomic import write_atomic
 from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.precision import dtype_of
+from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
 from peftsearch.export.place import CARD, clear, refuse_taken
-from peftsearch.search.workbench import dtype_of, writing_of
 from peftsearch.task.encode import encode
 from peftsearch.task.encode_texts import encode_texts
 from peftsearch.task.text import Split
@@ -28,6 +29,7 @@ from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.heads import outputs_of
+from peftsearch.training.writing import writing_of
 from peftsearch.wording import counted
 
 __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
@@ -52,7 +54,7 @@ class LoadedModel(TunedModule):
 
     @property
     def model(self) -> LoadedModel:
-        """Itself: what is trained and what predicts are one."""
+        """The loaded model itself, for code that trains `loaded.model`."""
         return self
 
     @property
@@ -66,7 +68,11 @@ class LoadedModel(TunedModule):
     def save(self, folder: str | Path) -> None:
         """Write it as an export, as it is now: trained further, say."""
         refuse_taken(Path(folder))
-        changes = {"validation_metric": None, "origin": f"{self.package.origin}, changed since"}
+        changes = {
+            "validation_metric": None,
+            "origin": f"{self.package.origin}, changed since",
+            "model": absolute_source(self.backbone.name),
+        }
         tensors = as_bytes(self.tuned.stored(), {})
         write_native(Path(folder), self.package.model_copy(update=changes), tensors)
 
@@ -102,8 +108,9 @@ class LoadedModel(TunedModule):
     def predict(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
     ) -> str | float | list[str] | list[list[str]] | list[float]:
-        """Of each text the most likely label, the list of its labels, its number, or the text that
-        is written from it; of one text (and one second text, for pairs) one answer.
+        """A list with an answer for each text: its most likely label, the list of its labels, its
+        number, or the text written from it. One text (with one second text, for pairs) gets one
+        answer instead of a list.
         """
         texts, pairs, is_one = _listed(texts, pairs)
         predicted = self._predicted(texts, pairs)
@@ -117,6 +124,23 @@ class LoadedModel(TunedModule):
         outputs = self.outputs(texts, pairs)
         if self.package.output == "values":
             return [float(value) for value in outputs[:, 0]]
+        return self._labels_in(outputs)
+
+    def scores(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> tuple[list[str] | list[list[str]], list[dict[str, float]]]:
+        """What `predict` answers, and the probability of every label for each text. UsageError for
+        a model that predicts numbers or writes.
+        """
+        if self.package.output == "values":
+            raise UsageError("this model predicts numbers and has no probabilities: use predict")
+        outputs = self.outputs(texts, pairs)
+        is_sets = self.package.output == "label sets"
+        shares = (outputs.sigmoid() if is_sets else outputs.softmax(-1)).tolist()
+        probabilities = [dict(zip(self.labels, own, strict=True)) for own in shares]
+        return self._labels_in(outputs), probabilities
+
+    def _labels_in(self, outputs: Tensor) -> list[str] | list[list[str]]:
         if self.package.output == "label sets":
             rows = (outputs > 0).tolist()
             return [list(compress(self.labels, row)) for row in rows]
@@ -142,7 +166,7 @@ def _listed(
     texts: str | Iterable[str], pairs: str | Iterable[str] | None
 ) -> tuple[list[str], list[str] | None, bool]:
     """Texts and second texts as lists, and whether one text was given by itself; UsageError for
-    what is no text, or texts without their second ones.
+    anything but strings, and for second texts that are not as many as the texts.
     """
     is_one = isinstance(texts, str)
     if pairs is not None and isinstance(pairs, str) != is_one:

@@ -18,15 +18,16 @@ from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 if TYPE_CHECKING:
     from peftsearch.backbone.language import Tokenizers
 
-__all__ = ["ADAPTER", "CONFIGURATION", "Package"]
+__all__ = ["ADAPTER", "CONFIGURATION", "SOURCES", "Package"]
 
 CONFIGURATION = "configuration.json"
 ADAPTER = "adapter.safetensors"
-_SOURCES = ("model", "tokenizer", "target_tokenizer")
+SOURCES = ("model", "tokenizer", "target_tokenizer")
+"""Fields of exports and recipes that name a model or a tokenizer."""
 
 
 class Package(BaseModel):
-    """What configuration.json of an export says."""
+    """The contents of an export's configuration.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +50,7 @@ class Package(BaseModel):
     """Mean and spread that the head's numbers are in units of, where it predicts numbers."""
     template: str | None = None
     reading: ReadColumns = ReadColumns()
-    """How texts were made of a file's columns."""
+    """Columns of the training file that texts were made of, for reading new files the same way."""
     max_target: int | None = None
     languages: tuple[str, str] | None = None
     generation: Generation = Generation()
@@ -74,7 +75,7 @@ class Package(BaseModel):
             "languages": spec.languages,
             "generation": spec.generation,
         }
-        sources = {key: absolute_source(facts[key]) for key in _SOURCES if key in facts}
+        sources = {key: absolute_source(facts[key]) for key in SOURCES if key in facts}
         return cls.model_validate({**follows, **facts, **sources})
 
     @property
@@ -99,7 +100,7 @@ class Package(BaseModel):
 
     @property
     def spec(self) -> TaskSpec:
-        """What of a task matters to predicting."""
+        """The task, as far as predicting needs it."""
         return TaskSpec(
             kind=self.kind,
             template=self.template,

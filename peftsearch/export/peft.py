@@ -28,8 +28,8 @@ from peftsearch.export.peft_others import ia3, norm_tuning, prompt, vera
 from peftsearch.export.peft_parts import PREFIX, Adapter, SitePart, site_parts
 from peftsearch.export.peft_reasons import peft_type_of, why_not_peft
 from peftsearch.export.place import CARD, PEFT_ADAPTER, PEFT_CONFIGURATION, PEFT_HEAD, clear
-from peftsearch.search.writing import writing_of
 from peftsearch.training.generation import settings_of
+from peftsearch.training.writing import writing_of
 
 __all__ = ["refuse_without_peft", "why_not_peft", "write_peft"]
 
@@ -83,7 +83,7 @@ def _card(
     backbone: Backbone,
     has_head: bool,
 ) -> str:
-    """With the settings that texts are written with, and without token types nobody knows."""
+    """Model card, with generation settings and without unsupported token types."""
     types = "token_type_ids" in getattr(backbone.tokenizer, "model_input_names", ())
     settings = None
     if backbone.lm is not None and backbone.target_tokenizer is not None:

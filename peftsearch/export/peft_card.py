@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from peftsearch.backbone.adapter_files import ADAPTER_CONFIG
+from peftsearch.backbone.precision import dtype_of
 from peftsearch.backbone.source import demo_package
 from peftsearch.design.configuration import Configuration
 from peftsearch.export.card import escaped
@@ -25,7 +27,6 @@ _POOLED = {
     "mean": "(states * mask).sum(1) / mask.sum(1).clamp(min=1)",
     "last": "states[range(len(states)), (mask[..., 0] * torch.arange(mask.shape[1])).argmax(1)]",
 }
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def peft_card(
@@ -78,7 +79,7 @@ from transformers import AutoModel, AutoTokenizer""",
 
 
 def _base(package: Package) -> tuple[str, str]:
-    """What is to be imported to name the base model, and its name in Python."""
+    """The import that naming the base model needs, and its name in Python."""
     demo = demo_package(package.model)
     if demo is None:
         return "", _literal(package.model)
@@ -97,12 +98,12 @@ def _loads_with(package: Package, has_head: bool) -> str:
     return (
         f'`AutoPeftModelForSequenceClassification.from_pretrained("this folder", '
         f"num_labels={package.outputs})`\nloads it with its head, where the base model is in the "
-        "place that adapter_config.json names."
+        f"place that {ADAPTER_CONFIG} names."
     )
 
 
 def _whole_code(package: Package, cut: str) -> str:
-    """Of an adapter with its head in it; `cut`: how texts are tokenised."""
+    """Code for an adapter with its head in it; `cut`: options of the tokenizer."""
     return f"""model = AutoModelForSequenceClassification.from_pretrained(
     base, num_labels={package.outputs}, dtype="float32"
 )
@@ -114,13 +115,13 @@ logits = model(**batch).logits"""
 
 
 def _code(package: Package, configuration: Configuration, cut: str) -> str:
-    """Of an adapter of the body, with the head beside it."""
+    """Code for an adapter of the body, with the head beside it."""
     prompts = [m.widest for m in configuration.modifications if m.form.name == "prompt"]
     tokens = f"[:, {prompts[0]}:]  # without the prompt's own" if prompts else ""
     pooler = ""
     if configuration.head.pooler == "trained":
         pooler = '\npooled = torch.tanh(pooled @ head["pooler.weight"].T + head["pooler.bias"])'
-    return f"""body = AutoModel.from_pretrained(base, dtype="{_DTYPES[package.precision]}")
+    return f"""body = AutoModel.from_pretrained(base, dtype="{_dtype(package)}")
 model = PeftModel.from_pretrained(body, "this folder").eval()
 head = load_file("this folder/head.safetensors")
 
@@ -140,7 +141,7 @@ batch["decoder_attention_mask"] = batch["attention_mask"]"""
 
 
 def _said(package: Package) -> str:
-    """What follows from the logits."""
+    """Code that makes predictions of the logits."""
     if package.output == "label sets":
         return "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"
     if package.value_scale is None:
@@ -152,8 +153,8 @@ def _said(package: Package) -> str:
 def _writing_card(
     package: Package, configuration: Configuration, peft_type: str, settings: Mapping[str, Any]
 ) -> str:
-    """Of a model that writes texts: peft wraps the whole language model, and its own settings of
-    generation give way to those that it was evaluated with.
+    """The card of a model that writes texts: peft wraps the whole language model, and the settings
+    of generation are those that it was evaluated with.
     """
     limits = "".join(f"    {key}={value!r},\n" for key, value in settings.items())
     auto = "AutoModelForSeq2SeqLM" if package.is_encoder_decoder else "AutoModelForCausalLM"
@@ -173,7 +174,7 @@ from transformers import {auto}, AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained({_literal(source)})
 answers = AutoTokenizer.from_pretrained({_literal(target)})
-model = {auto}.from_pretrained({_literal(package.model)}, dtype="{_DTYPES[package.precision]}")
+model = {auto}.from_pretrained({_literal(package.model)}, dtype="{_dtype(package)}")
 model.generation_config = GenerationConfig(
 {limits})
 model = PeftModel.from_pretrained(model, "this folder").eval()
@@ -191,6 +192,11 @@ _NO_PAIRS = """
 peft leaves token types out where there is a prompt: for pairs of texts on models that tell the two
 texts apart by them, load the native export instead.
 """
+
+
+def _dtype(package: Package) -> str:
+    """The precision as transformers' `dtype` takes it."""
+    return str(dtype_of(package.precision)).removeprefix("torch.")
 
 
 def _literal(text: str) -> str:

@@ -18,7 +18,7 @@ __all__ = ["has_own_head", "with_head"]
 def has_own_head(package: Package, configuration: Configuration, family: Family) -> bool:
     """Whether `AutoModelForSequenceClassification` computes the same logits from the body's states:
     a pooler with tanh over the first token, and a linear layer. peft prepends a prompt's tokens to
-    those that it pools, and half precision would be the head's, too.
+    those that it pools, and in half precision the head would be too.
     """
     head, prompts = (
         configuration.head,

@@ -149,8 +149,8 @@ def _magnitude(blocks: list[_Block], whole: Tensor) -> Tensor:
 
 
 def _dora(whole: Tensor, module: _Module) -> _Module:
-    """The same where peft would divide by 0: in channels in which neither W nor Δ is anything, and
-    which give their bias alone. They are given any direction, of magnitude 0.
+    """The module with magnitude 0, and any direction, in the channels where peft would divide by 0:
+    W and Δ are zero there, and the output is the bias alone.
     """
     assert module.magnitude is not None
     a, b, m = module.a, module.b, module.magnitude

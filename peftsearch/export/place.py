@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peftsearch.backbone.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.export.package import ADAPTER, CONFIGURATION
 
@@ -13,8 +14,8 @@ __all__ = [
 ]
 
 CARD = "README.md"
-PEFT_ADAPTER = "adapter_model.safetensors"
-PEFT_CONFIGURATION = "adapter_config.json"
+PEFT_ADAPTER = ADAPTER_WEIGHTS
+PEFT_CONFIGURATION = ADAPTER_CONFIG
 PEFT_HEAD = "head.safetensors"
 _ADAPTERS = {ADAPTER, PEFT_ADAPTER}  # written first
 _OURS = {*_ADAPTERS, CARD, CONFIGURATION, PEFT_CONFIGURATION, PEFT_HEAD}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
+from peftsearch.export.package import SOURCES
 from peftsearch.space.document import Document, dump_yaml
 from peftsearch.space.document_files import Files
 from peftsearch.task.spec import TaskSpec
@@ -16,8 +17,6 @@ from peftsearch.task.whole_paths import FILES
 from peftsearch.training.budget import TrainingBudget
 
 __all__ = ["Recipe"]
-
-_SOURCES = ("model", "tokenizer", "target_tokenizer")
 
 
 class Recipe(BaseModel):
@@ -70,7 +69,7 @@ class Recipe(BaseModel):
         return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
 
     def _with_whole_paths(self, files: Files) -> Recipe:
-        sources = {key: files.source([key], getattr(self, key)) for key in _SOURCES}
+        sources = {key: files.source([key], getattr(self, key)) for key in SOURCES}
         data = {key: files.data(["task", key], getattr(self.task, key)) for key in FILES}
         task = self.task.model_copy(update=data)
         return self.model_copy(update=sources | {"task": task})

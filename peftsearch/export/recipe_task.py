@@ -1,4 +1,4 @@
-"""What of a recipe is refused before its model is loaded, and the data of its task.
+"""Early checks of a recipe, and loading its data.
 
 Imports neither torch nor transformers.
 """
@@ -13,7 +13,7 @@ from peftsearch.backbone.source import refuse_missing_model, refuse_missing_toke
 from peftsearch.errors import UsageError
 from peftsearch.export.place import refuse_taken
 from peftsearch.export.recipe import Recipe
-from peftsearch.search.new_study import open_task
+from peftsearch.task.opening import open_task
 from peftsearch.task.task import Task
 
 __all__ = ["open_recipe"]

@@ -70,7 +70,7 @@ def cheapest_within(front: Sequence[Point], margin: float, maximise: bool = True
     if not front:
         raise NothingFeasible("the frontier is empty: no trial has reached full length")
     if not margin >= 0:
-        raise UsageError(f"a margin of {margin:g} is none: give 0 or more, in the metric's units")
+        raise UsageError(f"`within` must be 0 or more, in the metric's units, not {margin:g}")
     sign = 1.0 if maximise else -1.0
     least = max(sign * point.metric for point in front) - margin
     return min((p for p in front if sign * p.metric >= least), key=lambda p: p.tuned_pct)

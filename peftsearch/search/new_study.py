@@ -18,13 +18,14 @@ from peftsearch.errors import UsageError
 from peftsearch.search.low_rungs import refuse_low_rungs
 from peftsearch.search.storage_name import JOURNAL
 from peftsearch.space.space import Space
+from peftsearch.task.opening import open_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.levers import Levers
 
 if TYPE_CHECKING:
     from peftsearch.task.task import Task
 
-__all__ = ["NewStudy", "open_task"]
+__all__ = ["NewStudy"]
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,3 @@ class NewStudy:
                 "leave it out, or say --kind seq2seq or causal"
             )
         return task
-
-
-def open_task(spec: TaskSpec) -> Task:
-    """The data of a task, refused as early as what is wrong shows; the test split stays closed."""
-    from peftsearch.task.early import refuse_early  # with pandas: a third of a second
-    from peftsearch.task.load import load_task
-
-    refuse_early(spec)
-    task = load_task(spec)
-    task.metric.refuse_if_missing()
-    return task

@@ -14,7 +14,7 @@ from peftsearch.space.space import Space
 from peftsearch.task.kind import kind_named
 from peftsearch.training.budget import TrainingBudget
 
-__all__ = ["budget_of", "for_kind", "space_of", "task_of", "tokenizers_of"]
+__all__ = ["budget_of", "for_kind", "space_of", "tokenizers_of"]
 
 
 def space_of(folder: StudyFolder, info: StudyInfo) -> Space:

@@ -9,10 +9,10 @@ import torch
 
 from peftsearch.backbone.language import Tokenizers
 from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.precision import DTYPES, dtype_of
 from peftsearch.design.training import Training
-from peftsearch.errors import ConfigurationError, UsageError, did_you_mean
+from peftsearch.errors import ConfigurationError
 from peftsearch.search.room import refuse_no_room, room_beside, room_for_texts
-from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.space.schema import Budgets
 from peftsearch.task.encode import Encoded, choose_max_length, encode
 from peftsearch.task.encode_texts import Writing, encode_texts
@@ -22,20 +22,16 @@ from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.objective import Objective, objective_of
+from peftsearch.training.writing import notes_on_ends, writing_of
 
 __all__ = [
-    "DTYPES",
     "Lengths",
     "Workbench",
-    "dtype_of",
     "training_budget",
-    "writing_of",
 ]
 
 _MEASURED = 10_000
 """Training examples that lengths are chosen from."""
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -223,13 +219,6 @@ def training_budget(budgets: Budgets) -> TrainingBudget:
         rungs=budgets.rungs,
         rung_examples=budgets.rung_examples,
     )
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """Of a backbone in this precision; UsageError for a name that a damaged record made up."""
-    if precision not in DTYPES:
-        raise UsageError(f"precision '{precision}' unknown{did_you_mean(precision, DTYPES)}")
-    return DTYPES[precision]
 
 
 def set_threads(threads: int) -> None:

@@ -30,7 +30,8 @@ from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.records import RungValue, StudyInfo, TrialResult
 from peftsearch.search.scheduler import Decision, RungPoint, decide
 from peftsearch.search.study import Assignment, Study
-from peftsearch.search.study_space import budget_of, space_of, task_of, tokenizers_of
+from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
+from peftsearch.search.study_task import task_of
 from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.workbench import Workbench, set_threads

@@ -1,4 +1,4 @@
-"""Names of labels as the `datasets` library writes them into Arrow and parquet files."""
+"""Class names in Arrow and parquet files, as the `datasets` library stores them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["class_names_in_schema"]
 
 
 def class_names_in_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Column → names of its labels, of which the cells are indices, or lists of indices; columns
-    inside columns are named with a dot. Empty for files that something else wrote.
+    """Class names by column, for cells that are indices or lists of indices; nested columns have
+    names with a dot. Empty for files that `datasets` did not write.
     """
     written = (schema.metadata or {}).get(b"huggingface")
     try:
@@ -37,7 +37,9 @@ def _named(within: str, features: dict[str, Any]) -> list[tuple[str, tuple[str, 
 
 
 def _inside(feature: Any) -> Any:
-    """What a list holds: `{"feature": …, "_type": "List"}`, or of old versions `[…]`."""
+    """The element type of a list, `{"feature": …, "_type": "List"}` (`[…]` in old versions); any
+    other type unchanged.
+    """
     if isinstance(feature, list) and len(feature) == 1:
         return feature[0]
     is_list = isinstance(feature, dict) and "_type" in feature and "feature" in feature

@@ -1,36 +1,26 @@
-"""From rows of the splits that exist to a task with training, validation and test."""
+"""Building a task from the rows of its splits: kind, columns, metric and examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from peftsearch.errors import UsageError, did_you_mean, listed
 from peftsearch.task.class_names import by_training_names, by_training_numbers, named
-from peftsearch.task.columns import (
-    Columns,
-    columns_in,
-    find_columns,
-    find_columns_of_flags,
-    first_of,
-    has_target_named,
-)
+from peftsearch.task.columns import Columns, columns_in
 from peftsearch.task.compressed import suffix_of
-from peftsearch.task.early import refuse_contradictions
-from peftsearch.task.kind import KINDS, Kind, kind_named
-from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
-from peftsearch.task.label_sets import holds_lists
+from peftsearch.task.guess_kind import class_names_of, columns_of, kind_of
+from peftsearch.task.kind import Kind
 from peftsearch.task.metric import METRICS, Metric, f1_of
 from peftsearch.task.metrics.classification import POSITIVE
-from peftsearch.task.prompts import TemplateParts, answer_column, prompt_columns, template_parts
 from peftsearch.task.rows import Rows
-from peftsearch.task.spec import TEXT, Generation, ReadColumns, TaskSpec
+from peftsearch.task.spec import GUESSES, Generation, ReadColumns, TaskSpec
 from peftsearch.task.splitting import split_off
 from peftsearch.task.task import Task
 from peftsearch.task.text import Split
 from peftsearch.wording import agree, counted
 
-__all__ = ["assemble", "labels_in"]
+__all__ = ["assemble"]
 
 EVAL_SHARE = 0.1
 TEST_SHARE = 0.1
@@ -39,11 +29,11 @@ TEST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the rows of every split are read."""
+    """Kind, columns and labels, found in the training rows and used for every split."""
 
     asked: TaskSpec
     spec: TaskSpec
-    """With a template that has one text."""
+    """`asked`, with {text} in place of a template's columns."""
     kind: Kind
     columns: Columns
     names: tuple[str, ...] | None
@@ -60,7 +50,7 @@ class _Reading:
         return cls(spec, told, kind, columns, names, labels, tuple(notes))
 
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
-        """A split beside the training rows', whose columns may have names of their own."""
+        """Texts and targets of an evaluation or test split, whose columns may have other names."""
         own = columns_in(
             rows, self.columns, lambda found: columns_of(self.asked, self.kind, found)[0]
         )
@@ -93,7 +83,7 @@ def assemble(
     metric, of_metric = _metric(spec, kind, labels)
     split, more = kind.to_split(train, reading.columns, reading.labels)
     kind.check(split, train.name)
-    read = [*reading.columns.notes(train), *reading.notes]
+    read = [*reading.columns.notes(train), *_older_rules(spec, reading.columns), *reading.notes]
     notes = [*train.notes, *guessed, *read, *of_metric, *more]
     held_out: Split | None = None
     if validation is None:
@@ -130,42 +120,8 @@ def assemble(
     )
 
 
-def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
-    """The kind asked for; else a guess: texts are written where a column is named as they often
-    are and none as labels often are, sets of labels are predicted where the labels are lists. With
-    a note where it is a guess of texts or sets.
-    """
-    refuse_contradictions(spec)
-    if spec.kind is not None:
-        return kind_named(spec.kind), []
-    multilabel = KINDS["multilabel"]
-    if spec.labels:
-        return multilabel, ["kind: multilabel, as several label columns are given"]
-    classification = KINDS["classification"]
-    answer = answer_column(train) if spec.guesses > 1 and spec.label is None else None
-    if answer is not None:
-        return KINDS["seq2seq"], [_guessed(answer)]
-    target = spec.label or (
-        None
-        if has_target_named(train, classification.target_names)
-        else has_target_named(train, TEXT_TARGETS)
-    )
-    if target is None or target.lower() not in set(TEXT_TARGETS) - {*classification.target_names}:
-        with_lists = target or has_target_named(train, multilabel.target_names)
-        if with_lists is None or not holds_lists(train, with_lists):
-            return classification, []
-        return multilabel, [
-            f"kind guessed: multilabel, as column '{with_lists}' holds lists (set it with --kind)"
-        ]
-    return KINDS["seq2seq"], [_guessed(target)]
-
-
-def _guessed(target: str) -> str:
-    return f"kind guessed: seq2seq, from column '{target}' (set it with --kind)"
-
-
 def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
-    """What is said about writing texts must not be passed over where none are written."""
+    """UsageError for options of tasks that write texts, where this one writes none."""
     if kind.output == "texts":
         return
     said = {
@@ -182,69 +138,22 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
             )
 
 
-def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpec]:
-    """The columns named, or a guess; and the spec, whose template then has one text."""
-    if spec.labels:
-        return find_columns_of_flags(rows, spec.text, spec.labels), spec
-    targets = (*kind.target_names, *kind.weak_target_names)
-    if kind.output != "texts":
-        return find_columns(rows, spec.text, spec.label, targets, kind.needs_target), spec
-    names = [str(name) for name in rows.table.columns]
-    likely = answer_column(rows) if spec.guesses > 1 else None
-    target = spec.label or likely or first_of(targets, names)
-    parts = _template_parts(spec, rows, names, target)
-    text = parts.columns if parts else spec.text
-    if not text and spec.guesses > 1:
-        text = prompt_columns(rows, target)
-    label = spec.label or likely
-    found = find_columns(rows, text, label, targets, kind.needs_target, one_text=True)
-    is_guess = not (spec.text or parts) or (bool(found.label) and not spec.label)
-    if parts is None:
-        return replace(found, guessed=is_guess), spec
-    # Texts alone are learned whole, and with them everything in the template.
-    within, around = (parts.within, parts.around) if found.label else (spec.template, None)
-    whole = replace(found, guessed=is_guess, within=within)
-    return whole, spec.model_copy(update={"template": around})
-
-
-def _template_parts(
-    spec: TaskSpec, rows: Rows, names: list[str], target: str | None
-) -> TemplateParts | None:
-    if spec.template is None or (spec.guesses == 1 and TEXT in spec.template):
-        return None
-    if TEXT not in spec.template:
-        if spec.text:
-            raise UsageError(f"--template names its columns: leave out --text, or put {TEXT} in it")
-        return template_parts(spec.template, names, None, target)
-    unnamed = spec.text or (("text",) if "text" in names else ())
-    return template_parts(spec.template, names, unnamed[0] if len(unnamed) == 1 else None, target)
-
-
-def labels_in(spec: TaskSpec, train: Rows) -> tuple[str | None, tuple[str, ...] | None]:
-    """The column of what is predicted, named or guessed; and the names of the labels in it, None
-    where no labels are predicted.
-    """
-    kind, _ = kind_of(spec, train)
-    label = columns_of(spec, kind, train)[0].label
-    names = class_names_of(spec, train, label) or ()
-    return label, names if kind.output == "labels" else None
-
-
-def class_names_of(spec: TaskSpec, rows: Rows, label: str | None) -> tuple[str, ...] | None:
-    """The names of the labels in column `label`."""
-    if label is None:
-        return None
-    if spec.guesses == 1 and "." in label:
-        return None  # names inside a column were not looked for
-    return rows.classes.get(label) or None
+def _older_rules(spec: TaskSpec, columns: Columns) -> list[str]:
+    """A note where columns are guessed by the rules of earlier versions."""
+    if spec.guesses == GUESSES or not columns.guessed:
+        return []
+    return [
+        "columns guessed by the rules of earlier versions, one text column: a recipe that names "
+        f"its columns, or says `guesses: {GUESSES}`, is read by those of this version"
+    ]
 
 
 def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> tuple[Metric, list[str]]:
-    """The metric, and a note on the label that F1 is of where the user named none."""
+    """The metric, and a note on the label of F1 where the user named none."""
     name = spec.metric or kind.metrics[0]
     if name not in kind.metrics:
         raise UsageError(
-            f"metric '{name}' is none of {kind.name}{did_you_mean(name, kind.metrics)}"
+            f"metric '{name}' does not fit {kind.name}{did_you_mean(name, kind.metrics)}"
         )
     if name != "f1":
         return METRICS[name], []
@@ -264,7 +173,7 @@ def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> tuple[Metric
 def _divided(
     spec: TaskSpec, kind: Kind, split: Split, name: str, with_test: bool
 ) -> tuple[Split, Split, Split | None]:
-    """Training, validation and (unless there is one) test, out of the training examples."""
+    """Training and validation examples, and with `with_test` test examples, all out of `split`."""
     held_out: Split | None = None
     share = EVAL_SHARE
     if with_test:
@@ -286,5 +195,8 @@ def _shared(name: str, train: Split, evaluated: Split) -> list[str]:
 
 
 def _test(read_test: Callable[[], Rows | None] | None, reading: _Reading) -> Split | None:
+    """The test split; None if there is none, or if every label in it is hidden."""
     rows = read_test() if read_test is not None else None
-    return None if rows is None else reading.split(rows)[0]
+    if rows is None or not reading.kind.has_targets(rows, reading.columns):
+        return None
+    return reading.split(rows)[0]

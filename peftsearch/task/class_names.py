@@ -1,5 +1,5 @@
-"""Labels of another split in the terms of the training data: by name where either has indices into
-names, and −1 where a label is hidden.
+"""Matching labels of evaluation and test splits to the training labels, by class name; dropping
+hidden labels (−1).
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from peftsearch.errors import DataError, did_you_mean, listed
-from peftsearch.task.columns import Columns, filled_rows
-from peftsearch.task.kinds.classification import label_text, whole_number
+from peftsearch.errors import DataError, listed
+from peftsearch.task.columns import HIDDEN, Columns, filled_rows
+from peftsearch.task.kinds.classification import label_problem, label_text, whole_number
 from peftsearch.task.rows import Rows
 from peftsearch.wording import counted
 
 __all__ = ["by_training_names", "by_training_numbers", "named", "without_hidden"]
 
-_HIDDEN = -1
-"""What stands for a label that is not given: GLUE's test splits, SNLI's undecided pairs."""
-
 
 def named(label: str, names: Sequence[str] | None) -> str:
-    """The name of a label that is an index into `names`, else itself."""
+    """The class name where `label` is an index into `names`, else the label itself."""
     is_index = bool(names) and label.isdecimal() and int(label) < len(names or ())
     return names[int(label)] if names and is_index else label
 
@@ -33,7 +30,7 @@ def named(label: str, names: Sequence[str] | None) -> str:
 def by_training_names(
     rows: Rows, columns: Columns, names: Sequence[str] | None, labels: Sequence[str]
 ) -> Rows:
-    """The rows of another split, each label written as the training data write the one of its name.
+    """The rows of another split, each label replaced by the training label of the same name.
 
     `names` are the training data's, where its cells are indices into them; `labels` are those found
     there. DataError names a label that training lacks, with its row.
@@ -61,7 +58,9 @@ def by_training_names(
 
 
 def by_training_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> Rows:
-    """The same where the index of a name is a number to be predicted."""
+    """The rows of another split, for regression on class indices: each index is replaced by the
+    training data's index of the same name.
+    """
     own = rows.classes.get(column)
     if own is None or names is None or own == names or column not in rows.table.columns:
         return rows
@@ -78,7 +77,7 @@ def by_training_numbers(rows: Rows, column: str, names: Sequence[str] | None) ->
 
 
 def _labels_in(rows: Rows, columns: Columns, own: Sequence[str] | None) -> dict[int, str]:
-    """Row (from 0) → its label, by the split's own names; rows with an empty text left out."""
+    """Labels by row (from 0), as names where the split has them; without rows of an empty text."""
     _, kept = filled_rows(rows, columns.text, columns.label)
     column = str(columns.label)
     cells = rows.table[column].tolist()
@@ -91,8 +90,8 @@ def _share(found: Mapping[int, str], names: Collection[str]) -> bool:
 
 
 def _are_names(found: Mapping[int, str], names: Collection[str], count: int) -> bool:
-    """Whether labels of a split without names are names of the training data's: numbers may be
-    either, and are indices if they are not all names.
+    """True where labels of a split without class names are the training data's names. Numbers may
+    be names or indices; they are indices unless all are names.
     """
     present = set(found.values()) - {""}
     indices = set(range(count))
@@ -109,7 +108,8 @@ def _refuse_unseen(
 ) -> None:
     for row, label in found.items():
         if label and not is_known(label):
-            raise DataError(_unseen(rows, row, named(label, names), shown))
+            number = rows.numbers[row]
+            raise DataError(label_problem(rows.name, number, named(label, names), shown))
 
 
 def _with_cells(rows: Rows, column: str, cells: Sequence[Any]) -> Rows:
@@ -121,15 +121,9 @@ def _noted(rows: Rows, note: str) -> Rows:
     return replace(rows, notes=(*rows.notes, f"{rows.name}: {note}"))
 
 
-def _unseen(rows: Rows, row: int, label: str, shown: Sequence[str]) -> str:
-    known = did_you_mean(label, shown) if len(shown) <= 20 else ""
-    where = f"{rows.name}: data row {rows.numbers[row]}"
-    return f"{where} has label '{label[:60]}', unseen in training{known}"
-
-
 def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None) -> Rows:
-    """The rows whose label is not hidden, with a note on how many are left out. `names` are those
-    of the training data's labels: None where no labels are predicted.
+    """The rows whose label is not hidden, with a note on the number left out. `names` are the
+    training data's class names: None where no labels are predicted.
 
     Without names −1 may be a label like any other, unless there is no other.
     """
@@ -145,6 +139,6 @@ def without_hidden(rows: Rows, label: str | None, names: tuple[str, ...] | None)
 
 
 def _is_hidden(value: Any) -> bool:
-    return (isinstance(value, (Real, Decimal)) and value == _HIDDEN) or (
-        isinstance(value, str) and whole_number(value.strip()) == _HIDDEN
+    return (isinstance(value, (Real, Decimal)) and value == HIDDEN) or (
+        isinstance(value, str) and whole_number(value.strip()) == HIDDEN
     )

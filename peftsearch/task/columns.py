@@ -1,4 +1,4 @@
-"""Which columns hold the texts and what is predicted, and reading texts out of them."""
+"""Text and target columns: finding them by name, and reading texts out of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pandas as pd
 
 from peftsearch.errors import DataError, did_you_mean, listed
 from peftsearch.task.rows import Rows
+from peftsearch.wording import counted
 
 __all__ = [
+    "HIDDEN",
     "Columns",
     "columns_in",
     "filled_rows",
@@ -25,10 +27,13 @@ __all__ = [
     "has_target_named",
     "is_nothing",
     "kept_rows",
+    "left_out",
     "refuse_missing",
     "text_column",
 ]
 
+HIDDEN = -1
+"""Stands for a label that is withheld: in test splits (GLUE, Jigsaw), SNLI's undecided pairs."""
 _TEXT_NAMES = (
     *("text", "sentence", "content", "tweet", "document", "article", "review", "source", "prompt"),
     *("instruction", "input", "question"),
@@ -44,34 +49,42 @@ _PAIR_NAMES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Text columns (two of a pair, or any number that are `one_text`), and that of what is
-    predicted: a label, a list of labels, a number, a text, or several columns of 0 and 1.
+    """Text columns (two of a pair, or any number that are `one_text`) and the target column: a
+    label, a list of labels, a number or a text; or several target columns of 0 and 1.
     """
 
     text: tuple[str, ...]
     label: str | None
-    guessed: bool = False
+    guessed_text: bool = False
+    guessed_target: bool = False
     one_text: bool = False
-    """Whether several text columns are one text: a prompt."""
+    """True where several text columns are one text: a prompt."""
     within: str | None = None
-    """How they are put together, each as `{column}`; None: with a blank line between."""
+    """Template that joins them, each as `{column}`; None: joined by a blank line."""
     labels: tuple[str, ...] = ()
     """The columns of 0 and 1; `label` is None then."""
 
     @property
+    def guessed(self) -> bool:
+        return self.guessed_text or self.guessed_target
+
+    @property
     def targets(self) -> tuple[str, ...]:
-        """The column of what is predicted, or several; none where texts alone are learned."""
+        """The target column or columns; none where texts alone are learned."""
         return self.labels or ((self.label,) if self.label else ())
 
     def notes(self, rows: Rows) -> list[str]:
-        """For people: which columns are read, where that was guessed, and which are not."""
+        """Notes for people: the columns that were guessed, and those that are not read."""
         texts = " and ".join(f"'{name}'" for name in self.text)
         if len(self.text) > 1 and self.one_text:
             texts += " as one" if self.within else " as one, with a blank line between"
         found = []
-        if self.guessed:
-            label = "".join(f", label '{name}'" for name in self.targets)
-            found = [f"columns guessed: text {texts}{label} (set them with --text, --label)"]
+        text = (f"text {texts}", "--text") if self.guessed_text else None
+        target = (f"label '{self.label}'", "--label") if self.guessed_target else None
+        guessed = [one for one in (text, target) if one is not None]
+        if guessed:
+            names, flags = (", ".join(part) for part in zip(*guessed, strict=True))
+            found = [f"columns guessed: {names} (set them with {flags})"]
         elif len(self.text) > 1 and self.one_text:
             found = [f"text: {texts}"]
         used = {*self.text, *self.targets}
@@ -90,8 +103,7 @@ def find_columns(
     """The named columns, or a guess from their names; DataError if neither is possible."""
     names = [str(name) for name in rows.table.columns]
     texts = find_text(rows, text, one_text)
-    if label and label not in names:
-        raise DataError(f"{rows.name}: no column '{label}'{did_you_mean(label, names)}")
+    _refuse_unnamed(rows, [label] if label else [])
     unused = [name for name in names if name not in texts]
     found = label or first_of(target_names, unused)
     if found is None and needs_target:
@@ -105,25 +117,29 @@ def find_columns(
             f"{rows.name}: name the label column (--label) or the kind of task (--kind); "
             f"columns are: {listed(names)}"
         )
-    used = (*texts, *([found] if found else []))
-    twice = next((name for name in used if used.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{rows.name}: column '{twice}' cannot be used twice")
-    return Columns(texts, found, not text or (bool(found) and not label), one_text)
+    _refuse_twice(rows, (*texts, *([found] if found else [])))
+    return Columns(texts, found, not text, bool(found) and not label, one_text)
 
 
 def find_columns_of_flags(rows: Rows, text: Sequence[str], labels: Sequence[str]) -> Columns:
     """The text columns, and the named columns of 0 and 1; DataError if one is missing."""
-    names = [str(name) for name in rows.table.columns]
     texts = find_text(rows, text)
-    missing = next((name for name in labels if name not in names), None)
-    if missing is not None:
-        raise DataError(f"{rows.name}: no column '{missing}'{did_you_mean(missing, names)}")
-    used = (*texts, *labels)
+    _refuse_unnamed(rows, labels)
+    _refuse_twice(rows, (*texts, *labels))
+    return Columns(texts, None, guessed_text=not text, labels=tuple(labels))
+
+
+def _refuse_unnamed(rows: Rows, wanted: Sequence[str]) -> None:
+    names = [str(name) for name in rows.table.columns]
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{rows.name}: no column '{name}'{did_you_mean(name, names)}")
+
+
+def _refuse_twice(rows: Rows, used: Sequence[str]) -> None:
     twice = next((name for name in used if used.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{rows.name}: column '{twice}' cannot be used twice")
-    return Columns(texts, None, guessed=not text, labels=tuple(labels))
 
 
 def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
@@ -132,8 +148,8 @@ def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
 
 
 def columns_in(rows: Rows, columns: Columns, find: Callable[[Rows], Columns]) -> Columns:
-    """The training data's columns in another split. Where they were guessed and it names its own
-    otherwise, as many of its own are guessed by the same rules (`find`).
+    """The training data's columns in another split. Where those were guessed and the split lacks
+    one, as many of its own columns are guessed by the same rules (`find`).
     """
     names = {str(name) for name in rows.table.columns}
     used = {*columns.text, *columns.targets}
@@ -151,9 +167,7 @@ def find_text(rows: Rows, text: Sequence[str], one_text: bool = False) -> tuple[
     names.
     """
     names = [str(name) for name in rows.table.columns]
-    for name in text:
-        if name not in names:
-            raise DataError(f"{rows.name}: no column '{name}'{did_you_mean(name, names)}")
+    _refuse_unnamed(rows, text)
     if len(text) > 2 and not one_text:
         raise DataError(f"{len(text)} text columns were given; one or two can be used")
     texts = tuple(text) or _guess_text(names)
@@ -206,8 +220,16 @@ def kept_rows(rows: Rows, texts: Mapping[str, Sequence[str]]) -> list[int]:
     return kept
 
 
+def left_out(rows: Rows, kept: int) -> list[str]:
+    """A note on rows with an empty text, if there are any: all but `kept`."""
+    empty = len(rows.table) - kept
+    return [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
+
+
 def text_column(rows: Rows, column: str) -> list[str]:
-    """A column as texts, nothing as an empty one; anything else is a DataError with its row."""
+    """A column as texts, with empty ones for missing cells; DataError for any other cell, with its
+    row.
+    """
     values = []
     for position, value in enumerate(rows.table[column].tolist()):
         if not isinstance(value, str) and not is_nothing(value):
@@ -219,7 +241,7 @@ def text_column(rows: Rows, column: str) -> list[str]:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a cell holds what tables write for nothing."""
+    """True for a missing cell: None, NaN, NA or NaT."""
     return (
         value is None
         or value is pd.NA

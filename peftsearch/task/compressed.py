@@ -17,18 +17,18 @@ from peftsearch.errors import DataError, listed
 __all__ = ["COMPRESSED", "name_inside", "suffix_of", "unpacked"]
 
 _MOST = 2 * 2**30
-"""Bytes of a file's content at most."""
+"""Largest content of a file, in bytes."""
 _SUSPICIOUS, _TIMES = 64 * 2**20, 200
-"""Texts are packed 3 to 20 times: more bytes than this from a file that is so many times smaller
-are a decompression bomb."""
+"""Sign of a decompression bomb: so many bytes, out of a file so many times smaller. Texts shrink 3
+to 20 times."""
 _PIECE = 2**20
 
 _Open = Callable[[IO[bytes]], IO[bytes]]
 
 
 def name_inside(path_text: str, content: bytes | None = None) -> str:
-    """The file's name without the extension of a compressed one; the name in the archive where a
-    zip's own says no kind of file.
+    """The file's name without a compression extension; the name of the file in the archive where a
+    zip's own name has no other extension.
     """
     path = PurePath(path_text)
     if path.suffix.lower() not in COMPRESSED:
@@ -39,7 +39,7 @@ def name_inside(path_text: str, content: bytes | None = None) -> str:
 
 
 def suffix_of(path_text: str) -> str:
-    """The extension of a file, or of the one that is compressed in it: `.csv` of `d.csv.gz`."""
+    """The extension without that of compression: `.csv` for `d.csv.gz`."""
     return PurePath(name_inside(path_text)).suffix.lower()
 
 

@@ -17,9 +17,9 @@ __all__ = ["parse_delimited"]
 
 
 def parse_delimited(path: str, text: str, separator: str, header: bool) -> pd.DataFrame:
-    """Every cell a text, every line after the header a row: blank ones, too, so that what is
-    computed of the rows stands beside its line. A space separates only the first word of a line
-    from its rest, as files of TREC and fastText have it.
+    """The table, with texts as cells and a row for every line after the header. Blank lines are
+    rows, too, so that row n belongs to line n. A space separates only the first word of a line from
+    the rest, as in files of TREC and fastText.
 
     Without `header` the columns are named "1", "2", ….
     """
@@ -47,7 +47,7 @@ def _leading_blank(text: str) -> Iterator[str]:
 
 
 def _names(path: str, text: str, separator: str, blank: int) -> Iterable[str]:
-    """The header's names as they are written: pandas would rename the second of two alike."""
+    """The header's names as written: pandas would rename duplicates."""
     first = _parsed(path, text, separator, False, blank, rows=1)
     names = [str(name).strip() for name in first.iloc[0]]
     return (name for name in names if name)

@@ -49,7 +49,7 @@ class DiskCache:
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
+        """Size on the disk."""
         return sum(_bytes_of(entry) for entry in self._entries())
 
     def fetched(
@@ -58,8 +58,8 @@ class DiskCache:
         read: Callable[[Path], _Read],
         make: Callable[[Path], object] | None,
     ) -> _Read | None:
-        """What `read` gives of the entry of `key` (JSON values), which `make` fills where there is
-        none; None where the disk is full, read-only or not ours, or `make` is None.
+        """`read` applied to the entry of `key` (JSON values), which `make` fills if it is missing;
+        None where the disk is full, read-only or not ours, or an entry is missing and `make` None.
 
         `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which is
         then made anew.

@@ -1,4 +1,4 @@
-"""What is wrong with a task, as far as it shows before its rows are read."""
+"""Checks on a task that need no data rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from peftsearch.errors import DataError, UsageError, did_you_mean
+from peftsearch.task.files import SEPARATORS, nearest_file
 from peftsearch.task.kind import KINDS, kind_named
 from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.metric import METRICS
 from peftsearch.task.parallel import parallel_paths
+from peftsearch.task.prompts import asked_template
 from peftsearch.task.spec import TaskSpec
 
 __all__ = [
@@ -18,13 +20,12 @@ __all__ = [
 ]
 
 _LARGE = 8_000_000
-"""Bytes from which the header of a table is looked at before its rows: they take a second."""
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Bytes from which a table's header is checked before its rows, which take a second to read."""
 
 
 def refuse_early(spec: TaskSpec) -> None:
-    """UsageError for a kind or metric that cannot be, DataError for files that are not there, and
-    for columns that a large table does not name.
+    """UsageError for an unknown kind or a metric that does not fit; DataError for missing files,
+    and for columns that the header of a large table lacks.
     """
     refuse_contradictions(spec)
     if spec.kind is not None:
@@ -38,8 +39,8 @@ def refuse_early(spec: TaskSpec) -> None:
 
 
 def refuse_contradictions(spec: TaskSpec) -> None:
-    """UsageError for several columns of labels where another kind predicts one, and for a label
-    that F1 is of where the metric is not known to be F1.
+    """UsageError for several label columns with a kind that predicts one, and for --positive
+    without --metric f1.
     """
     if spec.labels and spec.kind not in (None, Multilabel.name):
         raise UsageError(
@@ -55,27 +56,28 @@ def refuse_contradictions(spec: TaskSpec) -> None:
 
 
 def refuse_other_metric(spec: TaskSpec) -> None:
-    """UsageError for a metric of another kind, or of none."""
+    """UsageError for a metric that is unknown, or does not fit the kind."""
     kinds = KINDS.values() if spec.kind is None else [kind_named(spec.kind)]
     known = {name for kind in kinds for name in kind.metrics}
     if spec.metric in known:
         return
     if spec.metric in METRICS:
         raise UsageError(
-            f"metric '{spec.metric}' is none of {spec.kind}{did_you_mean(str(spec.metric), known)}"
+            f"metric '{spec.metric}' does not fit {spec.kind}"
+            f"{did_you_mean(str(spec.metric), known)}"
         )
     raise UsageError(f"metric '{spec.metric}' unknown{did_you_mean(str(spec.metric), known)}")
 
 
 def refuse_missing_files(*paths: str | None) -> None:
-    """DataError for a file, a folder or one of two files of parallel text that is not there."""
+    """DataError for a missing file or folder, also one of two files of parallel text."""
     for path_text in paths:
         pair = parallel_paths(path_text or "")
         for one in pair or (path_text,):
             if one is not None and not _is_there(one):
                 path = Path(one)
                 what = "no such file" if path.suffix else "no such file or folder"
-                hint = _nearest(path) or (" (a comma joins the names of two)" if pair else "")
+                hint = nearest_file(path) or (" (a comma joins the names of two)" if pair else "")
                 raise DataError(f"{one}: {what}{hint}")
 
 
@@ -86,12 +88,6 @@ def _is_there(path_text: str) -> bool:
         return True
 
 
-def _nearest(path: Path) -> str:
-    near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, near)
-    return hint if "mean" in hint else ""  # not the list of a whole folder
-
-
 def _refuse_unnamed_columns(spec: TaskSpec, path: Path) -> None:
     names = _header(spec, path)
     if names is None:
@@ -99,13 +95,13 @@ def _refuse_unnamed_columns(spec: TaskSpec, path: Path) -> None:
     for wanted in (*spec.text, *([spec.label] if spec.label else []), *spec.labels):
         if wanted not in names:
             raise DataError(f"{path.name}: no column '{wanted}'{did_you_mean(wanted, names)}")
+    asked_template(spec, names, spec.label)
 
 
 def _header(spec: TaskSpec, path: Path) -> list[str] | None:
-    """The columns of a large table of text, None where they are not known for sure."""
-    separator = _SEPARATORS.get(path.suffix.lower())
-    told = getattr(spec, "separator", None)
-    if separator is None or told is not None or not spec.header or not path.is_file():
+    """The columns of a large csv or tsv file; None for others, and where they are not certain."""
+    separator = SEPARATORS.get(path.suffix.lower())
+    if separator is None or spec.separator is not None or not spec.header or not path.is_file():
         return None
     if path.stat().st_size < _LARGE:
         return None

@@ -1,4 +1,4 @@
-"""Texts → tokens, once: flat tensors that batches are cut from."""
+"""Tokenised texts as flat tensors, from which batches are cut."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Encoded:
     again: Callable[[NDArray[np.int64]], Encoded] | None = field(
         default=None, repr=False, compare=False
     )
-    """Tokenises the texts of some examples once more, cut as these are."""
+    """Tokenises some of the examples anew, cut to the same length."""
     _whole: Encoded | None = field(default=None, repr=False, compare=False)
     _anew: bool = field(default=False, repr=False, compare=False)
 
@@ -59,7 +59,7 @@ class Encoded:
 
     @property
     def tokens(self) -> tuple[Tensor, ...]:
-        """Every token id that a model may be given: of what is read and written, and of padding."""
+        """All token ids that a model may be given: of inputs, targets and padding."""
         written = () if self.written is None else (self.written.flat,)
         return (self.inputs.flat, *written, torch.tensor([self.pad_id]))
 
@@ -70,7 +70,7 @@ class Encoded:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what is read: token ids, types and how they are padded."""
+        """SHA-256 of the inputs: token ids, types and padding id."""
         digest = hashlib.sha256(f"{self.pad_id}".encode())
         for flat in (self.inputs.flat, self.inputs.offsets, self.types):
             if flat is not None:
@@ -92,13 +92,13 @@ class Encoded:
         )
 
     def read_anew(self) -> Encoded:
-        """The same examples, whose texts are tokenised each time that they are read: what a data
-        loader does that is given texts.
+        """The same examples, tokenised anew each time that they are read, as a data loader of texts
+        does.
         """
         return replace(self, _whole=self.whole, _anew=True)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Encoded, NDArray[np.int64]]:
-        """Where the tokens of these examples are, and which they are there."""
+        """The tokenised data that hold these examples, and their indices in them."""
         if not self._anew or self.again is None:
             return self, indices
         return self.again(indices), np.arange(len(indices))
@@ -109,7 +109,7 @@ class Encoded:
         device: torch.device | str = "cpu",
         left: bool = False,
     ) -> dict[str, Tensor]:
-        """What the model reads, padded to the longest, (batch, seq) each; `left`: padded there."""
+        """Model inputs (batch, seq), padded to the longest; `left` pads on the left."""
         data, own = self.read(indices)
         ids, mask = data.inputs.padded(own, self.pad_id, left)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
@@ -127,8 +127,8 @@ def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None 
     """Tokenise texts with their labels or numbers, cutting examples to `max_length` tokens (a
     pair's longer text first).
 
-    `type_rows`: the token types that the model knows; others are left out, as by models that know
-    none. A text without a token is read as the end of another.
+    `type_rows` is the number of token types that the model has rows for; all types are left out if
+    any is beyond them. A text without tokens becomes a single end-of-text token.
     """
     blank = blank_of(tokenizer)
 
@@ -159,9 +159,7 @@ def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None 
 
 
 def blank_of(tokenizer: Any) -> int:
-    """The token that is read in place of a text without any: the end of another one, or what else
-    the tokenizer has.
-    """
+    """The token that stands for a text without tokens: end of text, or another special token."""
     names = ("eos", "sep", "bos", "cls", "pad")
     found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
     return int(next((i for i in found if i is not None), 0))
@@ -184,7 +182,7 @@ def _tokens(split: Split, tokenizer: Any, max_length: int) -> Any:
 
 
 def _truncated(split: Split, tokens: list[list[int]], tokenizer: Any, max_length: int) -> int:
-    """How many examples that fill `max_length` would go on if one more token had room."""
+    """Number of examples that were cut: those longer than `max_length`."""
     full = split.take([row for row, ids in enumerate(tokens) if len(ids) == max_length])
     longer = _tokens(full, tokenizer, max_length + 1)["input_ids"]
     return sum(len(ids) > max_length for ids in longer)

@@ -1,8 +1,8 @@
-"""Texts to be written → tokens: what is read (a source, a prompt) and what follows or answers it.
+"""Tokens of tasks that write text: inputs (source or prompt) and targets.
 
-An encoder-decoder reads the source and writes the target; a decoder reads a prompt and goes on with
-the response. Both end with the end of text, whether the tokenizer writes one or not, so that the
-model learns where to stop.
+An encoder-decoder reads the source and writes the target; a decoder continues a prompt with the
+response. Targets end with the end of text, whether the tokenizer adds one or not, so that the model
+learns where to stop.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ __all__ = ["Writing", "encode_texts"]
 
 @dataclass(frozen=True)
 class Writing:
-    """How a model reads and writes: `is_decoder` for one stack that goes on with its prompt."""
+    """Tokenizers, template and special tokens for inputs and targets; `is_decoder` for a single
+    stack that continues its prompt.
+    """
 
     tokenizer: Any
     target_tokenizer: Any
     is_decoder: bool
     template: str | None = None
     start_id: int | None = None
-    """What an encoder-decoder's decoder begins with."""
+    """First token of an encoder-decoder's decoder."""
     end_id: int | None = None
-    """The end of text, with which targets end."""
+    """End of text; targets end with it."""
     ends: tuple[int, ...] = ()
-    """Further tokens at which writing stops: the model's own ends of text."""
+    """Further tokens that stop generation: the model's own ends of text."""
     first_id: int | None = None
-    """What an encoder-decoder's targets begin with, as it is made to write that first."""
+    """Token that an encoder-decoder is forced to write first; targets begin with it."""
     padding_id: int = 0
-    """What fills up a text that is written when others in its batch are longer."""
+    """Padding of generated texts to the longest of their batch."""
     never_padding: bool = False
-    """Whether that must not be written as part of a text."""
+    """True where the model must not generate the padding token."""
 
     def filled(self, text: str) -> str:
-        """A text in the template: by default itself, on a line of its own before a response."""
+        """A text in the template; by default the text, with a line break for decoders."""
         if self.is_decoder and not text:
             return ""
         return self.whole_template.replace(TEXT, text)
@@ -57,7 +59,7 @@ class Writing:
 
     @property
     def tail(self) -> int:
-        """Tokens at the end of an input that are never cut: the template's, and special ones."""
+        """Number of tokens at an input's end that are never cut: template and special tokens."""
         suffix = self.whole_template.partition(TEXT)[2]
         probe = self.read([f"a{suffix}"])[0]
         special = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
@@ -66,7 +68,7 @@ class Writing:
 
     @property
     def around(self) -> int:
-        """Tokens of an input that are none of its text: the template's, and special ones."""
+        """Number of input tokens besides the text's: the template's, and special ones."""
         return len(self.read([self.whole_template.replace(TEXT, "")])[0])
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
@@ -77,12 +79,12 @@ class Writing:
         return [self._open_ended(ids) for ids in found] if self.is_decoder else found
 
     def _open_ended(self, ids: list[int]) -> list[int]:
-        """A prompt that the tokenizer did not close."""
+        """A prompt without the tokenizer's end of text."""
         return ids[:-1] if ids and ids[-1] == self.end_id and self.end_id is not None else ids
 
     def write(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of targets with the end of text, uncut; what the decoder begins with is left
-        out: the model puts it there.
+        """Token ids of targets with the end of text, uncut, and without the decoder's first token,
+        which the model adds.
         """
         if not texts:
             return []
@@ -109,7 +111,7 @@ class Writing:
 
     @property
     def shortest_target(self) -> int:
-        """Tokens that a target is cut to at least, so that some of its text is left."""
+        """Least length of a cut target that keeps some of its text."""
         return 1 if self.is_decoder else 1 + len(self.write([""])[0])
 
     def _end(self) -> list[int]:
@@ -117,12 +119,12 @@ class Writing:
 
     @property
     def closing(self) -> list[int]:
-        """Special tokens that the tokenizer writes after a text."""
+        """Special tokens that the tokenizer adds after a target."""
         return self._around[1]
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
-        """Special tokens that the tokenizer writes before and after a target."""
+        """Special tokens that the tokenizer adds before and after a target."""
         for text in ("a", "1", "."):
             (whole,), (bare,) = self._targets([text]), self._targets([text], special=False)
             for first in range(len(whole) - len(bare) + 1):
@@ -145,14 +147,14 @@ class Writing:
 
     @cached_property
     def blank(self) -> int:
-        """The token that is read in place of a text without any: the end of another one."""
+        """The token that stands for a text without tokens: end of text."""
         if self.is_decoder and self.end_id is not None:
             return self.end_id
         return blank_of(self.tokenizer)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """What is written up to its end as text, without special tokens; an encoder-decoder's first
-        token, which is given to it, is no part of it.
+        """The generated text up to its end, without special tokens and without an encoder-decoder's
+        first token, which it is given.
         """
         begins = 0 if self.is_decoder else 1
         searched = begins + (0 if self.first_id is None else 1)
@@ -203,8 +205,8 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
 def _never_blank(
     read: list[list[int]], written: list[list[int]], writing: Writing
 ) -> list[list[int]]:
-    """What is read, with the end of text where that is nothing. A decoder may read nothing: it
-    learns to go on from the target's own first token, if there is one.
+    """Inputs, with an end of text in place of empty ones. A decoder's input may be empty where the
+    target has tokens: it learns to continue from the first of them.
     """
     pairs = zip(read, written, strict=True)
     return [
@@ -213,7 +215,7 @@ def _never_blank(
 
 
 def _key(split: Split, writing: Writing, max_length: int, max_target: int) -> dict[str, Any]:
-    """What the tokens depend on."""
+    """Everything that the tokens depend on, for the cache."""
     return {
         "texts": split.digest(with_targets=True),
         "lengths": [max_length, max_target],

@@ -1,7 +1,5 @@
-"""Local data → rows: csv, tsv, txt, json, jsonl, parquet (compressed, too), `save_to_disk` folders,
-parallel text.
-
-Bad input becomes one clear sentence.
+"""Reading local data: csv, tsv, txt, json, jsonl and parquet (compressed, too), folders of
+`save_to_disk`, and parallel text. Bad input becomes one clear sentence.
 """
 
 from __future__ import annotations
@@ -24,37 +22,42 @@ from peftsearch.task.parallel import parallel_paths, read_parallel
 from peftsearch.task.plain_text import decoded, lines_of
 from peftsearch.task.rows import Rows
 
-__all__ = ["read_rows"]
+__all__ = ["SEPARATORS", "nearest_file", "read_rows"]
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""Separators of columns by a table's extension."""
 
 
 def read_rows(path_text: str, header: bool = True, separator: str | None = None) -> Rows:
     """Read a file by its extension, a folder, or two files of parallel text (`news.en,news.ro`);
-    DataError says what is wrong with it.
+    DataError if it cannot be read, or if `header` or `separator` does not apply to it.
 
-    Without `header` the columns of csv and tsv are named "1", "2", …. A `separator` makes a table
-    of any file that is no other kind.
+    Without `header` the columns of csv and tsv are named "1", "2", …. With a `separator` any file
+    but json, jsonl and parquet is a table of text.
     """
     path, pair = Path(path_text), None
     try:
         pair = parallel_paths(path_text)
         if pair is not None:
+            _refuse_unused(path_text, header, separator)
             return read_parallel(pair, _TABLES)
         path = path.expanduser()
         if path.is_dir():
+            _refuse_unused(path_text, header, separator)
             return read_folder(path_text)
         if path.suffix.lower() not in COMPRESSED:
-            _reader(path_text, path.name, separator)  # refuse before reading
+            _reader(path_text, path.name, header, separator)  # refuse before reading
         content = path.read_bytes()
     except FileNotFoundError as error:
         if pair is None:
-            raise DataError(f"{path_text}: no such file{_nearest(path)}") from error
+            raise DataError(f"{path_text}: no such file{nearest_file(path)}") from error
         missing = Path(str(error.filename))
-        near = _nearest(missing) or " (a comma joins the names of two)"
+        near = nearest_file(missing) or " (a comma joins the names of two)"
         raise DataError(f"{missing}: no such file{near}") from error
     except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown ~user, a NUL
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path_text[:100]}: cannot be read ({why})") from error
-    read = _reader(path_text, name_inside(path_text, content), separator)
+    read = _reader(path_text, name_inside(path_text, content), header, separator)
     content = unpacked(path_text, content)
     if not content.strip():
         raise DataError(f"{path_text}: the file is empty")
@@ -74,21 +77,27 @@ class _Read:
 _Reader = Callable[[str, bytes, bool], _Read]
 
 
-def _reader(path_text: str, name: str, separator: str | None) -> _Reader:
+def _reader(path_text: str, name: str, header: bool, separator: str | None) -> _Reader:
     suffix = PurePath(name).suffix.lower()
-    if separator is not None:
-        if suffix in _STRUCTURED:
-            raise DataError(f"{path_text}: --separator is for csv, tsv and txt: leave it out")
-        if suffix or Path(path_text).expanduser().exists():
-            return _delimited(separator)
+    if suffix in _STRUCTURED:
+        _refuse_unused(path_text, header, separator)
+    if separator is not None and (suffix or Path(path_text).expanduser().exists()):
+        return _delimited(separator)
     if suffix in _READERS:
         return _READERS[suffix]
     raise DataError(f"{path_text}: {_unknown(Path(path_text).expanduser(), suffix)}")
 
 
+def _refuse_unused(path_text: str, header: bool, separator: str | None) -> None:
+    """DataError for options of tables of text, where the data are none."""
+    flag = "--separator" if separator is not None else "--no-header" if not header else None
+    if flag is not None:
+        raise DataError(f"{path_text}: {flag} is for csv, tsv and txt: leave it out")
+
+
 def _unknown(path: Path, suffix: str) -> str:
     if not path.exists() and not path.suffix:
-        return f"no such file or folder{_nearest(path)}"
+        return f"no such file or folder{nearest_file(path)}"
     hint = did_you_mean(suffix, _READERS)
     if "mean" in hint:
         return f"unknown kind of file '{suffix}'{hint}"
@@ -99,7 +108,8 @@ def _unknown(path: Path, suffix: str) -> str:
     )
 
 
-def _nearest(path: Path) -> str:
+def nearest_file(path: Path) -> str:
+    """A hint at a file beside `path` whose name is similar; empty without one."""
     near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, near)
     return hint if "mean" in hint else ""  # not the list of a whole folder
@@ -143,5 +153,5 @@ def _parquet(path: str, content: bytes, header: bool) -> _Read:
 
 
 _STRUCTURED: dict[str, _Reader] = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet}
-_TABLES = {".csv": _delimited(","), ".tsv": _delimited("\t"), **_STRUCTURED}
+_TABLES = {**{suffix: _delimited(mark) for suffix, mark in SEPARATORS.items()}, **_STRUCTURED}
 _READERS: dict[str, _Reader] = {**_TABLES, ".txt": _lines}

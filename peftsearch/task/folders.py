@@ -21,9 +21,9 @@ _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
 _WANTED = "give a file, or a folder written by save_to_disk"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
-"""What a stream of Arrow ends with (https://arrow.apache.org/docs/format/Columnar.html)."""
+"""End-of-stream marker of Arrow (https://arrow.apache.org/docs/format/Columnar.html)."""
 _SHOWN = 5
-"""So many names of a folder's content are shown."""
+"""Names of a folder's content shown in messages."""
 
 
 def splits_in(path_text: str) -> dict[str, str]:
@@ -38,7 +38,7 @@ def splits_in(path_text: str) -> dict[str, str]:
 
 
 def read_folder(path_text: str) -> Rows:
-    """The rows of one data set on disk; DataError says what a folder that is none holds."""
+    """The rows of one data set on disk; DataError, with the folder's content, if it is none."""
     folder = Path(path_text).expanduser()
     splits = splits_in(path_text)
     if splits:
@@ -84,7 +84,7 @@ def _table(folder: Path, path_text: str) -> pa.Table:
 
 
 def _refuse_cut_off(path: Path, shown: str) -> None:
-    """A stream that was cut off between two batches reads as a shorter one."""
+    """DataError for a truncated stream: cut between two batches, it would read as a shorter one."""
     with path.open("rb") as file:
         file.seek(-len(_END), os.SEEK_END)
         if file.read() != _END:
@@ -107,7 +107,7 @@ def _files(folder: Path, path_text: str) -> list[Path]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is of something in the folder, not elsewhere."""
+    """True for the name of something in the folder itself, without path separators."""
     return bool(name) and name not in (".", "..") and Path(name).name == name
 
 
@@ -122,7 +122,7 @@ def _json(path: Path, shown: str) -> dict[str, Any]:
 
 
 def _name(folder: Path) -> str:
-    """What messages call it: a split with the folder that it is a split of."""
+    """The folder's name in messages: of a split, with that of its parent."""
     folder = folder.absolute()
     is_split = (folder.parent / _SPLITS).is_file()
     return f"{folder.parent.name}/{folder.name}" if is_split else folder.name

@@ -8,8 +8,9 @@ from typing import Any
 
 from peftsearch.backbone.hub import prepare_hub
 from peftsearch.errors import DataError, MissingError, PeftsearchError, UsageError
-from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.assemble import assemble
 from peftsearch.task.class_names import without_hidden
+from peftsearch.task.guess_kind import labels_in
 from peftsearch.task.known import KnownDataset, KnownSplits, completed, known_dataset
 from peftsearch.task.nested import frame_of
 from peftsearch.task.rows import Rows
@@ -21,10 +22,10 @@ __all__ = ["load_hub"]
 
 
 def load_hub(spec: TaskSpec) -> Task:
-    """A data set from the Hub (or its local cache); no code of it is run. Where the table of known
-    data sets has it, its row says what the user did not.
+    """A data set from the Hub (or its local cache); none of its code is run. For known data sets
+    the table completes the spec where the user left fields open.
 
-    Of the test split nothing is read before `test()`: whether its labels are given shows then.
+    Nothing of the test split is read before `test()`, which returns None if its labels are hidden.
     """
     assert spec.name is not None
     name, row = spec.name, known_dataset(spec.name)
@@ -54,7 +55,7 @@ def load_hub(spec: TaskSpec) -> Task:
 
 
 def _found(name: str) -> Any:
-    """The splits of `owner/dataset:config`, of which no row is read yet."""
+    """The splits of `owner/dataset:config`, without reading any rows."""
     path, _, config = name.partition(":")
     if not path.strip():
         raise UsageError(
@@ -116,7 +117,7 @@ def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
 
 
 def _splits(name: str, found: Any, row: KnownDataset | None) -> KnownSplits:
-    """The row's splits, which must be there; else those that have the usual names."""
+    """The splits of the known row, else those with the usual names; DataError if one is missing."""
     validation = next((split for split in VALIDATION if split in found), None)
     usual = KnownSplits(
         train="train", validation=validation, test="test" if "test" in found else None
@@ -135,9 +136,7 @@ def _rows(found: Any, split: str, name: str) -> Rows:
 
 
 def _class_names(within: str, features: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Column → names of its labels, or of those in its lists; columns inside columns are named with
-    a dot.
-    """
+    """Class names by column, for indices or lists of indices; nested columns' names have a dot."""
     for column, feature in features.items():
         if isinstance(feature, dict):
             yield from _class_names(f"{within}{column}.", feature)

@@ -21,7 +21,7 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
-    """A whole document, or lines of objects under this extension, as many tools write them."""
+    """The rows of a JSON document, or of JSON lines in a .json file, as many tools write them."""
     try:
         data = _parsed(path, text)
     except ValueError as error:
@@ -46,7 +46,7 @@ def _rows_of(data: dict[str, Any]) -> list[Any]:
 
 
 def parse_json_lines(path: str, text: str) -> tuple[pd.DataFrame, list[str]]:
-    """An object a line; blank lines are passed over."""
+    """The rows of JSON lines, an object each; blank lines are skipped."""
     rows = []
     for number, line in _lines(text):
         try:

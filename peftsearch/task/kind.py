@@ -1,4 +1,4 @@
-"""The kinds of task there are, by name: one file each in `kinds/`."""
+"""The kinds of task by name; each has a file in `kinds/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_named(name: str) -> Kind:
-    """A kind by its name; UsageError with the nearest name if there is none."""
+    """The kind with this name; UsageError with the nearest name if there is none."""
     if name not in KINDS:
         raise UsageError(f"kind of task '{name}' unknown{did_you_mean(name, KINDS)}")
     return KINDS[name]

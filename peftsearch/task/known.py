@@ -1,4 +1,4 @@
-"""What is known of data sets that everyone uses: the table `known_datasets.yaml`."""
+"""Table of well-known data sets (`known_datasets.yaml`): kind, columns, splits and metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KnownSplits(_Row):
 
 
 class KnownDataset(_Row):
-    """One row: how a data set is called, read and scored."""
+    """One row: a data set's names, columns, splits, kind and metric."""
 
     name: str = Field(pattern=r"^[^/:\s]+/[^/:\s]+(:[^/:\s]+)?$")
     """owner/dataset or owner/dataset:config."""
@@ -43,11 +43,11 @@ class KnownDataset(_Row):
         if self.kind not in KINDS:
             raise ValueError(f"kind '{self.kind}' unknown{did_you_mean(self.kind, KINDS)}")
         if self.metric not in KINDS[self.kind].metrics:
-            raise ValueError(f"metric '{self.metric}' is none of {self.kind}")
+            raise ValueError(f"metric '{self.metric}' does not fit {self.kind}")
         return self
 
     def note(self, spec: TaskSpec) -> str:
-        """For people: what is read of it, by a spec that the row has completed."""
+        """A note for people on the columns and splits read, given a completed spec."""
         columns = f"{' + '.join(spec.text)} → {' + '.join(spec.labels) or spec.label}"
         validation = self.splits.validation or "a part of the training split"
         test = (
@@ -68,12 +68,12 @@ _BY_NAME = {name: row for row in KNOWN_DATASETS for name in (row.name, *row.alia
 
 
 def known_dataset(name: str) -> KnownDataset | None:
-    """The row of a data set by its name or another that it goes by; None if it is not known."""
+    """The row of a data set by its name or an alias; None if it is not in the table."""
     return _BY_NAME.get(name)
 
 
 def completed(spec: TaskSpec, row: KnownDataset) -> TaskSpec:
-    """The spec with what the row says where the user said nothing.
+    """The spec, completed from the row where the user left fields open.
 
     With a target column of the user's own, the kind and the metric are open again. Of two columns
     that can be translated either way, naming one as the text (or the target) makes the other the

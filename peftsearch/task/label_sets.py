@@ -1,4 +1,4 @@
-"""How sets of labels are written: columns of 0 and 1, lists, or texts with separators."""
+"""Notations of label sets: columns of 0 and 1, lists, or texts with separators."""
 
 from __future__ import annotations
 
@@ -14,38 +14,36 @@ from typing import Any
 import numpy as np
 
 from peftsearch.errors import DataError
-from peftsearch.task.columns import Columns, is_nothing
+from peftsearch.task.columns import HIDDEN, Columns, is_nothing
 from peftsearch.task.rows import Rows
 
-__all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_lists"]
+__all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_lists", "is_hidden"]
 
 MARKS = ("|", ";", ",")
-"""What separates the labels of a text: the first of these that any of the texts holds."""
+"""Separators of labels in a text; the first that any of the texts holds is used."""
 
 _WORDS = {"false": False, "true": True}
 _BRACKETS = ("[]", "()", "{}")
-"""Around what JSON and Python print of a list, a tuple or a set."""
+"""Brackets of lists, tuples and sets as JSON and Python print them."""
 _NO_LABELS = "set()"
-_HIDDEN = -1
-"""In every column: the row's labels are not given, as in the test file of Jigsaw's comments."""
 _ADJACENT = re.compile(r"['\"]\s+['\"]")
-"""NumPy's way of printing a list of texts: without commas Python would join them into one."""
+"""A list of texts as NumPy prints it, without commas: Python would join its texts into one."""
 
 
 class Form(ABC):
-    """One way of writing a set of labels; decided by the training rows, true of every split."""
+    """A notation for sets of labels: found in the training rows, used for every split."""
 
     labels: tuple[str, ...] = ()
-    """Where the form itself names them; elsewhere they are those that occur."""
+    """The labels that the form itself names; empty where they are those that occur."""
 
     @abstractmethod
     def read(self, cells: Sequence[Any]) -> list[str] | None:
-        """The labels in a row's target cells, None where they are hidden; ValueError says what is
-        wrong with them.
+        """The labels in a row's target cells, None where they are hidden; ValueError if the cells
+        do not fit.
         """
 
     def note(self, column: str) -> str | None:
-        """What the user should know of how the column is read."""
+        """A note for the user on the interpretation of the column."""
         return None
 
 
@@ -56,7 +54,7 @@ class Flags(Form):
     labels: tuple[str, ...]
 
     def read(self, cells: Sequence[Any]) -> list[str] | None:
-        if all(_is_hidden(cell) for cell in cells):
+        if all(is_hidden(cell) for cell in cells):
             return None
         return [
             label
@@ -75,7 +73,7 @@ class Lists(Form):
 
 @dataclass(frozen=True)
 class Vectors(Form):
-    """A list with a 0 or 1 for each of so many labels, which are called by their index."""
+    """A list with 0 or 1 for each label; labels are named by their index."""
 
     labels: tuple[str, ...]
 
@@ -83,7 +81,7 @@ class Vectors(Form):
         values = _list_in(cells[0])
         if len(values) != len(self.labels):
             raise ValueError(
-                f"holds a list of {len(values)}, where others are of {len(self.labels)} times 0 "
+                f"holds a list of {len(values)}, where others have {len(self.labels)} entries of 0 "
                 "or 1"
             )
         pairs = zip(self.labels, values, strict=True)
@@ -119,7 +117,7 @@ class Separated(Form):
 
 
 def form_of(rows: Rows, columns: Columns) -> Form:
-    """How the training rows write sets of labels; DataError if they do not."""
+    """The training rows' notation of label sets; DataError if they have none."""
     if columns.labels:
         return Flags(columns.labels)
     where = f"{rows.name}: column '{columns.label}'"
@@ -139,7 +137,7 @@ def form_of(rows: Rows, columns: Columns) -> Form:
 
 
 def holds_lists(rows: Rows, column: str) -> bool:
-    """Whether any cell of a column is a list."""
+    """True where a column has a list in any cell."""
     return column in rows.table.columns and any(map(_is_list, rows.table[column].tolist()))
 
 
@@ -188,8 +186,10 @@ def _parsed(text: str) -> Any:
 
 
 def _width_of_vectors(cells: Sequence[Any]) -> int:
-    """How many labels lists of 0 and 1 are about; 0 if the lists hold labels. As sets of labels,
-    lists of one length above 1 that hold nothing but 0 and 1 would each be both, or repeat one.
+    """Length of the lists where they are vectors of 0 and 1; 0 if they hold labels.
+
+    Equally long lists of nothing but 0 and 1 are taken for vectors: as sets of labels, those longer
+    than 1 would each be {0, 1}, or repeat a label.
     """
     width = 0
     for cell in cells:
@@ -218,12 +218,13 @@ def _is_flag(cell: Any) -> bool:
     return _number(cell) in (0, 1)
 
 
-def _is_hidden(cell: Any) -> bool:
-    return _number(cell) == _HIDDEN
+def is_hidden(cell: Any) -> bool:
+    """True for the mark of a label that is withheld."""
+    return _number(cell) == HIDDEN
 
 
 def _number(cell: Any) -> float | None:
-    """A number, a text that spells one, false or true; None for anything else."""
+    """The value of a number, of a text that spells one, or of false or true; else None."""
     if not isinstance(cell, (str, Number, np.bool_)):
         return None
     text = str(cell).strip().lower()
@@ -234,7 +235,7 @@ def _number(cell: Any) -> float | None:
 
 
 def _label(value: Any) -> str:
-    """A label is a text, a whole number (1.0 too) or a bool."""
+    """The label as text: of a text, a whole number (1.0 too) or a bool; else ValueError."""
     if isinstance(value, str) and value.strip():
         return _whole(value.strip())
     if isinstance(value, (bool, np.bool_)):
@@ -252,5 +253,5 @@ def _is_integral(value: Any) -> bool:
 
 
 def _whole(label: str) -> str:
-    """Without halves of UTF-16 pairs, which JSON's escapes can spell and no file can hold."""
+    """Replace lone surrogates, which JSON escapes can spell and UTF-8 files cannot hold."""
     return label.encode("utf-8", "replace").decode()

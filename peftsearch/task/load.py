@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from peftsearch.errors import DataError, UsageError
-from peftsearch.task.assemble import assemble, labels_in
+from peftsearch.task.assemble import assemble
 from peftsearch.task.class_names import without_hidden
 from peftsearch.task.demo import load_demo
 from peftsearch.task.files import read_rows
 from peftsearch.task.folders import splits_in
+from peftsearch.task.guess_kind import labels_in
 from peftsearch.task.parallel import parallel_paths
 from peftsearch.task.rows import Rows
 from peftsearch.task.spec import TaskSpec
@@ -23,8 +24,9 @@ def load_task(spec: TaskSpec) -> Task:
     """Read training and validation data; the test split stays closed."""
     if spec.name is not None and (spec.train or spec.eval or spec.test):
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")
-    if spec.name is not None and spec.separator is not None:
-        raise UsageError("--separator is about files of your own: leave it out with --task")
+    if spec.name is not None and (spec.separator is not None or not spec.header):
+        flag = "--no-header" if spec.separator is None else "--separator"
+        raise UsageError(f"{flag} is about files of your own: leave it out with --task")
     if spec.name is not None and spec.name.startswith("demo:"):
         return load_demo(spec)
     if spec.name is not None:
@@ -49,7 +51,7 @@ class _Paths:
 
 
 def _paths(spec: TaskSpec, train: str) -> _Paths:
-    """What was given; of a folder with several splits, what was not given is found in it."""
+    """The paths given; splits that were not given are looked for in the training folder."""
     splits = splits_in(train)
     if not splits:
         return _Paths(train, spec.eval, spec.test)
@@ -65,6 +67,11 @@ def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
 
     train = rows_of(paths.train)
     if spec.kind is None and parallel_paths(paths.train):
+        if spec.labels:
+            raise UsageError(
+                f"--label is given {len(spec.labels)} times, for columns of 0 and 1, and parallel "
+                f"text ({train.name}) has one target column: leave --label out"
+            )
         spec = spec.model_copy(update={"kind": "seq2seq"})
         train = replace(train, notes=(*train.notes, "kind: seq2seq, as the data are parallel text"))
     label, names = labels_in(spec, train)
@@ -75,7 +82,7 @@ def _load_local(spec: TaskSpec, paths: _Paths) -> Task:
 
     def read_test() -> Rows | None:
         rows = read(paths.test) if paths.test else None
-        return None if rows is None or (rows.table.empty and not spec.test) else rows
+        return None if rows is None or rows.table.empty else rows
 
     return assemble(
         spec,

@@ -1,4 +1,4 @@
-"""Metrics of every kind of task, by name: how predictions are scored, and how surely."""
+"""Metrics of every kind of task, by name, with their standard errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["METRICS", "Metric", "f1_of", "metrics_for"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How predictions are scored. What references and predictions are depends on `of`:
+    """A metric: its score and standard error. References and predictions depend on `of`:
 
     - "labels": label indices, int64 (n,);
     - "label sets": 0 and 1, int8 (n, labels), and logits, float64 (n, labels), which are above 0
@@ -34,12 +34,12 @@ class Metric:
     score: Callable[[Any, Any], float]
     error: Callable[[Any, Any], float]
     title: str
-    """For people: `ROUGE-2 F1 × 100`."""
+    """Title for people: `ROUGE-2 F1 × 100`."""
     maximise: bool = True
     best: float = 1.0
-    """The greatest value there is; where less is better, the least."""
+    """The best possible value: the greatest, or the least where less is better."""
     decimals: int = 4
-    """How many a value is written with."""
+    """Decimals of a printed value."""
     constant: Callable[[Any], float | None] = lambda references: 0.0
     """The score of a constant predictor, given the references."""
     needs: str | None = None
@@ -51,12 +51,12 @@ class Metric:
         return self.score(references, predictions)
 
     def standard_error(self, references: Any, predictions: Any) -> float:
-        """Of `value`, if the examples were drawn anew; always the same for the same examples."""
+        """Standard error of `value` over samples of examples; deterministic."""
         self._check(references, predictions)
         return self.error(references, predictions)
 
     def constant_value(self, references: Any) -> float | None:
-        """The score of a constant predictor: the worst that a model has to be. None for losses of
+        """The score of a constant predictor, as a lower bound on useful models. None for losses of
         texts, where the untuned model's takes its place.
         """
         return self.constant(references)
@@ -83,7 +83,7 @@ class Metric:
 
 
 def metrics_for(output: str) -> tuple[str, ...]:
-    """Names of the metrics of what a model gives ("labels", "label sets", "values" or "texts");
+    """Names of the metrics for a model's output ("labels", "label sets", "values" or "texts");
     texts also have losses.
     """
     fitting = {"texts": {"texts", "loss"}}.get(output, {output})
@@ -91,7 +91,7 @@ def metrics_for(output: str) -> tuple[str, ...]:
 
 
 def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
-    """The score of always saying the label that is most frequent among the references."""
+    """The score of always predicting the most frequent label of the references."""
     return lambda references: (
         score(references, classification.most_frequent(references)) if len(references) else math.nan
     )
@@ -100,8 +100,8 @@ def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], flo
 def _of_majority(
     score: Callable[[Any, Any], float], needs_labels: bool = False
 ) -> Callable[[Any], float]:
-    """The score of always saying the labels of more than half of the references; nan where no score
-    but 0 is possible, as no reference has any label.
+    """The score of always predicting the labels of more than half of the references; nan where
+    `needs_labels` and no reference has a label: no score but 0 is possible.
     """
 
     def constant(references: Any) -> float:

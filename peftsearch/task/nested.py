@@ -1,4 +1,4 @@
-"""Columns inside columns: `translation: {en, ro}` becomes `translation.en` and `translation.ro`."""
+"""Nested columns: `translation: {en, ro}` becomes `translation.en` and `translation.ro`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["flat_frame", "frame_of", "refuse_twice"]
 
 _MOST_FIELDS = 64
-"""A column with more keys than this is a map (words → counts, say), not columns in a column."""
+"""A column with more keys than this is a map (words → counts, say), not nested columns."""
 
 
 def frame_of(name: str, table: pa.Table) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def _cells(column: pa.ChunkedArray) -> pd.Series[Any]:
 
 
 def flat_frame(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The same for a table whose cells are objects of JSON."""
+    """A table of JSON values as a flat table; DataError if two columns share a name."""
     columns = {str(column): table[column].tolist() for column in table.columns}
     flat = list(_flat(columns))
     if [column for column, _ in flat] == list(columns):
@@ -93,7 +93,7 @@ def _flat(columns: dict[str, list[Any]]) -> Iterable[tuple[str, list[Any]]]:
 
 
 def _fields(cells: list[Any]) -> list[str]:
-    """The keys of a column of objects, in order of appearance; none if it is another column."""
+    """The keys of a column of objects, in order of appearance; empty for any other column."""
     fields: dict[str, None] = {}
     for cell in cells:
         if isinstance(cell, dict):
@@ -106,7 +106,7 @@ def _fields(cells: list[Any]) -> list[str]:
 
 
 def refuse_twice(name: str, columns: Iterable[str]) -> None:
-    """DataError if two columns have one name."""
+    """DataError if two columns share a name."""
     twice = next((column for column, count in Counter(columns).items() if count > 1), None)
     if twice is not None:
         raise DataError(f"{name}: two columns are called '{twice}'; rename one")

@@ -17,8 +17,8 @@ __all__ = ["parallel_paths", "read_parallel"]
 
 
 def parallel_paths(path_text: str) -> tuple[str, str] | None:
-    """The two files that `news.en,news.ro` names: of several commas, the one between two files.
-    None if there is no comma between two names, or a file really has this name.
+    """The two files in `news.en,news.ro`; with several commas, split at one between existing files.
+    None without a comma between two names, or if a file has the whole text as its name.
     """
     if "," not in path_text or Path(path_text).expanduser().exists():
         return None
@@ -30,8 +30,8 @@ def parallel_paths(path_text: str) -> tuple[str, str] | None:
 
 
 def read_parallel(paths: tuple[str, str], tables: Collection[str]) -> Rows:
-    """Columns `text` and `target`, a row a line; empty lines are rows. `tables` are the extensions
-    of files that are no plain text.
+    """Columns `text` and `target` with a row for each line, also empty ones. `tables` are
+    extensions of files that are not plain text.
     """
     (texts, some), (targets, more) = (_lines(path, tables) for path in paths)
     if len(texts) != len(targets):

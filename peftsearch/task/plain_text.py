@@ -1,4 +1,4 @@
-"""Bytes of a text file → text: UTF-8, with what is not replaced and counted rather than fatal."""
+"""Decoding text files as UTF-8; invalid sequences are replaced and counted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from peftsearch.errors import DataError
 __all__ = ["decoded", "lines_of"]
 
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-"""What a spreadsheet's "Unicode text" begins with (UTF-32's other mark begins with UTF-16's)."""
+"""Byte order marks of spreadsheets' "Unicode text" (UTF-32's other mark begins with UTF-16's)."""
 
 
 def decoded(path: str, content: bytes) -> tuple[str, list[str]]:
-    """The text without its byte order mark, and a note on what was replaced."""
+    """The text without its byte order mark, and a note on replaced sequences."""
     if content.startswith(_WIDE):
         raise DataError(f"{path}: UTF-16 or UTF-32 text; save it as UTF-8")
     text = content.decode("utf-8-sig", errors="replace")
@@ -23,7 +23,7 @@ def decoded(path: str, content: bytes) -> tuple[str, list[str]]:
 
 
 def lines_of(path: str, content: bytes) -> tuple[list[str], list[str]]:
-    """The lines, empty ones, too, and a note on what was replaced; DataError if it is no text."""
+    """The lines, with empty ones, and a note on replaced sequences; DataError if it is no text."""
     text, notes = decoded(path, content)
     if "\0" in text:
         raise DataError(f"{path}: not plain text (compressed?); one sentence a line is needed")

@@ -1,4 +1,4 @@
-"""One text out of several columns: an instruction and what it is about, a template's columns."""
+"""Prompts: one text built from several columns, by their names or by a template."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from peftsearch.errors import DataError, did_you_mean
+from peftsearch.errors import DataError, UsageError, did_you_mean, listed
 from peftsearch.task.columns import find_text, first_of, is_nothing, text_column
 from peftsearch.task.rows import Rows
-from peftsearch.task.spec import TEXT, ReadColumns
+from peftsearch.task.spec import TEXT, ReadColumns, TaskSpec
 
 __all__ = [
     "TemplateParts",
     "answer_column",
+    "asked_template",
     "columns_to_predict",
     "joined_texts",
     "prompt_columns",
@@ -31,8 +32,8 @@ _ABOUT = ("input", "context", "passage", "paragraph", "article", "document", "st
 
 
 def prompt_columns(rows: Rows, target: str | None) -> tuple[str, ...]:
-    """The columns that are one prompt together, as their names say: what comes before, what is
-    asked, what it is about. Empty where a text column by itself is the better guess.
+    """Columns that form one prompt, guessed from their names: system prompt, instruction, context.
+    Empty where a single text column is the better guess.
     """
     names = [str(name) for name in rows.table.columns if name != target]
     asked = first_of(_ASKED, names)
@@ -46,8 +47,8 @@ def prompt_columns(rows: Rows, target: str | None) -> tuple[str, ...]:
 
 
 def answer_column(rows: Rows) -> str | None:
-    """The column that answers what another asks, as their names say; None if there are no such two,
-    or a label beside them.
+    """The column of answers beside one of questions or instructions, guessed from their names; None
+    without two such columns, or beside a column named label or labels.
     """
     names = [str(name) for name in rows.table.columns]
     if first_of(_ASKED, names) is None or first_of(("label", "labels"), names) is not None:
@@ -60,8 +61,8 @@ def _is_text(rows: Rows, column: str) -> bool:
 
 
 def joined_texts(rows: Rows, columns: Sequence[str], template: str | None) -> list[str]:
-    """A text a row: the template with its columns put in, or those that are not empty with a blank
-    line between. Empty where every column is.
+    """One text a row: the filled template, or the non-empty columns joined by blank lines. A text
+    is empty where every column is.
     """
     cells = {name: text_column(rows, name) for name in columns}
     if template is None:
@@ -78,8 +79,8 @@ def joined_texts(rows: Rows, columns: Sequence[str], template: str | None) -> li
 def columns_to_predict(
     rows: Rows, columns: Sequence[str], read: ReadColumns, writes: bool
 ) -> tuple[tuple[str, ...], str | None]:
-    """The text columns of a file to be predicted, and the template within them: those named, else
-    those that the model was trained on, else a guess of as many.
+    """Text columns of a file to predict, and the template that joins them: the columns named, else
+    those that the model was trained on, else a guess of equally many.
     """
     if columns:
         return find_text(rows, columns, one_text=writes), None
@@ -87,7 +88,7 @@ def columns_to_predict(
     if there == read.text and there:
         return read.text, read.within
     if there and writes and read.within is None:
-        return there, None  # an instruction that is about nothing has no such column
+        return there, None  # instructions without a context have no such column
     lacks = next((name for name in read.text if name not in there), None)
     try:
         guess = find_text(rows, ())
@@ -112,8 +113,8 @@ def _filled(template: str, cells: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class TemplateParts:
-    """A template's columns, in the order in which they come; `within`, from the first of them to
-    the last (None for one alone); and the template with that as its text.
+    """A template's columns in their order; `within`, the part of it from the first column to the
+    last (None for a single column); and `around`, the template with {text} in place of that part.
     """
 
     columns: tuple[str, ...]
@@ -121,11 +122,25 @@ class TemplateParts:
     around: str
 
 
+def asked_template(
+    spec: TaskSpec, names: Collection[str], target: str | None
+) -> TemplateParts | None:
+    """The parts of a task's template, for data with columns `names`; None where it names none."""
+    if spec.template is None or (spec.guesses == 1 and TEXT in spec.template):
+        return None
+    if TEXT not in spec.template:
+        if spec.text:
+            raise UsageError(f"--template names its columns: leave out --text, or put {TEXT} in it")
+        return template_parts(spec.template, names, None, target)
+    unnamed = spec.text or (("text",) if "text" in names else ())
+    return template_parts(spec.template, names, unnamed[0] if len(unnamed) == 1 else None, target)
+
+
 def template_parts(
     template: str, names: Collection[str], text: str | None, target: str | None
 ) -> TemplateParts | None:
-    """The parts of a template with columns in it; None for one that has `{text}` alone. `text` is
-    the column that `{text}` stands for, where it was named or guessed.
+    """The parts of a template that names columns; None for one with `{text}` alone. `text` is the
+    column that `{text}` stands for, where one was named or guessed.
     """
     said = list(dict.fromkeys(_FIELD.findall(template)))
     if template.count(TEXT) == 1 and not any(name in names for name in said if name != "text"):
@@ -135,10 +150,20 @@ def template_parts(
         said = list(dict.fromkeys(_FIELD.findall(template)))
     columns = tuple(name for name in said if name in names)
     strange = next((name for name in said if name not in names and _NAME.fullmatch(name)), None)
+    if strange == "text":
+        raise DataError(
+            f"--template: {TEXT} stands for no one column here: name it with --text, or put the "
+            f"columns in braces; columns are: {listed(list(names))}"
+        )
     if strange is not None:
         raise DataError(f"--template: no column '{strange}'{did_you_mean(strange, names)}")
     if target in columns:
         raise DataError(f"--template: column '{target}' is what is predicted")
+    if not columns:
+        raise DataError(
+            f"--template names no column: put one in braces, or {TEXT}; columns are: "
+            f"{listed(list(names))}"
+        )
     spans = [found.span() for found in _FIELD.finditer(template) if found[1] in columns]
     begin, end = spans[0][0], spans[-1][1]
     within = template[begin:end]

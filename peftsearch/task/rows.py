@@ -1,4 +1,4 @@
-"""Raw rows on their way to a task: read, not yet checked."""
+"""Raw rows: read, not yet checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Rows"]
 
 @dataclass(frozen=True)
 class Rows:
-    """A table and where it came from; `notes` are sentences about what reading it met."""
+    """A table, its name in messages, and notes for people from reading it."""
 
     name: str
     table: pd.DataFrame
     notes: tuple[str, ...] = field(default=())
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Column → names of its labels, where its cells are indices into them."""
+    """Class names by column, where its cells are indices into them."""
 
     @cached_property
     def numbers(self) -> list[int]:
-        """Of each row its number (from 1) in the file: rows may have been left out since."""
+        """Numbers (from 1) of the rows in the file, from which some may have been left out."""
         return [int(index) + 1 for index in self.table.index]

@@ -1,4 +1,4 @@
-"""What the user asked to be solved, before any data is read."""
+"""Task settings as the user gave them, before any data is read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["GUESSES", "Generation", "ReadColumns", "TaskSpec"]
 
 TEXT = "{text}"
 GUESSES = 2
-"""Rules by which columns are guessed. 1: one column a text. 2: prompts of several."""
+"""Newest version of the rules for guessing columns. 1: one text column. 2: prompts of several."""
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 """Names of separators that are hard to type in a shell."""
 
 
 class Generation(BaseModel):
-    """How predictions are written, where the task is to write text: never drawn at random."""
+    """Decoding settings of tasks that write text; there is no sampling."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,9 +43,9 @@ class TaskSpec(BaseModel):
     eval: str | None = None
     test: str | None = None
     text: tuple[str, ...] = ()
-    """Column names: one, two of a pair, or those of a prompt; empty: guessed, and said."""
+    """Text columns: one, two of a pair, or those of a prompt; empty: guessed, with a note."""
     label: str | None = None
-    """The column of what is predicted: a label, a list of labels, a number or a text."""
+    """The target column: a label, a list of labels, a number or a text."""
     labels: tuple[str, ...] = ()
     """Several columns of 0 and 1, a label each; `label` is None then."""
     split_seed: int = Field(default=0, ge=0)
@@ -53,26 +53,24 @@ class TaskSpec(BaseModel):
     """Use at most so many training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
     kind: str | None = None
-    """classification, multilabel, regression, seq2seq or causal; None: guessed, and said."""
+    """classification, multilabel, regression, seq2seq or causal; None: guessed, with a note."""
     metric: str | None = None
     """None: the data set's in the table of known ones, or the kind's first."""
     positive: str | None = None
-    """The label that the metric f1 is of, by name; None: the second of two, and said."""
+    """Name of the label of the metric f1; None: the second of two, with a note."""
     header: bool = True
-    """Whether the first line of csv and tsv files names their columns."""
+    """True where the first line of csv and tsv files names their columns."""
     separator: str | None = None
     """Between the columns of csv, tsv and other tables of text (default: by their extension)."""
     template: str | None = None
-    """What the model reads, with {text} for the text, or columns' names; of texts to be written
-    only.
-    """
+    """Model input with {text} for the text, or columns in braces; for tasks that write text."""
     max_target: int | None = Field(default=None, ge=1)
-    """Tokens that a text to be written is cut to (default: from the data)."""
+    """Length in tokens to which target texts are cut (default: from the data)."""
     languages: tuple[str, str] | None = None
-    """Codes of the source's and the target's language, for models that want them."""
+    """Codes of the source and target languages, for models that need them."""
     generation: Generation = Generation()
     guesses: int = Field(default=GUESSES, ge=1, le=GUESSES)
-    """The rules that columns are guessed by: of files that name none, the first."""
+    """Version of the column-guessing rules; stored tasks without it use 1."""
 
     @field_validator("template")
     @classmethod
@@ -94,25 +92,25 @@ class TaskSpec(BaseModel):
 
     @classmethod
     def of_file(cls, written: Any) -> TaskSpec:
-        """From a file that may be older than some fields: what it means has not changed since."""
+        """Parse a stored task. Files without `guesses` keep version 1's column rules."""
         older = isinstance(written, dict) and "guesses" not in written
         return cls.model_validate({**written, "guesses": 1} if older else written)
 
     def to_file(self) -> dict[str, Any]:
-        """What `of_file` reads, without what is by default."""
+        """Serialise for `of_file`, omitting defaults."""
         return {**self.model_dump(exclude_defaults=True, mode="json"), "guesses": self.guesses}
 
 
 class ReadColumns(BaseModel):
-    """How texts were made of a file's columns, so that an export reads other files alike."""
+    """How texts are built from columns; stored so that exports read new files the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: tuple[str, ...] = ()
     within: str | None = None
-    """How several are put together, each as {column}; None: with a blank line between."""
+    """Template that joins several columns, each as {column}; None: joined by a blank line."""
     suffix: str = ""
-    """Of the file, of which kind others are read with this header and separator."""
+    """Extension of the training file; files with the same one reuse its header and separator."""
     header: bool = True
     separator: str | None = None
 

@@ -1,4 +1,4 @@
-"""Making the splits a user did not give: fixed by a seed, balanced by label, without leaks."""
+"""Splitting off validation and test examples: fixed by a seed, balanced by label, without leaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peftsearch.task.text import Split
 __all__ = ["VALIDATION", "split_off"]
 
 VALIDATION = ("validation", "validation_matched", "dev", "valid")
-"""What validation splits are called."""
+"""Usual names of validation splits."""
 
 Rows = NDArray[np.int64]
 
@@ -24,11 +24,11 @@ Rows = NDArray[np.int64]
 def split_off(
     split: Split, strata: NDArray[np.int64], share: float, seed: int, name: str = "data"
 ) -> tuple[Split, Split]:
-    """(rest, part): `part` holds about `share` of the examples of each of `strata` (n,), a label's
-    say, at least one of each that has more than one distinct text; rarer ones stay in `rest`.
+    """(rest, part): `part` has about `share` of the examples of each stratum (a label, say), and at
+    least one of each with more than one distinct text; rarer ones stay in `rest`. `strata` is (n,).
 
-    Equal texts go to one side together, so that none is both trained on and evaluated. `name` is
-    what an error calls the data.
+    Equal texts go to the same side, so that none is both trained on and evaluated. `name` is the
+    data's name in errors.
     """
     generator = np.random.default_rng(seed)
     groups = _Groups.of(split)
@@ -48,7 +48,7 @@ def split_off(
 
 
 def _drawn(groups: Rows, sizes: Rows, share: float, generator: np.random.Generator) -> list[int]:
-    """Random groups of rows, about `share` of all rows of theirs; never the only group."""
+    """Random groups with about `share` of the rows of all `groups`; never the only group."""
     wanted = max(1, round(share * int(sizes[groups].sum())))
     order = groups[generator.permutation(len(groups))]
     drawn: list[int] = []
@@ -64,8 +64,8 @@ def _drawn(groups: Rows, sizes: Rows, share: float, generator: np.random.Generat
 
 @dataclass(frozen=True)
 class _Groups:
-    """Rows that share one text, numbered in the order in which those come: `of_row` (n,) is a row's
-    group, `first_row` and `sizes` (groups,) are a group's.
+    """Groups of rows with the same text, in order of appearance: `of_row` (n,) is the group of a
+    row, `first_row` and `sizes` (groups,) describe a group.
     """
 
     of_row: Rows
@@ -81,15 +81,15 @@ class _Groups:
 
 
 def _in_order(stratum: Rows) -> Iterator[Rows]:
-    """The groups of each stratum; strata in the order in which they come."""
+    """The groups of each stratum; strata in order of appearance."""
     codes, names = pd.factorize(stratum)
     for code in range(len(names)):
         yield np.flatnonzero(codes == code)
 
 
 def _keys(split: Split) -> NDArray[Any]:
-    """What makes two examples one text (n,): their inputs, or where those are empty what is
-    written.
+    """Keys (n,) by which examples count as the same text: inputs, or targets where all inputs are
+    empty.
     """
     if not isinstance(split.targets, np.ndarray) and not any(split.texts):
         return _array(split.targets)

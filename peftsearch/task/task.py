@@ -1,4 +1,4 @@
-"""A task as a search sees it: splits, what is predicted, and how that is scored."""
+"""A task as a search sees it: kind, metric, labels and splits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ __all__ = ["Task"]
 
 @dataclass(frozen=True)
 class Task:
-    """What a search sees of a task. Only `test()` reads the test split; no search calls it."""
+    """A task with its training and validation data. Only `test()` reads the test split; no search
+    calls it.
+    """
 
     spec: TaskSpec
-    """With what a table of known data sets says where the user said nothing."""
+    """Completed from the table of known data sets where the user left fields open."""
     name: str
     kind: Kind
     metric: Metric
@@ -32,16 +34,16 @@ class Task:
     load_test: Callable[[], Split | None]
     notes: tuple[str, ...] = ()
     rows: int = 0
-    """Of the training data, before any were left out, set aside or sampled."""
+    """Rows of the training data, before any were left out, set aside or sampled."""
     validation_rows: int | None = None
-    """The same of the validation data; None: they were set aside of the training data."""
+    """Rows of the validation data; None where these were set aside from the training data."""
     given: tuple[int, int] | None = None
     """Training and validation examples before a subset was taken."""
     reading: ReadColumns = field(default_factory=ReadColumns)
-    """The columns that texts are made of."""
+    """Columns that texts are built from."""
 
     def test(self) -> Split | None:
-        """The test split, None if the task has none. Opening it is for the very end."""
+        """The test split, for final evaluation; None if there is none, or its labels are hidden."""
         return self.load_test()
 
     @property

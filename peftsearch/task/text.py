@@ -1,4 +1,4 @@
-"""Texts with what is to be predicted of them, in memory."""
+"""Texts with their targets, in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Split:
         return len(self.texts)
 
     def inputs(self) -> list[tuple[str, str]]:
-        """What a model is given of each example: its text and its second text, if any."""
+        """Pairs of text and second text, which is empty for single texts."""
         seconds = self.pairs if self.pairs is not None else ("",) * len(self)
         return list(zip(self.texts, seconds, strict=True))
 

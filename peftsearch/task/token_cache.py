@@ -1,6 +1,6 @@
-"""Tokens on disk: made once, a chunk of examples at a time, mapped into memory where they are many.
+"""Tokens cached on disk: made once, in chunks of examples; large columns are mapped into memory.
 
-Where the disk refuses, they are made in memory.
+Without a usable disk, tokens are made in memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def tokenised(
 ) -> tuple[dict[str, Ragged], int]:
     """Tokens of `count` examples by column, and how many examples were cut.
 
-    `key()` is everything that they depend on, as JSON values; it is asked for where the cache is.
+    `key()` returns everything that they depend on, as JSON values; it is called for the cache only.
     """
     if count < WORTHWHILE:
         return _in_memory(count, make)
@@ -59,7 +59,7 @@ def tokenised(
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Of what a tokenizer does, whatever it was last asked to cut or pad to."""
+    """Hash of a tokenizer's behaviour, apart from its truncation and padding settings."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         settings = json.loads(backend.to_str())

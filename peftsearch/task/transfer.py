@@ -1,4 +1,4 @@
-"""From the host to the device that computes."""
+"""Transfer of tensors to the compute device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a task by their whole paths, so that a study or a recipe works from any folder."""
+"""Whole paths for the files of a task, so that studies and recipes work from any folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FILES = ("train", "eval", "test")
 
 
 def with_whole_paths(spec: TaskSpec) -> TaskSpec:
-    """The task with every file and folder that is there by its whole path; the rest, names of the
-    Hub among them, stays as it is.
+    """The task with whole paths for files and folders that exist; names on the Hub and missing
+    files stay as they are.
     """
     files = {key: getattr(spec, key) for key in FILES}
     whole = {key: absolute_data(said) for key, said in files.items() if is_there(said)}
@@ -26,7 +26,7 @@ def with_whole_paths(spec: TaskSpec) -> TaskSpec:
 
 
 def is_there(path_text: str | None) -> bool:
-    """Whether there is such a file or folder, or two files of parallel text."""
+    """True if the file or folder exists, or both files of parallel text do."""
     try:
         parts = parallel_paths(path_text or "") or (path_text or "",)
         return all(bool(one) and Path(one).expanduser().exists() for one in parts)
@@ -44,7 +44,7 @@ def absolute_data(path_text: str) -> str:
 
 
 def _absolute_name(name: str) -> str:
-    """`owner/dataset:config`; the `datasets` library takes it for a folder where there is one."""
+    """The name, with a whole path where `datasets` would take it for a local folder."""
     from peftsearch.task.known import known_dataset
 
     source, colon, config = name.partition(":")

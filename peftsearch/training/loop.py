@@ -251,7 +251,7 @@ class TrainingRun:
             self.cpu_s += time.process_time() - cpu
 
     def save(self, path: Path) -> None:
-        """Everything needed to go on: tuned tensors, head, averages, optimiser, step."""
+        """Write everything needed to go on: tuned tensors, head, averages, optimiser, step."""
         save_run(self, path)
 
     def restore(self, path: Path) -> None:
@@ -259,7 +259,7 @@ class TrainingRun:
         restore_run(self, path)
 
     def save_adapter(self, path: Path) -> None:
-        """`adapter()`, and whose it is."""
+        """Write `adapter()` to `path` with the run's identity."""
         save_tensors(path, self.adapter(), facts_of(self))
 
     def adapter(self) -> dict[str, Tensor]:

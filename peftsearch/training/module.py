@@ -18,6 +18,7 @@ from torch.nn.functional import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from peftsearch.backbone.attachment import registered_name
 from peftsearch.backbone.load import Backbone
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import at_least_fp32
@@ -44,15 +45,15 @@ class TunedModule(nn.Module):
         self.eval()
 
     def _hold(self, tuned: TunedModel) -> None:
-        """Register what is trained; names of parameters cannot have dots in them."""
+        """Register the head, the tuned parameters and their indices."""
         attachment = tuned.attachment
         self.tuned = tuned
         self.head = tuned.head
         self.adapter = nn.Module()
         for name, parameter in attachment.tensors.items():
-            self.adapter.register_parameter(name.replace(".", "/"), parameter)
+            self.adapter.register_parameter(registered_name(name), parameter)
         for name, indices in attachment.indices.items():
-            self.adapter.register_buffer(name.replace(".", "/"), indices)
+            self.adapter.register_buffer(registered_name(name), indices)
 
     @property
     def backbone(self) -> Backbone:

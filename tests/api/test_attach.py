@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 import peftsearch
+from peftsearch.design.methods import METHODS
 from support.families import TINY, tiny_body, tiny_lm
 
 CLASSIFIERS = ("bert", "roberta", "distilbert", "gpt2", "llama")
@@ -25,9 +27,9 @@ EXPRESSIBLE = ("lora", "mam", "prefix-mlp", "houlsby", "prompt", "ia3", "full", 
 
 def classifier(model_type: str) -> nn.Module:
     """A tiny model with transformers' own classifier, in fp64."""
-    torch.manual_seed(0)
     config = tiny_body(model_type).config
     config.num_labels, config.pad_token_id = 3, 0
+    torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config)
     return model.to(torch.float64).eval()
 
@@ -72,6 +74,18 @@ def test_only_what_is_tuned_and_the_classifier_are_trained() -> None:
         trained = {id(p) for p in model.parameters() if p.requires_grad}
         tuned = {id(p) for p in attached.parameters.values()}
         assert trained == tuned | {id(p) for p in model.classifier.parameters()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_tuned_parameters_of_one_sort_have_a_name_each_in_a_module(name: str) -> None:
+    """As a loaded export registers them, too, so that checkpoints of both name them alike."""
+    model = classifier("bert")
+    with peftsearch.attach(model, name) as attached:
+        registered = dict(model.get_submodule("peftsearch").named_parameters())
+        wanted = {key.replace(".", "/"): p for key, p in attached.parameters.items()}
+        assert registered.keys() == wanted.keys()
+        assert len(wanted) == len(attached.parameters)
+        assert all(registered[key] is p for key, p in wanted.items())
 
 
 @pytest.mark.parametrize(
@@ -197,3 +211,121 @@ def test_trainer_trains_what_is_tuned_and_nothing_else(tmp_path: Path, tiny_bert
     attached.detach()
     own = model.base_model.state_dict()
     assert all(torch.equal(own[key], value) for key, value in frozen.items())
+
+
+# -- moved and cast ----------------------------------------------------------------------------
+
+
+def single(dtype: torch.dtype = torch.float32) -> nn.Module:
+    return classifier("bert").to(dtype)
+
+
+def logits_of(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(ids()).logits
+    return logits
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_cast_model_is_the_configuration_attached_to_the_cast_model(name: str) -> None:
+    """fp64 is exact beyond fp32, so that what was fp32 must give the same numbers both ways."""
+    model = single()
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    attached = peftsearch.attach(model, name)
+    perturb(attached)
+    held = dict(attached.parameters)
+    other = single().double()
+    on_double = peftsearch.attach(other, name)
+    with torch.no_grad():
+        for key, parameter in on_double.parameters.items():
+            parameter.copy_(held[key])
+    wanted = logits_of(other)
+    assert model.double() is model
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert all(attached.parameters[key] is parameter for key, parameter in held.items())
+    torch.testing.assert_close(logits_of(model), wanted, rtol=1e-12, atol=1e-12)
+    model(ids()).logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in held.values())
+    attached.detach()
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value.double()) for key, value in weights.items())
+    assert "_apply" not in vars(model)
+
+
+@pytest.mark.parametrize("name", ["mam", "full", "diff-pruning"])
+@pytest.mark.parametrize("model_type", ["bart", "t5", "llama", "gpt2"])
+def test_so_is_a_language_model_whose_head_shares_a_tensor(model_type: str, name: str) -> None:
+    """A tensor of the body that another module shares is moved once, whatever stands in for it."""
+    configuration = METHODS[name].configuration()
+    model, other = (copy.deepcopy(tiny_lm(model_type)).float() for _ in range(2))
+    batch = {"input_ids": ids(), "labels": ids()}
+    attached = peftsearch.attach(model, configuration)
+    perturb(attached)
+    on_double = peftsearch.attach(other.double(), configuration)
+    with torch.no_grad():
+        for key, parameter in on_double.parameters.items():
+            parameter.copy_(attached.parameters[key])
+        model.double()
+        found, wanted = model(**batch).logits, other(**batch).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    attached.detach()
+    on_double.detach()
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, other(**batch).logits)
+
+
+def test_stored_indices_move_with_the_model() -> None:
+    model = single()
+    with peftsearch.attach(model, "diff-pruning") as attached:
+        perturb(attached)
+        stored = {key: value.clone() for key, value in attached.state_dict().items()}
+    wanted = single().double()
+    peftsearch.attach(wanted, "diff-pruning", tensors=stored)
+    moved = peftsearch.attach(model, "diff-pruning", tensors=stored)
+    model.double()
+    found = moved.state_dict()
+    assert all(torch.equal(found[key], value.to(found[key].dtype)) for key, value in stored.items())
+    torch.testing.assert_close(logits_of(model), logits_of(wanted), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "vera", "mam", "bitfit", "diff-pruning"])
+def test_beside_a_body_in_half_precision_what_is_tuned_stays_fp32(name: str) -> None:
+    model, other = single(), single(torch.bfloat16)
+    attached = peftsearch.attach(model, name)
+    optimiser = torch.optim.SGD(attached.parameters.values(), lr=0.1)
+    model.bfloat16()
+    with peftsearch.attach(other, name):
+        assert torch.equal(logits_of(model), logits_of(other))
+    assert {p.dtype for p in attached.parameters.values()} == {torch.float32}
+    before = {key: p.detach().clone() for key, p in attached.parameters.items()}
+    (model(ids()).logits.float().square().sum() + (attached.penalty() or 0)).backward()
+    optimiser.step()
+    assert any(not torch.equal(p, before[key]) for key, p in attached.parameters.items())
+
+
+def test_a_model_inside_another_is_moved_with_it() -> None:
+    model = single()
+    with peftsearch.attach(model, "pissa") as attached:
+        perturb(attached)
+        before = logits_of(model)
+        nn.ModuleList([model]).to(torch.float64)
+        assert logits_of(model).dtype == torch.float64
+        torch.testing.assert_close(logits_of(model), before.double(), rtol=1e-3, atol=1e-3)
+
+
+def test_moving_to_where_it_is_keeps_everything_in_place() -> None:
+    model = single()
+    with peftsearch.attach(model, "bitfit") as attached:
+        held = list(attached.parameters.values())
+        assert model.to("cpu") is model
+        assert all(a is b for a, b in zip(held, attached.parameters.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["vera", "mam", "full", "bitfit"])
+def test_a_model_is_moved_to_another_device_with_what_is_attached(name: str) -> None:
+    """The meta device refuses to compute with tensors that were left on the CPU."""
+    model = single()
+    attached = peftsearch.attach(model, name)
+    model.to("meta")
+    assert {tensor.device.type for tensor in attached.state_dict().values()} == {"meta"}
+    assert model(ids().to("meta")).logits.device.type == "meta"

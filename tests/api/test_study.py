@@ -77,8 +77,8 @@ def test_within_a_margin_the_smallest_point_is_chosen(recorded: peftsearch.Study
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"within": -0.1}, "margin"),
-        ({"within": float("nan")}, "margin"),
+        ({"within": -0.1}, "`within` must be 0 or more, in the metric's units, not -0.1"),
+        ({"within": float("nan")}, "`within` must be 0 or more"),
         ({"at": 0.5, "within": 0.1}, "not both"),
         ({"at": "#99999"}, "not a trial of the frontier"),
         ({"at": "lora"}, "names no point"),

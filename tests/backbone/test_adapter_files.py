@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from peftsearch.backbone.load import family_for, load_backbone, load_shapes
+from peftsearch.backbone.source import refuse_missing_model
 from peftsearch.errors import MissingError
 from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
@@ -163,11 +164,22 @@ def test_so_does_one_with_the_models_config_and_tokenizer_but_no_weights(
 ) -> None:
     folder = beside(tiny_bert, KINDS["LoRA on queries"], tmp_path / "both")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'"):
-        load_backbone(str(folder))
+    for attempt in (refuse_missing_model, load_backbone):
+        with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'"):
+            attempt(str(folder))
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(MissingError, match="peftsearch loads no pickled ones"):
-        load_backbone(str(folder))
+    for attempt in (refuse_missing_model, load_backbone):
+        with pytest.raises(MissingError, match="peftsearch loads no pickled ones"):
+            attempt(str(folder))
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_it(
+    weights: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    folder = beside(tiny_bert, KINDS["LoRA on queries"], tmp_path / "both")
+    (folder / "model.safetensors").rename(folder / weights)
+    refuse_missing_model(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from tokenizers import processors
 from peftsearch.backbone.language import prepare_language_model
 from peftsearch.backbone.special_tokens import complete_special_tokens, special_tokens
 from peftsearch.errors import MissingError
-from peftsearch.search.writing import notes_on_ends, writing_of
 from peftsearch.task.encode import Encoded
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.training.generation import generate
 from peftsearch.training.objectives.texts import _given as given_of
+from peftsearch.training.writing import notes_on_ends, writing_of
 from support.families import EOS
 from support.texts import BOS, PAD, encoded, twin, writer
 

@@ -108,7 +108,7 @@ def test_it_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         ("--train nothing.csv", 2, "nothing.csv: no such file"),
         ("--label labl", 2, "no column 'labl'"),
-        ("--metric pearson", 2, "is none of classification"),
+        ("--metric pearson", 2, "does not fit classification"),
         ("--model ./nothing", 3, "no model at './nothing'"),
         ("--minutes 1 --hours 1", 2, "not both"),
         ("--beams 2", 2, "--beams is about texts"),

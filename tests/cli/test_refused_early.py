@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,8 @@ configuration: {modifications: []}
 SEARCH = "search space.yaml --model m --train data.csv"
 REFUSED = [
     (f"{SEARCH} --metric f2", 2, "metric 'f2' unknown; known: accuracy"),
-    (f"{SEARCH} --metric pearson", 2, "metric 'pearson' is none of classification"),
-    (f"{SEARCH} --kind regression --metric f1", 2, "metric 'f1' is none of regression"),
+    (f"{SEARCH} --metric pearson", 2, "metric 'pearson' does not fit classification"),
+    (f"{SEARCH} --kind regression --metric f1", 2, "metric 'f1' does not fit regression"),
     (f"{SEARCH} --kind sorting", 2, "kind of task 'sorting' unknown"),
     (f"{SEARCH} --label labl", 2, "data.csv: no column 'labl'; did you mean 'label'?"),
     (f"{SEARCH} --text txt", 2, "data.csv: no column 'txt'"),
@@ -63,10 +64,16 @@ REFUSED = [
     ("worker s --device tpu", 3, "device 'tpu' cannot be used here"),
     ("train no-data.yaml", 2, "gone.csv: no such file"),
     ("train no-model.yaml", 3, "no model at './gone'"),
-    ("train metric.yaml", 2, "metric 'mse' is none of classification"),
+    ("train metric.yaml", 2, "metric 'mse' does not fit classification"),
     ("train good.yaml --to taken", 2, "'taken' is a folder with other files in it"),
     ("train good.yaml --device tpu", 3, "device 'tpu' cannot be used here"),
     ("train with-eval.yaml --test", 2, "no labelled test split"),
+    ("train hidden.yaml --test", 2, "no labelled test split: leave out --test"),
+    (f"{SEARCH} --train rows.json --no-header", 2, "--no-header is for csv, tsv and txt"),
+    (f"{SEARCH} --train rows.json --separator ;", 2, "--separator is for csv, tsv and txt"),
+    (f"{SEARCH} --kind seq2seq --template {{}}", 2, "--template: a template needs {text} once"),
+    (f'{SEARCH} --kind seq2seq --template {{"q":1}}', 2, "--template names no column"),
+    ("predict out text --separator ;", 2, "--separator is about files: give --file, or leave"),
     ("show s#0 --model m", 2, "--model is for spaces and methods"),
     ("export s taken", 2, "'taken' is a folder with other files in it"),
     ("export s new --at #7", 1, "the frontier is empty"),
@@ -85,6 +92,8 @@ def home(
     for name in ("data.csv", "eval.csv"):
         (tmp_path / name).write_bytes(tiny_sentiment_csv.read_bytes())
     (tmp_path / "bad.csv").write_text("body,label\na,positive\n")
+    (tmp_path / "hidden.csv").write_text("text,label\na,-1\nb,-1\n")
+    (tmp_path / "rows.json").write_text('[{"text": "a", "label": "b"}]')
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "config.json").write_text("{}")
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"?")
@@ -101,6 +110,7 @@ def home(
     for name, model, train, more in (
         ("good", "./m", "data.csv", ""),
         ("with-eval", "./m", "data.csv", ", eval: eval.csv"),
+        ("hidden", "./m", "data.csv", ", test: hidden.csv"),
         ("no-data", "./m", "gone.csv", ""),
         ("no-model", "./gone", "data.csv", ""),
         ("metric", "./m", "data.csv", ", metric: mse"),
@@ -168,6 +178,21 @@ def test_of_a_large_table_the_header_is_enough_to_refuse_a_column(large: Path) -
         refuse_early(TaskSpec(train=str(large), label="labl"))
     with pytest.raises(DataError, match="no column 'text'"):
         refuse_early(TaskSpec(train=str(large), text=("text",)))
+
+
+def test_of_a_large_table_the_header_is_enough_to_refuse_a_template(large: Path) -> None:
+    def refuse(template: str, **more: Any) -> None:
+        refuse_early(TaskSpec(train=str(large), template=template, **more))
+
+    refuse("Q {the text}:")
+    refuse("Q {text}:")
+    refuse("Q {text}:", text=("the text",))
+    with pytest.raises(DataError, match=r"--template: no column 'the txt'; did you mean 'the te"):
+        refuse("Q {the txt}:")
+    with pytest.raises(DataError, match="--template names no column"):
+        refuse('{"q": 1}')
+    with pytest.raises(DataError, match="column 'label' is what is predicted"):
+        refuse("{label}", label="label")
 
 
 @pytest.mark.parametrize("content", ["one;two\n1;2\n", "a,a\n1,2\n", "{}\n"])

@@ -168,6 +168,37 @@ def test_what_means_the_same_may_be_said(words: str, watched: Watched) -> None:
     assert len(watched) == 1
 
 
+@pytest.mark.parametrize(
+    ("named", "others", "differs"),
+    [
+        ("tab", ["\t", "\\t"], "--separator tab, not --separator space"),
+        ("comma", [","], "--separator ,, not --separator space"),
+    ],
+)
+def test_a_separator_may_be_said_again_by_any_of_its_names(
+    named: str,
+    others: list[str],
+    differs: str,
+    watched: Watched,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = (home / "data.csv").read_text().splitlines()
+    table = "\n".join("\t".join(row.rsplit(",", 1)) for row in rows)
+    (home / "table.csv").write_text(table if named == "tab" else "\n".join(rows))
+    words = ["search", "space.yaml", "--model", "m", "--train", "table.csv", "--study", named]
+    assert run([*words, "--separator", named]) == 0
+    again = ["search", "--study", named, "--resume", "--separator"]
+    for other in (named, *others):
+        assert run([*again, other]) == 0, other
+    assert run([*words, "--separator", named, "--resume"]) == 0
+    capsys.readouterr()
+    assert run([*again, "space"]) == 2
+    assert differs in capsys.readouterr().err
+    assert run([*again, "letters"]) == 2
+    assert "one character that is no letter or digit" in capsys.readouterr().err
+
+
 def test_the_whole_command_that_began_a_study_goes_on_with_it(watched: Watched) -> None:
     said = [word for key, value in BEGUN.items() for word in (flag(key), value)]
     words = ["space.yaml", "--model", "m", "--train", "data.csv", *said]

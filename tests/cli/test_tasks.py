@@ -173,7 +173,7 @@ BAD = [
     ("--train constant.csv --kind regression", "every target is 3: there is nothing to predict"),
     ("--train scores.csv", "name the label column (--label) or the kind of task (--kind)"),
     ("--train hollow.csv --kind seq2seq", "every text in column 'answer' is empty"),
-    ("--train answers.csv --metric accuracy", "metric 'accuracy' is none of seq2seq"),
+    ("--train answers.csv --metric accuracy", "metric 'accuracy' does not fit seq2seq"),
     ("--train answers.csv --kind seqseq", "kind of task 'seqseq' unknown; did you mean 'seq2seq'"),
     ("--train labels.csv --template x{text}", "--template is about texts to be written"),
     ("--train labels.csv --beams 4", "--beams is about texts to be written"),
@@ -394,6 +394,57 @@ def test_a_separator_is_remembered_by_study_recipe_and_export(
     predicted = capsys.readouterr().out.splitlines()
     assert load("out").predict([line.split(" ", 1)[1].rstrip() for line in lines]) == predicted
     assert set(predicted) <= {"negative:x", "positive:x"}
+
+
+def test_what_a_file_inherits_from_training_is_said_and_can_be_undone(
+    here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain questions in a .txt, where training lines were a label, a space, a text."""
+    lines = [f"{row['label']} {row['text']}\n" for row in sentiment_rows(60)]
+    (here / "train.txt").write_text("".join(lines))
+    columns = ["--separator", "space", "--no-header", "--label", "1", "--text", "2"]
+    words = ["search", "space.yaml", "--model", str(tiny_bert), "--study", "s", "--trials", "1"]
+    assert run([*words, "--train", "train.txt", *columns]) == 0
+    assert run(["export", "s", "--at", "#0", "--to", "native", "out"]) == 0
+    questions = ["who wrote it", "what a film"]
+    (here / "plain.txt").write_text("".join(f"{line}\n" for line in questions))
+    (here / "named.csv").write_text("text\n" + "".join(f"{line}\n" for line in questions))
+
+    def texts(*words: str) -> tuple[list[str], str]:
+        capsys.readouterr()
+        assert run(["predict", "out", "--json", "--file", *words]) == 0
+        told = capsys.readouterr()
+        return [one["text"] for one in json.loads(told.out)["predictions"]], told.err
+
+    inherited = (
+        "plain.txt: read as the training file was, without a header line (--header if it has one) "
+        "and with columns separated by the first space (--separator none if not)"
+    )
+    assert texts("plain.txt") == (["wrote it", "a film"], f"{inherited}\n")
+    found, told = texts("plain.txt", "--separator", "none")
+    assert (found, "read as the training file was" in told) == (questions, False)
+    (here / "headed.txt").write_text("label text\nbad who wrote it\n")
+    found, told = texts("headed.txt", "--header", "--text", "text")
+    assert found == ["who wrote it"]
+    assert "(--header if" not in told
+    assert texts("named.csv")[0] == questions  # another extension: nothing is inherited
+    assert texts("named.csv", "--no-header", "--text", "1")[0] == ["text", *questions]
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        ("--separator ;", "--separator"),
+        ("--text q", "--text"),
+        ("--no-header", "--no-header"),
+        ("--header", "--header"),
+    ],
+)
+def test_options_of_files_are_refused_beside_texts(
+    words: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(tmp_path), "a text", *words.split()]) == 2
+    assert f"{flag} is about files: give --file, or leave it out" in capsys.readouterr().err
 
 
 def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_texts_come_in_whatever_holds_them(as_type: Any, loaded: LoadedModel) ->
         (([["a", "b"]],), "text 1 is of type list"),
         (("a", ["b"]), "a text goes with a second text, and a list of texts with a list"),
         ((["a"], "b"), "a text goes with a second text, and a list of texts with a list"),
-        ((["a", "b"], ["c"]), "2 texts and 1 second texts: give one each"),
+        ((["a", "b"], ["c"]), "2 texts and 1 second text: give one each"),
         ((["a"], [3]), "a second text is of type int"),
     ],
 )
@@ -227,6 +228,21 @@ def test_what_is_trained_further_predicts_otherwise_and_is_saved_as_an_export(
         loaded.save(tmp_path)
 
 
+def test_what_is_saved_names_the_backbone_where_it_was_found(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Path(shutil.copytree(tiny_bert, tmp_path / "old"))
+    configuration = METHODS["lora"].configuration(Head("mean"))
+    before = export(tmp_path / "out", load_backbone(str(old)), configuration).outputs(TEXTS)
+    old.rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    peftsearch.load("out", model="new").save("again")
+    monkeypatch.chdir(tmp_path.parent)
+    again = peftsearch.load(tmp_path / "again")
+    assert again.package.model == str(tmp_path / "new")
+    assert torch.equal(again.outputs(TEXTS), before)
+
+
 def test_numbers_are_trained_in_units_of_their_spread(tiny_roberta: Path, tmp_path: Path) -> None:
     backbone = load_backbone(str(tiny_roberta))
     configuration = METHODS["lora"].configuration(Head("first"))
@@ -262,6 +278,31 @@ def test_sets_of_labels_are_trained_a_label_each(backbone: Backbone, tmp_path: P
     one = loaded.predict(TEXTS[0])
     assert one == loaded.predict(TEXTS)[0]
     assert isinstance(one, list)
+
+
+def test_scores_are_what_is_predicted_and_the_probability_of_each_label(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    configuration = METHODS["lora"].configuration(Head("mean"))
+    one = export(tmp_path / "one", backbone, configuration)
+    outputs = one.outputs(TEXTS).double()
+    predicted, shares = one.scores(TEXTS)
+    assert predicted == one.predict(TEXTS)
+    by_hand = outputs.exp() / outputs.exp().sum(-1, keepdim=True)
+    assert [list(own) for own in shares] == [list(one.labels)] * 3
+    found = torch.tensor([list(own.values()) for own in shares], dtype=torch.float64)
+    assert_close(found, by_hand, atol=1e-6, rtol=1e-5)
+    several = export(tmp_path / "several", backbone, configuration, kind="multilabel")
+    sets, shares = several.scores(TEXTS)
+    assert sets == [[label for label in own if own[label] > 0.5] for own in shares]
+    assert sets == several.predict(TEXTS)
+    by_hand = 1 / (1 + (-several.outputs(TEXTS).double()).exp())
+    found = torch.tensor([list(own.values()) for own in shares], dtype=torch.float64)
+    assert_close(found, by_hand, atol=1e-6, rtol=1e-5)
+    assert several.scores([]) == ([], [])
+    scale = {"kind": "regression", "value_scale": (0.0, 1.0), "labels": ()}
+    with pytest.raises(UsageError, match="predicts numbers and has no probabilities"):
+        export(tmp_path / "number", backbone, configuration, **scale).scores(TEXTS)
 
 
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])

@@ -22,7 +22,6 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import Linear
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
-from peftsearch.search.workbench import writing_of
 from peftsearch.task.encode import Encoded
 from peftsearch.task.encode_texts import Writing, encode_texts
 from peftsearch.task.spec import Generation, TaskSpec
@@ -32,6 +31,7 @@ from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Indices
 from peftsearch.training.objectives.texts import Texts
+from peftsearch.training.writing import writing_of
 from support.families import EOS, TINY, tiny_config, tiny_lm
 
 __all__ = [

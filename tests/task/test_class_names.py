@@ -124,6 +124,12 @@ def test_a_label_that_training_lacks_is_named_with_its_row(
     assert sentence in str(caught.value)
 
 
+def test_a_test_file_that_hides_every_label_is_no_test_split() -> None:
+    train = indices("train.parquet", BAD_GOOD, TRAIN)
+    for hidden in (plain("t.csv", [-1, -1]), indices("t.parquet", BAD_GOOD, [-1, -1, -1])):
+        assert load_task(TaskSpec(train=train, test=hidden)).test() is None
+
+
 def test_numbers_to_be_predicted_are_those_of_the_same_names_too() -> None:
     train = indices("train.parquet", BAD_GOOD, TRAIN)
     other = indices("o.parquet", ["good", "bad"], [0, 0, 1])

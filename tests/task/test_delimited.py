@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -100,6 +102,32 @@ def test_a_space_takes_the_first_word_apart(tmp_path: Path) -> None:
 def test_a_separator_is_one_character(said: str) -> None:
     with pytest.raises(ValidationError, match="one character that is no letter or digit"):
         TaskSpec(separator=said)
+
+
+@pytest.mark.parametrize(
+    ("more", "flag"), [({"separator": ";"}, "--separator"), ({"header": False}, "--no-header")]
+)
+@pytest.mark.parametrize(
+    "name", ["d.json", "d.jsonl", "d.jsonl.gz", "d.parquet", "folder", "d.en,d.ro"]
+)
+def test_options_of_tables_are_refused_of_everything_else(
+    name: str, more: dict[str, Any], flag: str, tmp_path: Path
+) -> None:
+    table = pa.table({"text": ["a", "b"]})
+    pq.write_table(table, tmp_path / "d.parquet")
+    datasets.disable_progress_bars()
+    datasets.Dataset(table).save_to_disk(str(tmp_path / "folder"))
+    (tmp_path / "d.json").write_text('[{"text": "a"}]')
+    (tmp_path / "d.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    (tmp_path / "d.en").write_text("a\n")
+    (tmp_path / "d.ro").write_text("b\n")
+    path = ",".join(str(tmp_path / one) for one in name.split(","))
+    assert len(read_rows(path).table)
+    with pytest.raises(DataError, match=f"{flag} is for csv, tsv and txt: leave it out"):
+        read_rows(path, **more)
+    with pytest.raises(UsageError, match=f"{flag} is about files of your own"):
+        load_task(TaskSpec(name="demo:tweets", **more))
 
 
 def test_a_separator_is_for_tables_of_text(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ ROW = {
         ({"colour": "red"}, "Extra inputs are not permitted"),
         ({"splits": {"train": "train", "dev": "dev"}}, "Extra inputs are not permitted"),
         ({"kind": "clasification"}, "did you mean 'classification'"),
-        ({"metric": "bleu"}, "metric 'bleu' is none of classification"),
+        ({"metric": "bleu"}, "metric 'bleu' does not fit classification"),
         ({"text": []}, "at least 1 item"),
         ({"text": ["a", "b", "c"]}, "at most 2 items"),
         ({"name": "data"}, "String should match pattern"),

@@ -169,6 +169,10 @@ def test_another_order_of_class_names_in_the_evaluation_file_is_no_matter(tmp_pa
     train, held = saved(tmp_path / "d"), saved(tmp_path / "e", features)
     task = load_task(TaskSpec(train=train, eval=held))
     assert sets_of(task, task.validation) == EXPECTED
+    names = "z, b, a, c, unused and 1 more"
+    assert f"e: labels matched with the training data's by name ({names})" in task.notes
+    same = load_task(TaskSpec(train=train, eval=train))
+    assert not any("by name" in note for note in same.notes)
 
 
 @pytest.mark.parametrize("by", ["name", "index"])
@@ -180,6 +184,7 @@ def test_an_evaluation_file_without_class_names_is_read_by_name_or_index(
     held = jsonl(tmp_path / "e.jsonl", own, "labels")
     task = load_task(TaskSpec(train=saved(tmp_path / "d"), eval=held))
     assert sets_of(task, task.validation) == EXPECTED
+    assert any("by name" in note for note in task.notes) == (by == "name")
 
 
 def test_class_names_of_the_evaluation_alone_are_names_or_leave_its_numbers(tmp_path: Path) -> None:
@@ -187,6 +192,7 @@ def test_class_names_of_the_evaluation_alone_are_names_or_leave_its_numbers(tmp_
     named = jsonl(tmp_path / "d.jsonl", cells(), "labels")
     task = load_task(TaskSpec(train=named, eval=held))
     assert sets_of(task, task.validation) == EXPECTED
+    assert any("matched with the training data's by name" in note for note in task.notes)
     order = NAMED["labels"].feature.names
     numbers = jsonl(tmp_path / "n.jsonl", [[order.index(c) for c in o] for o in cells()], "labels")
     task = load_task(TaskSpec(train=numbers, eval=held))
@@ -281,7 +287,26 @@ def test_rows_that_hide_every_label_are_left_out_and_counted(tmp_path: Path) -> 
     train, held = (str(tmp_path / f"{name}.csv") for name in "de")
     task = load_task(TaskSpec(train=train, eval=held, labels=("a", "b", "c")))
     assert len(task.validation) == 38
-    assert "e.csv: rows whose labels are hidden (−1), left out: 2" in task.notes
+    assert "e.csv: 2 rows with hidden labels (−1) left out" in task.notes
+
+
+def test_a_test_file_that_hides_every_label_is_no_test_split(tmp_path: Path) -> None:
+    table = pd.DataFrame({"text": list(EXPECTED), **flags()})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    table[["a", "b", "c"]] = -1
+    table.to_csv(tmp_path / "t.csv", index=False)
+    train, hidden = (str(tmp_path / f"{name}.csv") for name in "dt")
+    labels = ("a", "b", "c")
+    assert load_task(TaskSpec(train=train, test=hidden, labels=labels)).test() is None
+    with pytest.raises(DataError, match=r"t\.csv: every row's labels are hidden \(−1\)"):
+        load_task(TaskSpec(train=train, eval=hidden, labels=labels))
+
+
+def test_only_the_columns_that_were_guessed_are_said_to_be(tmp_path: Path) -> None:
+    table = pd.DataFrame({"text": list(EXPECTED), **flags()})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    task = load_task(TaskSpec(train=str(tmp_path / "d.csv"), labels=("a", "b", "c")))
+    assert "columns guessed: text 'text' (set them with --text)" in task.notes
 
 
 def test_columns_that_are_always_0_or_always_1_are_named(tmp_path: Path) -> None:
@@ -389,8 +414,8 @@ def test_a_cell_that_is_neither_0_nor_1_is_said(cell: str, sentence: str, tmp_pa
         ({"labels": ("a", "a")}, "column 'a' cannot be used twice"),
         ({"labels": ("a", "text")}, "column 'text' cannot be used twice"),
         ({"labels": ("a", "b"), "kind": "classification"}, "--label is given 2 times"),
-        ({"labels": ("a", "b"), "metric": "accuracy"}, "metric 'accuracy' is none of multilabel"),
-        ({"labels": ("a", "b"), "metric": "loss"}, "metric 'loss' is none of multilabel"),
+        ({"labels": ("a", "b"), "metric": "accuracy"}, "metric 'accuracy' does not fit multilabel"),
+        ({"labels": ("a", "b"), "metric": "loss"}, "metric 'loss' does not fit multilabel"),
         ({"labels": ("a", "b"), "positive": "a"}, "--positive names the label of the metric f1"),
         ({"label": "a", "kind": "multilabel"}, "(--label for each)"),
         ({"label": "a", "positive": "1"}, "--positive names the label of the metric f1"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.errors import DataError
+from peftsearch.errors import DataError, UsageError
 from peftsearch.task.files import read_rows
 from peftsearch.task.load import load_task
 from peftsearch.task.spec import TaskSpec
@@ -52,6 +52,17 @@ def test_parallel_text_is_a_task_of_writing_texts(tmp_path: Path) -> None:
         for text, target in zip(task.train.texts, task.train.targets, strict=True)
     )
     assert load_task(TaskSpec(train=path, kind="causal")).kind.name == "causal"
+
+
+def test_columns_of_0_and_1_are_refused_of_parallel_text_by_what_was_said(tmp_path: Path) -> None:
+    lines = "\n".join(f"text {i}" for i in range(40))
+    path = pair(tmp_path, lines, lines.upper())
+    with pytest.raises(UsageError) as caught:
+        load_task(TaskSpec(train=path, labels=("a", "b")))
+    assert str(caught.value) == (
+        "--label is given 2 times, for columns of 0 and 1, and parallel text (news.en,news.ro) has "
+        "one target column: leave --label out"
+    )
 
 
 def test_splits_of_parallel_text_are_given_as_pairs(tmp_path: Path) -> None:

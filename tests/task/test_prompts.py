@@ -79,6 +79,25 @@ def test_studies_begun_before_read_what_they_read(tmp_path: Path) -> None:
     assert TaskSpec.of_file(TaskSpec(train="d").to_file()) == TaskSpec(train="d")
 
 
+def test_columns_guessed_by_older_rules_are_said_with_the_way_to_todays(tmp_path: Path) -> None:
+    row = {"instruction": "do #", "input": "in #", "output": "out #"}
+    said = "columns guessed by the rules of earlier versions"
+    told = [note for note in task(tmp_path, row, guesses=1).notes if said in note]
+    assert len(told) == 1
+    assert "`guesses: 2`" in told[0]
+    named = {"text": ("instruction",), "label": "output"}
+    assert not any(said in note for note in task(tmp_path, row, guesses=1, **named).notes)
+    assert not any(said in note for note in task(tmp_path, row).notes)
+
+
+def test_a_template_that_names_its_text_column_has_no_part_of_its_own(tmp_path: Path) -> None:
+    """`{text}` beside another column is the column that --text names."""
+    row = {"instruction": "do #", "input": "in #", "output": "out #"}
+    found = task(tmp_path, row, template="Q {text} C {input}", text=("instruction",))
+    number = next(str(t).split()[1] for t in found.train.targets)
+    assert f"do {number} C in {number}" in found.train.texts
+
+
 TEMPLATES = [
     # template, text of row 3, the template around it
     ("Q: {instruction}\nC: {input}\nA:", "do 3\nC: in 3", "Q: {text}\nA:"),
@@ -117,6 +136,12 @@ def _filled(template: str, number: int, text: str) -> str:
             "leave out --text, or put {text} in",
         ),
         ({"text": ("instruction", "nothing")}, "no column 'nothing'"),
+        ({"template": '{"q": 1}'}, "--template names no column: put one in braces, or {text}; col"),
+        ({"template": "Q {text} C {input}"}, "{text} stands for no one column here: name it with"),
+        (
+            {"template": "Q {text} C {input}", "text": ("instruction", "input")},
+            "{text} stands for no one column here",
+        ),
         ({"template": "{number} {input}"}, "data row 1, column 'number' is not text but int"),
     ],
 )

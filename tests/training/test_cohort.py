@@ -15,7 +15,7 @@ from peftsearch.backbone.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import Diverged, NotANumber, OutOfMemory
-from peftsearch.search.workbench import Workbench, writing_of
+from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import watch
 from peftsearch.training.budget import TrainingBudget
@@ -23,6 +23,7 @@ from peftsearch.training.cohort import Cohort, member_levers, why_not_in_a_cohor
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objective import objective_of
+from peftsearch.training.writing import writing_of
 from support.backbones import backbone_at
 from support.emulated_graphs import waits
 from support.tiny import copying_rows, write_csv

@@ -12,13 +12,14 @@ import torch
 from peftsearch.backbone.load import load_backbone
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench, writing_of
+from peftsearch.search.workbench import Workbench
 from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objective import objective_of
+from peftsearch.training.writing import writing_of
 from support.tiny import copying_rows, write_csv
 
 BUDGET = TrainingBudget(max_steps=20, rungs=(1.0,))

@@ -1,1 +1,1 @@
-"""Kinds of task: a file each says how rows become texts and targets, and how they are scored."""
+"""Kinds of task, a file each: reading of rows into texts and targets, and metrics."""

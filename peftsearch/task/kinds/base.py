@@ -1,4 +1,4 @@
-"""What a kind of task is: which column it predicts, how rows are read, which metrics fit it."""
+"""Base class of the kinds of task: target column, reading of rows, and fitting metrics."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Output = Literal["labels", "label sets", "values", "texts"]
 
 
 class Kind(ABC):
-    """A kind of task. `output` is what a model of it gives: labels, sets of them and values come
-    from a trained head, texts from the language model's own.
+    """A kind of task. Labels, label sets and values (`output`) come from a trained head, texts from
+    the language model's own.
     """
 
     name: ClassVar[str]
@@ -34,7 +34,7 @@ class Kind(ABC):
     needs_target: ClassVar[bool] = True
 
     def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
-        """The kind as it reads data that are written as the training rows are, and notes on it."""
+        """The kind adapted to the training rows' notation, and notes on that."""
         return self, []
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
@@ -52,8 +52,12 @@ class Kind(ABC):
     def check(self, split: Split, name: str) -> None:  # noqa: B027 (most have nothing to check)
         """DataError if nothing can be learned from a training split."""
 
+    def has_targets(self, rows: Rows, columns: Columns) -> bool:
+        """False where the targets of every row are hidden, as in published test files."""
+        return True
+
     def remarks(self, split: Split, labels: Sequence[str], name: str) -> list[str]:
-        """What is odd about the targets of a split, for people."""
+        """Notes for people on oddities of a split's targets."""
         return []
 
     def strata(self, split: Split) -> NDArray[np.int64]:

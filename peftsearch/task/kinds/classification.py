@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, did_you_mean
-from peftsearch.task.columns import Columns, filled_rows, is_nothing
+from peftsearch.task.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
@@ -65,13 +65,10 @@ class Classification(Kind):
         for row, label in zip(kept, found, strict=True):
             if label not in index:
                 raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
-        empty = len(rows.table) - len(kept)
-        notes = (
-            [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
-        )
         filled = [tuple(column[row] for row in kept) for column in texts]
         numbers = np.array([index[label] for label in found], np.int64)
-        return Split(filled[0], filled[1] if len(filled) == 2 else None, numbers), notes
+        split = Split(filled[0], filled[1] if len(filled) == 2 else None, numbers)
+        return split, left_out(rows, len(kept))
 
     def strata(self, split: Split) -> NDArray[np.int64]:
         return np.asarray(split.targets, np.int64)
@@ -122,7 +119,7 @@ def label_order(label: str) -> tuple[int, float, str]:
 
 
 def label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str:
-    """Why a label is none of the training data's, in a sentence."""
+    """A sentence on a label that is missing, or unseen in training."""
     if not label:
         return f"{name}: data row {row} has no label"
     known = did_you_mean(label, labels) if len(labels) <= 20 else ""

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, listed
-from peftsearch.task.columns import Columns, filled_rows, refuse_missing
+from peftsearch.task.columns import Columns, filled_rows, left_out, refuse_missing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.classification import Classification, label_order, label_problem
-from peftsearch.task.label_sets import Form, Lists, form_of
+from peftsearch.task.label_sets import Form, Lists, form_of, is_hidden
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
 from peftsearch.wording import counted
@@ -31,8 +31,8 @@ _Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
 
 @dataclass(frozen=True)
 class Multilabel(Kind):
-    """`form`: how sets are written, once the training rows are known; `classes`: names of the
-    labels, where its lists hold indices into them.
+    """Any number of labels for a text. `form` is the notation of the sets, known once the training
+    rows are read; `classes` are the labels' names where lists hold indices into them.
     """
 
     form: Form | None = None
@@ -83,11 +83,9 @@ class Multilabel(Kind):
                 if label not in index:
                     raise DataError(label_problem(rows.name, rows.numbers[row], label, labels))
                 targets[example, index[label]] = 1
-        empty = len(rows.table) - len(kept) - hidden
-        if empty:
-            notes.append(f"{rows.name}: {counted(empty, 'row')} with an empty text left out")
+        notes += left_out(rows, len(kept) + hidden)
         if hidden:
-            notes.append(f"{rows.name}: rows whose labels are hidden (−1), left out: {hidden:,}")
+            notes.append(f"{rows.name}: {counted(hidden, 'row')} with hidden labels (−1) left out")
         filled = [tuple(column[row] for row in kept) for column in texts]
         return Split(filled[0], filled[1] if len(filled) == 2 else None, targets), notes
 
@@ -111,7 +109,7 @@ class Multilabel(Kind):
                 kept.append(row)
                 sets.append(own)
         if not kept:
-            raise DataError(f"{rows.name}: no row has labels that are given: all are −1")
+            raise DataError(f"{rows.name}: every row's labels are hidden (−1)")
         return texts, kept, sets, len(filled) - len(kept)
 
     def _by_name(
@@ -122,13 +120,15 @@ class Multilabel(Kind):
         sets: list[list[str]],
         labels: Sequence[str],
     ) -> tuple[list[list[str]], list[str]]:
-        """Sets with names for indices into these rows' class names, or the training rows'."""
+        """The sets with class names in place of indices, and a note where names were matched."""
         own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
         present = {label for one in sets for label in one}
         names = own or self.classes
         are_names = present <= set(labels) or not all(map(str.isdecimal, present))
+        by_name = f"labels matched with the training data's by name ({listed(labels, 5)})"
+        matched = [f"{rows.name}: {by_name}"]
         if names is None or (own is None and are_names):
-            return sets, []
+            return sets, matched if self.classes and present else []
         if self.classes is None and set(names).isdisjoint(labels):
             note = "labels have names, the training data's none: matched by number"
             return sets, [f"{rows.name}: {note}"]
@@ -139,7 +139,14 @@ class Multilabel(Kind):
                         f"{rows.name}: data row {rows.numbers[row]}, column '{columns.label}' "
                         f"holds class {label[:20]}, and there are names for {len(names)}"
                     )
-        return [[names[int(label)] for label in one] for one in sets], []
+        as_trained = own is None or own == self.classes
+        return [[names[int(label)] for label in one] for one in sets], [] if as_trained else matched
+
+    def has_targets(self, rows: Rows, columns: Columns) -> bool:
+        """False where the labels of every row are hidden."""
+        if not columns.labels or any(name not in rows.table.columns for name in columns.labels):
+            return True
+        return not rows.table[list(columns.labels)].map(is_hidden).all(axis=None)
 
     def check(self, split: Split, name: str) -> None:
         targets = np.asarray(split.targets)

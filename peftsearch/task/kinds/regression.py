@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from peftsearch.errors import DataError
-from peftsearch.task.columns import Columns, filled_rows, is_nothing
+from peftsearch.task.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
-from peftsearch.wording import counted
 
 __all__ = ["Regression"]
 
@@ -35,13 +34,9 @@ class Regression(Kind):
         numbers = np.array(
             [_number(rows.name, rows.numbers[row], column, values[row]) for row in kept]
         )
-        empty = len(rows.table) - len(kept)
-        notes = (
-            [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []
-        )
         columns_kept = [tuple(column[row] for row in kept) for column in texts]
         pairs = columns_kept[1] if len(columns_kept) == 2 else None
-        return Split(columns_kept[0], pairs, numbers), notes
+        return Split(columns_kept[0], pairs, numbers), left_out(rows, len(kept))
 
     def check(self, split: Split, name: str) -> None:
         numbers = np.asarray(split.targets, np.float64)

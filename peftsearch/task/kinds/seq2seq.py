@@ -9,14 +9,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from peftsearch.task.columns import Columns, kept_rows, refuse_missing, text_column
+from peftsearch.task.columns import Columns, kept_rows, left_out, refuse_missing, text_column
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows import Rows
 from peftsearch.task.text import Split
-from peftsearch.wording import counted
 
-__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "left_out", "written_texts"]
+__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
 
 TEXT_METRICS = (
     *("rouge2", "rouge1", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
@@ -42,7 +41,7 @@ class Seq2Seq(Kind):
 
 
 def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
-    """Sources and the texts to be written; rows where either is empty are left out."""
+    """Source and target texts; rows where either is empty are left out."""
     label = str(columns.label)
     refuse_missing(rows, (*columns.text, label))
     sources = joined_texts(rows, columns.text, columns.within)
@@ -53,7 +52,7 @@ def written_texts(rows: Rows, columns: Columns) -> tuple[Split, list[str]]:
 
 
 def _targets(rows: Rows, label: str) -> tuple[list[str], list[str]]:
-    """The texts to be written; of a list of them (SQuAD's answers) the first, with a note."""
+    """The target texts; of a list of them (SQuAD's answers) the first, with a note."""
     cells = rows.table[label].tolist()
     if not any(isinstance(cell, (list, np.ndarray)) for cell in cells):
         return text_column(rows, label), []
@@ -64,9 +63,3 @@ def _targets(rows: Rows, label: str) -> tuple[list[str], list[str]]:
         rows, table=rows.table.assign(**{label: pd.Series(first, rows.table.index, dtype=object)})
     )
     return text_column(alone, label), [f"{rows.name}: of each list in '{label}' the first text"]
-
-
-def left_out(rows: Rows, kept: int) -> list[str]:
-    """A note on rows with an empty text, if there are any."""
-    empty = len(rows.table) - kept
-    return [f"{rows.name}: {counted(empty, 'row')} with an empty text left out"] if empty else []

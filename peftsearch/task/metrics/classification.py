@@ -79,7 +79,7 @@ def matthews_error(references: Labels, predictions: Labels) -> float:
 
 
 def most_frequent(references: Labels) -> Labels:
-    """What a constant predictor says: the most frequent label (the first of equals) n times."""
+    """Predictions (n,) of the constant predictor: the most frequent label, the first of equals."""
     values, counts = np.unique(references, return_counts=True)
     return np.full_like(references, values[counts.argmax()])
 
@@ -96,7 +96,7 @@ def _f1_of(
 
 @dataclass(frozen=True)
 class _Counts:
-    """How often each of c labels is predicted rightly, predicted, and a reference: (c,) each."""
+    """Counts per label (c,): correctly predicted, predicted, and in the references."""
 
     right: Labels
     predicted: Labels

@@ -87,14 +87,14 @@ def entropy(references: Sets) -> float:
 
 
 def majority(references: Sets) -> Logits:
-    """What a constant predictor says: the labels of more than half of the references."""
+    """Logits of the constant predictor: above 0 for labels of more than half of the references."""
     shares = references.mean(0, dtype=np.float64) if len(references) else 0.0
     return np.broadcast_to(shares - 0.5, references.shape).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """How often each label is predicted rightly, predicted, and a reference: (labels,) each."""
+    """Counts per label (labels,): correctly predicted, predicted, and in the references."""
 
     right: Counts
     predicted: Counts
@@ -124,7 +124,7 @@ def _scored(score: Callable[[_Counts], float], references: Sets, predictions: Lo
 
 
 def _error(score: Callable[[_Counts], float], references: Sets, predictions: Logits) -> float:
-    """Bootstrapped over examples; sparse, for of many labels an example has few."""
+    """Bootstrap error over examples; sparse, as an example has few of many labels."""
     if not _usable(predictions):
         return math.nan
     from scipy.sparse import csr_array
@@ -147,5 +147,5 @@ def _right_sets(references: Sets, predictions: Logits) -> NDArray[np.float64]:
 
 
 def _entropies(references: Sets, predictions: Logits) -> NDArray[np.float64]:
-    """Of each example (n,), without the overflow of exp."""
+    """Cross-entropy of each example (n,), computed without overflow of exp."""
     return np.asarray((np.logaddexp(0, predictions) - references * predictions).mean(1))

@@ -1,4 +1,4 @@
-"""Settings for reading and generating texts with a backbone, and notes on them for the user."""
+"""The tokens around a task's texts for a backbone that writes, and notes on them for the user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["notes_on_ends", "writing_of"]
 
 
 def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """Settings for reading and generating a task's texts: templates and special tokens, the same in
-    training and generation.
+    """The tokenizers, template and special tokens of a task's texts, the same for training and for
+    writing.
     """
     own = special_tokens(backbone.lm, backbone.target_tokenizer)
     writing = Writing(
@@ -40,8 +40,8 @@ def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
 
 
 def _start(backbone: Backbone, writing: Writing) -> int:
-    """The token that the decoder starts from in training. mBART starts from the last token of its
-    target, whatever its config says.
+    """The first token that the decoder reads in training. With mBART it is the end of the target,
+    whatever the config says.
     """
     (target,) = writing.write(["a"])
     padding = writing.padding_id
@@ -50,7 +50,9 @@ def _start(backbone: Backbone, writing: Writing) -> int:
 
 
 def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
-    """Notes on models without an end-of-text token, or with one that is ignored here."""
+    """Yields sentences for the user on texts without an end, or with another one than the model's
+    settings name.
+    """
     if writing.end_id is None:
         yield (
             f"'{backbone.name}' names no end of text, in its tokenizer or its settings: targets "
