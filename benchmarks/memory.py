@@ -1,4 +1,4 @@
-"""What a worker's memory comes to: resident after each of many mixed trials, and at most in each.
+"""Memory of a worker: resident after each of many mixed trials, and the peak within each.
 
 Usage: memory.py [TRIALS] [--steps N] [--train N] [--eval N] [--keep] [--uncounted] [--copied].
 Random samples of `unified` one after another in this process, MiniLM on tweets, one thread, as a
@@ -39,7 +39,7 @@ _LIMIT = 14 << 30
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial took; sizes in MiB."""
+    """One trial's memory, page faults and CPU time; sizes in MiB."""
 
     resident: float
     peak: float
