@@ -19,9 +19,11 @@ AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
 MKL := MKL_CBWR=COMPATIBLE
 THREADS := PEFTSEARCH_TEST_THREADS=2 OMP_WAIT_POLICY=passive
 # Oracles (the same computed in two ways) and determinism (the same twice, bit for bit).
-NUMERICAL := tests/design tests/test_docs_extending.py $(wildcard tests/backbone/test_oracles*.py) \
-	$(addprefix tests/backbone/test_,attach.py channels_without_a_norm.py slices.py together.py) \
-	$(addprefix tests/training/test_,checkpoint.py cohort.py loop.py seq2seq_oracle.py) \
+NUMERICAL := tests/design tests/test_docs_extending.py \
+	$(wildcard tests/backbone/oracles/test_oracles*.py) tests/backbone/test_channels_without_a_norm.py \
+	tests/backbone/attach/test_attach.py $(addprefix tests/backbone/sharing/test_,slices.py together.py) \
+	$(addprefix tests/training/,test_checkpoint.py cohort/test_cohort.py test_loop.py) \
+	tests/training/test_seq2seq_oracle.py \
 	tests/export/test_export.py tests/export/test_native_files.py
 
 .PHONY: help .venv demo test processors families check lint format types clean

@@ -37,14 +37,14 @@ sys.path.insert(0, str(Path(__file__).parent / "throughput"))
 import torch  # noqa: E402
 from arms import documented  # noqa: E402
 
+from peftsearch.design.budget import TrainingBudget  # noqa: E402
 from peftsearch.design.configuration import Configuration, Head, Training  # noqa: E402
 from peftsearch.design.methods import METHODS  # noqa: E402
-from peftsearch.search.workbench import Workbench  # noqa: E402
 from peftsearch.task.spec import TaskSpec  # noqa: E402
-from peftsearch.training.budget import TrainingBudget  # noqa: E402
-from peftsearch.training.cohort import Cohort, member_levers  # noqa: E402
-from peftsearch.training.levers import Levers  # noqa: E402
+from peftsearch.training.bench import Workbench  # noqa: E402
+from peftsearch.training.cohort.cohort import Cohort, member_levers  # noqa: E402
 from peftsearch.training.loop import TrainingRun  # noqa: E402
+from peftsearch.training.optimisations import Levers  # noqa: E402
 
 _MIXED = (
     "lora",
@@ -108,7 +108,7 @@ def _hollow(folder: Path) -> Path:
     """A model with MiniLM's layers and tokenizer, and hardly anything in them."""
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from peftsearch.backbone.load import model_source
+    from peftsearch.backbone.loading.load import model_source
 
     tokenizer = AutoTokenizer.from_pretrained(model_source("demo:minilm"))
     config = BertConfig(

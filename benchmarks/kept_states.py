@@ -15,14 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cost import SHARED_BY
-from peftsearch.training.levers import Levers
+from peftsearch.training.bench import Workbench
+from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.optimisations import Levers
 
 _WITHOUT = Levers().without("activations", "rows", "features")
 

@@ -26,15 +26,15 @@ warnings.filterwarnings("ignore")
 import torch  # noqa: E402
 from scipy.stats import kendalltau, spearmanr  # noqa: E402
 
-from peftsearch.backbone.low_precision import LOW_PRECISIONS  # noqa: E402
+from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS  # noqa: E402
+from peftsearch.design.budget import TrainingBudget  # noqa: E402
 from peftsearch.design.configuration import Configuration  # noqa: E402
-from peftsearch.search.seeds import seeds_of  # noqa: E402
-from peftsearch.search.workbench import Workbench  # noqa: E402
+from peftsearch.policy.seeds import seeds_of  # noqa: E402
 from peftsearch.space.reach import sampled_reach  # noqa: E402
 from peftsearch.space.space import load_space  # noqa: E402
 from peftsearch.task.spec import TaskSpec  # noqa: E402
-from peftsearch.training.budget import TrainingBudget  # noqa: E402
-from peftsearch.training.cost import SHARED_BY  # noqa: E402
+from peftsearch.training.bench import Workbench  # noqa: E402
+from peftsearch.training.frozen.cost import SHARED_BY  # noqa: E402
 from peftsearch.training.loop import TrainingRun  # noqa: E402
 
 _EXACT, _AGAIN = "exact", "exact, another seed"

@@ -23,14 +23,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
-from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import allocator, loop, run_state
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cost import SHARED_BY
+from peftsearch.training.bench import Workbench
+from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
 
 _LIMIT = 14 << 30

@@ -46,12 +46,12 @@ def write(file: Path, examples: int) -> None:
 def measured_run(file: str) -> None:
     import torch
 
-    from peftsearch.backbone.load import load_backbone
+    from peftsearch.backbone.loading.load import load_backbone
+    from peftsearch.design.budget import TrainingBudget
     from peftsearch.design.methods import METHODS
-    from peftsearch.search.workbench import Workbench
-    from peftsearch.task.load import load_task
+    from peftsearch.task.sources.load import load_task
     from peftsearch.task.spec import TaskSpec
-    from peftsearch.training.budget import TrainingBudget
+    from peftsearch.training.bench import Workbench
     from peftsearch.training.loop import TrainingRun
 
     torch.set_num_threads(1)

@@ -18,15 +18,15 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from peftsearch.records import derive
+from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.report import html
-from peftsearch.search import derive
-from peftsearch.search.create import NewStudy, create_study
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.study import Study
 from peftsearch.search.trial import TrialRunner
-from peftsearch.search.trial_folder import TrialFolder
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import load_space
+from peftsearch.study.create import NewStudy, create_study
+from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.loop import TrainingRun
 

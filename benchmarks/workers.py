@@ -23,15 +23,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import optuna
 
-from peftsearch.backbone.load import load_shapes
-from peftsearch.search.create import NewStudy, create_study
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialBegan, TrialEnded
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.run import run_search
-from peftsearch.search.study import Study
-from peftsearch.space.document import Document
+from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
+from peftsearch.study.create import NewStudy, create_study
+from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 
 _MODEL = "demo:minilm"

@@ -10,10 +10,10 @@ import pytest
 
 from peftsearch import errors
 from peftsearch.errors import PeftsearchError, TrialFailure
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.journal import JournalFile
-from peftsearch.search.records import StudyInfo, TrialResult
-from peftsearch.search.trials_csv import COLUMNS
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import StudyInfo, TrialResult
+from peftsearch.records.trials_csv import COLUMNS
+from peftsearch.study.storage.journal import JournalFile
 from support.hostile import here
 from support.hostile.world import SPACE
 

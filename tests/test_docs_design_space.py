@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.composition import (
     COMPOSITIONS,
     Add,

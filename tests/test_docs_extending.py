@@ -18,9 +18,10 @@ from safetensors.torch import save
 from transformers import AutoConfig, AutoModel
 
 from peftsearch.backbone import families, recognise
-from peftsearch.backbone.attach import attach
-from peftsearch.backbone.load import Backbone, load_shapes, wrap
+from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.loading.load import Backbone, load_shapes, wrap
 from peftsearch.design import place as places
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.form import FORMS, Prefix
@@ -29,14 +30,13 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
-from peftsearch.search.create import NewStudy, create_study
-from peftsearch.search.workbench import Workbench
-from peftsearch.space.document import Document
+from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.kind import KINDS
-from peftsearch.task.metric import METRICS
+from peftsearch.task.metrics.metric import METRICS
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.exports import package

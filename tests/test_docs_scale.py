@@ -14,8 +14,8 @@ import typer
 from ruamel.yaml import YAML
 
 from peftsearch.cli.main import app
-from peftsearch.search.storage import VARIABLE
-from peftsearch.task.disk_cache import DiskCache
+from peftsearch.disk.cache import DiskCache
+from peftsearch.study.storage.connection import VARIABLE
 
 SCRIPTS = Path(__file__).parent.parent / "docs" / "scale"
 SLURM, KUBERNETES = SCRIPTS / "slurm.sh", SCRIPTS / "kubernetes.yaml"

@@ -10,8 +10,8 @@ import pytest
 from typer.main import get_command
 
 from peftsearch.cli.main import app
-from peftsearch.search.derive import frontier_document
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.derive import frontier_document
+from peftsearch.records.folder import StudyFolder
 from support.readme import readme_commands
 
 STUDIES = Path(__file__).parents[1] / "studies"

@@ -37,8 +37,8 @@ from scenarios import SCENARIOS, workbench  # noqa: E402
 from table import written  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from peftsearch.search.workbench import Workbench  # noqa: E402
-from peftsearch.training.budget import TrainingBudget  # noqa: E402
+from peftsearch.design.budget import TrainingBudget  # noqa: E402
+from peftsearch.training.bench import Workbench  # noqa: E402
 
 
 def main() -> None:

@@ -13,17 +13,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import AutoModel, DataCollatorWithPadding, Trainer, TrainingArguments
 
-from peftsearch.backbone.load import Backbone, load_backbone, model_source
+from peftsearch.backbone.loading.load import Backbone, load_backbone, model_source
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
-from peftsearch.search.workbench import Workbench
-from peftsearch.task.encode import Encoded
+from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.allocator import keep_freed_memory
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cost import SHARED_BY
+from peftsearch.training.bench import Workbench
+from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.head import ClassificationHead
-from peftsearch.training.levers import Levers
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
+from peftsearch.training.optimisations import Levers
 from peftsearch.training.optimiser import make_optimiser, warmup_steps
 
 __all__ = ["ARMS", "Arm"]

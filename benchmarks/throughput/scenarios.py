@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
+from peftsearch.training.bench import Workbench
 
 __all__ = ["SCENARIOS", "Scenario", "workbench"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.attach import attach as attach_to
-from peftsearch.backbone.attachment import Attachment, registered_name
+from peftsearch.backbone.attach.attach import attach as attach_to
+from peftsearch.backbone.attach.attachment import Attachment, registered_name
 from peftsearch.backbone.borrowed import Undo, borrow
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix

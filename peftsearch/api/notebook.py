@@ -6,15 +6,15 @@ from html import escape
 
 import pandas as pd
 
-from peftsearch.search.outcome import hypervolume_of
-from peftsearch.search.records import StudyRecord
+from peftsearch.records.outcome import hypervolume_of
+from peftsearch.records.records import StudyRecord
 
 __all__ = ["study_html"]
 
 
 def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
     """A line on the study, its Pareto plot, and its frontier as a table; names are escaped."""
-    from peftsearch.report.pareto import pareto_figure
+    from peftsearch.report.figures.pareto import pareto_figure
 
     info = record.info
     line = f"study {info.name}: {info.model} on {info.task_name}"

@@ -12,12 +12,12 @@ import pandas as pd
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import cheapest_within, choose
-from peftsearch.search.derive import count_states, frontier_document, write_derived
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.outcome import front_of, hypervolume_of
-from peftsearch.search.records import StudyRecord, TrialResult
-from peftsearch.search.trials_csv import derived_trials_csv
-from peftsearch.search.under_way import read_study
+from peftsearch.records.derive import count_states, frontier_document, write_derived
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of, hypervolume_of
+from peftsearch.records.records import StudyRecord, TrialResult
+from peftsearch.records.trials_csv import derived_trials_csv
+from peftsearch.study.unfinished import read_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -103,7 +103,7 @@ class Study:
 
     def plot(self) -> go.Figure:
         """The frontier as a plotly figure: metric against tuned %."""
-        from peftsearch.report.pareto import pareto_figure
+        from peftsearch.report.figures.pareto import pareto_figure
 
         return pareto_figure(self._record_with_results())
 
@@ -191,7 +191,7 @@ def open_study(name: str, studies: str | Path | None = None) -> Study:
     `studies` is the folder of the studies (default: `./studies`). UsageError with the nearest name
     if there is none.
     """
-    from peftsearch.search.study_copy import bring_home
+    from peftsearch.study.storage.database.copies import bring_home
 
     folder = StudyFolder.open(name, None if studies is None else Path(studies))
     bring_home(folder, _warn)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from peftsearch.cli.completion import spaces
-from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, Model
+from peftsearch.cli.terminal.console import print_json, print_table, tell
 from peftsearch.wording import counted
 
 __all__ = ["check"]
@@ -71,8 +71,8 @@ def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
 
 def _on_model(space: Any, model: str) -> dict[str, Any]:
     """What one model can do of it, how its seeds begin, and what random samples of it reach."""
-    from peftsearch.backbone.load import load_shapes
-    from peftsearch.search.seeds import seeds_of
+    from peftsearch.backbone.loading.load import load_shapes
+    from peftsearch.policy.seeds import seeds_of
     from peftsearch.space.coverage import coverage_of
     from peftsearch.space.reach import sampled_reach
 
@@ -100,8 +100,8 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
 
 def _on_families(space: Any) -> list[dict[str, Any]]:
     """Every family, in the shape of one well-known model."""
-    from peftsearch.backbone.load import shapes_of
-    from peftsearch.backbone.reference_configs import REFERENCES, reference_config
+    from peftsearch.backbone.loading.load import shapes_of
+    from peftsearch.backbone.loading.reference_configs import REFERENCES, reference_config
     from peftsearch.space.coverage import coverage_of
 
     rows = []

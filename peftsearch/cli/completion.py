@@ -67,7 +67,7 @@ class _Rest(str):
 
 
 def _spaces() -> Iterable[str]:
-    from peftsearch.space.shipped import shipped_spaces
+    from peftsearch.space.file.shipped import shipped_spaces
 
     return shipped_spaces()
 

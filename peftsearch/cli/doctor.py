@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftsearch.cli.console import print_json, print_table
 from peftsearch.cli.options import Json, Model
+from peftsearch.cli.terminal.console import print_json, print_table
 from peftsearch.errors import MissingError
 
 if TYPE_CHECKING:
-    from peftsearch.task.disk_cache import DiskCache
+    from peftsearch.disk.cache import DiskCache
 
 __all__ = ["doctor"]
 
@@ -81,9 +81,9 @@ def _machine() -> list[dict[str, Any]]:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     free = shutil.disk_usage(".").free
-    from peftsearch.task.token_cache import CACHE as TOKENS
-    from peftsearch.training.activations import CACHE as ACTIVATIONS
+    from peftsearch.task.tokens.token_cache import CACHE as TOKENS
     from peftsearch.training.footprint import machine_bytes
+    from peftsearch.training.frozen.activations import CACHE as ACTIVATIONS
 
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
@@ -104,7 +104,7 @@ _BATCH = 32
 
 def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
     """Memory that a worker of a model needs at most on a CPU, and how many workers fit."""
-    from peftsearch.backbone.load import load_shapes
+    from peftsearch.backbone.loading.load import load_shapes
     from peftsearch.training.footprint import Footprint, machine_bytes
 
     need = Footprint.of(load_shapes(model), _BATCH, tokens)
@@ -118,7 +118,7 @@ def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
 
 def _low_rungs() -> dict[str, Any]:
     """Low precisions for `search --low-rungs` that this CPU supports."""
-    from peftsearch.backbone.low_precision import LOW_PRECISIONS
+    from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS
 
     here = [name for name, precision in LOW_PRECISIONS.items() if precision.is_here]
     found = f"--low-rungs {' or '.join(here)}" if here else "this CPU has no instructions for them"

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftsearch.cli.asked import limits_of, means_of
-from peftsearch.cli.console import print_json, print_table, say, tell
+from peftsearch.cli.arguments import limits_of, means_of
 from peftsearch.cli.flags import Said
+from peftsearch.cli.terminal.console import print_json, print_table, say, tell
 from peftsearch.wording import counted
 
 if TYPE_CHECKING:
     from peftsearch.design.shapes import BackboneShapes
-    from peftsearch.search.create import PlannedStudy
-    from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.new_study import NewStudy
+    from peftsearch.records.folder import StudyFolder
     from peftsearch.space.space import Space
+    from peftsearch.study.create import PlannedStudy
+    from peftsearch.study.new_study import NewStudy
     from peftsearch.task.task import Task
 
 __all__ = ["print_dry_run", "print_dry_run_of"]
@@ -30,7 +30,7 @@ _LABELS = 20
 
 def print_dry_run(asked: NewStudy, said: Said) -> None:
     """Print a new study's data, its first configurations, the ranges it covers and its time."""
-    from peftsearch.backbone.source import PREFIX
+    from peftsearch.backbone.loading.source import PREFIX
 
     weightless = asked.model.startswith(PREFIX)
     asked.refuse_unusable(needs_weights=not weightless)
@@ -51,9 +51,9 @@ def print_dry_run(asked: NewStudy, said: Said) -> None:
 
 def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
     """The same for an existing study, without resuming it."""
-    from peftsearch.search.create import PlannedStudy
-    from peftsearch.search.study_space import space_of
     from peftsearch.search.worker import bench_of
+    from peftsearch.study.create import PlannedStudy
+    from peftsearch.study.settings import space_of
 
     info = folder.read_info()
     device = said.get("device", info.device)
@@ -71,20 +71,20 @@ def _opened(asked: NewStudy) -> Task:
 
 def _print_planned(asked: NewStudy, said: Said) -> None:
     task = asked.open_task()
-    from peftsearch.search.create import planned  # seconds, of importing torch
+    from peftsearch.study.create import planned  # seconds, of importing torch
 
     _print(_of_study(planned(asked, say, task), asked.model, said), said)
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:
     """The space's first configurations, some samples, and the ranges that these cover."""
-    from peftsearch.backbone.load import load_shapes
+    from peftsearch.backbone.loading.load import load_shapes
 
     return _reached(space, load_shapes(model))
 
 
 def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
-    from peftsearch.search.seeds import seeds_of
+    from peftsearch.policy.seeds import seeds_of
     from peftsearch.space.reach import sampled_reach
 
     reach = sampled_reach(space, shapes)
@@ -146,9 +146,9 @@ def _lengths(study: PlannedStudy) -> dict[str, int]:
 
 
 def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
-    from peftsearch.search.devices import workers_here
+    from peftsearch.backbone.devices import workers_here
     from peftsearch.search.estimate import parallel_trials, trial_time, trials_within
-    from peftsearch.search.workbench import set_threads
+    from peftsearch.training.bench import set_threads
 
     limits, means = limits_of(said, waits=False), means_of(said)
     set_threads(means.threads)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from peftsearch.cli.console import print_json, tell
-from peftsearch.cli.opened import opened
+from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.cli.terminal.console import print_json, tell
 
 __all__ = ["export"]
 
@@ -36,7 +36,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a point: weights to load, a recipe to repeat, or an adapter for peft."""
-    from peftsearch.export.place import refuse_taken_out
+    from peftsearch.export.out_folder import refuse_taken_out
 
     refuse_taken_out(out, to.value)
     from peftsearch.export.study_point import export_point  # with Optuna

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.records import StudyInfo
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.records.records import StudyInfo
     from peftsearch.task.spec import TaskSpec
 
 __all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Said", "is_given", "task_fields"]
@@ -36,7 +36,7 @@ class Begun:
 
     @cached_property
     def task(self) -> TaskSpec:
-        from peftsearch.search.study_task import task_of
+        from peftsearch.records.task_spec import task_of
 
         return task_of(self.info)
 
@@ -65,8 +65,8 @@ def _same_set(said: Any, began: Any) -> bool:
 
 def _same_data(said: Any, began: Any) -> bool:
     from peftsearch.paths import is_same
-    from peftsearch.task.parallel import parallel_paths
-    from peftsearch.task.whole_paths import absolute_data
+    from peftsearch.task.rows.parallel import parallel_paths
+    from peftsearch.task.sources.whole_paths import absolute_data
 
     pairs = [absolute_data(one) for one in (said, began or "")]
     parts = [parallel_paths(one) or (one,) for one in pairs]
@@ -74,14 +74,14 @@ def _same_data(said: Any, began: Any) -> bool:
 
 
 def _same_data_set(said: Any, began: Any) -> bool:
-    from peftsearch.task.known import known_dataset
+    from peftsearch.task.sources.known import known_dataset
 
     row = known_dataset(said)
     return said == began or (row is not None and row is known_dataset(began or ""))
 
 
 def _same_source(said: Any, began: Any) -> bool:
-    from peftsearch.backbone.source import absolute_source
+    from peftsearch.backbone.loading.source import absolute_source
     from peftsearch.paths import is_same
 
     return began is not None and is_same(absolute_source(said), absolute_source(began))

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.console import print_json, print_table, tell
-from peftsearch.cli.opened import opened, studies_flag
+from peftsearch.cli.open_study import opened, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.cli.terminal.console import print_json, print_table, tell
 from peftsearch.errors import NothingFeasible
 from peftsearch.wording import counted
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.records import StudyRecord
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.records.records import StudyRecord
 
 __all__ = ["frontier", "print_frontier"]
 
 
 def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Print the best configuration at every tuned percentage."""
-    from peftsearch.search.under_way import read_study
+    from peftsearch.study.unfinished import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)
@@ -34,7 +34,7 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
 
 def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> None:
     """The frontier as a table, where it can be seen, and how to carry a point away."""
-    from peftsearch.search.derive import frontier_document
+    from peftsearch.records.derive import frontier_document
 
     document = frontier_document(record)
     if as_json:
@@ -68,7 +68,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
 
 def _described(point: Mapping[str, Any]) -> str:
     """Method, configuration, learning rates."""
-    from peftsearch.search.rates import Rates
+    from peftsearch.records.rates import Rates
 
     rates = str(Rates(point["lr"], point["head_lr"], point["up_lr_ratio"]))
     named = point["method"] not in (None, point["description"])

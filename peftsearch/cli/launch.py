@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.asked import seconds_of
+from peftsearch.cli.arguments import seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,
@@ -21,10 +21,10 @@ from peftsearch.cli.worker import StopAt, folder_to_join
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.search.launchers.ray.cluster import Share
+    from peftsearch.search.launchers.ray.order import Order
     from peftsearch.search.limits import Limits
-    from peftsearch.search.ray_cluster import Share
-    from peftsearch.search.ray_order import Order
 
 __all__ = ["launch"]
 
@@ -67,9 +67,9 @@ def ray(
 ) -> None:
     """Workers on the nodes of a Ray cluster, spread over them. Run it on one of the nodes."""
     from peftsearch.cli.watch import watch
+    from peftsearch.search.launchers.ray.cluster import Share
+    from peftsearch.search.launchers.ray.workers import run_on_ray
     from peftsearch.search.limits import Limits
-    from peftsearch.search.ray_cluster import Share
-    from peftsearch.search.ray_workers import run_on_ray
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     folder = folder_to_join(study, storage, studies)
@@ -90,10 +90,10 @@ def _order(
     import os
     from dataclasses import replace
 
+    from peftsearch.search.launchers.ray.order import Order
     from peftsearch.search.limits import Means
-    from peftsearch.search.ray_order import Order
-    from peftsearch.search.storage import VARIABLE, is_database
-    from peftsearch.search.study_copy import aim_of
+    from peftsearch.study.storage.connection import VARIABLE, is_database
+    from peftsearch.study.storage.database.copies import aim_of
 
     info = folder.read_info()
     if not is_database(info.storage):

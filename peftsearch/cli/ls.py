@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from peftsearch.cli import ls_design, ls_tasks
-from peftsearch.cli.console import print_json, print_table, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
+from peftsearch.cli.terminal.console import print_json, print_table, tell
 
 __all__ = ["ls"]
 
@@ -72,7 +72,7 @@ def _cell(value: Any) -> str:
 
 
 def _spaces() -> list[dict[str, Any]]:
-    from peftsearch.space.shipped import shipped_spaces
+    from peftsearch.space.file.shipped import shipped_spaces
     from peftsearch.space.space import load_space
 
     spaces = [load_space(name) for name in shipped_spaces()]
@@ -101,9 +101,9 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _studies(studies: Any) -> list[dict[str, Any]]:
-    from peftsearch.search.derive import count_states
-    from peftsearch.search.folder import StudyFolder, study_names
-    from peftsearch.search.outcome import front_of, hypervolume_of
+    from peftsearch.records.derive import count_states
+    from peftsearch.records.folder import StudyFolder, study_names
+    from peftsearch.records.outcome import front_of, hypervolume_of
 
     rows = []
     for name in study_names(studies):

@@ -59,7 +59,7 @@ def methods(model: str | None) -> list[Row]:
 def _shapes(model: str | None) -> BackboneShapes | None:
     if model is None:
         return None
-    from peftsearch.backbone.load import load_shapes
+    from peftsearch.backbone.loading.load import load_shapes
 
     return load_shapes(model)
 

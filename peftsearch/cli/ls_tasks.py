@@ -17,8 +17,8 @@ _SOURCES = {
 
 def tasks() -> list[Row]:
     """Tasks that need no more than their name, then the ways to give data."""
-    from peftsearch.task.demo import DEMO_TASKS
-    from peftsearch.task.known import KNOWN_DATASETS
+    from peftsearch.task.sources.demo import DEMO_TASKS
+    from peftsearch.task.sources.known import KNOWN_DATASETS
 
     rows = [
         _row(name, demo.kind, "", f"{demo.about} (peftsearch[demo])")
@@ -59,7 +59,7 @@ def kinds() -> list[Row]:
 
 def metrics() -> list[Row]:
     """Metrics, with direction and range."""
-    from peftsearch.task.metric import METRICS
+    from peftsearch.task.metrics.metric import METRICS
 
     return [
         {

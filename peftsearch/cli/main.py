@@ -12,7 +12,6 @@ import typer
 
 from peftsearch.cli.check import check
 from peftsearch.cli.completion import join_colons
-from peftsearch.cli.console import complain
 from peftsearch.cli.doctor import doctor
 from peftsearch.cli.export import export
 from peftsearch.cli.frontier import frontier
@@ -23,7 +22,8 @@ from peftsearch.cli.report import report
 from peftsearch.cli.search import search
 from peftsearch.cli.show import show
 from peftsearch.cli.status import status
-from peftsearch.cli.stopping import acknowledged
+from peftsearch.cli.terminal.console import complain
+from peftsearch.cli.terminal.interrupt import acknowledged
 from peftsearch.cli.train import train
 from peftsearch.cli.worker import worker
 from peftsearch.errors import PeftsearchError

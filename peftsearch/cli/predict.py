@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json, say, tell
 from peftsearch.cli.options import Json, TextColumns
+from peftsearch.cli.terminal.console import print_json, say, tell
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def _reading(
     """Header and separator of a file: as the user says, else as in training for files of the
     training file's extension, with a note; else by the file's extension.
     """
-    from peftsearch.cli.asked import separator_of
-    from peftsearch.task.compressed import suffix_of
+    from peftsearch.cli.arguments import separator_of
+    from peftsearch.task.rows.compressed import suffix_of
     from peftsearch.task.spec import ReadColumns
 
     alike = suffix_of(file) == trained.suffix and separator != _BY_EXTENSION
@@ -154,9 +154,9 @@ def _from_file(
     """The texts of a file, built as in training unless columns are named; and the second texts of
     pairs.
     """
-    from peftsearch.task.columns import text_column
-    from peftsearch.task.files import read_rows
     from peftsearch.task.prompts import columns_to_predict, joined_texts
+    from peftsearch.task.rows.columns import text_column
+    from peftsearch.task.rows.files import read_rows
 
     rows = read_rows(file, read.header, read.separator)
     for note in rows.notes:

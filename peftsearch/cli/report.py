@@ -7,9 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json, tell
-from peftsearch.cli.opened import opened
+from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.cli.terminal.console import print_json, tell
 from peftsearch.errors import UsageError
 
 __all__ = ["report"]
@@ -29,9 +29,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
+    from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
-    from peftsearch.search.derive import write_derived
-    from peftsearch.search.under_way import read_study
+    from peftsearch.study.unfinished import read_study
 
     folder = opened(study, studies)
     if out is not None and out.is_dir():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.asked import (
+from peftsearch.cli.arguments import (
     existing_study,
     given,
     limits_of,
@@ -16,13 +16,13 @@ from peftsearch.cli.asked import (
     refuse_cohort_of_low_rungs,
     refuse_other_means,
 )
-from peftsearch.cli.console import say
 from peftsearch.cli.flags import Said
 from peftsearch.cli.storage import hear_storage, without_storage
+from peftsearch.cli.terminal.console import say
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
+    from peftsearch.records.folder import StudyFolder
 
 __all__ = ["search_as_said"]
 
@@ -40,8 +40,8 @@ def search_as_said(parameters: Mapping[str, Any]) -> None:
 
 def _search(folder: StudyFolder, said: Said) -> None:
     from peftsearch.cli.watch import watch_local
+    from peftsearch.records.storage_name import is_database
     from peftsearch.search.run import run_search
-    from peftsearch.search.storage_name import is_database
 
     limits = limits_of(said, waits=is_database(folder.read_info().storage))
     workers, as_json = said.get("workers"), "json" in said
@@ -52,14 +52,14 @@ def _resumed(said: Said) -> StudyFolder:
     folder = existing_study(said)
     hear_storage(folder.name, folder.read_info().storage, said.get("storage"))
     refuse_other_means(folder, means_of(said))
-    from peftsearch.search.ready import refuse_missing  # with pandas
+    from peftsearch.study.ready import refuse_missing  # with pandas
 
     refuse_missing(folder.read_info())
     return folder
 
 
 def _begun(said: Said) -> StudyFolder:
-    from peftsearch.search.folder import StudyFolder
+    from peftsearch.records.folder import StudyFolder
 
     refuse_cohort_of_low_rungs(said.get("cohort"), said.get("low_rungs"))
     asked = new_study(said)
@@ -68,22 +68,22 @@ def _begun(said: Said) -> StudyFolder:
     asked.refuse_unusable()
     _refuse_storage(asked.name, asked.storage, asked.artifacts)
     task = asked.open_task()
-    from peftsearch.search.create import create_study  # seconds, of importing torch
+    from peftsearch.study.create import create_study  # seconds, of importing torch
 
     return create_study(asked, said.get("studies"), go_on, say, task)
 
 
 def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
     """UsageError if the database has a study of this name, or artifacts cannot be stored."""
-    from peftsearch.search.storage_name import is_database
+    from peftsearch.records.storage_name import is_database
 
     if not is_database(storage):
         if artifacts is not None:
             raise UsageError("--artifacts is for workers on many machines: give --storage, too")
         return
-    from peftsearch.search.artifacts import open_artifacts
-    from peftsearch.search.storage import StorageAddress
-    from peftsearch.search.study_copy import refuse_taken
+    from peftsearch.study.storage.artifacts import open_artifacts
+    from peftsearch.study.storage.connection import StorageAddress
+    from peftsearch.study.storage.database.copies import refuse_taken
 
     refuse_taken(name, StorageAddress.of(storage))
     if artifacts is not None:

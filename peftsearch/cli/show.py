@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from peftsearch.cli.completion import shown
-from peftsearch.cli.console import print_json, print_table, print_text, tell
 from peftsearch.cli.options import Json, Model, StudiesFolder
+from peftsearch.cli.terminal.console import print_json, print_table, print_text, tell
 from peftsearch.errors import UsageError
 from peftsearch.wording import counted
 
@@ -50,7 +50,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         "seeds": ", ".join(seed.method for seed in space.file.seed_with),
     }
     if model is not None:
-        from peftsearch.backbone.load import load_shapes
+        from peftsearch.backbone.loading.load import load_shapes
         from peftsearch.space.coverage import coverage_of
         from peftsearch.space.reach import sampled_reach
 
@@ -77,7 +77,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
 
 def _show_method(name: str, model: str | None, as_json: bool) -> None:
     from peftsearch.design.methods import METHODS
-    from peftsearch.search.rates import Rates
+    from peftsearch.records.rates import Rates
 
     method = METHODS[name]
     configuration = method.configuration()
@@ -89,7 +89,7 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
         "learning rates": str(Rates.of(configuration.to_json())).removeprefix("lr ") or "–",
     }
     if model is not None:
-        from peftsearch.backbone.load import load_shapes
+        from peftsearch.backbone.loading.load import load_shapes
 
         shapes = load_shapes(model)
         configuration = configuration.within(shapes)
@@ -112,8 +112,8 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
 
 
 def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
-    from peftsearch.search.folder import StudyFolder
-    from peftsearch.search.rates import Rates
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.records.rates import Rates
 
     record = StudyFolder.open(study, studies).read()
     results = {str(result.number): result for result in record.results}

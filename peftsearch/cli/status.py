@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftsearch.cli.console import print_json, print_table
-from peftsearch.cli.opened import opened
+from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
+from peftsearch.cli.terminal.console import print_json, print_table
 from peftsearch.wording import agree, counted
 
 if TYPE_CHECKING:
-    from peftsearch.search.locks import Owner
+    from peftsearch.disk.locks import Owner
 
 __all__ = ["status"]
 
 
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
-    from peftsearch.search.derive import count_states
-    from peftsearch.search.outcome import front_of, hypervolume_of
-    from peftsearch.search.under_way import read_study
+    from peftsearch.records.derive import count_states
+    from peftsearch.records.outcome import front_of, hypervolume_of
+    from peftsearch.study.unfinished import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)
@@ -75,7 +75,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
 
 def _state(storage: str, owner: Owner | None, running: int) -> str:
     """Who searches it here; of a study in a database, how many trials are under way anywhere."""
-    from peftsearch.search.storage_name import is_database
+    from peftsearch.records.storage_name import is_database
 
     here = f"being searched by {owner}" if owner else "nobody is searching it"
     if not is_database(storage):

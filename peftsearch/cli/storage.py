@@ -12,7 +12,7 @@ __all__ = ["hear_storage", "use_storage", "without_storage"]
 
 def use_storage(said: str) -> str:
     """Set the database's address for this process and its workers; return it without password."""
-    from peftsearch.search.storage import VARIABLE, StorageAddress
+    from peftsearch.study.storage.connection import VARIABLE, StorageAddress
 
     address = StorageAddress.parse(said)
     os.environ[VARIABLE] = said
@@ -23,7 +23,7 @@ def hear_storage(name: str, storage: str, said: str | None) -> None:
     """Use the address given on the command line for a study whose record names its `storage`.
     UsageError if the study has a journal, unless the address only came from $PEFTSEARCH_STORAGE.
     """
-    from peftsearch.search.storage_name import VARIABLE, is_database
+    from peftsearch.records.storage_name import VARIABLE, is_database
 
     if said is None:
         return
@@ -54,6 +54,6 @@ def _shown(arguments: Iterator[str]) -> Iterator[str]:
 
 
 def _without_password(address: str) -> str:
-    from peftsearch.search.storage import StorageAddress  # with Optuna
+    from peftsearch.study.storage.connection import StorageAddress  # with Optuna
 
     return StorageAddress.parse(address).shown

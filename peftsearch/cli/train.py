@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.console import print_json, say, tell
 from peftsearch.cli.options import LARGEST_SEED, Json
+from peftsearch.cli.terminal.console import print_json, say, tell
 
 __all__ = ["train"]
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.console import say
-from peftsearch.cli.opened import studies_flag
+from peftsearch.cli.open_study import studies_flag
+from peftsearch.cli.terminal.console import say
 from peftsearch.errors import Interrupted, NothingFeasible
 from peftsearch.wording import agree, counted
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
+    from peftsearch.records.folder import StudyFolder
     from peftsearch.search.limits import Limits, Means
 
 __all__ = ["watch", "watch_local"]
@@ -27,7 +27,7 @@ def watch_local(
     as_json: bool,
 ) -> None:
     """`run` workers of this machine (None: as many as make sense), and `watch` them."""
-    from peftsearch.search.devices import workers_here
+    from peftsearch.backbone.devices import workers_here
 
     device = means.device or folder.read_info().device
     count = workers or workers_here(device)
@@ -50,12 +50,12 @@ def watch(
 ) -> None:
     """`run` the workers, show their progress, then print the frontier."""
     from peftsearch.cli.frontier import print_frontier
-    from peftsearch.cli.progress import Progress
-    from peftsearch.cli.stopping import unheard
+    from peftsearch.cli.terminal.interrupt import unheard
+    from peftsearch.cli.terminal.progress import Progress
+    from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
-    from peftsearch.search.derive import write_derived
-    from peftsearch.search.study_copy import bring_home
-    from peftsearch.search.under_way import read_study
+    from peftsearch.study.storage.database.copies import bring_home
+    from peftsearch.study.unfinished import read_study
 
     with unheard(), Progress(folder, limits, workers) as progress:
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.asked import refuse_other_means, seconds_of
+from peftsearch.cli.arguments import refuse_other_means, seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,
@@ -22,7 +22,7 @@ from peftsearch.cli.options import (
 from peftsearch.cli.storage import hear_storage, use_storage
 
 if TYPE_CHECKING:
-    from peftsearch.search.folder import StudyFolder
+    from peftsearch.records.folder import StudyFolder
 
 __all__ = ["StopAt", "folder_to_join", "worker"]
 
@@ -52,7 +52,7 @@ def worker(
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.limits import Limits, Means
-    from peftsearch.search.ready import refuse_missing
+    from peftsearch.study.ready import refuse_missing
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     means = Means(threads or 1, cohort, device)
@@ -68,9 +68,9 @@ def worker(
 
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
     """This machine's folder of the study: the study's own with a journal, else a copy."""
-    from peftsearch.search.folder import StudyFolder, study_names
-    from peftsearch.search.storage import StorageAddress, is_database
-    from peftsearch.search.study_copy import folder_of
+    from peftsearch.records.folder import StudyFolder, study_names
+    from peftsearch.study.storage.connection import StorageAddress, is_database
+    from peftsearch.study.storage.database.copies import folder_of
 
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peftsearch.atomic import write_atomic
-from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.loading.load import Backbone, load_backbone
+from peftsearch.backbone.loading.source import absolute_source
 from peftsearch.backbone.precision import dtype_of
-from peftsearch.backbone.source import absolute_source
 from peftsearch.design.configuration import Configuration
+from peftsearch.disk.atomic import write_atomic
 from peftsearch.errors import DataError, MissingError, UsageError
 from peftsearch.export.card import model_card
+from peftsearch.export.out_folder import CARD, clear, refuse_taken
 from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
-from peftsearch.export.place import CARD, clear, refuse_taken
-from peftsearch.task.encode import encode
-from peftsearch.task.encode_texts import encode_texts
-from peftsearch.task.text import Split
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import encode
+from peftsearch.task.tokens.encode_texts import encode_texts
 from peftsearch.training.checkpoint import as_bytes, load_tensors
-from peftsearch.training.generation import generate
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
+from peftsearch.training.objectives.generation import generate
 from peftsearch.training.objectives.heads import outputs_of
 from peftsearch.training.writing import writing_of
 from peftsearch.wording import counted

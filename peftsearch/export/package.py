@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from peftsearch.backbone.source import absolute_source
+from peftsearch.backbone.loading.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
 
 if TYPE_CHECKING:
-    from peftsearch.backbone.language import Tokenizers
+    from peftsearch.backbone.loading.language import Tokenizers
 
 __all__ = ["ADAPTER", "CONFIGURATION", "SOURCES", "Package"]
 
@@ -94,7 +94,7 @@ class Package(BaseModel):
 
     @property
     def tokenizers(self) -> Tokenizers:
-        from peftsearch.backbone.language import Tokenizers  # with torch
+        from peftsearch.backbone.loading.language import Tokenizers  # with torch
 
         return Tokenizers(self.tokenizer, self.target_tokenizer, self.languages)
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.package import SOURCES
-from peftsearch.space.document import Document, dump_yaml
-from peftsearch.space.document_files import Files
+from peftsearch.space.file.document import Document, dump_yaml
+from peftsearch.space.file.files import Files
+from peftsearch.task.sources.whole_paths import FILES
 from peftsearch.task.spec import TaskSpec
-from peftsearch.task.whole_paths import FILES
-from peftsearch.training.budget import TrainingBudget
 
 __all__ = ["Recipe"]
 

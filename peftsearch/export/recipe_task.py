@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from peftsearch.backbone.device import refuse_unknown_device
-from peftsearch.backbone.low_precision import low_precision
-from peftsearch.backbone.source import refuse_missing_model, refuse_missing_tokenizer
+from peftsearch.backbone.loading.source import refuse_missing_model, refuse_missing_tokenizer
+from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import UsageError
-from peftsearch.export.place import refuse_taken
+from peftsearch.export.out_folder import refuse_taken
 from peftsearch.export.recipe import Recipe
-from peftsearch.task.opening import open_task
+from peftsearch.task.sources.open import open_task
 from peftsearch.task.task import Task
 
 __all__ = ["open_recipe"]

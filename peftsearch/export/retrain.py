@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peftsearch.backbone.language import Tokenizers
+from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.recipe_task import open_recipe
-from peftsearch.search.workbench import Workbench, set_threads
-from peftsearch.task.encode import Encoded
-from peftsearch.task.metric import Metric
+from peftsearch.task.metrics.metric import Metric
+from peftsearch.task.split import Split
 from peftsearch.task.task import Task
-from peftsearch.task.text import Split
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.checkpoint import as_bytes
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objective import scale_of_values
+from peftsearch.training.objectives.objective import scale_of_values
 
 __all__ = ["retrain"]
 

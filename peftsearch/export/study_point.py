@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peftsearch.atomic import write_atomic
-from peftsearch.backbone.source import absolute_source
+from peftsearch.backbone.loading.source import absolute_source
 from peftsearch.design.configuration import Configuration
+from peftsearch.disk.atomic import write_atomic
 from peftsearch.errors import ConfigurationError, UsageError
+from peftsearch.export.out_folder import refuse_taken_out
 from peftsearch.export.package import Package
-from peftsearch.export.place import refuse_taken_out
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.outcome import front_of
-from peftsearch.search.records import StudyInfo, StudyRecord, TrialResult
-from peftsearch.search.study_task import task_of
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of
+from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
+from peftsearch.records.task_spec import task_of
 from peftsearch.task.spec import ReadColumns
 
 __all__ = ["export_point"]
@@ -34,7 +34,7 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
-    from peftsearch.search.study_copy import bring_adapter  # with Optuna
+    from peftsearch.study.storage.database.copies import bring_adapter  # with Optuna
 
     bring_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
@@ -51,9 +51,9 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
 
 
 def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) -> None:
-    from peftsearch.backbone.load import family_for
+    from peftsearch.backbone.loading.load import family_for
     from peftsearch.export.native import backbone_of
-    from peftsearch.export.peft import refuse_without_peft, write_peft
+    from peftsearch.export.peft.write import refuse_without_peft, write_peft
     from peftsearch.training.checkpoint import load_tensors
 
     try:  # before the weights are loaded, which takes longer
@@ -120,8 +120,8 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
 
 
 def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
-    from peftsearch.search.study_space import budget_of, space_of
-    from peftsearch.task.whole_paths import with_whole_paths
+    from peftsearch.study.settings import budget_of, space_of
+    from peftsearch.task.sources.whole_paths import with_whole_paths
 
     budget = budget_of(space_of(folder, info), info)
     return Recipe(

@@ -11,17 +11,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from peftsearch.atomic import write_atomic
-from peftsearch.report.curves import curves_figure
-from peftsearch.report.hypervolume import hypervolume_figure
-from peftsearch.report.pareto import pareto_figure, pareto_range
-from peftsearch.report.published import sources_of
+from peftsearch.disk.atomic import write_atomic
+from peftsearch.records.derive import count_states
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import hypervolume_of
+from peftsearch.records.records import StudyRecord
+from peftsearch.report.figures.curves import curves_figure
+from peftsearch.report.figures.hypervolume import hypervolume_figure
+from peftsearch.report.figures.pareto import pareto_figure, pareto_range
+from peftsearch.report.figures.published import sources_of
 from peftsearch.report.samples import Samples, samples_of_best
 from peftsearch.report.table import frontier_rows, trial_rows
-from peftsearch.search.derive import count_states
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.outcome import hypervolume_of
-from peftsearch.search.records import StudyRecord
 from peftsearch.version import __version__
 from peftsearch.wording import counted
 

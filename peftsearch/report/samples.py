@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from peftsearch.errors import UsageError
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.outcome import front_of
-from peftsearch.search.records import StudyRecord
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of
+from peftsearch.records.records import StudyRecord
 
 __all__ = ["Sample", "Samples", "samples_of_best"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from peftsearch.search.outcome import front_of
-from peftsearch.search.rates import Rates
-from peftsearch.search.records import StudyRecord, TrialResult
+from peftsearch.records.outcome import front_of
+from peftsearch.records.rates import Rates
+from peftsearch.records.records import StudyRecord, TrialResult
 
 __all__ = ["frontier_rows", "trial_rows"]
 

@@ -1,1 +1,1 @@
-"""The study: ask → evaluate → tell, rungs, resuming, workers."""
+"""Running a search: workers, the trials of a worker, launchers, limits."""

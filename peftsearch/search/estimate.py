@@ -11,12 +11,12 @@ import numpy as np
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import TrialFailure
-from peftsearch.search.create import PlannedStudy
-from peftsearch.search.study_space import budget_of
-from peftsearch.search.workbench import Workbench
 from peftsearch.space.reach import sampled_reach
-from peftsearch.training.levers import Levers
+from peftsearch.study.create import PlannedStudy
+from peftsearch.study.settings import budget_of
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.optimisations import Levers
 
 __all__ = ["TrialTime", "parallel_trials", "trial_time", "trials_within"]
 

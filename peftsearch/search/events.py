@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.records.records import RungValue, TrialResult
 
 __all__ = [
     *("Event", "Phase", "StopAsked", "TrialAt", "TrialBegan", "TrialEnded", "TrialEvaluated"),

@@ -39,7 +39,7 @@ class Means:
 
     threads: int = 1
     cohort: int | None = None
-    """Configurations trained at once; None: as many as pay (`training/cohort_size.py`)."""
+    """Configurations trained at once; None: as many as pay (`training/cohort/size.py`)."""
     device: str | None = None
     """None: the study's."""
     crew: str | None = None

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialEnded
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.interrupt import interruptible, with_stops
-from peftsearch.search.launch import LocalWorkers
+from peftsearch.search.launchers.local import LocalWorkers
 from peftsearch.search.limits import Limits, Means, crew_name, worker_name
-from peftsearch.search.study import Study
-from peftsearch.search.study_copy import begin_in_database
-from peftsearch.search.study_space import space_of
+from peftsearch.study.settings import space_of
+from peftsearch.study.storage.database.copies import begin_in_database
+from peftsearch.study.study import Study
 
 __all__ = ["run_search", "run_workers"]
 

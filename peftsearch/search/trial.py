@@ -1,7 +1,7 @@
 """One trial: attach → train to the next rung → evaluate → record → go on, or stop.
 
 A trial says how far it wants to be trained, and goes on when it has been: alone, or in passes that
-it shares with others (`together.py`).
+it shares with others (`cohort_scheduler.py`).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any, Literal
 
 import torch
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
-from peftsearch.search.folder import TrialFolder
-from peftsearch.search.records import RungValue, TrialResult
+from peftsearch.policy.stopping import Decision
+from peftsearch.records.folder import TrialFolder
+from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.search.samples import samples_of
-from peftsearch.search.scheduler import Decision
-from peftsearch.search.study import Assignment
-from peftsearch.search.workbench import Workbench
-from peftsearch.task.encode import Encoded
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cohort import member_levers
-from peftsearch.training.cost import SHARED_BY
-from peftsearch.training.frozen import Stopped
-from peftsearch.training.levers import Levers
+from peftsearch.study.study import Assignment
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.training.bench import Workbench
+from peftsearch.training.cohort.cohort import member_levers
+from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.states import Stopped
 from peftsearch.training.loop import TrainingRun, memory_errors
 from peftsearch.training.objectives.base import Evaluation
+from peftsearch.training.optimisations import Levers
 
 __all__ = ["Trial", "TrialRunner", "Wanted"]
 

@@ -12,9 +12,14 @@ from collections.abc import Callable
 
 import torch
 
-from peftsearch.backbone.low_precision import low_precision
+from peftsearch.backbone.devices import device_of
+from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.devices import device_of
+from peftsearch.policy.stopping import Decision, RungPoint, decide
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import RungValue, StudyInfo, TrialResult
+from peftsearch.records.task_spec import task_of
+from peftsearch.search.cohort_scheduler import TrialsTogether
 from peftsearch.search.events import (
     Event,
     Phase,
@@ -25,20 +30,15 @@ from peftsearch.search.events import (
     TrialPutBack,
     WorkerReady,
 )
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means, crew_name, worker_name
-from peftsearch.search.records import RungValue, StudyInfo, TrialResult
-from peftsearch.search.scheduler import Decision, RungPoint, decide
-from peftsearch.search.study import Assignment, Study
-from peftsearch.search.study_space import budget_of, space_of, tokenizers_of
-from peftsearch.search.study_task import task_of
-from peftsearch.search.together import TrialsTogether
 from peftsearch.search.trial import TrialRunner
-from peftsearch.search.workbench import Workbench, set_threads
+from peftsearch.study.settings import budget_of, space_of, tokenizers_of
+from peftsearch.study.study import Assignment, Study
 from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
-from peftsearch.training.cohort_size import CohortSize
-from peftsearch.training.levers import Levers
+from peftsearch.training.bench import Workbench, set_threads
+from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.optimisations import Levers
 
 __all__ = ["Worker", "bench_of"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.space import Space
-from peftsearch.space.structures import Slot
+from peftsearch.space.structures.slots import Slot
 from peftsearch.wording import counted
 
 __all__ = ["Coverage", "coverage_of"]

@@ -14,10 +14,10 @@ from peftsearch.design.form import FORMS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import Allocation, allocate, allocate_all
-from peftsearch.space.offered import Offered, Structure
-from peftsearch.space.structures import make_composition
-from peftsearch.space.train_choices import ALWAYS
-from peftsearch.space.values import Suggests, Values
+from peftsearch.space.file.train_choices import ALWAYS
+from peftsearch.space.file.values import Suggests, Values
+from peftsearch.space.structures.offered import Offered, Structure
+from peftsearch.space.structures.slots import make_composition
 
 if TYPE_CHECKING:
     from peftsearch.space.space import Space

@@ -18,9 +18,9 @@ from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.decode import BUDGET, DEPTH
-from peftsearch.space.offered import Offered, Structure
 from peftsearch.space.space import Space
-from peftsearch.space.structures import NOTHING, Slot, SlotStructure
+from peftsearch.space.structures.offered import Offered, Structure
+from peftsearch.space.structures.slots import NOTHING, Slot, SlotStructure
 
 __all__ = ["NotExpressible", "Replay", "encode"]
 

@@ -18,14 +18,14 @@ from peftsearch.design.form import FORMS
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
 from peftsearch.space.decode import Sample, decoded, walked
-from peftsearch.space.document import Document, dump_yaml
-from peftsearch.space.offered import Offered, Structure, offered_by_depth
-from peftsearch.space.schema import HeadChoices, SpaceFile
-from peftsearch.space.shipped import shipped_spaces
-from peftsearch.space.slot_rules import exclusive, forbidden
-from peftsearch.space.structures import Slot
-from peftsearch.space.train_choices import ALWAYS
-from peftsearch.space.values import Suggests, Values
+from peftsearch.space.file.document import Document, dump_yaml
+from peftsearch.space.file.schema import HeadChoices, SpaceFile
+from peftsearch.space.file.shipped import shipped_spaces
+from peftsearch.space.file.train_choices import ALWAYS
+from peftsearch.space.file.values import Suggests, Values
+from peftsearch.space.structures.offered import Offered, Structure, offered_by_depth
+from peftsearch.space.structures.slot_rules import exclusive, forbidden
+from peftsearch.space.structures.slots import Slot
 
 __all__ = ["Sample", "Space", "load_space"]
 

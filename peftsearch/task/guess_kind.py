@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from peftsearch.task.columns import (
+from peftsearch.task.early import refuse_contradictions
+from peftsearch.task.kind import KINDS, Kind, kind_named
+from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
+from peftsearch.task.label_sets import holds_lists
+from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
+from peftsearch.task.rows.columns import (
     Columns,
     find_columns,
     find_columns_of_flags,
     first_of,
     has_target_named,
 )
-from peftsearch.task.early import refuse_contradictions
-from peftsearch.task.kind import KINDS, Kind, kind_named
-from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
-from peftsearch.task.label_sets import holds_lists
-from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
-from peftsearch.task.rows import Rows
+from peftsearch.task.rows.rows import Rows
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["class_names_of", "columns_of", "kind_of", "labels_in"]

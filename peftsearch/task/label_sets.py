@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from peftsearch.errors import DataError
-from peftsearch.task.columns import HIDDEN, Columns, is_nothing
-from peftsearch.task.rows import Rows
+from peftsearch.task.rows.columns import HIDDEN, Columns, is_nothing
+from peftsearch.task.rows.rows import Rows
 
 __all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_lists", "is_hidden"]
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from peftsearch.errors import DataError, UsageError, did_you_mean, listed
-from peftsearch.task.columns import find_text, first_of, is_nothing, text_column
-from peftsearch.task.rows import Rows
+from peftsearch.task.rows.columns import find_text, first_of, is_nothing, text_column
+from peftsearch.task.rows.rows import Rows
 from peftsearch.task.spec import TEXT, ReadColumns, TaskSpec
 
 __all__ = [

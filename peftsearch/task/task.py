@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from peftsearch.task.kind import Kind
-from peftsearch.task.metric import Metric
+from peftsearch.task.metrics.metric import Metric
 from peftsearch.task.spec import ReadColumns, TaskSpec
-from peftsearch.task.text import Split
+from peftsearch.task.split import Split
 
 __all__ = ["Task"]
 

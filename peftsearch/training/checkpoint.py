@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from peftsearch.atomic import write_atomic
+from peftsearch.disk.atomic import write_atomic
 from peftsearch.errors import DataError
 
 __all__ = ["as_bytes", "load_tensors", "number_in", "save_tensors"]

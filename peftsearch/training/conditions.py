@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.training import Training
 
 __all__ = ["conditions", "seeded"]

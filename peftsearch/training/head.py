@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.configuration import Head
 
 __all__ = ["ClassificationHead"]

@@ -16,25 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory
-from peftsearch.task.encode import Encoded
+from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.checkpoint import save_tensors
 from peftsearch.training.conditions import conditions, seeded
-from peftsearch.training.frozen import FrozenStates, Stopped
-from peftsearch.training.levers import Levers
-from peftsearch.training.low_rungs import LowRungs
+from peftsearch.training.frozen.states import FrozenStates, Stopped
+from peftsearch.training.loss_watch import LossWatch
+from peftsearch.training.low_precision_steps import LowRungs
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
+from peftsearch.training.optimisations import Levers
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
 from peftsearch.training.positions import most_trained
 from peftsearch.training.run_state import facts_of, restore_run, save_run
-from peftsearch.training.watch import LossWatch
 
 __all__ = ["TrainingRun", "memory_errors"]
 

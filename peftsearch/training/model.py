@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from peftsearch.backbone.attach import attach
-from peftsearch.backbone.hooks import STRAIGHT
-from peftsearch.backbone.load import Backbone
-from peftsearch.backbone.rows import LastRows
+from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.attach.hooks import STRAIGHT
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.savings.last_tokens import LastRows
 from peftsearch.backbone.states import last_states
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prompt
 from peftsearch.errors import ConfigurationError
-from peftsearch.task.encode import Encoded
-from peftsearch.training.frozen import FrozenStates
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.training.frozen.states import FrozenStates
 from peftsearch.training.head import ClassificationHead
-from peftsearch.training.levers import Levers
+from peftsearch.training.optimisations import Levers
 from peftsearch.training.positions import Positions
 
 __all__ = ["TunedModel"]

@@ -18,8 +18,8 @@ from torch.nn.functional import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from peftsearch.backbone.attachment import registered_name
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.attach.attachment import registered_name
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import at_least_fp32
 

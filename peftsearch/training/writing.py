@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from peftsearch.backbone.language import decoder_inputs
-from peftsearch.backbone.load import Backbone
-from peftsearch.backbone.special_tokens import special_tokens
-from peftsearch.task.encode_texts import Writing
+from peftsearch.backbone.loading.language import decoder_inputs
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.loading.special_tokens import special_tokens
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.tokens.encode_texts import Writing
 
 __all__ = ["notes_on_ends", "writing_of"]
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 import peftsearch
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.folder import StudyFolder
 from support.reports import info, result
 
 RECORDED = Path(__file__).parents[2] / "studies"

@@ -13,8 +13,8 @@ import torch
 from peft import get_peft_model
 from torch import Tensor
 
-from peftsearch.backbone.attach import attach
-from peftsearch.backbone.load import Backbone, wrap
+from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.loading.load import Backbone, wrap
 from peftsearch.design.composition import Add, Composition, Dora, Scaled, Surroundings
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Linear, Loreft

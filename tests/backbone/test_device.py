@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.backbone.device import checked_device
-from peftsearch.backbone.load import load_backbone
+from peftsearch.backbone.loading.load import load_backbone
 from peftsearch.errors import MissingError
 
 

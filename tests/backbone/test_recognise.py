@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from peftsearch.backbone.attach import attach
-from peftsearch.backbone.load import wrap
+from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.loading.load import wrap
 from peftsearch.backbone.recognise import family_of
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError

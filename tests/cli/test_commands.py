@@ -104,7 +104,7 @@ def test_an_exported_model_predicts_what_its_trial_measured(
 ) -> None:
     point = document(capsys, "frontier", "small")["points"][-1]
     printed(capsys, "export", "small", "native", "--at", f"#{point['number']}", "--to", "native")
-    from peftsearch.task.load import load_task
+    from peftsearch.task.sources.load import load_task
     from peftsearch.task.spec import TaskSpec
 
     info = json.loads(Path("studies/small/study.json").read_text())

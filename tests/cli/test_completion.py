@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.backbone.reference_configs import REFERENCES
+from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli import completion
-from peftsearch.task.demo import DEMO_TASKS
 from peftsearch.task.kind import KINDS
-from peftsearch.task.known import KNOWN_DATASETS
-from peftsearch.task.metric import METRICS
-from peftsearch.training.levers import Levers
+from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.sources.demo import DEMO_TASKS
+from peftsearch.task.sources.known import KNOWN_DATASETS
+from peftsearch.training.optimisations import Levers
 
 BIN = Path(sys.executable).parent
 BASH = shutil.which("bash")

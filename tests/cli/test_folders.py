@@ -15,11 +15,11 @@ from peftsearch.cli import watch
 from peftsearch.cli.main import run
 from peftsearch.errors import SpaceError
 from peftsearch.export.recipe import Recipe
-from peftsearch.search.create import NewStudy, create_study
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.folder import StudyFolder
 from peftsearch.space.space import load_space
+from peftsearch.study.create import NewStudy, create_study
+from peftsearch.task.sources.whole_paths import with_whole_paths
 from peftsearch.task.spec import TaskSpec
-from peftsearch.task.whole_paths import with_whole_paths
 from support.tiny import sentiment_rows, write_csv
 
 SPACE = """schema: 1
@@ -228,7 +228,7 @@ def test_a_model_of_a_plain_name_is_never_taken_from_beside_a_recipe(
 
 
 def test_artifacts_and_studies_are_whole_paths(home: Path, tmp_path: Path) -> None:
-    from peftsearch.cli.asked import given
+    from peftsearch.cli.arguments import given
 
     assert given({"artifacts": "kept"})["artifacts"] == f"{home}/kept"
     assert given({"artifacts": "s3://bucket/x"})["artifacts"] == "s3://bucket/x"

@@ -11,14 +11,14 @@ import pytest
 
 from peftsearch.cli.main import run
 from peftsearch.errors import MissingError, UsageError
-from peftsearch.search import ray_workers
+from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
-from peftsearch.search.folder import StudyFolder
+from peftsearch.search.launchers.ray import workers as ray_workers
+from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.order import Order
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.ray_cluster import Share, joined
-from peftsearch.search.ray_order import Order
-from peftsearch.search.storage import VARIABLE, StorageAddress
-from peftsearch.search.study_copy import begin_in_database
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.study.storage.database.copies import begin_in_database
 from support import standin
 from support.postgres import PostgresServer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from peftsearch.backbone.families import FAMILIES
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.cli.main import run
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS

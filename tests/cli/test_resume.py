@@ -12,9 +12,9 @@ import typer
 from peftsearch.cli import watch
 from peftsearch.cli.flags import FIXED, HEARD, NEUTRAL
 from peftsearch.cli.main import app, run
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.storage_name import VARIABLE
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 6, rungs: [0.5, 1], rung_examples: 12}

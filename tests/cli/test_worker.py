@@ -14,10 +14,10 @@ import pytest
 
 from peftsearch.cli.main import run
 from peftsearch.cli.storage import without_storage
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.storage import VARIABLE, StorageAddress
 from peftsearch.search.worker import Worker
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress
 from support.postgres import PASSWORD, PostgresServer
 
 SPACE = """schema: 1

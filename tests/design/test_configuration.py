@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from transformers import BertConfig, RobertaConfig
 
-from peftsearch.backbone.load import load_shapes, shapes_of
+from peftsearch.backbone.loading.load import load_shapes, shapes_of
 from peftsearch.design.composition import Gated, Scaled
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import Prefix, Relu

@@ -24,7 +24,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from peftsearch.backbone.load import shapes_of
+from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.composition import Gated
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix

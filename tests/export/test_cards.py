@@ -10,7 +10,7 @@ import pytest
 from peftsearch.design.methods import METHODS
 from peftsearch.export.card import model_card
 from peftsearch.export.package import Package
-from peftsearch.export.peft_card import peft_card
+from peftsearch.export.peft.card import peft_card
 
 HOSTILE = 'x"); import os; os.system("id") #\'\n```python\nimport evil\n```\n<script>|\\'
 

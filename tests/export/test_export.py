@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.loading.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, DataError, MissingError, SpaceError
 from peftsearch.export.native import load, write_native
 from peftsearch.export.package import Package
-from peftsearch.export.peft import write_peft
+from peftsearch.export.peft.write import write_peft
 from peftsearch.export.recipe import Recipe
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.model import TunedModel

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 import peftsearch
-from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.loading.load import Backbone, load_backbone
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import UsageError

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 import peftsearch
-from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.loading.load import Backbone, load_backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.composition import Gated, Scaled
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.form import Gelu, Linear, Prefix
@@ -24,11 +25,10 @@ from peftsearch.design.place import Place
 from peftsearch.errors import DataError, MissingError, PeftsearchError
 from peftsearch.export import native
 from peftsearch.export.native import load, write_native
-from peftsearch.search.workbench import Workbench
-from peftsearch.task.encode import encode
 from peftsearch.task.spec import TaskSpec
-from peftsearch.task.text import Split
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import encode
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.labels import outputs_of

@@ -14,9 +14,9 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import SpaceError, UsageError
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.retrain import retrain
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.task import Task
+from peftsearch.training.bench import Workbench
 from support.strategies import configurations
 
 

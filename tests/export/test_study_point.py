@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save
 
-from peftsearch.backbone.load import load_backbone
+from peftsearch.backbone.loading.load import load_backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.export import native
-from peftsearch.export.peft import why_not_peft
+from peftsearch.export.peft.write import why_not_peft
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.study_point import export_point
-from peftsearch.search.folder import StudyFolder
+from peftsearch.records.folder import StudyFolder
 from peftsearch.training.model import TunedModel
 from support.backbones import backbone_at
 from support.standin import create, open_study, take, train_for_nothing

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch import atomic
-from peftsearch.search.folder import StudyFolder, study_names
+from peftsearch.disk import atomic
+from peftsearch.records.folder import StudyFolder, study_names
 from support.hostile import here
 from support.hostile.world import World
 

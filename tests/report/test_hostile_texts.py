@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from peftsearch.records.records import PublishedValue, StudyInfo, StudyRecord, TrialResult
 from peftsearch.report.html import render_report
 from peftsearch.report.samples import Sample, Samples
-from peftsearch.search.records import PublishedValue, StudyInfo, StudyRecord, TrialResult
 from support.reports import info, result
 
 HOSTILE = (

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from peftsearch.errors import UsageError
-from peftsearch.report.axis import metric_range
-from peftsearch.report.curves import curves_figure
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import MetricScale, StudyRecord, TrialResult
+from peftsearch.report.figures.axis import metric_range
+from peftsearch.report.figures.curves import curves_figure
+from peftsearch.report.figures.hypervolume import hypervolume_figure
+from peftsearch.report.figures.pareto import pareto_figure
+from peftsearch.report.figures.text import hover
 from peftsearch.report.html import render_report, write_report
-from peftsearch.report.hypervolume import hypervolume_figure
-from peftsearch.report.labels import hover
-from peftsearch.report.pareto import pareto_figure
 from peftsearch.report.samples import Sample, Samples, samples_of_best
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.records import MetricScale, StudyRecord, TrialResult
 from support.reports import info, result
 
 PERPLEXITY = MetricScale(

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from peftsearch.records.outcome import front_of, hypervolume_of
+from peftsearch.records.records import MetricScale, PublishedValue, StudyRecord
+from peftsearch.report.figures.pareto import pareto_figure
+from peftsearch.report.figures.published import TRACE
 from peftsearch.report.html import render_report
-from peftsearch.report.pareto import pareto_figure
-from peftsearch.report.published import TRACE
-from peftsearch.search.outcome import front_of, hypervolume_of
-from peftsearch.search.records import MetricScale, PublishedValue, StudyRecord
 from support.reports import info, result
 
 ROUGE = MetricScale(name="rouge2", worst=0, best=100, decimals=2, title="ROUGE-2 F1 × 100")

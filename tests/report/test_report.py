@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from peftsearch.records.records import StudyRecord, TrialResult
+from peftsearch.report.figures.label_places import place_labels
+from peftsearch.report.figures.pareto import pareto_figure
 from peftsearch.report.html import render_report, write_report
-from peftsearch.report.names import place_labels
-from peftsearch.report.pareto import pareto_figure
-from peftsearch.search.records import StudyRecord, TrialResult
 from support.reports import info, result
 
 CHROMIUM = shutil.which("chromium")

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.records import RungValue
-from peftsearch.search.scheduler import Decision
-from peftsearch.search.study import Assignment
+from peftsearch.policy.stopping import Decision
+from peftsearch.records.records import RungValue
+from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
-from peftsearch.search.trial_folder import TrialFolder
-from peftsearch.search.workbench import Workbench
+from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.form import Linear, Prefix, Relu
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import Allocation, allocate, reachable
-from peftsearch.space.document import Document
 from peftsearch.space.encode import Replay, encode
+from peftsearch.space.file.document import Document
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped

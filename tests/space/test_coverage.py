@@ -8,16 +8,16 @@ from functools import lru_cache
 
 import pytest
 
-from peftsearch.backbone.load import load_shapes
-from peftsearch.backbone.reference_configs import REFERENCES
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
-from peftsearch.search.seeds import seeds_of
+from peftsearch.policy.seeds import seeds_of
 from peftsearch.space.coverage import coverage_of
-from peftsearch.space.document import Document
 from peftsearch.space.encode import Replay
+from peftsearch.space.file.document import Document
+from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -67,7 +67,7 @@ def test_what_a_family_cannot_take_is_counted_with_its_reason() -> None:
 def test_layer_masks_that_are_one_in_a_small_stack_are_offered_once() -> None:
     slot = "places: {ffn: {at: out, layers: [all, upper_half, last, every_other, lower_half]}}\n"
     space = space_of(slot + "choices: {ffn: {form: relu}}")
-    from peftsearch.backbone.load import shapes_of
+    from peftsearch.backbone.loading.load import shapes_of
     from support.shapes import config_of
 
     two = shapes_of(config_of("bert", num_hidden_layers=2))

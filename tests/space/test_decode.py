@@ -10,14 +10,14 @@ from typing import Any
 import optuna
 import pytest
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import allocate, reachable
-from peftsearch.space.document import Document
 from peftsearch.space.encode import NotExpressible, Replay, encode
+from peftsearch.space.file.document import Document
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.space import Sample, Space
 from support.spaces import shipped

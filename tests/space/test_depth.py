@@ -8,20 +8,20 @@ from itertools import pairwise, product
 
 import pytest
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import SpaceError
-from peftsearch.search.seeds import seeds_of
+from peftsearch.policy.seeds import seeds_of
 from peftsearch.space.coverage import coverage_of
-from peftsearch.space.document import Document
 from peftsearch.space.encode import Replay, encode
+from peftsearch.space.file.document import Document
 from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.offered import Offered
 from peftsearch.space.reach import RandomSuggestions, sampled_reach
 from peftsearch.space.space import Space
-from peftsearch.space.structures import SlotStructure
+from peftsearch.space.structures.offered import Offered
+from peftsearch.space.structures.slots import SlotStructure
 from support.shapes import small
 from support.spaces import shipped
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.cli.main import run
 from peftsearch.design.place import Place
 from peftsearch.errors import SpaceError
-from peftsearch.search.records import PublishedValue
-from peftsearch.search.seeds import seeds_of
-from peftsearch.space.document import Document
-from peftsearch.space.published import Published, PublishedPoint
-from peftsearch.space.shipped import shipped_spaces
+from peftsearch.policy.seeds import seeds_of
+from peftsearch.records.records import PublishedValue
+from peftsearch.space.file.document import Document
+from peftsearch.space.file.published import Published, PublishedPoint
+from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.space import Space
 from peftsearch.task.kind import kind_named
-from peftsearch.task.known import known_dataset
-from peftsearch.task.metric import METRICS
+from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.sources.known import known_dataset
 from peftsearch.task.spec import TaskSpec
 from support.readme import readme_commands
 from support.spaces import shipped

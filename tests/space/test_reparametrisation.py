@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from peftsearch.backbone.attach import attach
-from peftsearch.backbone.load import Backbone, wrap
+from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.loading.load import Backbone, wrap
 from peftsearch.design.composition import Add, Composition, Gated, Scaled
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Constant, Form, Gelu, Linear, Prefix, PrefixRelu, Relu, Rescale

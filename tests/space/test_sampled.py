@@ -13,13 +13,13 @@ from itertools import combinations
 import pytest
 from transformers import AutoConfig
 
-from peftsearch.backbone.load import shapes_of
+from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import reachable
+from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.shipped import shipped_spaces
 from peftsearch.space.space import Sample, Space
 from support.spaces import shipped
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.errors import MissingError
-from peftsearch.space import shipped
+from peftsearch.space.file import shipped
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,17 +12,15 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from peftsearch.backbone.load import load_shapes
-from peftsearch.backbone.reference_configs import REFERENCES
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli.main import run
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
 from peftsearch.errors import SpaceError
-from peftsearch.search.seeds import seeds_of
-from peftsearch.space.document import Document
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.schema import (
+from peftsearch.policy.seeds import seeds_of
+from peftsearch.space.file.document import Document
+from peftsearch.space.file.schema import (
     INSERTION_NAMES,
     Budgets,
     HeadChoices,
@@ -32,10 +30,12 @@ from peftsearch.space.schema import (
     TrainChoices,
     Width,
 )
-from peftsearch.space.shipped import shipped_spaces
+from peftsearch.space.file.shipped import shipped_spaces
+from peftsearch.space.file.values import Values
+from peftsearch.space.masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.space import Space
-from peftsearch.space.structures import DIMENSIONS
-from peftsearch.space.values import Values
+from peftsearch.space.structures.slots import DIMENSIONS
 from support.readme import readme_commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")

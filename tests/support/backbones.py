@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone, load_backbone
+from peftsearch.backbone.loading.load import Backbone, load_backbone
 
 
 @lru_cache(maxsize=8)

@@ -17,17 +17,17 @@ from typing import Any
 
 import optuna
 
-from peftsearch.atomic import write_atomic
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.search.folder import StudyFolder
+from peftsearch.disk.atomic import write_atomic
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import TrialResult
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.presence import Pulse
-from peftsearch.search.records import TrialResult
-from peftsearch.search.study import Assignment, Study
-from peftsearch.search.study_space import space_of
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import Space
+from peftsearch.study.settings import space_of
+from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.study import Assignment, Study
 from support.standin import finish, metric_of, rung_value
 
 PULSE = Pulse(every_s=0.4, missed=5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.configuration import Configuration
 from peftsearch.export.package import Package
 from support.families import tiny_config

@@ -22,7 +22,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
 )
 
-from peftsearch.backbone.load import Backbone, wrap
+from peftsearch.backbone.loading.load import Backbone, wrap
 
 __all__ = [
     "REFUSED",

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from safetensors import SafetensorError, safe_open
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.journal import open_journal
+from peftsearch.records.folder import StudyFolder
+from peftsearch.study.storage.journal import open_journal
 
 __all__ = ["Witness", "brute_force_front", "problems_at_the_end", "trials_of"]
 

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.records import TrialResult
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import TrialResult
 from support.file_events import FileEvents
 from support.kept import Witness, problems_at_the_end, trials_of
 from support.killable import Killable, imported, in_a_fork, started

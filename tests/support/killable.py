@@ -2,8 +2,8 @@
 
 What is real: the command line from its first word on, its process group, its parent and worker
 processes with their pipes, locks and signals, every file, `kill -9`. What is not: the processes are
-forks of one that has imported everything, where a shell would start Python anew (4 s of imports a
-process); for that `search/launch.py` is given multiprocessing's "fork" instead of its "spawn". With
+forks of one that has imported everything, where a shell would start Python anew (4 s of imports
+each); for that `search/launchers/local.py` is given multiprocessing's "fork", not its "spawn". With
 `anew` nothing is replaced: `python -m peftsearch`, whose workers are spawned.
 """
 
@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from peftsearch.cli.main import run
-from peftsearch.search import launch
+from peftsearch.search.launchers import local as launch
 
 __all__ = ["Killable", "imported", "in_a_fork", "started"]
 
@@ -32,12 +32,6 @@ def imported() -> None:
     import plotly.graph_objs  # noqa: F401
     import pyarrow.fs
     import pyarrow.parquet  # noqa: F401
-
-    import peftsearch.cli.progress
-    import peftsearch.report.html
-    import peftsearch.search.create
-    import peftsearch.search.run
-    import peftsearch.search.worker  # noqa: F401
 
 
 def in_a_fork(body: Callable[[], int]) -> int:

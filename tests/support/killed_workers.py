@@ -19,17 +19,17 @@ from pathlib import Path
 
 import optuna
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.frontier.pareto import pareto
 from peftsearch.frontier.point import Point
-from peftsearch.search import recovery
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.outcome import front_of
-from peftsearch.search.records import TrialResult
-from peftsearch.search.storage import VARIABLE, StorageAddress, database
-from peftsearch.search.study_copy import begin_in_database, bring_home, folder_of
-from peftsearch.space.document import Document
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of
+from peftsearch.records.records import TrialResult
+from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
+from peftsearch.study import recovery
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database
+from peftsearch.study.storage.database.copies import begin_in_database, bring_home, folder_of
 from support import standin
 from support.buckets import s3_server
 from support.crowd import Crowd, Wanted, metrics_of, parameters

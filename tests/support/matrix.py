@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from peftsearch.backbone.attach import attach
+from peftsearch.backbone.attach.attach import attach
 from peftsearch.errors import ConfigurationError
 from support.families import TINY, backbone_of, generating
 from support.perturbed import (

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.attach import Attachment, attach
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.attach.attach import Attachment, attach
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.shapes import BackboneShapes
 from support.families import EOS, backbone_of, inputs, lm_inputs, states, tiny_lm
 from support.points import point

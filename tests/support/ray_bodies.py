@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import TrialResult
 from peftsearch.search.events import Event, TrialBegan
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.records import TrialResult
-from peftsearch.search.study import Assignment
+from peftsearch.study.study import Assignment
 from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]

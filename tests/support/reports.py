@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftsearch.search.records import MetricScale, RungValue, StudyInfo, TrialResult
+from peftsearch.records.records import MetricScale, RungValue, StudyInfo, TrialResult
 
 __all__ = ["info", "result"]
 

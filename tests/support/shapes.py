@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from peftsearch.backbone.load import shapes_of
+from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.shapes import BackboneShapes
 
 _ENCODER: dict[str, Any] = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from peftsearch.backbone.load import load_shapes
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.presence import Pulse
-from peftsearch.search.records import MetricScale, RungValue, StudyInfo, TrialResult
-from peftsearch.search.study import Assignment, Study
-from peftsearch.space.document import Document
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import MetricScale, RungValue, StudyInfo, TrialResult
+from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
+from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.study import Assignment, Study
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 1}

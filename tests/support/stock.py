@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from peftsearch.backbone.load import Backbone, wrap
+from peftsearch.backbone.loading.load import Backbone, wrap
 
 VOCABULARY = 60
 _BERT = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftsearch.backbone.load import load_backbone
+from peftsearch.backbone.loading.load import load_backbone
 from support.tiny import build_tiny_bert, sentiment_rows
 
 

@@ -15,18 +15,18 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from peftsearch.backbone.language import prepare_language_model
-from peftsearch.backbone.load import Backbone, shapes_of, wrap
+from peftsearch.backbone.loading.language import prepare_language_model
+from peftsearch.backbone.loading.load import Backbone, shapes_of, wrap
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.composition import Scaled
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import Linear
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
-from peftsearch.task.encode import Encoded
-from peftsearch.task.encode_texts import Writing, encode_texts
 from peftsearch.task.spec import Generation, TaskSpec
-from peftsearch.task.text import Split
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.encode_texts import Writing, encode_texts
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Indices

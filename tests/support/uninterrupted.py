@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.records import RungValue, TrialResult
-from peftsearch.search.scheduler import Decision
-from peftsearch.search.study import Assignment
-from peftsearch.search.study_space import budget_of, space_of, task_of
+from peftsearch.policy.stopping import Decision
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import RungValue, TrialResult
+from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
-from peftsearch.search.trial_folder import TrialFolder
-from peftsearch.search.workbench import Workbench
+from peftsearch.study.settings import budget_of, space_of, task_of
+from peftsearch.study.study import Assignment
+from peftsearch.training.bench import Workbench
 
 __all__ = ["uninterrupted", "without_clock"]
 

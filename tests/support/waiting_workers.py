@@ -16,10 +16,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from peftsearch.backbone.load import load_shapes
-from peftsearch.search.folder import StudyFolder
-from peftsearch.search.storage import VARIABLE, StorageAddress
-from peftsearch.search.study_copy import begin_in_database, bring_home
+from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.records.folder import StudyFolder
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.study.storage.database.copies import begin_in_database, bring_home
 from support import standin
 from support.crowd import Crowd, TimedWorker, search_s
 from support.killed_workers import SPACE as FIXED

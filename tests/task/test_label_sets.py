@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from peftsearch.errors import DataError, UsageError
-from peftsearch.task.load import load_task
+from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import TaskSpec
+from peftsearch.task.split import Split
 from peftsearch.task.task import Task
-from peftsearch.task.text import Split
 
 SETS = [["b"], [], ["a", "c"], ["a"], ["c", "b", "a"], ["b"], ["c"], ["a", "b"]]
 """Over and over: of 40 rows the set of row i is SETS[i % 8]."""

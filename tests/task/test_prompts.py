@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from peftsearch.errors import DataError, PeftsearchError
-from peftsearch.task.files import read_rows
-from peftsearch.task.load import load_task
 from peftsearch.task.prompts import columns_to_predict, joined_texts
-from peftsearch.task.rows import Rows
+from peftsearch.task.rows.files import read_rows
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import ReadColumns, TaskSpec
 from peftsearch.task.task import Task
 

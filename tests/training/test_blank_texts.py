@@ -12,17 +12,17 @@ import torch
 from tokenizers import processors
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
-from peftsearch.task.encode import Encoded, encode
-from peftsearch.task.encode_texts import encode_texts
-from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
-from peftsearch.task.text import Split
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.generation import generate
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import Encoded, encode
+from peftsearch.task.tokens.encode_texts import encode_texts
+from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.generation import generate
 from peftsearch.training.objectives.heads import outputs_of
 from peftsearch.training.objectives.labels import Labels
 from support.families import EOS, backbone_of

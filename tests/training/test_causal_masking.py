@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from peftsearch.design.configuration import Head, Training
-from peftsearch.task.encode import Encoded
-from peftsearch.task.encode_texts import Writing, encode_texts
-from peftsearch.task.ragged import Ragged
-from peftsearch.task.text import Split
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.encode_texts import Writing, encode_texts
+from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.texts import joined, target_logits
 from support.families import EOS

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, DataError, OutOfMemory, TrialFailure
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import checkpoint
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.loop import TrainingRun
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import Generation, TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from support.families import TINY, tiny_config
 from support.tiny import copying_rows, write_csv

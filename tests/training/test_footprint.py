@@ -64,6 +64,6 @@ def test_doctor_says_how_many_workers_fit(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def doctor_shapes() -> BackboneShapes:
-    from peftsearch.backbone.load import load_shapes
+    from peftsearch.backbone.loading.load import load_shapes
 
     return load_shapes("config:roberta-base")

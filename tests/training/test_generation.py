@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.configuration import Training
-from peftsearch.task.encode import Encoded
-from peftsearch.task.encode_texts import encode_texts
-from peftsearch.task.ragged import Ragged
 from peftsearch.task.spec import Generation
-from peftsearch.task.text import Split
-from peftsearch.training import generation
-from peftsearch.training.frozen import Stopped
-from peftsearch.training.generation import generate
+from peftsearch.task.split import Split
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.encode_texts import encode_texts
+from peftsearch.task.tokens.ragged import Ragged
+from peftsearch.training.frozen.states import Stopped
+from peftsearch.training.objectives import generation
+from peftsearch.training.objectives.generation import generate
 from support.families import EOS, TINY
 from support.perturbed import attached
 from support.texts import (

@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import joint as joint_module
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.cohort import Cohort, member_levers
-from peftsearch.training.given import Given
-from peftsearch.training.levers import Levers
+from peftsearch.training.bench import Workbench
+from peftsearch.training.cohort import joint_batch as joint_module
+from peftsearch.training.cohort.cohort import Cohort, member_levers
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.module import TunedModule
+from peftsearch.training.objectives.batch import Given
 from peftsearch.training.objectives.label_sets import LabelSets
+from peftsearch.training.optimisations import Levers
 from support.backbones import backbone_at
 from support.tiny import tagged_rows
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.form import Relu
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.checkpoint import load_tensors
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import GenerationConfig, WatermarkingConfig
 
-from peftsearch.backbone.load import Backbone
-from peftsearch.task.encode import Encoded
-from peftsearch.task.ragged import Ragged
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.task.spec import Generation
-from peftsearch.training.generation import generate
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.ragged import Ragged
+from peftsearch.training.objectives.generation import generate
 from support.families import EOS
 from support.texts import PAD, encoded, writer, writing
 

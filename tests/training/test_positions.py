@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import Generation, TaskSpec
-from peftsearch.training import generation, loop
+from peftsearch.training import loop
 from peftsearch.training.batches import evaluation_batches
-from peftsearch.training.budget import TrainingBudget
-from peftsearch.training.levers import Levers
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives import base
+from peftsearch.training.objectives import base, generation
+from peftsearch.training.optimisations import Levers
 from peftsearch.training.positions import Positions
 from support.texts import encoded, objective, writer
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.search.workbench import Workbench
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from support.points import POINT_NAMES, point
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from peftsearch.backbone.load import Backbone, wrap
+from peftsearch.backbone.loading.load import Backbone, wrap
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Head, Training
-from peftsearch.training.budget import TrainingBudget
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.loop import TrainingRun
 from support.families import TINY, inputs, states, tiny_body, tiny_config

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
-from peftsearch.search.workbench import Workbench
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.budget import TrainingBudget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from support.points import point
 from support.texts import (

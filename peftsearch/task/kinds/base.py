@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from peftsearch.task.columns import Columns
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 
 __all__ = ["Kind", "Output"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from peftsearch.task.columns import Columns, kept_rows, left_out, refuse_missing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.seq2seq import TEXT_METRICS, TEXT_TARGETS, written_texts
 from peftsearch.task.prompts import joined_texts
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns, kept_rows, left_out, refuse_missing
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 
 __all__ = ["Causal"]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, did_you_mean
-from peftsearch.task.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.kinds.base import Kind, Output
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns, filled_rows, is_nothing, left_out
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 from peftsearch.wording import counted
 
 __all__ = ["Classification", "label_order", "label_problem", "label_text", "whole_number"]

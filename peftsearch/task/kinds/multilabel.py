@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, listed
-from peftsearch.task.columns import Columns, filled_rows, left_out, refuse_missing
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.classification import Classification, label_order, label_problem
 from peftsearch.task.label_sets import Form, Lists, form_of, is_hidden
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns, filled_rows, left_out, refuse_missing
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 from peftsearch.wording import counted
 
 __all__ = ["Multilabel"]

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from peftsearch.errors import DataError
-from peftsearch.task.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.kinds.base import Kind, Output
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns, filled_rows, is_nothing, left_out
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 
 __all__ = ["Regression"]
 

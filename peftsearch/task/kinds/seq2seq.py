@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from peftsearch.task.columns import Columns, kept_rows, left_out, refuse_missing, text_column
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.prompts import joined_texts
-from peftsearch.task.rows import Rows
-from peftsearch.task.text import Split
+from peftsearch.task.rows.columns import Columns, kept_rows, left_out, refuse_missing, text_column
+from peftsearch.task.rows.rows import Rows
+from peftsearch.task.split import Split
 
 __all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
 

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone
-from peftsearch.task.encode import Encoded
-from peftsearch.task.metric import Metric
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.task.metrics.metric import Metric
+from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
-from peftsearch.training.given import Given
-from peftsearch.training.levers import Levers
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.batch import Given
+from peftsearch.training.optimisations import Levers
 
 __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_gradients"]
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.load import Backbone
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.states import last_states
-from peftsearch.task.encode import Encoded
-from peftsearch.task.transfer import sent
-from peftsearch.training.given import Given
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.transfer import sent
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
     Indices,
@@ -21,6 +20,7 @@ from peftsearch.training.objectives.base import (
     read_batches,
     without_gradients,
 )
+from peftsearch.training.objectives.batch import Given
 
 __all__ = ["Headed", "outputs_of"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from peftsearch.task.encode import Encoded
+from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
 from peftsearch.training.objectives.heads import Headed, outputs_of

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from peftsearch.backbone.language import decoder_inputs
-from peftsearch.backbone.load import Backbone
-from peftsearch.task.encode import Encoded
-from peftsearch.task.encode_texts import Writing
-from peftsearch.task.ragged import Ragged
+from peftsearch.backbone.loading.language import decoder_inputs
+from peftsearch.backbone.loading.load import Backbone
 from peftsearch.task.spec import Generation
-from peftsearch.training.generation import generate
-from peftsearch.training.given import IGNORED, Given
+from peftsearch.task.tokens.encode import Encoded
+from peftsearch.task.tokens.encode_texts import Writing
+from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
     Evaluation,
@@ -29,6 +27,8 @@ from peftsearch.training.objectives.base import (
     read_batches,
     without_gradients,
 )
+from peftsearch.training.objectives.batch import IGNORED, Given
+from peftsearch.training.objectives.generation import generate
 
 __all__ = ["Texts", "target_logits"]
 

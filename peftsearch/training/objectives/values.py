@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from peftsearch.task.encode import Encoded
+from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
 from peftsearch.training.objectives.heads import Headed, outputs_of

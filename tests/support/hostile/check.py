@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.folder import StudyFolder, study_names
+from peftsearch.records.folder import StudyFolder, study_names
 from support.hostile.case import Case
 
 __all__ = ["LIMIT_S", "Ran", "broken_promises", "contents_of", "run_here"]

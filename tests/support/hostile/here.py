@@ -12,9 +12,9 @@ import typer
 
 from peftsearch.cli import main
 from peftsearch.errors import PeftsearchError
+from peftsearch.records.folder import StudyFolder
 from peftsearch.search import run as searching
 from peftsearch.search.events import Event, TrialEnded, WorkerStopped
-from peftsearch.search.folder import StudyFolder
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from peftsearch.training.loop import TrainingRun

@@ -8,8 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from peftsearch.space.document import dump_yaml
-from peftsearch.space.shipped import shipped_spaces
+from peftsearch.space.file.document import dump_yaml
+from peftsearch.space.file.shipped import shipped_spaces
 from support.hostile.case import Case
 from support.hostile.mutate import damaged, spoilt
 from support.hostile.world import SPACE, World

@@ -1,0 +1,1 @@
+"""Attaching the modifications of a configuration to a backbone, and detaching them."""

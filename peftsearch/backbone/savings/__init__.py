@@ -1,0 +1,1 @@
+"""Work that a frozen backbone can leave out: lower layers, other tokens, high precision."""

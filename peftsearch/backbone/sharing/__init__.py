@@ -1,0 +1,1 @@
+"""Several configurations attached to one backbone, each to its own rows of a batch."""

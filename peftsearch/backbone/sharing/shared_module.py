@@ -1,0 +1,168 @@
+"""One module that several configurations modify: every member's hooks see its own rows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.attach import attention
+from peftsearch.backbone.attach.attention import AttachedPrefix
+from peftsearch.backbone.attach.hooks import After, Before
+from peftsearch.backbone.attach.modified import modified_together
+from peftsearch.backbone.attach.sites import OnInput, OnOutput
+
+if TYPE_CHECKING:
+    from peftsearch.backbone.sharing.slices import Member, Slices
+
+__all__ = ["SharedModule"]
+
+Span = tuple["Member", slice]
+"""A member and its rows."""
+
+
+class SharedModule:
+    """One module with what members have at it, and the hooks that give each its rows."""
+
+    def __init__(self, slices: Slices, module: nn.Module) -> None:
+        self.slices, self.module = slices, module
+        self.before: dict[Member, list[Before]] = {}
+        self.after: dict[Member, list[After]] = {}
+        self.stands_in: set[Member] = set()
+        self.prefixes: dict[Member, list[AttachedPrefix]] = {}
+        self._forward: Callable[..., Any] = module.forward
+        self._handles = [
+            module.register_forward_pre_hook(self._on_input),
+            module.register_forward_hook(self._on_output),
+        ]
+
+    @property
+    def is_used(self) -> bool:
+        return bool(self.before or self.after or self.stands_in or self.prefixes)
+
+    def stand_in(self, member: Member) -> None:
+        """Have the member's tensors stand in the module's places, in its rows."""
+        if not self.stands_in:
+            self.module.forward = self._computed
+        self.stands_in.add(member)
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self.module.__dict__.pop("forward", None)  # the class's own again
+        attention.share_no_prefixes(self.module)
+
+    def _on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not self.before or not args:
+            return None
+
+        def own(member: Member, rows: slice) -> Tensor:
+            x: Tensor = args[0][rows]
+            for hook in self.before.get(member, ()):
+                changed = hook(module, (x, *args[1:]))
+                x = x if changed is None else changed[0]
+            return x
+
+        joined = self._split(args[0], own, self.before, args[0])
+        return None if joined is args[0] else (joined, *args[1:])
+
+    def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if not self.after or not args:
+            return None
+        states = output if isinstance(output, Tensor) else output[0]
+
+        def own(member: Member, rows: slice) -> Tensor:
+            h: Tensor = states[rows]
+            given = (args[0][rows], *args[1:])
+            for hook in self.after.get(member, ()):
+                changed = hook(module, given, h)
+                h = h if changed is None else changed
+            return h
+
+        joined = self._split(states, own, self.after, args[0])
+        return joined if states is output else (joined, *output[1:])
+
+    def _computed(self, *args: Any, **options: Any) -> Tensor:
+        """The module's output, with a member's own tensors for its rows."""
+        standing = self.stands_in.intersection(member for member, _ in self.slices.rows)
+        if not standing or self.slices.someone_runs:
+            whole: Tensor = self._forward(*args, **options)
+            return whole
+
+        def own(member: Member | None, rows: slice) -> Tensor:
+            result: Tensor = self._forward(args[0][rows], *args[1:], **options)
+            return result
+
+        return self._split(args[0], own, standing, None, others=own)
+
+    def _split(
+        self,
+        states: Tensor,
+        own: Callable[[Member, slice], Tensor],
+        who: Container[Member],
+        read: Tensor | None,
+        others: Callable[[None, slice], Tensor] | None = None,
+    ) -> Tensor:
+        """`states` with what `own` gives for the rows of each member in `who`, or of several alike
+        at once that `read`; the others' rows as they are, or as `others` gives them.
+        """
+        spans = self.slices.spans(len(states)) if self.slices.rows else []
+        if not any(member in who for member, _ in spans):
+            return states
+        parts: list[Tensor] = []
+        for members, rows in self._runs(spans, who, read is not None):
+            if members[0] not in who:
+                parts.append(states[rows] if others is None else others(None, rows))
+            elif len(members) > 1 and read is not None:
+                parts.append(self._alike(members, read[rows], states[rows]))
+            else:
+                with self.slices.running(members[0], self.module):
+                    parts.append(own(members[0], rows))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _runs(
+        self, spans: Sequence[Span], who: Container[Member], together: bool
+    ) -> Iterator[tuple[list[Member], slice]]:
+        """Neighbours as one where none has anything here, or where all have the same with other
+        numbers and as many rows.
+        """
+
+        def key(span: Span) -> Hashable:
+            member, rows = span
+            if member not in who:
+                return ()
+            kind = self._kind(member) if together else None
+            return member if kind is None else (kind, rows.stop - rows.start)
+
+        for _, run in groupby(spans, key):
+            found = list(run)
+            yield [member for member, _ in found], slice(found[0][1].start, found[-1][1].stop)
+
+    def _kind(self, member: Member) -> Hashable | None:
+        """What is computed for a member here, if it is one thing that can be for several."""
+        hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
+        one = hooks[0] if len(hooks) == 1 and not member.tensors.get(self.module) else None
+        return one.kind if isinstance(one, OnInput | OnOutput) else None
+
+    def _alike(self, members: Sequence[Member], x: Tensor, h: Tensor) -> Tensor:
+        """Of members that have the same here: computed side by side."""
+        hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
+        count = len(members)
+        beside = [values.reshape(count, -1, *values.shape[1:]) for values in (x, h)]
+        return modified_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
+
+    def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
+        """For the attention function: which rows have which prefixes, neighbours without any as
+        one; empty where no member has rows.
+        """
+        found: list[tuple[slice, list[AttachedPrefix]]] = []
+        for member, span in self.slices.spans(rows) if self.slices.rows else []:
+            own = self.prefixes.get(member, [])
+            if found and not own and not found[-1][1]:
+                found[-1] = (slice(found[-1][0].start, span.stop), [])
+            else:
+                found.append((span, own))
+        return found

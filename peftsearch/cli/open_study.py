@@ -1,0 +1,35 @@
+"""Opening a study for a command that reads it, with the latest results from its database."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftsearch.cli.terminal.console import say
+
+if TYPE_CHECKING:
+    from peftsearch.records.folder import StudyFolder
+
+__all__ = ["opened", "studies_flag"]
+
+
+def opened(study: str, studies: Path | None) -> StudyFolder:
+    """A study's folder, brought up to date from its database if it has one."""
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.records.storage_name import is_database
+
+    folder = StudyFolder.open(study, studies)
+    if is_database(folder.read_info().storage):
+        from peftsearch.study.storage.database.copies import bring_home  # with Optuna
+
+        bring_home(folder, say)
+    return folder
+
+
+def studies_flag(folder: StudyFolder) -> str:
+    """` --studies DIR` for a command that names a study, or nothing where that is the default."""
+    from peftsearch.records.folder import studies_folder
+
+    studies = folder.root.parent
+    return "" if studies == studies_folder() else f" --studies {shlex.quote(str(studies))}"

@@ -1,0 +1,1 @@
+"""The terminal: printing, wrapping, live progress, Ctrl-C."""

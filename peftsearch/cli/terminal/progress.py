@@ -1,0 +1,239 @@
+"""Progress of a running search, on stderr: running trials and new frontier points on a terminal,
+plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+
+from peftsearch.cli.terminal.console import clean, shortened
+from peftsearch.cli.terminal.live import Overview, live_lines
+from peftsearch.cli.terminal.running import RunningTrials, stopping, time_is_up
+from peftsearch.cli.terminal.wrapping import width_of, wrapped
+from peftsearch.errors import MissingError, PeftsearchError
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of, hypervolume_of
+from peftsearch.records.records import StudyRecord, TrialResult
+from peftsearch.search.events import (
+    Event,
+    StopAsked,
+    TrialAt,
+    TrialBegan,
+    TrialEnded,
+    TrialEvaluated,
+    TrialPutBack,
+    WorkerPlaced,
+    WorkerReady,
+    WorkerStopped,
+    WorkersWait,
+)
+from peftsearch.search.limits import Limits
+from peftsearch.wording import agree, counted, duration
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Hears a search's events. `fatal` is the error that ended a worker, if one did."""
+
+    def __init__(self, folder: StudyFolder, limits: Limits, workers: int) -> None:
+        self.limits, self.workers = limits, workers
+        record = folder.read()
+        self.info = record.info
+        self.results = {r.number: r for r in record.results}
+        self.running = RunningTrials()
+        self.entered = time.monotonic()
+        self.began: float | None = None
+        """Time at which the first worker had loaded model and data; the limit counts from here."""
+        self.said_time_is_up = False
+        self.stops = 0
+        self.volume = hypervolume_of(record)
+        self.more_misfits = 0
+        """Infeasible trials since the last one shown, counted instead of shown."""
+        self.last_said_misfit = False
+        self.nodes: dict[int, str] = {}
+        """Where the workers of a cluster are."""
+        self.fatal: PeftsearchError | None = None
+        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self.is_terminal = sys.stderr.isatty()
+        self.live = live_lines(self.console, self._overview) if self.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self.live is not None:
+            self.live.start()
+        going_on = f", {counted(len(self.results), 'trial')} done" if self.results else ""
+        self._say(
+            f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
+            f"{self.info.space}, {counted(self.workers, 'worker')}{going_on}"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._say_misfits()
+        if self.live is not None:
+            self.live.stop()
+
+    def hear(self, event: Event | None) -> None:
+        """One event, or None for a tick of the clock."""
+        if isinstance(event, StopAsked):
+            self.stops = event.times
+            self._say(stopping(len(self.running), event.times))
+        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped):
+            self._of_worker(event)
+        elif event is not None:
+            self._of_trial(event)
+        self._say_when_time_is_up()
+
+    def _of_trial(
+        self, event: TrialBegan | TrialAt | TrialEvaluated | TrialEnded | TrialPutBack
+    ) -> None:
+        if isinstance(event, TrialAt):
+            self.running.hear(event, time.monotonic())
+        elif isinstance(event, TrialEnded):
+            self._ended(event.result)
+        elif isinstance(event, TrialPutBack):
+            self._put_back(event.number)
+        else:
+            if isinstance(event, TrialBegan):
+                self.running.begin(event)
+            self._detail(event)
+
+    def _of_worker(self, event: WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped) -> None:
+        if isinstance(event, WorkerReady):
+            self._ready()
+        elif isinstance(event, WorkerPlaced):
+            self.nodes[event.worker] = event.node
+            self._say(f"worker {event.worker} starts on node {event.node}")
+        elif isinstance(event, WorkersWait):
+            self._say(
+                f"{event.workers} of {counted(self.workers, 'worker')} "
+                f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
+                f"wants {event.wants}"
+            )
+        else:
+            self._stopped(event)
+
+    def _ready(self) -> None:
+        if self.began is None:
+            self.began = time.monotonic()
+            if self.limits.seconds is not None:
+                self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
+
+    def _say_when_time_is_up(self) -> None:
+        """Once no more trials begin, say what happens to the running ones."""
+        now = time.monotonic()
+        if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
+            return
+        self.said_time_is_up = True
+        if self.running and not self.stops:
+            most_s = max(0.0, self.limits.last_call(self.began) - now)
+            self._say(time_is_up(len(self.running), self.running.left_s(now), most_s))
+
+    def _put_back(self, number: int) -> None:
+        trial = self.running.end(number)
+        if trial is not None:
+            self._say(f"#{number} is saved at {trial.where}")
+
+    def _stopped(self, event: WorkerStopped) -> None:
+        self.running.end_all_of(event.worker)
+        if event.error is None:
+            if event.worker in self.nodes:
+                self._say(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
+            return
+        self._say(f"worker {event.worker}: {event.error}")
+        if event.exit_code not in (0, 1):
+            kind = MissingError if event.exit_code == 3 else PeftsearchError
+            self.fatal = kind(event.error)
+
+    def _detail(self, event: TrialBegan | TrialEvaluated) -> None:
+        if self.is_terminal:  # which shows it below
+            return
+        if isinstance(event, TrialBegan):
+            self._say(f"#{event.number} begins: {event.description}")
+        elif event.value.fraction < 1:
+            self._say(
+                f"#{event.number} at {event.value.fraction:.0%}: {self.info.metric.name} "
+                f"{self.info.metric.written(event.value.metric)}, {event.decision}"
+            )
+
+    def _ended(self, result: TrialResult) -> None:
+        self.running.end(result.number)
+        self.results[result.number] = result
+        self.volume = hypervolume_of(self._record())
+        on_front = any(p.number == result.number for p in front_of(self._record()))
+        if result.state == "infeasible" and self.last_said_misfit:
+            self.more_misfits += 1
+        elif on_front or result.state == "failed" or not self.is_terminal:
+            self._say(self._line(result, on_front))
+            self.last_said_misfit = result.state == "infeasible"
+
+    def _line(self, result: TrialResult, on_front: bool) -> str:
+        mark = "★" if on_front else " "
+        name = f"{result.method}: " if result.method not in (None, result.description) else ""
+        what = f"{mark} #{result.number} {name}{result.description}"
+        if result.state == "duplicate":
+            return f"{what}: the same configuration as #{result.same_as}"
+        if result.state in ("failed", "infeasible"):
+            return f"{what}: {result.cause or result.state} {result.message or ''}".rstrip()
+        stopped = "" if result.state == "full" else " (stopped early)"
+        return (
+            f"{what}: {self.info.metric.name} {self.info.metric.written(result.metric)} "
+            f"at {result.tuned_pct:.3g} %"
+            f" tuned{stopped}, {result.wall_s:.0f} s"
+        )
+
+    def _overview(self) -> Overview:
+        """The state to draw; called from the terminal's own thread."""
+        states = [result.state for result in list(self.results.values())]
+        full, stopped, failed = (states.count(s) for s in ("full", "stopped", "failed"))
+        return Overview(
+            counts=(
+                f"{full} full, {stopped} stopped, {failed} failed, hypervolume {self.volume:.3f}"
+            ),
+            share=self._done(full + stopped + failed),
+            left=self._left(),
+            trials=self.running.all(),
+        )
+
+    def _done(self, evaluated: int) -> float:
+        shares = [0.0]
+        if self.limits.trials:
+            shares.append(evaluated / self.limits.trials)
+        if self.limits.seconds and self.began is not None:
+            shares.append((time.monotonic() - self.began) / self.limits.seconds)
+        return min(1.0, max(shares))
+
+    def _left(self) -> str:
+        now = time.monotonic()
+        if self.stops:
+            return "stopping"
+        if self.began is None:
+            return f"loading model and data, {now - self.entered:.0f} s"
+        if self.limits.seconds is None:
+            return _clock(now - self.began)
+        if now < self.limits.deadline(self.began):
+            return f"{_clock(self.limits.deadline(self.began) - now)} left"
+        return f"finishing, at most {_clock(self.limits.last_call(self.began) - now)}"
+
+    def _record(self) -> StudyRecord:
+        ordered = tuple(self.results[number] for number in sorted(self.results))
+        return StudyRecord(info=self.info, results=ordered)
+
+    def _say(self, line: str) -> None:
+        self._say_misfits()
+        for part in wrapped(shortened(clean(line)), width_of(sys.stderr)):
+            self.console.print(part)
+
+    def _say_misfits(self) -> None:
+        if self.more_misfits:
+            self.console.print(f"  {self.more_misfits} more like it")
+        self.more_misfits, self.last_said_misfit = 0, False
+
+
+def _clock(seconds: float) -> str:
+    """`3:05`."""
+    whole = max(0, int(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,1 @@
+"""What to try next, and whether a trial may go on: seeds, the sampler, early stopping."""

@@ -1,0 +1,66 @@
+"""Files of a study that can be made again at any time: trials.csv and frontier.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peftsearch.disk.atomic import write_atomic
+from peftsearch.disk.json_records import json_text
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.outcome import front_of, hypervolume_of
+from peftsearch.records.rates import Rates
+from peftsearch.records.records import StudyRecord
+from peftsearch.records.trials_csv import derived_trials_csv
+
+__all__ = ["frontier_document", "write_derived"]
+
+
+def write_derived(folder: StudyFolder, record: StudyRecord) -> None:
+    """Write trials.csv and frontier.json."""
+    write_atomic(folder.trials_csv_path, derived_trials_csv(record))
+    write_atomic(folder.frontier_path, json_text(frontier_document(record)))
+
+
+def frontier_document(record: StudyRecord) -> dict[str, Any]:
+    """The frontier with what is needed to read it: metric, reference of the hypervolume, counts."""
+    info = record.info
+    by_number = {result.number: result for result in record.results}
+    fields = (
+        "number",
+        "method",
+        "origin",
+        "description",
+        "metric",
+        "metric_se",
+        "tuned_pct",
+        "tuned_parameters",
+        "trained_parameters",
+        "configuration_hash",
+    )
+    return {
+        "study": info.name,
+        "model": info.model,
+        "task": info.task_name,
+        "metric": info.metric.model_dump(),
+        "hypervolume": hypervolume_of(record),
+        "hypervolume_reference": {
+            "lo_pct": info.budget_lo_pct,
+            "hi_pct": info.budget_hi_pct,
+            "worst": info.metric.worst,
+            "best": info.metric.best,
+        },
+        "counts": count_states(record),
+        "points": [
+            {key: getattr(by_number[point.number], key) for key in fields}
+            | Rates.of(by_number[point.number].configuration).to_json()
+            for point in front_of(record)
+        ],
+    }
+
+
+def count_states(record: StudyRecord) -> dict[str, int]:
+    """How many trials ended how; `evaluated` are those that trained."""
+    states = [result.state for result in record.results]
+    counts = {s: states.count(s) for s in ("full", "stopped", "failed", "duplicate", "infeasible")}
+    under_way = {"running": record.running, "waiting": record.waiting}
+    return {"evaluated": counts["full"] + counts["stopped"], **counts, **under_way}

@@ -1,0 +1,227 @@
+"""What a study writes down: frozen models at the edge of its files (unknown keys are refused).
+
+`study.json` is a `StudyInfo`, `trials/NNNNN/result.json` a `TrialResult`,
+each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from peftsearch.task.spec import ReadColumns
+
+if TYPE_CHECKING:
+    from peftsearch.space.file.published import Published
+
+__all__ = [
+    *("MetricScale", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"),
+]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricScale(Record):
+    """How the task's metric is read. `worst` is a constant predictor's, of losses the untuned
+    model's; `best` the greatest (of losses the least) value there is.
+    """
+
+    name: str
+    """For example `accuracy`."""
+    maximise: bool = True
+    worst: float
+    best: float
+    decimals: int = 4
+    """How many a value is written with."""
+    title: str = ""
+    """For people: `ROUGE-2 F1 × 100`."""
+
+    def written(self, value: float | None, error: float | None = None) -> str:
+        """`0.7530 ± 0.0136`, `21.90`, or a dash."""
+        if value is None or not math.isfinite(value):
+            return "–"
+        shown = f"{value:z.{self.decimals}f}"
+        known = error is not None and math.isfinite(error)
+        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
+
+
+class PublishedValue(Record):
+    """A result that a paper reports: drawn beside the study's own, never counted among them."""
+
+    name: str
+    metric: str
+    value: float
+    tuned_pct: float
+    source: str
+
+    @classmethod
+    def all_of(cls, published: Published | None) -> tuple[PublishedValue, ...]:
+        """The points of a space file, each with its metric and source."""
+        if published is None:
+            return ()
+        return tuple(
+            cls(
+                name=point.label,
+                metric=published.metric,
+                value=point.value,
+                tuned_pct=point.tuned_pct,
+                source=published.source,
+            )
+            for point in published.points
+        )
+
+
+class RungValue(Record):
+    """One evaluation during training: a point of the learning curve."""
+
+    rung: int
+    """Index of the rung, 0 the lowest; the last one is full length."""
+    step: int
+    fraction: float
+    """Of the full training length, in (0, 1]."""
+    metric: float
+    metric_se: float | None = None
+    """Standard error of `metric` from the examples it was measured on."""
+    loss: float
+    """Mean evaluation loss: nats an example (of texts a token), or squared error."""
+    train_loss: float | None
+    """Smoothed; None before the first step."""
+    examples: int
+    """Evaluated examples."""
+    wall_s: float
+    """Seconds of this trial so far, evaluation included."""
+    cpu_s: float
+    eval_s: float = 0.0
+    """Seconds of it that were evaluation."""
+    low_precision: str | None = None
+    """Of the frozen layers, up to and at this rung; None: the backbone's own precision."""
+
+
+class TrialResult(Record):
+    """One finished trial.
+
+    `state`: `full` trained to the last rung (only these are frontier points), `stopped` early,
+    `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` if nothing fits its budget.
+    `origin`: `seed` is a method of the literature given to the search, `landmark` one that the
+    space cannot express (head-only, full fine-tuning), `sampled` proposed by the sampler.
+    """
+
+    schema_version: Literal[1] = 1
+    number: int
+    state: Literal["full", "stopped", "failed", "duplicate", "infeasible"]
+    origin: Literal["seed", "sampled", "landmark"]
+    method: str | None = None
+    """Name of the literature's method, for seeds and landmarks."""
+    configuration: dict[str, Any] | None = None
+    """`Configuration.to_json()`."""
+    configuration_hash: str | None = None
+    description: str = ""
+    """The configuration in one line, for people."""
+    budget_pct: float | None = None
+    """The sampled limit on tuned %, if the structure has a width."""
+    tuned_parameters: int = 0
+    trained_parameters: int = 0
+    """Tuned parameters and the head."""
+    tuned_pct: float = 0.0
+    metric: float | None = None
+    """At the last rung reached."""
+    metric_se: float | None = None
+    """Standard error of `metric` from the size of the evaluation set."""
+    rung: int | None = None
+    same_as: int | None = None
+    cause: str | None = None
+    message: str | None = None
+    curve: tuple[RungValue, ...] = ()
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+    """Of the frozen backbone."""
+    model_fingerprint: str | None = None
+    """Of the backbone in that dtype; None: the study's."""
+    cohort: int = 1
+    kept_layers: int = 0
+    """Lowest layers whose states were computed once and kept; all of them under a head alone."""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    eval_s: float = 0.0
+    finished_at: str = ""
+    """UTC, ISO 8601."""
+
+
+class StudyInfo(Record):
+    """What a study is, fixed when it is created."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    id: str
+    seed: int = Field(ge=0, lt=2**53)
+    created_at: str
+    space: str
+    """Name or file the space came from; the resolved copy is `space.yaml`."""
+    space_hash: str
+    model: str
+    """As the user named it."""
+    model_fingerprint: str
+    task: dict[str, Any]
+    """`TaskSpec` as JSON."""
+    task_name: str
+    data_fingerprint: str
+    labels: tuple[str, ...]
+    """None where numbers or texts are predicted."""
+    kind: str = "classification"
+    """The task's kind: classification, multilabel, regression, seq2seq or causal."""
+    train_examples: int
+    eval_examples: int
+    metric: MetricScale
+    budget_lo_pct: float = Field(gt=0, allow_inf_nan=False)
+    budget_hi_pct: float = Field(gt=0, allow_inf_nan=False)
+    """The space's budget range: the bounds of the hypervolume, in tuned %."""
+    body_parameters: int
+    full_steps: int
+    rungs: tuple[float, ...]
+    """Fractions of `full_steps`."""
+    max_length: int = Field(ge=1)
+    """Tokens that texts are cut to."""
+    asked_max_length: int | None = None
+    """As the user gave it; may be more than the model's limit."""
+    asked_max_target: int | None = None
+    rung_examples: int | None = None
+    """Evaluation examples below full length, where the user said other than the space."""
+    tokenizer: str | None = None
+    """Where the model's tokenizers are, if not beside it."""
+    target_tokenizer: str | None = None
+    reading: ReadColumns | None = None
+    """Columns that texts are built from; None in studies of earlier versions."""
+    text_template: str | None = None
+    """The template, with one `{text}` for the columns in `reading`."""
+    precision: str = "fp32"
+    value_scale: tuple[float, float] | None = None
+    """Mean and standard deviation of the training targets, where numbers are predicted."""
+    published: tuple[PublishedValue, ...] = ()
+    """What the space's paper reports, to be drawn beside the frontier."""
+    without: tuple[str, ...] = ()
+    """Levers that the user switched off (docs/performance.md)."""
+    low_rungs: str | None = None
+    """The low precision of frozen layers below full length."""
+    storage: str = "journal.log"
+    """The journal's file, or a database's address without its password."""
+    artifacts: str | None = None
+    """Where workers with folders of their own hand one another checkpoints."""
+    device: str = "cpu"
+
+
+class StudyRecord(Record):
+    """A study as read back from its folder: what reports, frontiers and exports are made of."""
+
+    info: StudyInfo
+    results: tuple[TrialResult, ...]
+    """By trial number."""
+    running: int = 0
+    """Unfinished trials; `under_way.read_study` counts those that nobody trains as waiting."""
+    waiting: int = 0
+    """Trials that were cut off or interrupted, and are continued by `--resume`."""

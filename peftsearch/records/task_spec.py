@@ -1,0 +1,23 @@
+"""The TaskSpec of a study, parsed from study.json."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from peftsearch.errors import UsageError
+from peftsearch.records.records import StudyInfo
+from peftsearch.task.spec import TaskSpec
+
+__all__ = ["task_of"]
+
+
+def task_of(info: StudyInfo) -> TaskSpec:
+    """The task as it was asked for; UsageError if study.json was damaged there."""
+    try:
+        return TaskSpec.of_file(info.task)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(map(str, ("task", *first["loc"])))
+        raise UsageError(
+            f"study.json of study '{info.name}': {key}: {first['msg']}; restore it from a copy"
+        ) from error

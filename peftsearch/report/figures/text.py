@@ -1,0 +1,44 @@
+"""Text of the report: safe for HTML and for plotly, which takes some tags for its own."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+
+from peftsearch.records.rates import Rates
+from peftsearch.records.records import PublishedValue, StudyInfo, TrialResult
+
+__all__ = ["hover", "hover_published", "safe"]
+
+
+def safe(text: str) -> str:
+    """Escaped: names, labels and descriptions come from the user's files."""
+    return html.escape(text, quote=False)
+
+
+def hover(result: TrialResult, info: StudyInfo) -> str:
+    """One trial in a few lines."""
+    lines = textwrap.wrap(result.description, 60)
+    name = f"<b>#{result.number}{' ' + safe(result.method) if result.method else ''}</b>"
+    rows = [name, *map(safe, lines)]
+    if rates := str(Rates.of(result.configuration)):
+        rows += map(safe, textwrap.wrap(rates, 60))
+    if result.metric is not None:
+        shown = info.metric.written(result.metric, result.metric_se)
+        rows.append(f"{safe(info.metric.name)} {shown}")
+    rows.append(f"{result.tuned_pct:.4g} % tuned, {result.tuned_parameters:,} parameters")
+    if result.state == "stopped":
+        rows.append("stopped early: not comparable with full length")
+    return "<br>".join(rows)
+
+
+def hover_published(value: PublishedValue, info: StudyInfo) -> str:
+    """A paper's result, and that it is one."""
+    rows = [
+        f"<b>{safe(value.name)} (published)</b>",
+        f"{safe(info.metric.name)} {info.metric.written(value.value)}",
+        f"{value.tuned_pct:.4g} % tuned",
+        "not measured here:",
+        *map(safe, textwrap.wrap(value.source, 60)),
+    ]
+    return "<br>".join(rows)

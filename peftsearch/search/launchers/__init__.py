@@ -1,0 +1,1 @@
+"""Starting workers: processes of this machine, nodes of a Ray cluster."""

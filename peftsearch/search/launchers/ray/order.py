@@ -1,0 +1,59 @@
+"""Instructions for a worker on a node of a Ray cluster, and running them there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peftsearch.errors import MissingError
+from peftsearch.search.events import Event
+from peftsearch.search.launchers.local import Begin, Body, search
+from peftsearch.search.limits import Limits, Means
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.study.storage.database.copies import folder_of
+
+__all__ = ["Order"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """`storage` may hold a password; `studies` is a path on the worker's node."""
+
+    worker: int
+    study: str
+    storage: str = field(repr=False)
+    studies: Path
+    limits: Limits
+    means: Means
+    body: Body = search
+
+    def packed(self) -> bytes:
+        return pickle.dumps(self)
+
+    @classmethod
+    def unpacked(cls, order: bytes) -> Order:
+        unpacked = pickle.loads(order)
+        assert isinstance(unpacked, cls)
+        return unpacked
+
+    def carry_out(
+        self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]
+    ) -> None:
+        """Work on the node's copy of the study, made if there is none, until there is no more to
+        do. `begin` says when its search began, of `time.monotonic()`.
+        """
+        os.environ[VARIABLE] = self.storage
+        try:
+            folder = folder_of(self.study, StorageAddress.parse(self.storage), self.studies)
+        except OSError as error:
+            raise MissingError(
+                f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
+                "node can write to with --studies"
+            ) from error
+        self.body(str(folder.root), self.worker, self.limits, begin, self.means, emit, stop)
+
+    def without_password(self, text: str) -> str:
+        return StorageAddress.parse(self.storage).without_password(text)

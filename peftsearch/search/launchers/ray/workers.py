@@ -1,0 +1,228 @@
+"""Workers on the nodes of a Ray cluster: spread over them, started again elsewhere when they die.
+
+Ray finds a place for each that has the CPUs and the share of a GPU. Nothing is known of trials
+here: what a dead worker was doing is given to another by the study itself, once its heartbeats are
+missed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from peftsearch.search.events import (
+    Event,
+    TrialEnded,
+    WorkerPlaced,
+    WorkerReady,
+    WorkerStopped,
+    WorkersWait,
+)
+from peftsearch.search.interrupt import interruptible, with_stops
+from peftsearch.search.launchers.ray.actor import Place
+from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.order import Order
+
+__all__ = ["RayWorkers", "run_on_ray"]
+
+_MAX_DEATHS = 5
+"""Deaths of a worker in a row, without a trial that ended between them."""
+_PAUSE_S = 2.0
+"""Before a worker is started again, doubled with each such death: it takes Ray some seconds to see
+that a node is gone, until which it may give it places there.
+"""
+_POLL_S = 0.5
+_PATIENCE_S = 30.0
+"""How long a cluster may look for places before it is said."""
+
+
+def run_on_ray(
+    address: str,
+    order: Order,
+    workers: int,
+    share: Share,
+    hear: Callable[[Event | None], None],
+) -> bool:
+    """Start workers of a study and stay until all have ended; every event is given to `hear` (None
+    every now and then). Returns whether the user interrupted it.
+    """
+    with joined(address) as ray:
+        started = RayWorkers(ray, order, workers, share)
+        with interruptible(started) as interrupted:
+            for event in with_stops(started.run(), interrupted):
+                hear(event)
+        return bool(interrupted)
+
+
+@dataclass
+class _Started:
+    """One of the workers. `node`: None until it has a place."""
+
+    worker: int
+    actor: Any
+    deaths: int
+    node: str | None = None
+
+
+@dataclass
+class _Due:
+    """One that is to be started again at `when`, of `time.monotonic()`."""
+
+    worker: int
+    deaths: int
+    when: float
+
+
+class RayWorkers:
+    """`count` workers with the same order, but for their number and the time that is left."""
+
+    def __init__(self, ray: Any, order: Order, count: int, share: Share) -> None:
+        self._ray, self._order, self._count = ray, order, count
+        self.share = share
+        self.began = time.monotonic()
+        self._deadline = self._last_call = float("inf")
+        """Unknown until the first worker has loaded model and data."""
+        self._running: dict[Any, _Started] = {}
+        """By what Ray hands its events through."""
+        self._due: list[_Due] = []
+        self._ended_well = self._stop = self._stop_told = self._kill = self._wait_told = False
+
+    def stop(self) -> None:
+        """Ask all to checkpoint what they do and end."""
+        self._stop = True
+
+    def kill(self) -> None:
+        self._kill = True
+
+    def run(self) -> Iterator[Event | None]:
+        """Every event as it comes, None every now and then; ends with the last worker."""
+        for worker in range(self._count):
+            self._start(worker)
+        try:
+            while (self._running or self._due) and not self._kill:
+                self._start_due()
+                yield from self._heard()
+                self._obey()
+                yield from self._told_to_wait()
+        finally:
+            for started in self._running.values():
+                self._ray.kill(started.actor)
+
+    def _start(self, worker: int, deaths: int = 0) -> None:
+        actor = (
+            self._ray.remote(Place)
+            .options(
+                num_cpus=self.share.cpus,
+                num_gpus=self.share.gpus,
+                scheduling_strategy="SPREAD",
+                max_concurrency=2,  # `stop` is heard while `run` runs
+            )
+            .remote()
+        )
+        limits = self._order.limits
+        if self._deadline < float("inf"):
+            limits = replace(limits, seconds=self._deadline - time.monotonic())
+        order = replace(self._order, worker=worker, limits=limits)
+        events = actor.run.options(num_returns="streaming").remote(worker, order.packed())
+        self._running[events] = _Started(worker, actor, deaths)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        due = [one for one in self._due if one.when <= now]
+        self._due = [one for one in self._due if one.when > now]
+        for one in due:
+            self._start(one.worker, one.deaths)
+
+    def _heard(self) -> Iterator[Event | None]:
+        """One event of every worker that has any; None if none has for a while."""
+        if not self._running:
+            time.sleep(_POLL_S)
+            yield None
+            return
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_POLL_S)
+        if not ready:
+            yield None
+            return
+        everyone = list(self._running)
+        ready, _ = self._ray.wait(everyone, num_returns=len(everyone), timeout=0)
+        for events in ready:
+            try:
+                event = self._ray.get(next(events))
+            except (self._ray.exceptions.RayError, StopIteration) as error:
+                yield from self._died(self._running.pop(events), error)
+            else:
+                yield self._noted(events, event)
+
+    def _noted(self, events: Any, event: Event) -> Event:
+        started = self._running[events]
+        if isinstance(event, WorkerPlaced):
+            started.node = event.node
+        elif isinstance(event, WorkerReady) and self._deadline == float("inf"):
+            now = time.monotonic()
+            self._deadline = self._order.limits.deadline(now)
+            self._last_call = self._order.limits.last_call(now)
+        elif isinstance(event, TrialEnded) and event.result.state in ("full", "stopped", "failed"):
+            started.deaths = 0
+        elif isinstance(event, WorkerStopped):
+            del self._running[events]
+            self._ray.kill(started.actor)  # its share is free at once
+            self._ended_well |= event.error is None
+        return event
+
+    def _died(self, started: _Started, error: Exception) -> Iterator[Event]:
+        deaths = started.deaths + 1
+        where = f" on {started.node}" if started.node else ""
+        text = f"died{where} ({self._how(started, error)})"
+        if deaths >= _MAX_DEATHS:
+            text += f": {deaths} times without ending a trial, given up"
+        elif not self._is_over:
+            text += ", starts again"
+            when = time.monotonic() + _PAUSE_S * 2 ** (deaths - 1)
+            self._due.append(_Due(started.worker, deaths, when))
+        yield WorkerStopped(started.worker, text, 1)
+
+    def _how(self, started: _Started, error: Exception) -> str:
+        if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+            return "out of memory"
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            return str(error.cause)
+        alive = [node["NodeID"] for node in self._ray.nodes() if node["Alive"]]
+        on_node = started.node is not None and started.node.split()[0]
+        gone = on_node and not any(name.startswith(on_node) for name in alive)
+        return "its node is gone" if gone else "its process ended"
+
+    @property
+    def _is_over(self) -> bool:
+        """True if no more workers are to be started. Workers wait for one another, so one that
+        ended by itself found no work left for any of them. Workers without a place in the cluster
+        are not waited for beyond the time limit.
+        """
+        now = time.monotonic()
+        has_place = any(started.node is not None for started in self._running.values())
+        in_vain = not has_place and now > self._order.limits.deadline(self.began)
+        return self._stop or self._ended_well or now > self._deadline or in_vain
+
+    def _obey(self) -> None:
+        """Tell all that have a place to stop, once; let go whoever has none when it is over. The
+        clock of a worker begins when it has loaded: the time limit of all is kept here.
+        """
+        if self._is_over:
+            self._due.clear()
+            for events, started in list(self._running.items()):
+                if started.node is None:
+                    self._ray.kill(started.actor)
+                    del self._running[events]
+        self._stop |= time.monotonic() > self._last_call
+        if self._stop and not self._stop_told:
+            self._stop_told = True
+            for started in self._running.values():
+                started.actor.stop.remote()
+
+    def _told_to_wait(self) -> Iterator[WorkersWait]:
+        waiting = sum(started.node is None for started in self._running.values())
+        late = time.monotonic() - self.began > _PATIENCE_S
+        if waiting and late and not self._wait_told:
+            self._wait_told = True
+            yield WorkersWait(waiting, str(self.share))

@@ -1,0 +1,52 @@
+"""Files that a recipe or a space names: by whole paths, or relative to where it lies itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftsearch.paths import places
+from peftsearch.space.file.document import Document
+
+__all__ = ["Files"]
+
+_Key = list[str | int]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Whole paths of what a document in `folder` names: something beside it, or in the working
+    folder. SpaceError for a name that means two things; one that means nothing stays as it is.
+    """
+
+    document: Document
+    folder: Path
+
+    def source(self, key: _Key, name: str | None) -> str | None:
+        """A model or a tokenizer. Beside the document only `./…` and `../…` are looked for: any
+        other name may be one of the Hub.
+        """
+        if name is None or not name.startswith((".", "~")):
+            return name
+        return self._only(key, name, places(name, self.folder)) or name
+
+    def data(self, key: _Key, name: str | None) -> str | None:
+        """A file or folder of data, or two files of parallel text (`news.en,news.ro`)."""
+        if not name:
+            return name
+        whole = self._only(key, name, places(name, self.folder))
+        return whole or self._pair(key, name) or name
+
+    def _pair(self, key: _Key, name: str) -> str | None:
+        for comma in (i for i, letter in enumerate(name) if letter == ","):
+            names = (name[:comma].strip(), name[comma + 1 :].strip())
+            found = [self._only(key, one, places(one, self.folder)) for one in names if one]
+            if len(found) == 2 and found[0] is not None and found[1] is not None:
+                return f"{found[0]},{found[1]}"
+        return None
+
+    def _only(self, key: _Key, name: str, found: list[str]) -> str | None:
+        if len(found) > 1:
+            message = f"'{name}' means {found[0]} and {found[1]}: write the whole path"
+            raise self.document.error(key, message)
+        return found[0] if found else None

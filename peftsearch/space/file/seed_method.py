@@ -1,0 +1,58 @@
+"""A method that a search begins with, as its authors have it or as the space file states it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from peftsearch.design.composition import Scaled
+from peftsearch.design.forms.prefix import Prefix
+from peftsearch.design.methods import METHODS
+from peftsearch.errors import did_you_mean
+from peftsearch.space.file.file_model import Model
+from peftsearch.wording import counted
+
+__all__ = ["SeedMethod", "as_seed"]
+
+
+class SeedMethod(Model):
+    """A method to begin with, at its authors' widths and typical rates, or at stated ones."""
+
+    method: str
+    tuned_pct: float | None = Field(None, gt=0, le=100)
+    """Widths are solved for it."""
+    widths: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    """One for each of its modifications with a width, in their order: `[30, 512]` of `mam`."""
+    s: float | None = Field(None, gt=0)
+    """In place of the scale of its scaled modification."""
+    reparametrise: Literal["direct", "mlp"] | None = None
+    """Of its prefix, in place of the method's own way."""
+    lr: float | None = Field(None, gt=0, le=10)
+    """Of every form; None: typical rates."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(f"method '{name}' unknown{did_you_mean(name, METHODS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _has_what_is_stated(self) -> SeedMethod:
+        modifications = METHODS[self.method].modifications
+        count = sum(m.has_width for m in modifications)
+        if self.widths is not None and self.tuned_pct is not None:
+            raise ValueError("give widths or tuned_pct, not both: one follows from the other")
+        if self.widths is not None and len(self.widths) != count:
+            raise ValueError(f"{self.method} has {counted(count, 'width')}, not {len(self.widths)}")
+        if self.s is not None and not any(isinstance(m.composition, Scaled) for m in modifications):
+            raise ValueError(f"s: nothing of {self.method} is scaled")
+        if self.reparametrise and not any(isinstance(m.form, Prefix) for m in modifications):
+            raise ValueError(f"reparametrise: {self.method} has no prefix")
+        return self
+
+
+def as_seed(raw: Any) -> Any:
+    """A method's name alone is the method as its authors have it."""
+    return {"method": raw} if isinstance(raw, str) else raw

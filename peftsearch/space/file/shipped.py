@@ -1,0 +1,25 @@
+"""The spaces that come with the package, found in a wheel and in a checkout alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peftsearch.errors import MissingError
+
+__all__ = ["shipped_spaces"]
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_CANDIDATES = (_PACKAGE / "_spaces", _PACKAGE.parent / "spaces")
+"""Where the wheel puts `spaces/`, and where a checkout has it."""
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name → file of every shipped space, by name; MissingError if the installation has none."""
+    for folder in _CANDIDATES:
+        spaces = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        if spaces:
+            return spaces
+    raise MissingError(
+        f"the shipped spaces are missing from '{_CANDIDATES[0]}': install peftsearch again, "
+        "or give a space file by its path"
+    )

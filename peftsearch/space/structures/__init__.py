@@ -1,0 +1,1 @@
+"""The structures of a space: valid ways to fill its slots."""

@@ -1,0 +1,98 @@
+"""What a space offers: the structures within one depth, walked slot by slot.
+
+A configuration that stays within a narrower depth belongs to that one, where it is offered, and is
+not offered in a wider one: none is there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+
+from peftsearch.design.modification import Modification
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.space.file.values import Suggests
+from peftsearch.space.masks import DEPTHS, layer_mask
+from peftsearch.space.structures.rules import Rule, Rules
+from peftsearch.space.structures.slots import NOTHING, Slot, SlotStructure
+
+__all__ = ["Offered", "Structure", "offered_by_depth"]
+
+Structure = tuple[SlotStructure, ...]
+"""One structure a slot, in the order of the file."""
+
+
+class Offered:
+    """The slots, as they can be filled within one depth, and what may stand together."""
+
+    def __init__(
+        self,
+        slots: tuple[Slot, ...],
+        rules: Sequence[Rule],
+        elsewhere: Collection[SlotStructure] = (),
+    ) -> None:
+        self.slots = slots
+        self._stated, self._elsewhere = rules, elsewhere
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self.slots, self._stated, self._elsewhere)
+
+    def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
+        """What the next slot may hold after `chosen`: every completion of it is possible."""
+        return self._rules.allowed(chosen)
+
+    def count(self) -> int:
+        """Distinct structures: widths, rates and head left aside."""
+        return self._rules.count()
+
+    def walk(self, trial: Suggests) -> Structure:
+        structure: Structure = ()
+        for slot in self.slots:
+            structure = (*structure, slot.walk(trial, self.allowed(structure)))
+        return structure
+
+    def contains(self, structure: Structure, kept: frozenset[int]) -> bool:
+        """Whether the space allows what is left of a structure without what bought nothing; `kept`
+        numbers its filled slots.
+        """
+        filled = [i for i, s in enumerate(structure) if not s.is_empty]
+        stays = {filled[i] for i in kept}
+        left = tuple(s if i in stays else NOTHING for i, s in enumerate(structure))
+        return left == structure or self._rules.are_kept(left)
+
+
+def offered_by_depth(
+    slots: tuple[Slot, ...], depths: Collection[str], rules: Sequence[Rule], shapes: BackboneShapes
+) -> dict[str, Offered]:
+    """What is offered within each of `depths` on a backbone, the widest first; `slots` are those of
+    the backbone. Depths that come to the same layers are one, and one without a structure none.
+    """
+    names: dict[tuple[int, ...] | None, str] = {}
+    for depth in (d for d in DEPTHS if d in depths):
+        names.setdefault(layer_mask(depth, shapes), depth)
+    found: dict[str, Offered] = {}
+    narrower: tuple[int, ...] | None = None
+    for mask, depth in reversed(names.items()):
+        here = slots if mask is None else tuple(slot.on(shapes, depth) for slot in slots)
+        offered = Offered(here, rules, _inside(here, narrower, shapes) if narrower else ())
+        if offered.count():
+            found[depth] = offered
+            narrower = mask
+    return dict(reversed(found.items()))
+
+
+def _inside(
+    slots: tuple[Slot, ...], layers: tuple[int, ...], shapes: BackboneShapes
+) -> set[SlotStructure]:
+    """Structures that modify nothing outside some layers."""
+    return {NOTHING} | {
+        structure
+        for slot in slots
+        for structure, written in slot.written.items()
+        if _stays_within(written, layers, shapes)
+    }
+
+
+def _stays_within(written: Modification, layers: tuple[int, ...], shapes: BackboneShapes) -> bool:
+    return all(site.layer in layers for site, _ in written.sources(shapes))

@@ -1,0 +1,1 @@
+"""One study with many workers: begin, ask, tell, recover; imports Optuna."""

@@ -1,0 +1,92 @@
+"""What becomes of trials that nobody works on any more: told, continued, or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from optuna.trial import FrozenTrial
+
+from peftsearch.records.records import TrialResult
+from peftsearch.study.results import Teller
+from peftsearch.study.storage.trial_store import Ledger
+from peftsearch.study.storage.trial_table import TrialTable
+
+__all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
+
+MAX_CUT_OFFS = 2
+"""Times a trial may be cut off without reaching a new checkpoint before it is given up."""
+
+
+class Recovery:
+    """Its caller holds the study's lock."""
+
+    def __init__(self, table: TrialTable, ledger: Ledger, teller: Teller) -> None:
+        self.table, self.ledger, self.teller = table, ledger, teller
+
+    def settle(
+        self, is_left: Callable[[FrozenTrial], bool], counts: bool = True
+    ) -> Iterator[TrialResult]:
+        """Settle each trial that `is_left` by its worker; the results of those that end here.
+
+        A trial with a result is told; one with a configuration is queued again, from its last
+        checkpoint; one cut off while it was sampled, or too often, is given up. `counts`: whether
+        the trial may be what its worker died of.
+        """
+        for trial in self.table.running():
+            same_as = trial.user_attrs.get("same_as")
+            # Nobody works on a duplicate: it waits for its first, which may end right here.
+            if same_as is None and (waits(trial) or not is_left(trial)):
+                continue
+            result = self.ledger.result(trial.number)
+            if result is not None:
+                self.teller.tell(result)
+            elif same_as is not None:
+                first = self.ledger.result(same_as)
+                if first is not None:
+                    yield self.teller.duplicate(trial.number, first)
+            elif "hash" not in trial.user_attrs:
+                self._enqueue_again(trial)
+                yield self.teller.give_up(trial, "cut off while it was sampled")
+            elif not counts:
+                self.put_back(trial.number)
+            elif not self._requeue(trial):
+                yield self.teller.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
+
+    def _enqueue_again(self, trial: FrozenTrial) -> None:
+        """Parameters that someone asked for are tried again; methods are due again anyway."""
+        asked = trial.system_attrs.get("fixed_params")
+        if asked and "seed" not in trial.user_attrs:
+            self.table.study.enqueue_trial(asked)
+
+    def _requeue(self, trial: FrozenTrial) -> bool:
+        """Queue a trial again; False if it was cut off too often without a new checkpoint."""
+        stamp = self.ledger.progress(trial.number)
+        before = trial.user_attrs.get("requeued", {"times": 0, "stamp": None})
+        times = 1 if stamp != before["stamp"] else before["times"] + 1
+        if times > MAX_CUT_OFFS:
+            return False
+        entry = {"times": times, "stamp": stamp, "taken": False}
+        self.table.set(trial.number, "requeued", entry)
+        return True
+
+    def put_back(self, number: int) -> None:
+        """Queue an interrupted trial, as if it had never been cut off."""
+        stamp = self.ledger.progress(number)
+        self.table.set(number, "requeued", {"times": 0, "stamp": stamp, "taken": False})
+
+    def take(self, worker: str) -> FrozenTrial | None:
+        """The first trial that waits, from now on this worker's."""
+        for trial in self.table.running():
+            if waits(trial):
+                # The worker first: killed in between, it still waits.
+                self.table.set(trial.number, "worker", worker)
+                entry = trial.user_attrs["requeued"]
+                self.table.set(trial.number, "requeued", entry | {"taken": True})
+                return trial
+        return None
+
+
+def waits(trial: FrozenTrial) -> bool:
+    """Whether a trial was cut off and waits to be continued."""
+    entry = trial.user_attrs.get("requeued")
+    return not trial.state.is_finished() and entry is not None and not entry["taken"]

@@ -1,0 +1,116 @@
+"""Ending a trial: its result is written down, then told to Optuna.
+
+Killed between the two, or in an outage, the same is done again: each step may be repeated.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.records.records import StudyInfo, TrialResult
+from peftsearch.study.storage.trial_store import Ledger
+from peftsearch.study.storage.trial_table import TrialTable
+
+__all__ = ["Teller"]
+
+
+class Teller:
+    """Tells results of the study that `table` shows; its caller holds the study's lock."""
+
+    def __init__(self, table: TrialTable, ledger: Ledger, info: StudyInfo) -> None:
+        self.table, self.ledger, self.info = table, ledger, info
+
+    def tell(self, result: TrialResult) -> None:
+        """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
+        if self.table.get(result.number).state.is_finished():
+            return
+        with self.table.at_once():
+            self.ledger.write_result(result)
+            if result.rung is not None:
+                self.table.set(result.number, "rung", result.rung)
+            if result.cause is not None:
+                self.table.set(result.number, "cause", result.cause)
+        self.ledger.discard_checkpoint_file(result.number)  # once told, nobody looks again
+        values = self._values(result)
+        with self.table.as_read():
+            if values is None:
+                self.table.study.tell(result.number, state=TrialState.FAIL)
+            else:
+                self.table.study.tell(result.number, values)
+
+    def _values(self, result: TrialResult) -> tuple[float, float] | None:
+        """What Optuna is told; None for a failure. Infeasible ones have their constraint too."""
+        if result.state == "infeasible":
+            return (self.info.metric.worst, self.info.budget_hi_pct)
+        if result.metric is None or result.cause is not None:
+            return None
+        return (result.metric, result.tuned_pct)
+
+    def infeasible(self, number: int, budget_pct: float | None) -> TrialResult:
+        """Nothing of the trial's structure fits its budget."""
+        result = TrialResult(
+            number=number,
+            state="infeasible",
+            origin="sampled",
+            budget_pct=budget_pct,
+            description="nothing of this structure fits the budget",
+            finished_at=_now(),
+        )
+        self.tell(result)
+        return result
+
+    def duplicate(self, number: int, first: TrialResult) -> TrialResult:
+        """The trial has the configuration of one that ended before."""
+        attrs = self.table.get(number).user_attrs
+        result = first.model_copy(
+            update={
+                "number": number,
+                "state": "duplicate",
+                "same_as": first.number,
+                "origin": attrs.get("origin", "sampled"),
+                "method": attrs.get("method"),
+                "budget_pct": attrs.get("budget_pct"),
+                "curve": (),
+                "wall_s": 0.0,
+                "cpu_s": 0.0,
+                "finished_at": _now(),
+            }
+        )
+        self.tell(result)
+        return result
+
+    def duplicates_of(self, first: TrialResult) -> list[TrialResult]:
+        """The trials that waited for this one, told its result."""
+        waiting = [
+            trial.number
+            for trial in self.table.running()
+            if trial.user_attrs.get("same_as") == first.number
+        ]
+        return [self.duplicate(number, first) for number in waiting]
+
+    def give_up(self, trial: FrozenTrial, why: str) -> TrialResult:
+        """A trial that was cut off, once and for all."""
+        configuration = self.ledger.configuration(trial.number)
+        described = Configuration.from_json(configuration).describe() if configuration else ""
+        result = TrialResult(
+            number=trial.number,
+            state="failed",
+            origin=trial.user_attrs.get("origin", "sampled"),
+            method=trial.user_attrs.get("method"),
+            configuration=configuration,
+            configuration_hash=trial.user_attrs.get("hash"),
+            description=described,
+            tuned_pct=trial.user_attrs.get("tuned_pct", 0.0),
+            cause="cut_off",
+            message=why,
+            finished_at=_now(),
+        )
+        self.tell(result)
+        return result
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

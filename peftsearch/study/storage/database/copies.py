@@ -1,0 +1,132 @@
+"""A study's folder on each machine: a copy of what its database knows, made whole when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from peftsearch.disk.atomic import write_atomic
+from peftsearch.disk.json_records import json_line
+from peftsearch.errors import MissingError, UsageError
+from peftsearch.records.environment import environment
+from peftsearch.records.folder import StudyFolder, study_names
+from peftsearch.records.records import StudyInfo, TrialResult
+from peftsearch.study.storage.artifacts import open_artifacts
+from peftsearch.study.storage.connection import StorageAddress, database, is_database
+from peftsearch.study.storage.shared import enrol, enrolled
+from peftsearch.study.storage.trial_store import curve_of
+
+__all__ = [
+    *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
+]
+
+_LOOK_S = 5.0
+"""How long a database that does not answer is waited for, just to look at a study."""
+
+
+def refuse_taken(name: str, address: StorageAddress) -> None:
+    """UsageError if a database has a study of this name; MissingError if it cannot be reached."""
+    with database(address) as storage:
+        try:
+            storage.get_study_id_from_name(name)
+        except KeyError:
+            return
+    raise UsageError(
+        f"{address.shown} has a study '{name}' already; join it with: peftsearch worker {name} "
+        "--storage … (the address), or begin one under another name"
+    )
+
+
+def begin_in_database(folder: StudyFolder) -> None:
+    """Make a study known to its database, when it is created or was killed in that moment.
+
+    UsageError if its database has lost it: what is in the folder would be searched again.
+    """
+    info = folder.read_info()
+    if not is_database(info.storage):
+        return
+    address = StorageAddress.of(info.storage)
+    with database(address) as storage:
+        if any(folder.trials_path.iterdir()):
+            enrolled(storage, info.name, address.shown)
+        else:
+            enrol(storage, info, folder.space_path.read_text(encoding="utf-8"))
+
+
+def folder_of(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
+    """This machine's folder of a study in a database, made if it is not there."""
+    with database(address) as storage:
+        found = enrolled(storage, name, address.shown)
+    if name not in study_names(studies):
+        try:
+            return StudyFolder.create(found.info, found.space_text, environment(), studies, "")
+        except UsageError:
+            if name not in study_names(studies):
+                raise
+            # Another worker of this machine, which began in the same moment, was faster.
+    folder = StudyFolder.open(name, studies)
+    if folder.read_info().id != found.info.id:
+        raise UsageError(
+            f"{folder.root} is another study than the '{name}' of {address.shown}; "
+            "name another folder with --studies"
+        )
+    return folder
+
+
+def aim_of(folder: StudyFolder) -> int | None:
+    """How many configurations a study in a database wants in all, if a number was said."""
+    info = folder.read_info()
+    address = StorageAddress.of(info.storage)
+    with database(address) as storage:
+        study_id = enrolled(storage, info.name, address.shown).study_id
+        aim: int | None = storage.get_study_user_attrs(study_id).get("trials")
+    return aim
+
+
+def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
+    """Write what the study's database knows into its folder; nothing happens to a journal's study.
+
+    A database that cannot be reached is said: the folder then shows how far it came.
+    """
+    info = folder.read_info()
+    if not is_database(info.storage):
+        return
+    try:
+        for trial in _trials(info):
+            _write(folder, trial)
+    except MissingError as error:
+        say(f"{error}; shown is what this folder knows")
+
+
+def _trials(info: StudyInfo) -> list[FrozenTrial]:
+    address = StorageAddress.of(info.storage)
+    with database(address, _LOOK_S) as storage:
+        study_id = enrolled(storage, info.name, address.shown).study_id
+        return storage.get_all_trials(study_id, deepcopy=False)
+
+
+def _write(folder: StudyFolder, found: FrozenTrial) -> None:
+    attributes, trial = found.user_attrs, folder.trial(found.number)
+    if "configuration" in attributes and not trial.configuration_path.exists():
+        trial.write_configuration(attributes["configuration"])
+    if not found.state.is_finished() or "result" not in attributes:
+        return
+    result = TrialResult.model_validate(attributes["result"])
+    if trial.read_result() != result:
+        curve = curve_of(attributes)
+        if curve:
+            write_atomic(trial.curve_path, "".join(json_line(value) + "\n" for value in curve))
+        trial.write_result(result)
+
+
+def bring_adapter(folder: StudyFolder, number: int) -> None:
+    """Fetch what another machine tuned, if the study has an artifact store and it is there."""
+    info, trial = folder.read_info(), folder.trial(number)
+    if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
+        return
+    attributes: dict[str, Any] = _trials(info)[number].user_attrs
+    if "adapter" in attributes:
+        open_artifacts(info.artifacts, info.id).get(attributes["adapter"], trial.adapter_path)

@@ -1,0 +1,121 @@
+"""Optuna's trials of one study and their attributes, by trial number."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from peftsearch.study.storage.database.cached import CachedDatabase
+
+__all__ = ["TrialTable"]
+
+
+class TrialTable:
+    """What every worker sees; each call but `known` reads what others wrote meanwhile.
+
+    `database`: where the study is kept, if in one.
+    """
+
+    def __init__(self, study: optuna.Study, database: CachedDatabase | None = None) -> None:
+        self.study, self._database = study, database
+        self._ids: dict[int, int] = {}
+        self._is_steady = False
+        self._read: list[FrozenTrial] | None = None
+        self._known: list[FrozenTrial] | None = None
+        self._waiting: list[tuple[int, str, Any]] | None = None
+        self._then: list[Callable[[], object]] = []
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """Read once, as while the study's lock keeps others from deciding: a database is slow.
+
+        Own attributes show at once; how trials that were told meanwhile ended does not.
+        """
+        self._is_steady, self._read = True, None
+        try:
+            yield
+        finally:
+            self._is_steady, self._read = False, None
+
+    @contextlib.contextmanager
+    def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
+        """Optuna, too, is content with what was read last: for proposals, which may be of trials
+        that are a moment old. In a database trials that are begun have these attributes.
+        """
+        if self._database is None:
+            yield
+        else:
+            with self._database.as_read(begin_with):
+                yield
+
+    def known(self) -> list[FrozenTrial]:
+        """As they were read last, for what need not be of this moment; not to be changed."""
+        return self.all() if self._known is None else self._known
+
+    def all(self, *states: TrialState) -> list[FrozenTrial]:
+        """By number; not to be changed."""
+        read = self._read
+        if read is None:
+            read = self._known = self.study.get_trials(deepcopy=False)
+            if self._is_steady:
+                self._read = read
+        return [trial for trial in read if trial.state in states] if states else read
+
+    def running(self) -> list[FrozenTrial]:
+        return self.all(TrialState.RUNNING)
+
+    def get(self, number: int) -> FrozenTrial:
+        return self.all()[number]
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is set in this block is written at its end, in its order; in a database all or
+        nothing, in one transaction.
+        """
+        self._waiting, self._then = [], []
+        try:
+            yield
+            waiting, self._waiting = self._waiting, None
+            for number, attributes in _by_number(waiting).items():
+                self._write(number, attributes)
+            for do in self._then:
+                do()
+        finally:
+            self._waiting = None
+
+    def then(self, do: Callable[[], object]) -> None:
+        """Do something once what was set is written: at once, or after the block of `at_once`."""
+        if self._waiting is None:
+            do()
+        else:
+            self._then.append(do)
+
+    def set(self, number: int, key: str, value: Any) -> None:
+        """Set an attribute (JSON) of a trial that has not ended."""
+        if self._waiting is None:
+            self._write(number, {key: value})
+        else:
+            self._waiting.append((number, key, value))
+
+    def _write(self, number: int, attributes: Mapping[str, Any]) -> None:
+        if number not in self._ids:
+            self._ids[number] = self.get(number)._trial_id
+        if self._database is not None:
+            self._database.set_trial_user_attrs(self._ids[number], attributes)
+        else:
+            for key, value in attributes.items():
+                self.study._storage.set_trial_user_attr(self._ids[number], key, value)
+        if self._read is not None:
+            self._read[number].user_attrs.update(attributes)
+
+
+def _by_number(attributes: list[tuple[int, str, Any]]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for number, key, value in attributes:
+        found.setdefault(number, {})[key] = value
+    return found

@@ -1,0 +1,335 @@
+"""The study behind a search: what to try next, what came of it, what was cut off.
+
+Everything is decided under one lock, so any number of workers may ask and tell. A finished trial is
+first written down, then told to Optuna: killed between the two, `recover` tells it. A worker that
+was taken for dead is not heard any more about the trials that others have by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.errors import UsageError
+from peftsearch.policy.stopping import RungPoint
+from peftsearch.policy.tpe import make_sampler
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import RungValue, StudyInfo, TrialResult
+from peftsearch.space.space import Space
+from peftsearch.study.proposals import Origin, Proposals
+from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
+from peftsearch.study.results import Teller
+from peftsearch.study.storage.connection import close_storage, is_database
+from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.retry import patient
+from peftsearch.study.storage.shared import open_shared
+from peftsearch.wording import counted
+
+__all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A trial to evaluate. `resumed`: it was cut off before, a checkpoint may exist."""
+
+    number: int
+    configuration: Configuration
+    origin: Origin
+    method: str | None = None
+    budget_pct: float | None = None
+    resumed: bool = False
+    alone: bool = False
+    """To be trained by itself: it was cut off, and so was all that it shared passes with."""
+
+
+class Study:
+    """One study of one space on one backbone, as one worker sees it.
+
+    `worker` gives each its own random stream; `name`, unique among all workers, says whose trial is
+    whose. `pulse`: how a worker of a database shows that it is alive.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        info: StudyInfo,
+        space: Space,
+        shapes: BackboneShapes,
+        worker: int = 0,
+        name: str | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
+        self.worker, self.name = worker, name or str(worker)
+        shared = open_shared(folder, info, pulse)
+        self.table, self.lock, self.presence = shared.table, shared.lock, shared.presence
+        self.ledger, self.patience = shared.ledger, shared.patience
+        self.teller = Teller(self.table, self.ledger, info)
+        self.recovery = Recovery(self.table, self.ledger, self.teller)
+        self.proposals = Proposals(self.table, self.ledger, space, shapes, self.name)
+        self.study = self.table.study
+        finished = self.folder.finished()  # before their trials are read: others begin and end more
+        # Seeded by how far the study has come, so that a resumed search draws anew.
+        begun = self.patience.through(self._trials)
+        self.study.sampler = make_sampler(info.seed + len(begun), worker)
+        if not is_database(info.storage):
+            self._refuse_lost_trials(finished, begun)
+        self._held: set[int] = set()
+        self._outages = 0
+
+    def _refuse_lost_trials(self, finished: list[int], begun: list[FrozenTrial]) -> None:
+        """A journal that was cut, or begun anew, would give out numbers again, and finished trials
+        would be overwritten.
+        """
+        for number in finished:
+            if number >= len(begun):
+                found = f"it knows {counted(len(begun), 'trial')}, and trial {number} is finished"
+            elif begun[number].state == TrialState.WAITING or waits(begun[number]):
+                found = f"damaged: trial {number}, which is finished, still waits there"
+            else:
+                continue
+            raise UsageError(
+                f"{self.folder.journal_path}: {found}: restore it from a copy; what is in trials/ "
+                "is safe, and can be exported"
+            )
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.table.all(*states)
+
+    @contextlib.contextmanager
+    def _deciding(self) -> Iterator[None]:
+        """Alone among all workers; what they did before is read once."""
+        with self.lock, self.table.steady():
+            yield
+
+    @patient
+    def join(self) -> None:
+        """Be seen alive by the other workers, until `leave` or the end of the process."""
+        self.presence.join(self.name)
+
+    @patient
+    def leave(self) -> None:
+        self.presence.leave()
+
+    def close(self) -> None:
+        """Give back the connections to the database, if it is in one."""
+        close_storage(self.study._storage)
+
+    # -- ask -----------------------------------------------------------------------------------
+
+    @patient
+    def ask(self, most: int | None = None) -> Assignment | TrialResult | None:
+        """The next trial to train, the result of one that needs no training, or None for a
+        duplicate of a trial that is still running: ask again. None, too, where `most`
+        configurations have begun and none of them waits to be continued.
+        """
+        with self._deciding():
+            self._settle_after_outage()
+            waiting = self.recovery.take(self.name)
+            if waiting is None:
+                if most is not None and _begun(self._trials()) >= most:
+                    return None
+                trial = self.proposals.begin()
+        if waiting is not None:
+            self.ledger.take_over(waiting.number)
+            cut_off = waiting.user_attrs["requeued"]["times"] > 0
+            asked: Assignment | TrialResult | None
+            asked = self._assignment(waiting, resumed=True, alone=cut_off)
+        else:
+            asked = self._begin(trial)
+        if isinstance(asked, Assignment):
+            self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
+        return asked
+
+    def _settle_after_outage(self) -> None:
+        """An outage may have cut off an `ask` of our own, of which nobody knows how far it came."""
+        if self._outages < self.patience.outages:
+            mine = self.name
+            for _ in self.recovery.settle(
+                lambda t: t.user_attrs.get("worker") == mine and t.number not in self._held
+            ):
+                pass
+            self._outages = self.patience.outages
+
+    def _begin(self, trial: optuna.Trial) -> Assignment | TrialResult | None:
+        """Sample without the lock, which others want, and give out under it."""
+        drawn = self.proposals.draw(trial)
+        if drawn.configuration is None:
+            return self.teller.infeasible(drawn.number, drawn.budget_pct)
+        with self._deciding():
+            first = self.proposals.give_out(drawn, drawn.configuration)
+            if first is None:
+                return self._assignment(self.table.get(drawn.number), resumed=False)
+            result = self.ledger.result(first.number)
+            return self.teller.duplicate(drawn.number, result) if result else None
+
+    def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
+        configuration = self.ledger.configuration(trial.number)
+        if configuration is None:
+            path = self.folder.trial(trial.number).configuration_path
+            raise UsageError(f"{path}: missing; restore it from a copy")
+        attrs = trial.user_attrs
+        return Assignment(
+            number=trial.number,
+            configuration=Configuration.from_json(configuration),
+            origin=attrs.get("origin", "sampled"),
+            method=attrs.get("method"),
+            budget_pct=attrs.get("budget_pct"),
+            resumed=resumed,
+            alone=alone,
+        )
+
+    # -- rungs ---------------------------------------------------------------------------------
+
+    @patient
+    def holds(self, number: int) -> bool:
+        """Whether a trial is still this worker's, as read last."""
+        return self._is_mine(self.table.known()[number])
+
+    def _holds(self, number: int) -> bool:
+        return self._is_mine(self.table.get(number))
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        """A trial that others have given up keeps the name of its worker, and is nobody's."""
+        return trial.user_attrs.get("worker") == self.name and not trial.state.is_finished()
+
+    @patient
+    def record_rung(self, number: int, value: RungValue) -> bool:
+        """One small attribute a rung for all to compare with, and the point of the curve. False,
+        and nothing is written, if another worker has the trial by now.
+
+        Without the lock, for which many workers would wait at every rung: nothing is decided here,
+        and whoever else should write this rung in the same moment has computed the same.
+        """
+        with self.table.steady(), contextlib.suppress(UpdateFinishedTrialError):
+            if self._holds(number):
+                with self.table.at_once():
+                    self.ledger.write_rung(number, value)
+                    self.table.set(number, f"rung:{value.rung}", value.metric)
+                return True
+        return False
+
+    @patient
+    def give_checkpoint(self, number: int) -> None:
+        """Let other workers find the checkpoint that was written."""
+        if self.ledger.hands_on and self._holds(number):
+            self.ledger.give_checkpoint(number)
+
+    @patient
+    def peers(self, number: int, rung: int) -> list[RungPoint]:
+        """Every other trial that reached a rung, as read when this one did; metrics turned so that
+        higher is better.
+        """
+        sign = 1.0 if self.info.metric.maximise else -1.0
+        last = f"rung:{len(self.info.rungs) - 1}"
+        return [
+            RungPoint(
+                number=trial.number,
+                tuned_pct=float(trial.user_attrs["tuned_pct"]),
+                metric=sign * trial.user_attrs[f"rung:{rung}"],
+                final=sign * trial.user_attrs[last] if last in trial.user_attrs else None,
+            )
+            for trial in self.table.known()
+            if trial.number != number and {f"rung:{rung}", "tuned_pct"} <= trial.user_attrs.keys()
+        ]
+
+    @patient
+    def begun(self) -> int:
+        """Configurations evaluated, being evaluated or being sampled: no duplicates, nothing
+        infeasible.
+        """
+        return _begun(self._trials())
+
+    @patient
+    def has_begun(self, count: int) -> bool:
+        """Whether so many have; what was read last is enough to say no."""
+        return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
+
+    @patient
+    def aim(self, trials: int | None) -> None:
+        """Tell all workers how many configurations are wanted in all, if a number is."""
+        self.study.set_user_attr("trials", trials)
+
+    @patient
+    def aim_of_all(self) -> int | None:
+        """What `aim` was last told."""
+        wanted: int | None = self.study.user_attrs.get("trials")
+        return wanted
+
+    @patient
+    def anything_runs(self) -> bool:
+        """Whether any worker's trial has not ended."""
+        return bool(self.table.running())
+
+    # -- tell ----------------------------------------------------------------------------------
+
+    @patient
+    def tell(self, result: TrialResult) -> list[TrialResult]:
+        """Record a finished trial; returns it and the duplicates that waited for it, or nothing if
+        another worker has it by now.
+        """
+        told = []
+        if self.ledger.hands_on and self._holds(result.number):
+            self.ledger.give_adapter(result.number)
+        with self._deciding():
+            if self._holds(result.number) or self._has_told(result):
+                self.teller.tell(result)
+                told = [result, *self.teller.duplicates_of(result)]
+            self._held.discard(result.number)
+        return told
+
+    def _has_told(self, result: TrialResult) -> bool:
+        """Before an outage cut off the rest of `tell`, which is repeated."""
+        is_over = self.table.get(result.number).state.is_finished()
+        return is_over and self.ledger.result(result.number) == result
+
+    # -- recover -------------------------------------------------------------------------------
+
+    @patient
+    def recover(self, worker: int | str | None = None, counts: bool = True) -> list[TrialResult]:
+        """Settle every trial whose worker is not alive, or those of one that is known to have died:
+        told, queued again from their last checkpoints, or given up. `counts`: whether they may be
+        what it died of.
+        """
+
+        def is_left(trial: FrozenTrial) -> bool:
+            owner = trial.user_attrs.get("worker")
+            if worker is not None:
+                return owner is None or str(owner) == str(worker)
+            return owner is None or not self.presence.is_alive(str(owner))
+
+        with self._deciding():
+            settled = list(self.recovery.settle(is_left, counts))
+        for result in settled:
+            self.ledger.discard_checkpoint(result.number)
+        return settled
+
+    @patient
+    def has_requeued(self) -> bool:
+        """Whether a trial that was cut off waits to be continued."""
+        return any(map(waits, self._trials()))
+
+    @patient
+    def put_back(self, number: int) -> None:
+        """Hand an interrupted trial back, for this or a later search to continue."""
+        with self._deciding():
+            if self._holds(number):
+                self.recovery.put_back(number)
+            self._held.discard(number)
+
+
+def _begun(trials: list[FrozenTrial]) -> int:
+    return sum(
+        "same_as" not in trial.user_attrs
+        and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
+        for trial in trials
+    )

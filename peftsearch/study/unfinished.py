@@ -1,0 +1,88 @@
+"""Unfinished trials: running (a live worker has them) or waiting for `--resume`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peftsearch.disk.locks import FileLock
+from peftsearch.errors import MissingError
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import StudyInfo, StudyRecord
+
+__all__ = ["read_study"]
+
+_LOOK_S = 5.0
+"""Time limit for a database to answer, when a study is only looked at."""
+
+
+def read_study(folder: StudyFolder) -> StudyRecord:
+    """The study's record, with trials that no live worker has counted as waiting; to be used by
+    everything that shows or writes counts. If the database does not answer, all unfinished trials
+    count as running. A killed worker of a database counts as alive until its heartbeat expires.
+    """
+    record = folder.read()
+    if not record.running:
+        return record
+    try:
+        owners = _owners(folder, record.info)
+    except MissingError:
+        return record
+    running = sum(number in owners for number in folder.unfinished())
+    return record.model_copy(update={"running": running, "waiting": record.running - running})
+
+
+def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
+    """Trial number → worker, for trials that a live worker has."""
+    from peftsearch.study.storage.connection import is_database
+
+    if is_database(info.storage):
+        return _in_database(info)
+    alive = {p.name for p in folder.workers_path.glob("*") if FileLock(p).is_held()}
+    return _of_living(_journalled(folder), alive) if alive else {}
+
+
+def _of_living(
+    attributes: Iterable[tuple[int, Mapping[str, Any]]], alive: set[str]
+) -> dict[int, str]:
+    """Owners by trial, from (number, attributes) in the order written; later ones win."""
+    owners: dict[int, str] = {}
+    for number, of_trial in attributes:
+        if "worker" in of_trial:
+            owners[number] = str(of_trial["worker"])
+        requeued = of_trial.get("requeued")
+        if isinstance(requeued, dict) and not requeued.get("taken"):
+            owners.pop(number, None)
+    return {number: worker for number, worker in owners.items() if worker in alive}
+
+
+def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    """Owners recorded in the journal, read without Optuna, which would replay all of it."""
+    try:
+        lines = folder.journal_path.read_bytes().split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        if b'"user_attr":{"worker":' in line or b'"user_attr":{"requeued":' in line:
+            with contextlib.suppress(ValueError, KeyError):  # cut off, as a killed writer leaves it
+                log = json.loads(line)
+                yield log["trial_id"], log["user_attr"]
+
+
+def _in_database(info: StudyInfo) -> dict[int, str]:
+    from peftsearch.study.storage.connection import StorageAddress, database
+    from peftsearch.study.storage.shared import enrolled
+
+    address = StorageAddress.of(info.storage)
+    with database(address, _LOOK_S) as storage:
+        study_id = enrolled(storage, info.name, address.shown).study_id
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        attributes = storage.get_study_user_attrs(study_id)
+    alive = {
+        key.removeprefix("alive:")
+        for key, count in attributes.items()
+        if key.startswith("alive:") and isinstance(count, int)
+    }
+    return _of_living(((trial.number, trial.user_attrs) for trial in trials), alive)

@@ -1,0 +1,23 @@
+"""Opening a task's data, after the checks that need no data. Imports pandas only when called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftsearch.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from peftsearch.task.task import Task
+
+__all__ = ["open_task"]
+
+
+def open_task(spec: TaskSpec) -> Task:
+    """The data of a task, refused as early as what is wrong shows; the test split stays closed."""
+    from peftsearch.task.early import refuse_early  # with pandas: a third of a second
+    from peftsearch.task.sources.load import load_task
+
+    refuse_early(spec)
+    task = load_task(spec)
+    task.metric.refuse_if_missing()
+    return task

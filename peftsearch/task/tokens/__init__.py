@@ -1,0 +1,1 @@
+"""Texts → tokens: encoding, the cache on disk, transfer to the device."""

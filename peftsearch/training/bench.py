@@ -1,0 +1,226 @@
+"""What every trial of a process shares: the frozen backbone and the tokenised data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from peftsearch.backbone.loading.language import Tokenizers
+from peftsearch.backbone.loading.load import Backbone, load_backbone
+from peftsearch.backbone.precision import DTYPES, dtype_of
+from peftsearch.design.budget import TrainingBudget
+from peftsearch.design.training import Training
+from peftsearch.errors import ConfigurationError
+from peftsearch.space.file.schema import Budgets
+from peftsearch.task.sources.load import load_task
+from peftsearch.task.spec import TaskSpec
+from peftsearch.task.split import Split
+from peftsearch.task.task import Task
+from peftsearch.task.tokens.encode import Encoded, choose_max_length, encode
+from peftsearch.task.tokens.encode_texts import Writing, encode_texts
+from peftsearch.training.objectives.objective import Objective, objective_of
+from peftsearch.training.text_lengths import refuse_no_room, room_beside, room_for_texts
+from peftsearch.training.writing import notes_on_ends, writing_of
+
+__all__ = [
+    "Lengths",
+    "Workbench",
+    "training_budget",
+]
+
+_MEASURED = 10_000
+"""Training examples that lengths are chosen from."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens that texts, and targets to be written, are cut to; 0 of what there is none of."""
+
+    text: int
+    target: int = 0
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A backbone, and a task tokenised for it, cut to `lengths`."""
+
+    backbone: Backbone
+    task: Task
+    train: Encoded
+    validation: Encoded
+    lengths: Lengths
+    objective: Objective
+    writing: Writing | None = None
+    tokenizers: Tokenizers = field(default_factory=Tokenizers)
+    _others: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
+    """This bench in other precisions and lengths, made when a configuration first asks."""
+
+    @property
+    def max_length(self) -> int:
+        return self.lengths.text
+
+    @classmethod
+    def prepare(
+        cls,
+        model: str,
+        spec: TaskSpec,
+        device: str = "cpu",
+        max_length: int | None = None,
+        with_prompts: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+        tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
+        precision: str = "fp32",
+        task: Task | None = None,
+    ) -> Workbench:
+        """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
+        `with_prompts`: texts leave room for the longest prompt before them; `task`: what `spec`
+        asks for, if it was read already.
+        """
+        task = task or load_task(spec)
+        task.metric.refuse_if_missing()
+        for note in task.notes:
+            say(note)
+        writes = task.kind.output == "texts"
+        backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
+        for note in filter(None, (backbone.family.note, backbone.note)):
+            say(note)
+        writing = writing_of(backbone, task.spec) if writes else None
+        for note in notes_on_ends(backbone, writing) if writing else ():
+            say(note)
+        lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
+        if train is None:
+            train = _encoded(task.train, backbone, writing, lengths)
+        validation = _encoded(task.validation, backbone, writing, lengths)
+        for encoded in (train, validation):
+            backbone.refuse_unknown_tokens(*encoded.tokens)
+        return cls(
+            backbone=backbone,
+            task=task,
+            train=train,
+            validation=validation,
+            lengths=lengths,
+            objective=objective_of(task, train, backbone, writing, lengths.target),
+            writing=writing,
+            tokenizers=tokenizers,
+        )
+
+    def encode(self, split: Split) -> Encoded:
+        """Another split, as this bench reads texts."""
+        return _encoded(split, self.backbone, self.writing, self.lengths)
+
+    def refuse_no_room(self, length: int) -> None:
+        """ConfigurationError if cutting texts to `length` leaves nothing of them."""
+        few = self.task.train.between(0, _MEASURED)
+        refuse_no_room(length, few, self.backbone, self.writing, "max_length")
+
+    def for_training(self, training: Training) -> Workbench:
+        """The bench as a configuration's training wants it: its precision and its length."""
+        bench = self
+        dtype = DTYPES[training.precision]
+        if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
+            bench = bench._kept(training.precision, lambda b: b._in_precision(dtype))
+        length = min(training.max_length, self.lengths.text) or self.lengths.text
+        if length != bench.lengths.text:
+            bench = bench._kept(length, lambda b: b._cut_to(length))
+        return bench
+
+    def _kept(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
+        if key not in self._others:
+            self._others[key] = make(self)
+        return self._others[key]
+
+    def _in_precision(self, dtype: torch.dtype) -> Workbench:
+        backbone = load_backbone(
+            self.backbone.name,
+            str(self.backbone.device),
+            dtype,
+            self.backbone.lm is not None,
+            self.tokenizers,
+        )
+        return self._with(backbone, self.train, self.validation, self.lengths)
+
+    def _cut_to(self, length: int) -> Workbench:
+        lengths = Lengths(length, self.lengths.target)
+        self.refuse_no_room(length)
+        splits = (self.task.train, self.task.validation)
+        train, validation = (_encoded(s, self.backbone, self.writing, lengths) for s in splits)
+        return self._with(self.backbone, train, validation, lengths)
+
+    def _with(
+        self, backbone: Backbone, train: Encoded, validation: Encoded, lengths: Lengths
+    ) -> Workbench:
+        objective = objective_of(self.task, train, backbone, self.writing, lengths.target)
+        return Workbench(
+            *(backbone, self.task, train, validation, lengths, objective),
+            writing=self.writing,
+            tokenizers=self.tokenizers,
+        )
+
+
+def _encoded(
+    split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
+) -> Encoded:
+    if writing is None:
+        return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
+    return encode_texts(split, writing, lengths.text, lengths.target)
+
+
+def _measured(
+    task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
+) -> tuple[Lengths, Encoded | None]:
+    """Lengths within the model's, from the training texts where the user named none; and those
+    tokens, if they are cut alike.
+    """
+    few, room = task.train.sample(_MEASURED, seed=0), room_for_texts(backbone, with_prompts)
+    if writing is not None:
+        return _lengths_of_texts(task.spec, few, backbone, writing, with_prompts, asked), None
+    limit = min(room, asked or room)
+    refuse_no_room(limit, few, backbone, writing, "--max-length")
+    if asked is not None and len(few) < len(task.train):
+        return Lengths(limit), None
+    probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
+    length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
+    return Lengths(length), probe if length == limit and few is task.train else None
+
+
+def _lengths_of_texts(
+    spec: TaskSpec,
+    few: Split,
+    backbone: Backbone,
+    writing: Writing,
+    with_prompts: bool,
+    asked: int | None,
+) -> Lengths:
+    """Lengths of inputs and targets, measured on some examples."""
+    room = room_for_texts(backbone, with_prompts)
+    # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
+    most = room if writing.is_decoder else backbone.max_length
+    probe = encode_texts(few, writing, room, most)
+    assert probe.written is not None
+    target = min(spec.max_target or choose_max_length(probe.written.lengths, most), most)
+    if target < writing.shortest_target:
+        raise ConfigurationError(
+            f"a target length of {target} leaves no room for a word beside special tokens: raise "
+            f"--max-target to {writing.shortest_target} or more"
+        )
+    left = room_beside(target, spec.generation.max_tokens or 0, backbone, writing, with_prompts)
+    wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
+    refuse_no_room(wanted, few, backbone, writing, "--max-length")
+    return Lengths(wanted, target)
+
+
+def training_budget(budgets: Budgets) -> TrainingBudget:
+    """The training budget that a space file states."""
+    return TrainingBudget(
+        epochs=budgets.epochs,
+        max_steps=budgets.max_steps,
+        rungs=budgets.rungs,
+        rung_examples=budgets.rung_examples,
+    )
+
+
+def set_threads(threads: int) -> None:
+    """Threads of this process; results are bit-equal at equal thread counts."""
+    torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Several configurations trained in shared passes of one backbone."""

@@ -1,0 +1,123 @@
+"""One shared pass, recorded: played on other batches, and compared with an ordinary pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.recorder import Recorder
+from peftsearch.training.cohort.shared_pass import SharedPass
+
+__all__ = ["RecordedPass", "Result", "add", "addresses", "alike", "result_of"]
+
+Result = tuple[Tensor, list[Tensor | None]]
+"""Losses (runs,), and the gradient of every parameter."""
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Of a tensor's largest value, by the backbone's dtype."""
+_HALF = 2e-2
+"""In half precision states have 8 or 11 bits, and gradients come through all of them."""
+_FLOOR = 1e-3
+"""What is less than this part of a run's largest gradient is compared as if it were so large."""
+
+
+class RecordedPass:
+    """Of runs whose parameters stay where they are (`addresses`)."""
+
+    def __init__(self, recorder: Recorder, do: SharedPass, static: Joint) -> None:
+        """`static`: the buffers that it will read, computed on once before, as usual."""
+        self.do, self.static = do, static
+        with _none_yet(do.parameters):
+            self.recording = recorder.record(lambda: do(static))
+            # The backward pass has left with each parameter the buffer that it writes.
+            self.gradients = [parameter.grad for parameter in do.parameters]
+
+    def __call__(self, joint: Joint) -> Tensor:
+        """Losses, and gradients added to the parameters', as `SharedPass` gives them."""
+        self.static.take(joint)
+        self.recording.replay()
+        begin = 0
+        for run in self.do.runs:
+            own = self.gradients[begin : begin + len(run.parameters)]
+            begin += len(run.parameters)
+            # A gradient that others will be added to must outlast the next replay.
+            add(run.parameters, own, copied=not run.step_is_whole)
+        return self.recording.output.clone()
+
+
+def add(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], copied: bool = False
+) -> None:
+    """Add gradients to those that parameters have; where there are none they become theirs, or
+    copies of them do.
+    """
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+        else:
+            parameter.grad = gradient.clone() if copied else gradient
+
+
+def result_of(
+    do: Callable[[Joint], Tensor], parameters: Sequence[nn.Parameter], joint: Joint
+) -> Result:
+    """Of one pass by itself; the parameters' gradients are what they were."""
+    with _none_yet(parameters):
+        return do(joint), [parameter.grad for parameter in parameters]
+
+
+def addresses(do: SharedPass) -> list[int]:
+    """Where the parameters are, which a recording reads."""
+    return [parameter.data_ptr() for parameter in do.parameters]
+
+
+@contextmanager
+def _none_yet(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Parameters without gradients; afterwards they have the ones they had."""
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+
+
+def alike(found: Result, expected: Result, do: SharedPass) -> bool | None:
+    """Whether losses and every gradient agree, each to a tolerance of its own largest value, or of
+    a thousandth of its run's if that is more. None where what is expected is no number, so that
+    nothing can be said.
+    """
+    if [g is None for g in found[1]] != [g is None for g in expected[1]]:
+        return False
+    differences, values = _largest([found[0]], [expected[0]])
+    limits = [values]
+    begin = 0
+    for run in do.runs:
+        own = slice(begin, begin + len(run.parameters))
+        begin = own.stop
+        difference, value = _largest(_there(found[1][own]), _there(expected[1][own]))
+        differences = torch.cat([differences, difference])
+        limits.append(value.clamp(min=value.max() * _FLOOR))
+    limit = torch.cat(limits)
+    if not bool(limit.isfinite().all()):
+        return None
+    return bool((differences <= _TOLERANCE.get(do.backbone.dtype, _HALF) * limit).all())
+
+
+def _there(gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _largest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The largest difference and value of each pair of tensors, (tensors,) fp64 each."""
+    differences = [(own - other).abs().max() for own, other in zip(found, expected, strict=True)]
+    values = [other.abs().max() for other in expected]
+    return torch.stack(differences).double(), torch.stack(values).double()

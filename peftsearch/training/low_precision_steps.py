@@ -1,0 +1,63 @@
+"""Which steps and rungs of a trial are computed in low precision: all before full length.
+
+From the last low rung on everything is exact, and so is every evaluation at full length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.savings.frozen_linear import frozen_in
+from peftsearch.backbone.savings.low_precision import LowPrecision, low_precision
+from peftsearch.errors import ConfigurationError
+
+__all__ = ["LowRungs"]
+
+
+@dataclass(frozen=True)
+class LowRungs:
+    """Frozen layers in `precision` up to the last low rung, at step `until`."""
+
+    backbone: Backbone
+    precision: LowPrecision | None = None
+    until: int = 0
+
+    @classmethod
+    def of(
+        cls, backbone: Backbone, name: str | None, rung_steps: Iterable[int], full_steps: int
+    ) -> LowRungs:
+        """Of a trial that is evaluated at `rung_steps`. MissingError where the CPU cannot do it,
+        ConfigurationError where the backbone is not meant.
+        """
+        if name is None:
+            return cls(backbone)
+        precision = low_precision(name)
+        if backbone.device.type != "cpu" or backbone.dtype != torch.float32:
+            raise ConfigurationError(
+                f"low rungs in {name} are for backbones in fp32 on a CPU, not in "
+                f"{backbone.dtype} on {backbone.device}"
+            )
+        precision.refuse_if_missing()
+        until = max((step for step in rung_steps if step < full_steps), default=0)
+        return cls(backbone, precision if until else None, until)
+
+    def training(self, step: int) -> AbstractContextManager[None]:
+        """For the step after `step` steps."""
+        return frozen_in(self.backbone, self.precision if step < self.until else None)
+
+    def evaluating(self, step: int) -> AbstractContextManager[None]:
+        """For an evaluation after `step` steps."""
+        return frozen_in(self.backbone, self._evaluated_in(step))
+
+    def evaluated_in(self, step: int) -> str | None:
+        """The low precision of an evaluation after `step` steps; None: the backbone's own."""
+        precision = self._evaluated_in(step)
+        return None if precision is None else precision.name
+
+    def _evaluated_in(self, step: int) -> LowPrecision | None:
+        return self.precision if step <= self.until else None

@@ -1,0 +1,105 @@
+"""Shared forwards and backwards of every family can be recorded: nothing in them waits for a GPU or
+comes from the host, and nothing but tensors differs from batch to batch.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from peftsearch.backbone.attach import attention
+from peftsearch.backbone.sharing.slices import Slices, why_alone
+from support.backbones import perturb
+from support.emulated_graphs import EmulatedRecorder
+from support.families import TINY, backbone_of, inputs
+from support.matrix import refusal
+from support.perturbed import attached
+from support.points import point
+
+EVERY_WAY = ("bert", "bart", "llama")
+"""Families that meet each way into a module; the others those that differ most."""
+WAYS = (
+    *("lora", "mam", "dora", "unipelt", "residual-stream", "cross-attention", "prefix-mlp"),
+    *("houlsby", "pfeiffer", "bitfit", "ia3", "loreft", "ungated-prefix", "residual-attn"),
+)
+SHARED = [
+    name
+    for name in TINY
+    if backbone_of(name).family.texts_apart and backbone_of(name).family.can_be_recorded
+]
+
+
+def with_graphs() -> set[int]:
+    """Tensors that hold the nodes of a graph, wherever in the process."""
+    tensors = (thing for thing in gc.get_objects() if issubclass(type(thing), Tensor))
+    return {id(tensor) for tensor in tensors if has_node(tensor)}
+
+
+def has_node(tensor: Tensor) -> bool:
+    """Whether a graph made it. Autograd refuses to say so of a view from `no_grad` whose base was
+    written to since, which another test may have left: that one counts before and after.
+    """
+    try:
+        return tensor.grad_fn is not None
+    except RuntimeError:
+        return True
+
+
+def forget(tuned: dict[str, nn.Parameter]) -> None:
+    """Gradients."""
+    for parameter in tuned.values():
+        parameter.grad = None
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_recorded_pass_is_that_of_other_texts_and_values(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "ASKED_ON", ())
+    backbone = backbone_of(name)
+    ways = [way for way in WAYS[: 14 if name in EVERY_WAY else 6] if refusal(name, way) is None]
+    ways = [way for way in ways if why_alone(backbone, point(way, backbone.shapes)) is None]
+    options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
+    slices = Slices()
+    members = [slices.member() for _ in ways]
+    texts = {key: torch.cat([value] * len(ways)) for key, value in inputs(name).items()}
+    with ExitStack() as held:
+        before, tuned = with_graphs(), dict[str, nn.Parameter]()
+        attachments = []
+        for way, member in zip(ways, members, strict=True):
+            own = held.enter_context(attached(replace(backbone, hooks=member), way))
+            attachments.append(own)
+            tuned |= {f"{way}/{key}": value for key, value in own.tensors.items()}
+        held.enter_context(slices.sharing([(member, 3) for member in members]))
+
+        def computed() -> Tensor:
+            output = backbone.model(**texts, **options).last_hidden_state
+            if TINY[name].kind != "encoder-decoder":
+                output = output * texts["attention_mask"].unsqueeze(-1)  # padding means nothing
+            loss = (output * torch.linspace(-1, 1, output.shape[-1], dtype=output.dtype)).sum()
+            loss.backward()
+            for own in attachments:
+                own.forget_captured()
+            return loss.detach()
+
+        computed()
+        assert with_graphs() <= before, "a node that is left keeps to the stream it was made on"
+        forget(tuned)
+        graph = EmulatedRecorder().record(computed)
+        recorded = {key: parameter.grad for key, parameter in tuned.items()}
+        perturb(tuned)
+        for value in texts.values():
+            value.copy_(value.flip(0))
+        graph.replay()
+        forget(tuned)
+        assert torch.equal(computed(), graph.output)
+        for key, parameter in tuned.items():
+            if recorded[key] is None or parameter.grad is None:
+                assert recorded[key] is parameter.grad is None, key
+                continue
+            assert torch.equal(parameter.grad, recorded[key]), key

@@ -1,0 +1,63 @@
+"""Early stopping: costlier trials are no rivals, and what may reach the frontier goes on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peftsearch.policy.stopping import WARM_UP, RungPoint, decide
+
+# Four trials that gained .10 ± .008 from the rung to full length.
+FINISHED = [
+    RungPoint(0, 0.1, 0.60, 0.70),
+    RungPoint(1, 0.5, 0.64, 0.75),
+    RungPoint(2, 1.0, 0.66, 0.75),
+    RungPoint(3, 5.0, 0.70, 0.80),
+]
+
+
+def test_a_hopeless_trial_is_stopped() -> None:
+    decision = decide(RungPoint(9, 2.0, 0.55), FINISHED)
+    assert not decision.go_on
+    assert decision.reason == "may reach 0.658, not better than 0.750 at its tuned %"
+
+
+def test_a_trial_that_may_beat_the_frontier_at_its_own_cost_goes_on() -> None:
+    assert decide(RungPoint(9, 2.0, 0.655), FINISHED).go_on
+
+
+def test_costlier_trials_are_no_rivals() -> None:
+    assert decide(RungPoint(9, 0.05, 0.40), FINISHED).go_on
+    cheap = RungPoint(9, 0.2, 0.58)
+    assert decide(cheap, FINISHED).reason.endswith("not better than 0.700 at its tuned %")
+
+
+def test_nothing_is_stopped_before_enough_trials_have_finished() -> None:
+    assert WARM_UP == 4
+    assert decide(RungPoint(9, 2.0, 0.1), FINISHED[:3]).go_on
+
+
+@given(
+    peers=st.lists(
+        st.builds(
+            RungPoint,
+            st.integers(0, 99),
+            st.floats(0, 10),
+            st.floats(0, 1),
+            st.none() | st.floats(0, 1),
+        ),
+        max_size=12,
+    ),
+    tuned=st.floats(0, 10),
+    metric=st.floats(0, 1),
+)
+def test_a_trial_on_the_rungs_own_frontier_always_goes_on(
+    peers: list[RungPoint], tuned: float, metric: float
+) -> None:
+    candidate = RungPoint(100, tuned, metric)
+    beaten = any(
+        p.metric >= metric and p.tuned_pct <= tuned and (p.metric, p.tuned_pct) != (metric, tuned)
+        for p in peers
+    )
+    if not beaten:
+        assert decide(candidate, peers).go_on

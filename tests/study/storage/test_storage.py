@@ -1,0 +1,102 @@
+"""Addresses of databases: what they mean, and that their passwords are shown nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from peftsearch.errors import MissingError, UsageError
+from peftsearch.records.storage_name import JOURNAL
+from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database, is_database
+from support.postgres import PASSWORD, PostgresServer
+
+WHOLE = "postgresql://owner:s%3Acret@db.example:5433/studies?connect_timeout=3"
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    address = StorageAddress.parse(WHOLE)
+    assert address.shown == "postgresql://owner@db.example:5433/studies?connect_timeout=3"
+    assert "s%3Acret" in address.whole
+    assert "cret" not in repr(address)
+    assert address.without_password("no s:cret here") == "no *** here"
+
+
+def test_a_password_among_the_options_is_not_shown_either() -> None:
+    address = StorageAddress.parse("postgresql://owner@db/studies?password=s3cret&sslmode=require")
+    assert address.shown == "postgresql://owner@db/studies?sslmode=require"
+    assert address.without_password("s3cret") == "***"
+
+
+def test_the_environment_says_how_a_database_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, WHOLE)
+    assert StorageAddress.of("postgresql://owner@elsewhere/studies") == StorageAddress.parse(WHOLE)
+    monkeypatch.delenv(VARIABLE)
+    assert StorageAddress.of("postgresql://owner@here/db").shown == "postgresql://owner@here/db"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sqlite:///s3cret.db", "redis://me:s3cret@db/0", "s3cret", "postgresql://me:s3cret@db:x/y"],
+)
+def test_what_is_no_address_of_ours_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        StorageAddress.parse(text)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_the_journal_is_no_database() -> None:
+    assert not is_database(JOURNAL)
+    assert is_database("postgresql://db/studies")
+
+
+def test_a_wrong_password_is_one_sentence_at_once_that_does_not_repeat_it(
+    postgres: PostgresServer,
+) -> None:
+    address = StorageAddress.parse(postgres.address("postgres", "wr0ng!word"))
+    with (
+        pytest.raises(MissingError, match="password authentication failed") as refused,
+        database(address),
+    ):
+        pass
+    assert refused.value.__cause__ is None
+    for text in (str(refused.value), repr(refused.value)):
+        assert "wr0ng" not in text
+
+
+def test_pgpass_holds_the_password_where_the_address_does_not(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = StorageAddress.parse(postgres.new_database())
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    passwords = tmp_path / "pgpass"
+    passwords.write_text(f"127.0.0.1:{postgres.port}:*:*:{escaped}\n")
+    passwords.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    with database(StorageAddress.parse(address.shown)) as storage:
+        assert storage.get_all_studies() == []
+
+
+def test_a_database_that_is_not_there_is_asked_again_for_a_while_only(
+    postgres: PostgresServer,
+) -> None:
+    address = StorageAddress.parse("postgresql://owner@127.0.0.1:1/db")
+    with (
+        pytest.raises(MissingError, match=r"^postgresql://owner@127\.0\.0\.1:1/db: "),
+        database(address, limit_s=0.1),
+    ):
+        pass
+
+
+def test_no_connection_keeps_statements_that_a_pooler_would_give_to_another(
+    postgres: PostgresServer,
+) -> None:
+    with database(StorageAddress.parse(postgres.new_database())) as storage:
+        engine = storage._backend.engine  # type: ignore[attr-defined]
+        often = sqlalchemy.text("SELECT study_id FROM studies WHERE study_id = 1")
+        kept = sqlalchemy.text("SELECT count(*) FROM pg_prepared_statements")
+        with engine.connect() as connection:
+            for _ in range(20):
+                connection.execute(often)
+            assert connection.execute(kept).scalar_one() == 0

@@ -1,0 +1,520 @@
+"""Passes played from recordings give what ordinary passes give, or are not used.
+
+CUDA graphs as a CPU can have them (`support/emulated_graphs.py`), and at the end those of a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from peftsearch.backbone.attach import attention
+from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.budget import TrainingBudget
+from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.methods import METHODS
+from peftsearch.errors import TrialFailure
+from peftsearch.task.spec import TaskSpec
+from peftsearch.training import loss_watch as watch
+from peftsearch.training.bench import Workbench
+from peftsearch.training.cohort import cohort as cohort_module
+from peftsearch.training.cohort import graphs as graphs_module
+from peftsearch.training.cohort import joint_batch as joint_module
+from peftsearch.training.cohort import recorded_pass
+from peftsearch.training.cohort.cohort import Cohort, member_levers
+from peftsearch.training.cohort.graphs import PAYS, Graphs
+from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.recorded_pass import alike, result_of
+from peftsearch.training.cohort.shared_pass import SharedPass
+from peftsearch.training.loop import TrainingRun
+from peftsearch.training.optimisations import Levers
+from support.backbones import backbone_at
+from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
+from support.tiny import copying_rows, scored_rows, tagged_rows, write_csv
+
+STEPS = 20
+BUDGET = TrainingBudget(max_steps=STEPS, rungs=(0.5, 1.0))
+ALONE = member_levers(Levers())
+State = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are not read, few lengths, and replays count as faster unless a test says otherwise."""
+    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 8)
+    monkeypatch.setattr(graphs_module, "PAYS", float("inf"))
+
+
+def method(name: str, pooling: str = "mean", **training: Any) -> Configuration:
+    settings = {"batch_size": 6, "weight_decay": 0.1, "head_lr": 1e-2, **training}
+    return METHODS[name].configuration(Head(pooling), Training(**settings))  # type: ignore[arg-type]
+
+
+MIXED = {
+    "lora": method("lora"),
+    "another lora": method("lora", lr=(("linear", 3e-3),)),
+    "mam": method("mam", batch_size=10),
+    "houlsby": method("houlsby", accumulation=2),
+    "bitfit": method("bitfit", lr=(("constant", 3e-3),)),
+    "prefix": method("prefix", max_grad_norm=0.1),
+    "ia3": method("ia3", "first"),
+    "pfeiffer": method("pfeiffer"),
+    "unipelt": method("unipelt"),
+    "dora": method("dora"),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert: Path, tiny_sentiment_csv: Path) -> Workbench:
+    """32 examples: five batches of six and a last one of two."""
+    spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
+    made = Workbench.prepare(str(tiny_bert), spec)
+    return replace(made, train=made.train.first(32))
+
+
+def fp64(bench: Workbench) -> Backbone:
+    return backbone_at(Path(bench.backbone.name), torch.float64)
+
+
+def begun(bench: Workbench, cohort: Cohort, one: Configuration, seed: int = 0) -> TrainingRun:
+    data = bench.train, bench.objective
+    return TrainingRun(cohort.place(), *data, one, BUDGET, seed, levers=ALONE)
+
+
+def state(run: TrainingRun) -> State:
+    run.watch.look()
+    own = {n: p.detach().clone() for n, p in run.model.parameters.items()}
+    own |= {f"average/{n}": v.clone() for n, v in run.average.values.items()}
+    return own | {"loss": torch.tensor(run.smoothed_loss)}
+
+
+def assert_same(found: Sequence[State], expected: Sequence[State]) -> None:
+    """To the last bit."""
+    for own, other in zip(found, expected, strict=True):
+        assert own.keys() == other.keys()
+        for name, value in own.items():
+            assert torch.equal(value, other[name]), name
+
+
+def trained(
+    bench: Workbench, cohort: Cohort, members: Sequence[Configuration], at_once: int = 4
+) -> list[State]:
+    """So many begin at once, and others twelve passes later; they leave when they are done."""
+    waiting = list(enumerate(members))
+    running: dict[int, TrainingRun] = {}
+    ends: dict[int, State] = {}
+    passes = 0
+    while waiting or running:
+        if waiting and passes % 12 == 0:
+            for seed, one in waiting[:at_once]:
+                running[seed] = begun(bench, cohort, one, seed)
+            waiting = waiting[at_once:]
+        if running:
+            assert not cohort.step(list(running.values()))
+        passes += 1
+        for seed, run in list(running.items()):
+            if run.step == STEPS:
+                ends[seed] = state(run)
+                running.pop(seed).model.detach()
+    return [ends[seed] for seed in range(len(members))]
+
+
+class Emulated:
+    """A cohort whose passes are recorded."""
+
+    def __init__(self, backbone: Backbone, recorder: EmulatedRecorder | None = None) -> None:
+        self.recorder = recorder or EmulatedRecorder()
+        self.said: list[str] = []
+        self.graphs = Graphs(self.recorder, self.said.append)
+        self.cohort = Cohort(backbone, self.graphs)
+
+
+@pytest.mark.parametrize("names", [list(MIXED)[:5], list(MIXED)[5:]], ids=" ".join)
+def test_mixed_methods_train_the_same_while_members_join_and_leave(
+    names: list[str], bench: Workbench
+) -> None:
+    members = [MIXED[name] for name in names]
+    emulated = Emulated(fp64(bench))
+    found = trained(bench, emulated.cohort, members, at_once=3)
+    assert_same(found, trained(bench, Cohort(fp64(bench)), members, at_once=3))
+    assert emulated.recorder.made >= 3, "of three, five, and two members"
+    assert emulated.recorder.played > 10
+    assert emulated.said == []
+
+
+@pytest.mark.parametrize("name", ["lora", "houlsby", "unipelt"])
+def test_one_by_itself_trains_the_same_on_batches_of_several_lengths(
+    name: str, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 5)
+    emulated = Emulated(fp64(bench))
+    found = trained(bench, emulated.cohort, [MIXED[name]])
+    assert_same(found, trained(bench, Cohort(fp64(bench)), [MIXED[name]]))
+    assert emulated.recorder.made == emulated.graphs.held == 3
+    assert emulated.recorder.played >= STEPS / 2
+    assert "native_layer_norm_backward" in emulated.recorder.names, "forward and backward"
+
+
+def test_a_smaller_batch_filled_up_is_that_batch(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = trained(bench, Cohort(fp64(bench)), [MIXED["lora"], MIXED["houlsby"]])
+    monkeypatch.delitem(joint_module._MULTIPLE, "cpu")
+    as_they_are = trained(bench, Cohort(fp64(bench)), [MIXED["lora"], MIXED["houlsby"]])
+    for own, other in zip(filled, as_they_are, strict=True):
+        assert max(float((own[name] - other[name]).abs().max()) for name in own) < 1e-9
+
+
+def joined_tags(rows: int) -> list[dict[str, str]]:
+    return [{"text": row["text"], "tags": "|".join(row["tags"])} for row in tagged_rows(rows)]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "rows"),
+    [
+        ("tiny_bert", "regression", scored_rows),
+        ("tiny_bert", "multilabel", joined_tags),
+        ("tiny_bart", "classification", None),
+        ("tiny_llama", "classification", None),
+        ("tiny_bart", "seq2seq", copying_rows),
+        ("tiny_llama", "causal", copying_rows),
+    ],
+)
+def test_every_objective_and_kind_of_model_trains_the_same(
+    model: str,
+    kind: str,
+    rows: Callable[[int], list[dict[str, str]]] | None,
+    tmp_path: Path,
+    tiny_sentiment_csv: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    data = tiny_sentiment_csv if rows is None else write_csv(tmp_path / "rows.csv", rows(60))
+    folder = request.getfixturevalue(model)
+    bench = Workbench.prepare(str(folder), TaskSpec(train=str(data), kind=kind), precision="fp32")
+    bench = replace(bench, train=bench.train.first(40))
+    pooling = "none" if bench.writing is not None else "last"
+    members = [method(name, pooling, label_smoothing=0.1) for name in ("lora", "prefix", "ia3")]
+    emulated = Emulated(bench.backbone)
+    found = trained(bench, emulated.cohort, members)
+    assert emulated.said == []
+    assert_same(found, trained(bench, Cohort(bench.backbone), members))
+    assert emulated.recorder.played > STEPS / 3
+
+
+# -- what is recorded is not trusted -----------------------------------------------------------
+
+
+class _Frozen(EmulatedRecorder):
+    """Gives back what the recording gave first, whatever it reads."""
+
+    def record(self, function: Callable[[], Tensor]) -> EmulatedGraph:
+        graph = super().record(function)
+        read = [o for o in graph.tape.operations if o.name == "embedding"]
+        assert read
+        graph.tape.operations = [o for o in graph.tape.operations if o not in read]
+        with torch.no_grad():
+            for operation in read:
+                operation()
+        return graph
+
+
+class _Failing(EmulatedRecorder):
+    def __init__(self, error: Exception, replays: int = 0) -> None:
+        super().__init__()
+        self.error, self.replays = error, replays
+
+    def record(self, function: Callable[[], Tensor]) -> EmulatedGraph:
+        graph = super().record(function)
+        if not self.replays:
+            raise self.error
+        inner = graph.replay
+
+        def replay() -> None:
+            if self.played == self.replays:
+                raise self.error
+            inner()
+
+        graph.replay = replay  # type: ignore[method-assign]
+        return graph
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    ("recorder", "why", "times"),
+    [
+        (_Frozen(), "did not compute what", 2),
+        (_Failing(OUT_OF_MEMORY), "Tried to allocate 2.00 GiB", 2),
+        (_Failing(NOT_PERMITTED), "not permitted", 1),
+        (_Failing(KeyError()), "KeyError", 1),
+        (_Failing(NOT_PERMITTED, replays=3), "not permitted", 2),
+    ],
+    ids=["wrong", "memory", "error", "without a message", "later"],
+)
+def test_what_goes_wrong_is_said_once_and_changes_nothing(
+    recorder: EmulatedRecorder, why: str, times: int, bench: Workbench
+) -> None:
+    """Once for each of two crews; a device that cannot record is not asked again."""
+    members = [MIXED["lora"], MIXED["houlsby"], MIXED["mam"]]
+    emulated = Emulated(fp64(bench), recorder)
+    found = trained(bench, emulated.cohort, members, at_once=3)
+    assert_same(found, trained(bench, Cohort(fp64(bench)), members, at_once=3))
+    assert why in emulated.said[0]
+    assert "\n" not in emulated.said[0]
+    assert len(emulated.said) == recorder.made == times
+    assert emulated.graphs.held == 0
+
+
+def test_after_a_few_failures_nothing_is_recorded_any_more(bench: Workbench) -> None:
+    emulated = Emulated(fp64(bench), _Failing(OUT_OF_MEMORY))
+    for _ in range(5):
+        trained(bench, emulated.cohort, [MIXED["bitfit"]])
+    assert emulated.recorder.made == len(emulated.said) == 3
+    assert ["any more" in line for line in emulated.said] == [False, False, True]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_replay_that_fails_half_way_through_its_gradients_is_begun_anew(
+    accumulation: int, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first run are added by then."""
+    members = [method("lora", accumulation=accumulation), MIXED["bitfit"]]
+    expected = trained(bench, Cohort(fp64(bench)), members)
+    emulated = Emulated(fp64(bench))
+    inner, calls = recorded_pass.add, []
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OUT_OF_MEMORY
+        inner(*arguments, **options)
+
+    monkeypatch.setattr(recorded_pass, "add", failing)
+    assert_same(trained(bench, emulated.cohort, members), expected)
+    assert len(calls) > 1
+    assert "Tried to allocate" in emulated.said[0]
+
+
+def test_a_recording_that_forgets_one_small_gradient_is_found(bench: Workbench) -> None:
+    """An adapter's gradients may be a hundredth of the head's: they are compared all the same."""
+    cohort = Cohort(fp64(bench))
+    run = begun(bench, cohort, MIXED["houlsby"])
+    do = SharedPass(cohort.backbone, cohort.slices, [run])
+    losses, gradients = result_of(do, do.parameters, Joint.of([run], cohort.backbone))
+    largest = [float(g.abs().max()) for g in gradients if g is not None]
+    for index, gradient in enumerate(gradients):
+        assert gradient is not None
+        if largest[index] > 1e-5 * max(largest):
+            wrong = [*gradients]
+            wrong[index] = torch.zeros_like(gradient)
+            assert alike((losses, wrong), (losses, gradients), do) is False, index
+    assert min(largest) < 1e-2 * max(largest)
+    assert alike((losses, gradients), (losses, gradients), do) is True
+    run.model.detach()
+
+
+def test_gradients_that_are_no_numbers_say_nothing_of_a_recording(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run fails by itself."""
+    monkeypatch.setitem(watch._STEPS, "cpu", 16)
+    emulated = Emulated(fp64(bench))
+    run = begun(bench, emulated.cohort, MIXED["lora"])
+    with torch.no_grad():
+        run.parameters[0].fill_(float("inf"))
+    failed: dict[TrainingRun, TrialFailure] = {}
+    while not failed:
+        failed = emulated.cohort.step([run])
+    run.model.detach()
+    assert emulated.recorder.made > 1
+    assert emulated.said == []
+
+
+def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second piece of a step, which begins anew."""
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 5)
+    expected = trained(bench, Cohort(fp64(bench)), [MIXED["houlsby"]])
+    emulated = Emulated(fp64(bench))
+    inner, refused = SharedPass.__call__, []
+
+    def full(self: SharedPass, joint: Joint) -> Tensor:
+        if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].step_is_whole:
+            refused.append(joint.counts)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(self, joint)
+
+    monkeypatch.setattr(SharedPass, "__call__", full)
+    found = trained(bench, emulated.cohort, [MIXED["houlsby"]])
+    assert_same(found, expected)
+    assert len(refused) == 1
+    assert emulated.said == ["passes go on without CUDA graphs: their memory is needed"]
+    assert emulated.graphs.held == 0
+
+
+# -- where it pays -----------------------------------------------------------------------------
+
+
+class _Timed(EmulatedRecorder):
+    """A clock by which an ordinary pass takes 10 s, and a replay so long."""
+
+    def __init__(self, replay_s: float) -> None:
+        super().__init__()
+        self.replay_s, self.marks = replay_s, 0
+
+    def mark(self) -> float:
+        self.marks += 1
+        return float(self.played)
+
+    def seconds(self, first: float, second: float) -> float:
+        return self.replay_s if second > first else 10.0
+
+
+@pytest.mark.parametrize(("replay_s", "pays"), [(8.9, True), (9.1, False)])
+def test_recordings_are_used_where_they_are_faster(
+    replay_s: float, pays: bool, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs_module, "PAYS", PAYS)
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 64)
+    recorder = _Timed(replay_s)
+    emulated = Emulated(fp64(bench), recorder)
+    found = trained(bench, emulated.cohort, [MIXED["lora"]])
+    assert_same(found, trained(bench, Cohort(fp64(bench)), [MIXED["lora"]]))
+    assert recorder.made == 1
+    compared, timed = 1, 3
+    assert recorder.played == (STEPS - 3 if pays else compared + timed)
+    assert recorder.marks == 2 * (2 + timed), "nothing is timed once it is decided"
+    assert emulated.graphs.held == int(pays)
+
+
+def test_only_so_many_are_kept_and_what_is_no_longer_used_gives_way(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 1)
+    monkeypatch.setattr(graphs_module, "_MOST", 1)
+    held: list[int] = []
+    for stale, recorded in ((1000, 1), (0, 6)):
+        monkeypatch.setattr(graphs_module, "_STALE", stale)
+        emulated = Emulated(fp64(bench))
+        run = begun(bench, emulated.cohort, MIXED["bitfit"])
+        while run.step < STEPS:
+            emulated.cohort.step([run])
+            held.append(emulated.graphs.held)
+        run.model.detach()
+        assert emulated.recorder.made == recorded
+    assert max(held) == 1
+
+
+def test_what_is_recorded_of_members_is_forgotten_when_they_change(bench: Workbench) -> None:
+    emulated = Emulated(fp64(bench))
+    runs = [begun(bench, emulated.cohort, MIXED[name]) for name in ("lora", "bitfit")]
+    while emulated.recorder.played < 2:
+        emulated.cohort.step(runs)
+    assert emulated.graphs.held
+    played = emulated.recorder.played
+    emulated.cohort.step(runs[::-1])
+    assert (emulated.graphs.held, emulated.recorder.played) == (0, played)
+    while emulated.recorder.played < played + 2:
+        emulated.cohort.step(runs[::-1])
+    for parameter in runs[0].model.parameters.values():
+        parameter.data = parameter.data.clone()  # elsewhere in memory
+    emulated.cohort.step(runs[::-1])
+    assert emulated.graphs.held == 0
+    for run in runs:
+        run.model.detach()
+
+
+def test_the_lever_and_a_cpu_record_nothing(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = EmulatedRecorder()
+    assert Cohort.of(bench.backbone, Levers()).graphs is None
+    monkeypatch.setattr(cohort_module, "recorder_for", lambda device: recorder)
+    for levers, records in ((Levers().without("graphs"), False), (Levers(), True)):
+        trained(bench, Cohort.of(bench.backbone, levers), [MIXED["lora"]])
+        assert (recorder.made > 0) == records
+
+
+# -- the emulation itself ----------------------------------------------------------------------
+
+
+def test_what_a_gpu_cannot_record_is_refused() -> None:
+    x = torch.ones(3)
+    for function in (
+        lambda: x * x.sum().item(),
+        lambda: x[x > 0],
+        lambda: x + torch.tensor([1.0, 2.0, 3.0]),
+    ):
+        with pytest.raises(RuntimeError, match="not permitted"):
+            EmulatedRecorder().record(function)
+    with pytest.raises(AssertionError, match="was there before"):
+        EmulatedRecorder().record(lambda: x.add_(1))
+
+
+def test_what_is_no_tensor_is_frozen_and_what_is_one_is_read_anew() -> None:
+    recorder, x, weight = EmulatedRecorder(), torch.ones(2, requires_grad=True), 2.0
+
+    def computed() -> Tensor:
+        y = (x * weight).exp().sum()
+        y.backward()
+        return y.detach()
+
+    graph = recorder.record(computed)
+    assert x.grad is not None
+    weight = 5.0
+    with torch.no_grad():
+        x.copy_(torch.tensor([0.0, 1.0]))
+    graph.replay()
+    expected = torch.tensor([0.0, 2.0]).exp()
+    assert torch.equal(graph.output, expected.sum())
+    assert torch.equal(x.grad, 2 * expected)
+    recorder.record(lambda: x * 2)
+    assert graph.output.isnan()
+
+
+# -- a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("members", [1, 4])
+def test_on_a_gpu_graphs_give_what_ordinary_passes_give(
+    members: int, precision: str, tiny_bert: Path, tiny_sentiment_csv: Path
+) -> None:
+    spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
+    bench = Workbench.prepare(str(tiny_bert), spec, "cuda", precision=precision)
+    some = list(MIXED.values())[:members]
+    said: list[str] = []
+    with_graphs = Cohort.of(bench.backbone, Levers(), said.append)
+    recorder = _counted(with_graphs)
+    found = trained(bench, with_graphs, some)
+    assert said == []
+    assert recorder
+    expected = trained(bench, Cohort.of(bench.backbone, Levers().without("graphs")), some)
+    for own, other in zip(found, expected, strict=True):
+        for name, value in own.items():
+            assert torch.allclose(value, other[name], rtol=0, atol=1e-3), name
+
+
+def _counted(cohort: Cohort) -> list[object]:
+    """A list that grows with every replay that is taken for a pass."""
+    assert cohort.graphs is not None
+    played: list[object] = []
+    inner = cohort.graphs._play
+
+    def play(*arguments: Any) -> Tensor:
+        played.append(arguments)
+        return inner(*arguments)
+
+    cohort.graphs._play = play  # type: ignore[method-assign]
+    return played
