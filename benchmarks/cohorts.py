@@ -42,9 +42,9 @@ from peftsearch.design.configuration import Configuration, Head, Training  # noq
 from peftsearch.design.methods import METHODS  # noqa: E402
 from peftsearch.task.spec import TaskSpec  # noqa: E402
 from peftsearch.training.bench import Workbench  # noqa: E402
-from peftsearch.training.cohort.cohort import Cohort, member_levers  # noqa: E402
+from peftsearch.training.cohort.cohort import Cohort, member_optimisations  # noqa: E402
 from peftsearch.training.loop import TrainingRun  # noqa: E402
-from peftsearch.training.optimisations import Levers  # noqa: E402
+from peftsearch.training.optimisations import Optimisations  # noqa: E402
 
 _MIXED = (
     "lora",
@@ -56,7 +56,7 @@ _MIXED = (
     "ia3",
     "lora-all",
 )
-_ALL = Levers()
+_ALL = Optimisations()
 Trains = Callable[[int], None]
 """So many steps of every configuration of an arm."""
 
@@ -138,10 +138,10 @@ def _arms(bench: Workbench, asked: argparse.Namespace) -> dict[str, tuple[Trains
         kinds[", no graphs"] = _ALL.without("graphs")
     for size in asked.sizes:
         members = _configurations(asked.methods, size, asked.batch)
-        for kind, levers in kinds.items():
+        for kind, optimisations in kinds.items():
             arms[f"{size} together{kind}"] = (
-                lambda steps, members=members, levers=levers: _cohort(
-                    bench, members, steps, levers
+                lambda steps, members=members, optimisations=optimisations: _cohort(
+                    bench, members, steps, optimisations
                 ),
                 size,
             )
@@ -168,20 +168,22 @@ def _trainer(bench: Workbench, one: Configuration, steps: int) -> None:
 
 
 def _cohort(
-    bench: Workbench, members: list[Configuration], steps: int, levers: Levers = _ALL
+    bench: Workbench, members: list[Configuration], steps: int, optimisations: Optimisations = _ALL
 ) -> None:
     """As a search trains them: on a CPU one is trained by itself."""
     budget = TrainingBudget(max_steps=10_000, rungs=(1.0,))
 
     def run_of(place: Any, one: Configuration, seed: int) -> TrainingRun:
         data = bench.train, bench.objective
-        return TrainingRun(place, *data, one, budget, seed, levers=member_levers(levers))
+        return TrainingRun(
+            place, *data, one, budget, seed, optimisations=member_optimisations(optimisations)
+        )
 
     if len(members) == 1 and bench.backbone.device.type == "cpu":
         with run_of(bench.backbone, members[0], 0) as run:
             run.train_to(steps)
         return
-    cohort = Cohort.of(bench.backbone, levers, lambda line: print(line, file=sys.stderr))
+    cohort = Cohort.of(bench.backbone, optimisations, lambda line: print(line, file=sys.stderr))
     runs = [run_of(cohort.place(), one, seed) for seed, one in enumerate(members)]
     for _ in range(steps):
         cohort.step(runs)

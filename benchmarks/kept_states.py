@@ -1,7 +1,8 @@
 """What kept states save from the second trial on: LoRA in the upper layers, and a head alone.
 
 Usage: kept_states.py [TRAIN] [EVAL]. CPU seconds of one epoch in batches of 16 and one evaluation,
-one thread, with the states at hand and without the levers that keep or skip. Needs the demo extra.
+one thread, with the states at hand and without the optimisations that keep or skip. Needs the
+demo extra.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
-_WITHOUT = Levers().without("activations", "rows", "features")
+_WITHOUT = Optimisations().without("activations", "rows", "features")
 
 
 def main(train: int, held_out: int) -> None:
@@ -36,8 +37,10 @@ def main(train: int, held_out: int) -> None:
     print("| tuned | s without | s with | times |\n|---|--:|--:|--:|")
     for upper in (layers, layers // 2, 2, 1, 0):
         one = _upper(upper, layers)
-        _seconds(bench, one, Levers())  # the first trial computes the states
-        plain, kept = (_seconds(bench, one, levers) for levers in (_WITHOUT, Levers()))
+        _seconds(bench, one, Optimisations())  # the first trial computes the states
+        plain, kept = (
+            _seconds(bench, one, optimisations) for optimisations in (_WITHOUT, Optimisations())
+        )
         print(f"| upper {upper} of {layers} | {plain:.2f} | {kept:.2f} | {plain / kept:.1f} |")
 
 
@@ -48,12 +51,12 @@ def _upper(count: int, layers: int) -> Configuration:
     return Configuration(tuple(m.on(chosen) for m in lora), Head("first"), training)
 
 
-def _seconds(bench: Workbench, one: Configuration, levers: Levers) -> float:
+def _seconds(bench: Workbench, one: Configuration, optimisations: Optimisations) -> float:
     began = time.process_time()
     budget = TrainingBudget(epochs=1, rungs=(1.0,))
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, one, budget, 0),
-        levers=levers,
+        optimisations=optimisations,
         shared_by=SHARED_BY,
     ) as run:
         run.train_to(run.full_steps)

@@ -23,7 +23,7 @@ from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.head import ClassificationHead
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, warmup_steps
 
 __all__ = ["ARMS", "Arm"]
@@ -32,7 +32,7 @@ Arm = Callable[[Workbench, Configuration, TrainingBudget, int], float]
 """Trains one configuration from the start and evaluates it on everything; returns the accuracy."""
 
 
-def ours(levers: Levers) -> Arm:
+def ours(optimisations: Optimisations) -> Arm:
     """peftsearch, with some of its savings."""
 
     def arm(
@@ -40,7 +40,7 @@ def ours(levers: Levers) -> Arm:
     ) -> float:
         with TrainingRun(
             *(bench.backbone, bench.train, bench.objective, configuration, budget, seed),
-            levers=levers,
+            optimisations=optimisations,
             shared_by=SHARED_BY,
         ) as run:
             run.train_to(run.full_steps)
@@ -73,7 +73,7 @@ def tuned_trainer(
 def keeping_memory(
     bench: Workbench, configuration: Configuration, budget: TrainingBudget, seed: int
 ) -> float:
-    """(b) with the one of our levers that needs nothing of ours: a setting of glibc's malloc."""
+    """(b) with the one of our optimisations that needs nothing of ours: glibc's malloc, tuned."""
     keep_freed_memory()
     return _trainer(bench, bench.backbone, configuration, budget, seed, fast=True)
 
@@ -129,7 +129,7 @@ def _trainer(
     # What peft has no word for is attached by our own hooks: as fast as it can be under Trainer.
     tuned = TunedModel(
         *(backbone, configuration, bench.task.outputs, seed),
-        levers=Levers.only("short_backward", *(["fused_sum"] if fast else [])),
+        optimisations=Optimisations.only("short_backward", *(["fused_sum"] if fast else [])),
     )
     with tuned:
         if _is_lora(configuration):
@@ -262,7 +262,7 @@ ARMS: dict[str, Arm] = {
     "(a) Trainer + peft, as documented": documented,
     "(b) Trainer + peft, every switch": tuned_trainer,
     "(b+) as (b), and freed memory kept": keeping_memory,
-    "(c) ours, no lever": ours(Levers.none()),
-    **{f"(c) ours, {name} alone": ours(Levers.only(name)) for name in Levers.names()},
-    "(d) ours, all": ours(Levers()),
+    "(c) ours, no optimisation": ours(Optimisations.none()),
+    **{f"(c) ours, {name} alone": ours(Optimisations.only(name)) for name in Optimisations.names()},
+    "(d) ours, all": ours(Optimisations()),
 }

@@ -13,12 +13,22 @@ from pathlib import Path
 import typer
 
 __all__ = [
-    *("KINDS", "LEVERS", "METRICS", "REFERENCES", "TASKS"),
-    *("join_colons", "kinds", "levers", "metrics", "models", "shown", "spaces", "studies", "tasks"),
+    *("KINDS", "OPTIMISATIONS", "METRICS", "REFERENCES", "TASKS"),
+    *(
+        "join_colons",
+        "kinds",
+        "optimisations",
+        "metrics",
+        "models",
+        "shown",
+        "spaces",
+        "studies",
+        "tasks",
+    ),
 ]
 
 KINDS = ("classification", "multilabel", "regression", "seq2seq", "causal")
-LEVERS = (
+OPTIMISATIONS = (
     *("buckets", "tokens", "short_backward", "activations", "rows", "features", "inference"),
     *("fused", "fused_sum", "graphs", "allocator"),
 )
@@ -103,7 +113,7 @@ def _trials(study: Path) -> Iterator[str]:
 
 spaces = _of(_spaces)
 kinds = _of(lambda: KINDS)
-levers = _of(lambda: LEVERS)
+optimisations = _of(lambda: OPTIMISATIONS)
 metrics = _of(lambda: METRICS)
 models = _of(lambda: ("demo:minilm", *(f"config:{name}" for name in REFERENCES)))
 tasks = _of(lambda: TASKS)

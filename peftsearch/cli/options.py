@@ -190,7 +190,7 @@ Without = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         help="Switch a saving off, to measure it: activations, rows, features, … Repeatable.",
-        autocompletion=completion.levers,
+        autocompletion=completion.optimisations,
     ),
 ]
 LowRungs = Annotated[

@@ -205,7 +205,7 @@ class StudyInfo(Record):
     published: tuple[PublishedValue, ...] = ()
     """What the space's paper reports, to be drawn beside the frontier."""
     without: tuple[str, ...] = ()
-    """Levers that the user switched off (docs/performance.md)."""
+    """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
     storage: str = "journal.log"

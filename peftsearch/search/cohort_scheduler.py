@@ -17,7 +17,7 @@ from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
 
-__all__ = ["Ended", "TrialsTogether"]
+__all__ = ["CohortScheduler", "Ended"]
 
 Ended = tuple[Assignment, TrialResult | None]
 """A trial and its result; None: it was interrupted, and its checkpoint is written."""
@@ -35,7 +35,7 @@ class _InFlight:
 
 
 @dataclass
-class TrialsTogether:
+class CohortScheduler:
     """Up to `size.size` trials in flight on one backbone."""
 
     runner: TrialRunner
@@ -45,7 +45,7 @@ class TrialsTogether:
     _ended: list[Ended] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.levers, self._say)
+        self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.optimisations, self._say)
         self.runner = replace(self.runner, make_room=self.cohort.give_back)
         self._clock = PassClock(self.cohort.backbone.device, self.size)
 

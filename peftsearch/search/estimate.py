@@ -16,7 +16,7 @@ from peftsearch.study.create import PlannedStudy
 from peftsearch.study.settings import budget_of
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["TrialTime", "parallel_trials", "trial_time", "trials_within"]
 
@@ -90,7 +90,7 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, 
     known = {*study.info.without, "activations", "features", "graphs"}
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration, budget, study.info.seed),
-        levers=Levers().without(*known),
+        optimisations=Optimisations().without(*known),
         low_rungs=study.info.low_rungs,
     ) as run:
         step_s = _step_s(run)

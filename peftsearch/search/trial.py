@@ -26,12 +26,12 @@ from peftsearch.search.samples import samples_of
 from peftsearch.study.study import Assignment
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.bench import Workbench
-from peftsearch.training.cohort.cohort import member_levers
+from peftsearch.training.cohort.cohort import member_optimisations
 from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.frozen.states import Stopped
 from peftsearch.training.loop import TrainingRun, memory_errors
 from peftsearch.training.objectives.base import Evaluation
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Trial", "TrialRunner", "Wanted"]
 
@@ -71,7 +71,7 @@ class TrialRunner:
     watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
     cut: Callable[[], bool] = lambda: False
-    levers: Levers = Levers()  # noqa: RUF009 (frozen)
+    optimisations: Optimisations = Optimisations()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
@@ -132,7 +132,7 @@ class TrialRunner:
         run = TrainingRun(
             place or bench.backbone,
             *(bench.train, bench.objective, configuration, self.budget, self.seed),
-            levers=member_levers(self.levers) if place else self.levers,
+            optimisations=member_optimisations(self.optimisations) if place else self.optimisations,
             shared_by=SHARED_BY,
             low_rungs=self.low_rungs,
         )

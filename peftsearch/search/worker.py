@@ -19,7 +19,7 @@ from peftsearch.policy.stopping import Decision, RungPoint, decide
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.records.task_spec import task_of
-from peftsearch.search.cohort_scheduler import TrialsTogether
+from peftsearch.search.cohort_scheduler import CohortScheduler
 from peftsearch.search.events import (
     Event,
     Phase,
@@ -38,7 +38,7 @@ from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
 from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Worker", "bench_of"]
 
@@ -98,11 +98,11 @@ class Worker:
             cut=self._stopped,  # a search whose time is over lets evaluations finish
             saved=lambda assignment: self.study.give_checkpoint(assignment.number),
             watched=self._watched,
-            levers=Levers().without(*self.info.without),
+            optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
         size = CohortSize.of(means.cohort, self.bench.backbone.device)
-        self.together = TrialsTogether(runner, self.folder, size)
+        self.together = CohortScheduler(runner, self.folder, size)
 
     def run(self) -> None:
         """Ask and train until there is no more to do."""
@@ -142,7 +142,7 @@ class Worker:
 
     def _look_after_others(self) -> None:
         """Settle what dead workers have left."""
-        if time.monotonic() - self._looked >= self.study.presence.look_s:
+        if time.monotonic() - self._looked >= self.study.heartbeat.look_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
             self._looked = time.monotonic()

@@ -20,7 +20,7 @@ from peftsearch.space.space import Space
 from peftsearch.study.low_rungs import refuse_low_rungs
 from peftsearch.task.sources.open import open_task
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 if TYPE_CHECKING:
     from peftsearch.task.task import Task
@@ -44,7 +44,7 @@ class NewStudy:
     tokenizer: str | None = None
     target_tokenizer: str | None = None
     without: tuple[str, ...] = ()
-    """Levers to switch off, for measuring."""
+    """Optimisations to switch off, for measuring."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
     storage: str = JOURNAL
@@ -75,7 +75,7 @@ class NewStudy:
 
     def refuse_unusable(self, needs_weights: bool = True) -> None:
         """Raise the error that fits whatever is wrong without loading anything."""
-        Levers().without(*self.without)
+        Optimisations().without(*self.without)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
         refuse_unknown_device(self.device)

@@ -12,7 +12,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.seeds import Seed, seeds_of
 from peftsearch.space.space import Space
-from peftsearch.study.storage.trial_store import Ledger
+from peftsearch.study.storage.trial_store import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["Drawn", "Origin", "Proposals"]
@@ -36,9 +36,14 @@ class Proposals:
     """`worker`: the name that new trials carry."""
 
     def __init__(
-        self, table: TrialTable, ledger: Ledger, space: Space, shapes: BackboneShapes, worker: str
+        self,
+        table: TrialTable,
+        store: TrialStore,
+        space: Space,
+        shapes: BackboneShapes,
+        worker: str,
     ) -> None:
-        self.table, self.ledger, self.space, self.shapes = table, ledger, space, shapes
+        self.table, self.store, self.space, self.shapes = table, store, space, shapes
         self.worker = worker
         self.seeds = seeds_of(space, shapes)
 
@@ -96,7 +101,7 @@ class Proposals:
             self.table.set(number, "origin", drawn.origin)
             self.table.set(number, "budget_pct", drawn.budget_pct)
             self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
-            self.ledger.write_configuration(number, configuration.to_json())
+            self.store.write_configuration(number, configuration.to_json())
             if first is not None:  # before the hash: cut off in between, it must not be trained
                 self.table.set(number, "same_as", first.number)
             self.table.set(number, "hash", configuration.hash)

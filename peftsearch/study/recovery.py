@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from optuna.trial import FrozenTrial
 
 from peftsearch.records.records import TrialResult
-from peftsearch.study.results import Teller
-from peftsearch.study.storage.trial_store import Ledger
+from peftsearch.study.results import ResultRecorder
+from peftsearch.study.storage.trial_store import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
@@ -20,8 +20,8 @@ MAX_CUT_OFFS = 2
 class Recovery:
     """Its caller holds the study's lock."""
 
-    def __init__(self, table: TrialTable, ledger: Ledger, teller: Teller) -> None:
-        self.table, self.ledger, self.teller = table, ledger, teller
+    def __init__(self, table: TrialTable, store: TrialStore, results: ResultRecorder) -> None:
+        self.table, self.store, self.results = table, store, results
 
     def settle(
         self, is_left: Callable[[FrozenTrial], bool], counts: bool = True
@@ -37,20 +37,20 @@ class Recovery:
             # Nobody works on a duplicate: it waits for its first, which may end right here.
             if same_as is None and (waits(trial) or not is_left(trial)):
                 continue
-            result = self.ledger.result(trial.number)
+            result = self.store.result(trial.number)
             if result is not None:
-                self.teller.tell(result)
+                self.results.tell(result)
             elif same_as is not None:
-                first = self.ledger.result(same_as)
+                first = self.store.result(same_as)
                 if first is not None:
-                    yield self.teller.duplicate(trial.number, first)
+                    yield self.results.duplicate(trial.number, first)
             elif "hash" not in trial.user_attrs:
                 self._enqueue_again(trial)
-                yield self.teller.give_up(trial, "cut off while it was sampled")
+                yield self.results.give_up(trial, "cut off while it was sampled")
             elif not counts:
                 self.put_back(trial.number)
             elif not self._requeue(trial):
-                yield self.teller.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
+                yield self.results.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         """Parameters that someone asked for are tried again; methods are due again anyway."""
@@ -60,7 +60,7 @@ class Recovery:
 
     def _requeue(self, trial: FrozenTrial) -> bool:
         """Queue a trial again; False if it was cut off too often without a new checkpoint."""
-        stamp = self.ledger.progress(trial.number)
+        stamp = self.store.progress(trial.number)
         before = trial.user_attrs.get("requeued", {"times": 0, "stamp": None})
         times = 1 if stamp != before["stamp"] else before["times"] + 1
         if times > MAX_CUT_OFFS:
@@ -71,7 +71,7 @@ class Recovery:
 
     def put_back(self, number: int) -> None:
         """Queue an interrupted trial, as if it had never been cut off."""
-        stamp = self.ledger.progress(number)
+        stamp = self.store.progress(number)
         self.table.set(number, "requeued", {"times": 0, "stamp": stamp, "taken": False})
 
     def take(self, worker: str) -> FrozenTrial | None:

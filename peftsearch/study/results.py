@@ -11,29 +11,29 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.records.records import StudyInfo, TrialResult
-from peftsearch.study.storage.trial_store import Ledger
+from peftsearch.study.storage.trial_store import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["Teller"]
+__all__ = ["ResultRecorder"]
 
 
-class Teller:
+class ResultRecorder:
     """Tells results of the study that `table` shows; its caller holds the study's lock."""
 
-    def __init__(self, table: TrialTable, ledger: Ledger, info: StudyInfo) -> None:
-        self.table, self.ledger, self.info = table, ledger, info
+    def __init__(self, table: TrialTable, store: TrialStore, info: StudyInfo) -> None:
+        self.table, self.store, self.info = table, store, info
 
     def tell(self, result: TrialResult) -> None:
         """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
         if self.table.get(result.number).state.is_finished():
             return
         with self.table.at_once():
-            self.ledger.write_result(result)
+            self.store.write_result(result)
             if result.rung is not None:
                 self.table.set(result.number, "rung", result.rung)
             if result.cause is not None:
                 self.table.set(result.number, "cause", result.cause)
-        self.ledger.discard_checkpoint_file(result.number)  # once told, nobody looks again
+        self.store.discard_checkpoint_file(result.number)  # once told, nobody looks again
         values = self._values(result)
         with self.table.as_read():
             if values is None:
@@ -93,7 +93,7 @@ class Teller:
 
     def give_up(self, trial: FrozenTrial, why: str) -> TrialResult:
         """A trial that was cut off, once and for all."""
-        configuration = self.ledger.configuration(trial.number)
+        configuration = self.store.configuration(trial.number)
         described = Configuration.from_json(configuration).describe() if configuration else ""
         result = TrialResult(
             number=trial.number,

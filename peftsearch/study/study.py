@@ -25,10 +25,10 @@ from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.space.space import Space
 from peftsearch.study.proposals import Origin, Proposals
 from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
-from peftsearch.study.results import Teller
+from peftsearch.study.results import ResultRecorder
 from peftsearch.study.storage.connection import close_storage, is_database
 from peftsearch.study.storage.heartbeat import Pulse
-from peftsearch.study.storage.retry import patient
+from peftsearch.study.storage.retry import retried
 from peftsearch.study.storage.shared import open_shared
 from peftsearch.wording import counted
 
@@ -71,15 +71,15 @@ class Study:
         self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
         self.worker, self.name = worker, name or str(worker)
         shared = open_shared(folder, info, pulse)
-        self.table, self.lock, self.presence = shared.table, shared.lock, shared.presence
-        self.ledger, self.patience = shared.ledger, shared.patience
-        self.teller = Teller(self.table, self.ledger, info)
-        self.recovery = Recovery(self.table, self.ledger, self.teller)
-        self.proposals = Proposals(self.table, self.ledger, space, shapes, self.name)
+        self.table, self.lock, self.heartbeat = shared.table, shared.lock, shared.heartbeat
+        self.store, self.retry = shared.store, shared.retry
+        self.results = ResultRecorder(self.table, self.store, info)
+        self.recovery = Recovery(self.table, self.store, self.results)
+        self.proposals = Proposals(self.table, self.store, space, shapes, self.name)
         self.study = self.table.study
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         # Seeded by how far the study has come, so that a resumed search draws anew.
-        begun = self.patience.through(self._trials)
+        begun = self.retry.call(self._trials)
         self.study.sampler = make_sampler(info.seed + len(begun), worker)
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
@@ -111,14 +111,14 @@ class Study:
         with self.lock, self.table.steady():
             yield
 
-    @patient
+    @retried
     def join(self) -> None:
         """Be seen alive by the other workers, until `leave` or the end of the process."""
-        self.presence.join(self.name)
+        self.heartbeat.join(self.name)
 
-    @patient
+    @retried
     def leave(self) -> None:
-        self.presence.leave()
+        self.heartbeat.leave()
 
     def close(self) -> None:
         """Give back the connections to the database, if it is in one."""
@@ -126,7 +126,7 @@ class Study:
 
     # -- ask -----------------------------------------------------------------------------------
 
-    @patient
+    @retried
     def ask(self, most: int | None = None) -> Assignment | TrialResult | None:
         """The next trial to train, the result of one that needs no training, or None for a
         duplicate of a trial that is still running: ask again. None, too, where `most`
@@ -140,7 +140,7 @@ class Study:
                     return None
                 trial = self.proposals.begin()
         if waiting is not None:
-            self.ledger.take_over(waiting.number)
+            self.store.take_over(waiting.number)
             cut_off = waiting.user_attrs["requeued"]["times"] > 0
             asked: Assignment | TrialResult | None
             asked = self._assignment(waiting, resumed=True, alone=cut_off)
@@ -152,28 +152,28 @@ class Study:
 
     def _settle_after_outage(self) -> None:
         """An outage may have cut off an `ask` of our own, of which nobody knows how far it came."""
-        if self._outages < self.patience.outages:
+        if self._outages < self.retry.outages:
             mine = self.name
             for _ in self.recovery.settle(
                 lambda t: t.user_attrs.get("worker") == mine and t.number not in self._held
             ):
                 pass
-            self._outages = self.patience.outages
+            self._outages = self.retry.outages
 
     def _begin(self, trial: optuna.Trial) -> Assignment | TrialResult | None:
         """Sample without the lock, which others want, and give out under it."""
         drawn = self.proposals.draw(trial)
         if drawn.configuration is None:
-            return self.teller.infeasible(drawn.number, drawn.budget_pct)
+            return self.results.infeasible(drawn.number, drawn.budget_pct)
         with self._deciding():
             first = self.proposals.give_out(drawn, drawn.configuration)
             if first is None:
                 return self._assignment(self.table.get(drawn.number), resumed=False)
-            result = self.ledger.result(first.number)
-            return self.teller.duplicate(drawn.number, result) if result else None
+            result = self.store.result(first.number)
+            return self.results.duplicate(drawn.number, result) if result else None
 
     def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
-        configuration = self.ledger.configuration(trial.number)
+        configuration = self.store.configuration(trial.number)
         if configuration is None:
             path = self.folder.trial(trial.number).configuration_path
             raise UsageError(f"{path}: missing; restore it from a copy")
@@ -190,7 +190,7 @@ class Study:
 
     # -- rungs ---------------------------------------------------------------------------------
 
-    @patient
+    @retried
     def holds(self, number: int) -> bool:
         """Whether a trial is still this worker's, as read last."""
         return self._is_mine(self.table.known()[number])
@@ -202,7 +202,7 @@ class Study:
         """A trial that others have given up keeps the name of its worker, and is nobody's."""
         return trial.user_attrs.get("worker") == self.name and not trial.state.is_finished()
 
-    @patient
+    @retried
     def record_rung(self, number: int, value: RungValue) -> bool:
         """One small attribute a rung for all to compare with, and the point of the curve. False,
         and nothing is written, if another worker has the trial by now.
@@ -213,18 +213,18 @@ class Study:
         with self.table.steady(), contextlib.suppress(UpdateFinishedTrialError):
             if self._holds(number):
                 with self.table.at_once():
-                    self.ledger.write_rung(number, value)
+                    self.store.write_rung(number, value)
                     self.table.set(number, f"rung:{value.rung}", value.metric)
                 return True
         return False
 
-    @patient
+    @retried
     def give_checkpoint(self, number: int) -> None:
         """Let other workers find the checkpoint that was written."""
-        if self.ledger.hands_on and self._holds(number):
-            self.ledger.give_checkpoint(number)
+        if self.store.hands_on and self._holds(number):
+            self.store.give_checkpoint(number)
 
-    @patient
+    @retried
     def peers(self, number: int, rung: int) -> list[RungPoint]:
         """Every other trial that reached a rung, as read when this one did; metrics turned so that
         higher is better.
@@ -242,59 +242,59 @@ class Study:
             if trial.number != number and {f"rung:{rung}", "tuned_pct"} <= trial.user_attrs.keys()
         ]
 
-    @patient
+    @retried
     def begun(self) -> int:
         """Configurations evaluated, being evaluated or being sampled: no duplicates, nothing
         infeasible.
         """
         return _begun(self._trials())
 
-    @patient
+    @retried
     def has_begun(self, count: int) -> bool:
         """Whether so many have; what was read last is enough to say no."""
         return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
 
-    @patient
+    @retried
     def aim(self, trials: int | None) -> None:
         """Tell all workers how many configurations are wanted in all, if a number is."""
         self.study.set_user_attr("trials", trials)
 
-    @patient
+    @retried
     def aim_of_all(self) -> int | None:
         """What `aim` was last told."""
         wanted: int | None = self.study.user_attrs.get("trials")
         return wanted
 
-    @patient
+    @retried
     def anything_runs(self) -> bool:
         """Whether any worker's trial has not ended."""
         return bool(self.table.running())
 
     # -- tell ----------------------------------------------------------------------------------
 
-    @patient
+    @retried
     def tell(self, result: TrialResult) -> list[TrialResult]:
         """Record a finished trial; returns it and the duplicates that waited for it, or nothing if
         another worker has it by now.
         """
         told = []
-        if self.ledger.hands_on and self._holds(result.number):
-            self.ledger.give_adapter(result.number)
+        if self.store.hands_on and self._holds(result.number):
+            self.store.give_adapter(result.number)
         with self._deciding():
             if self._holds(result.number) or self._has_told(result):
-                self.teller.tell(result)
-                told = [result, *self.teller.duplicates_of(result)]
+                self.results.tell(result)
+                told = [result, *self.results.duplicates_of(result)]
             self._held.discard(result.number)
         return told
 
     def _has_told(self, result: TrialResult) -> bool:
         """Before an outage cut off the rest of `tell`, which is repeated."""
         is_over = self.table.get(result.number).state.is_finished()
-        return is_over and self.ledger.result(result.number) == result
+        return is_over and self.store.result(result.number) == result
 
     # -- recover -------------------------------------------------------------------------------
 
-    @patient
+    @retried
     def recover(self, worker: int | str | None = None, counts: bool = True) -> list[TrialResult]:
         """Settle every trial whose worker is not alive, or those of one that is known to have died:
         told, queued again from their last checkpoints, or given up. `counts`: whether they may be
@@ -305,20 +305,20 @@ class Study:
             owner = trial.user_attrs.get("worker")
             if worker is not None:
                 return owner is None or str(owner) == str(worker)
-            return owner is None or not self.presence.is_alive(str(owner))
+            return owner is None or not self.heartbeat.is_alive(str(owner))
 
         with self._deciding():
             settled = list(self.recovery.settle(is_left, counts))
         for result in settled:
-            self.ledger.discard_checkpoint(result.number)
+            self.store.discard_checkpoint(result.number)
         return settled
 
-    @patient
+    @retried
     def has_requeued(self) -> bool:
         """Whether a trial that was cut off waits to be continued."""
         return any(map(waits, self._trials()))
 
-    @patient
+    @retried
     def put_back(self, number: int) -> None:
         """Hand an interrupted trial back, for this or a later search to continue."""
         with self._deciding():

@@ -31,7 +31,7 @@ from peftsearch.training.loss_watch import LossWatch
 from peftsearch.training.low_precision_steps import LowRungs
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
 from peftsearch.training.positions import most_trained
 from peftsearch.training.run_state import facts_of, restore_run, save_run
@@ -55,31 +55,35 @@ class TrainingRun:
         configuration: Configuration,
         budget: TrainingBudget,
         seed: int,
-        levers: Levers = Levers(),  # noqa: B008 (frozen)
+        optimisations: Optimisations = Optimisations(),  # noqa: B008 (frozen)
         shared_by: int = 1,
         low_rungs: str | None = None,
     ) -> None:
-        if levers.allocator:
+        if optimisations.allocator:
             keep_freed_memory()
-        self.levers, self.objective, self.seed = levers, objective, seed
+        self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
         configuration = configuration.within(backbone.shapes)
-        self.frozen = FrozenStates(backbone, configuration, levers, objective.reads, shared_by)
+        self.frozen = FrozenStates(
+            backbone, configuration, optimisations, objective.reads, shared_by
+        )
         with memory_errors():
             self.model = TunedModel(
                 *(backbone, configuration, objective.outputs, seed),
-                levers=levers,
+                optimisations=optimisations,
                 frozen=self.frozen,
             )
         self.parameters = list(self.model.parameters.values())
         self.training = configuration.training
-        self.order = BatchOrder(train.lengths, self.training, seed, levers.buckets)
+        self.order = BatchOrder(train.lengths, self.training, seed, optimisations.buckets)
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
         evaluated = (step for _, step in self.rungs)
         self.low_rungs = LowRungs.of(backbone, low_rungs, evaluated, self.full_steps)
-        self.optimiser = make_optimiser(self.model, levers.fused) if self.model.parameters else None
+        self.optimiser = (
+            make_optimiser(self.model, optimisations.fused) if self.model.parameters else None
+        )
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
@@ -94,7 +98,7 @@ class TrainingRun:
         """The most runs that it has shared a pass with, itself among them."""
 
     def _read(self, data: Encoded) -> Encoded:
-        return data if self.levers.tokens else data.read_anew()
+        return data if self.optimisations.tokens else data.read_anew()
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
         """(index, step) of the rungs to evaluate: where the learning rate falls towards the full
@@ -154,7 +158,7 @@ class TrainingRun:
 
     def _give_back(self) -> None:
         """Training and evaluation need tensors of other sizes."""
-        if self.levers.allocator:
+        if self.optimisations.allocator:
             give_back(WITHIN_A_TRIAL)
 
     def _train_step(self) -> None:

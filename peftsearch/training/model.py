@@ -22,7 +22,7 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.frozen.states import FrozenStates
 from peftsearch.training.head import ClassificationHead
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.positions import Positions
 
 __all__ = ["TunedModel"]
@@ -43,10 +43,10 @@ class TunedModel:
         outputs: int,
         seed: int = 0,
         finished: bool = False,
-        levers: Levers = Levers(),  # noqa: B008 (frozen)
+        optimisations: Optimisations = Optimisations(),  # noqa: B008 (frozen)
         frozen: FrozenStates | None = None,
     ) -> None:
-        self.backbone, self.levers, self.frozen = backbone, levers, frozen
+        self.backbone, self.optimisations, self.frozen = backbone, optimisations, frozen
         self.configuration = configuration.within(backbone.shapes)
         self.positions = Positions.of(self.configuration)
         self.outputs = outputs
@@ -55,10 +55,12 @@ class TunedModel:
         self.head: ClassificationHead | None = None
         if outputs:
             self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
-        self.attachment = attach(backbone, self.configuration, seed, finished, levers.fused_sum)
+        self.attachment = attach(
+            backbone, self.configuration, seed, finished, optimisations.fused_sum
+        )
         straight = backbone.hooks is STRAIGHT
         self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
-        if not levers.short_backward:
+        if not optimisations.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
     @property
@@ -66,7 +68,9 @@ class TunedModel:
         """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
         prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
         pooling = self.configuration.head.pooling
-        return self.levers.rows and self.head is not None and pooling != "mean" and not prompts
+        return (
+            self.optimisations.rows and self.head is not None and pooling != "mean" and not prompts
+        )
 
     def outputs_of(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
         """Logits (batch, outputs) of examples: from what is kept of them where something is."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields, replace
 
 from peftsearch.errors import ConfigurationError, did_you_mean
 
-__all__ = ["Levers"]
+__all__ = ["Optimisations"]
 
 
 @dataclass(frozen=True)
-class Levers:
+class Optimisations:
     """Which are on."""
 
     buckets: bool = True
@@ -46,17 +46,17 @@ class Levers:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        return tuple(lever.name for lever in fields(cls))
+        return tuple(optimisation.name for optimisation in fields(cls))
 
     @classmethod
-    def none(cls) -> Levers:
+    def none(cls) -> Optimisations:
         return cls(**dict.fromkeys(cls.names(), False))
 
     @classmethod
-    def only(cls, *names: str) -> Levers:
+    def only(cls, *names: str) -> Optimisations:
         return replace(cls.none(), **cls._known(names, True))
 
-    def without(self, *names: str) -> Levers:
+    def without(self, *names: str) -> Optimisations:
         """Raises ConfigurationError for an unknown name."""
         return replace(self, **self._known(names, False))
 
@@ -65,7 +65,7 @@ class Levers:
         for name in names:
             if name not in cls.names():
                 raise ConfigurationError(
-                    f"lever '{name}' unknown{did_you_mean(name, cls.names())}: "
+                    f"optimisation '{name}' unknown{did_you_mean(name, cls.names())}: "
                     f"{', '.join(cls.names())}"
                 )
         return dict.fromkeys(names, on)

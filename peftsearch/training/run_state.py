@@ -78,7 +78,7 @@ def _take_tensors(run: TrainingRun, tensors: dict[str, Tensor]) -> None:
     average = {n: t for n, t in tensors.items() if n.startswith(_AVERAGE)}
     run.model.load({n: t for n, t in tensors.items() if n not in state | average})
     run.average.load({n.removeprefix(_AVERAGE): t for n, t in average.items()})
-    fused = run.model.levers.fused  # then the count of steps is on the device, too
+    fused = run.model.optimisations.fused  # then the count of steps is on the device, too
     for name, parameter in run.model.parameters.items():
         assert run.optimiser is not None
         own = {

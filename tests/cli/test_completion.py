@@ -17,7 +17,7 @@ from peftsearch.task.kind import KINDS
 from peftsearch.task.metrics.metric import METRICS
 from peftsearch.task.sources.demo import DEMO_TASKS
 from peftsearch.task.sources.known import KNOWN_DATASETS
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 BIN = Path(sys.executable).parent
 BASH = shutil.which("bash")
@@ -37,7 +37,7 @@ def test_names_written_down_for_speed_are_those_of_the_registries() -> None:
     assert tuple(KINDS) == completion.KINDS
     assert tuple(METRICS) == completion.METRICS
     assert tuple(REFERENCES) == completion.REFERENCES
-    assert tuple(field.name for field in fields(Levers)) == completion.LEVERS
+    assert tuple(field.name for field in fields(Optimisations)) == completion.OPTIMISATIONS
     assert (*DEMO_TASKS, *(known.name for known in KNOWN_DATASETS)) == completion.TASKS
 
 

@@ -43,7 +43,7 @@ REFUSED = [
     (f"{SEARCH} --eval bad.csv", 2, "bad.csv: no column 'text'"),
     (f"{SEARCH} --beams 4", 2, "--beams is about texts to be written"),
     (f"{SEARCH} --device gpu", 3, "device 'gpu' cannot be used here"),
-    (f"{SEARCH} --without nothing", 2, "lever 'nothing' unknown"),
+    (f"{SEARCH} --without nothing", 2, "optimisation 'nothing' unknown"),
     (f"{SEARCH} --low-rungs int9", 2, "low precision 'int9' unknown"),
     (f"{SEARCH} --tokenizer ./nothing", 3, "no tokenizer at './nothing'"),
     (f"{SEARCH} --target-tokenizer m", 2, "--target-tokenizer is about texts to be written"),

@@ -21,7 +21,7 @@ from peftsearch.policy.stopping import Decision
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.search import worker as workers
-from peftsearch.search.cohort_scheduler import TrialsTogether
+from peftsearch.search.cohort_scheduler import CohortScheduler
 from peftsearch.search.events import Event, TrialAt, TrialPutBack
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.trial import TrialRunner
@@ -85,7 +85,7 @@ def runner_in(folder: StudyFolder, bench: Workbench, stops: Sequence[int] = ()) 
 def together(
     runner: TrialRunner, folder: StudyFolder, size: CohortSize
 ) -> dict[int, TrialResult | None]:
-    trials = TrialsTogether(runner, folder, size)
+    trials = CohortScheduler(runner, folder, size)
     waiting, found = assignments(), {}
     while waiting or trials.in_flight:
         while waiting and trials.has_room:
@@ -137,7 +137,7 @@ def test_interrupted_they_are_all_saved_and_go_on_alone(
         judge=lambda asked, value: Decision(True, ""),
         stop=lambda: len(passes) > 8 or bool(passes.append(1)),
     )
-    trials = TrialsTogether(runner, folder, CohortSize(3, 3))
+    trials = CohortScheduler(runner, folder, CohortSize(3, 3))
     asked = [a for a in assignments() if a.number != DIVERGES][:3]
     for one in asked:
         folder.trial(one.number).write_configuration({})
@@ -184,7 +184,7 @@ def test_one_that_does_not_fit_alone_has_failed_with_its_cause(
         raise OutOfMemory("CUDA out of memory")
 
     monkeypatch.setattr(Cohort, "step", full)
-    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     trials.join(assignments()[0])
     ((_, result),) = trials.advance()
     assert result is not None
@@ -204,7 +204,7 @@ def test_losses_that_nobody_has_looked_at_are_saved_with_the_rest(
     runner = replace(
         runner_in(folder, bench), stop=lambda: len(passes) > 3 or bool(passes.append(1))
     )
-    trials, asked = TrialsTogether(runner, folder, CohortSize(2, 2)), assignments()[0]
+    trials, asked = CohortScheduler(runner, folder, CohortSize(2, 2)), assignments()[0]
     folder.trial(0).write_configuration({})
     trials.join(asked)
     assert trials.advance() == [(asked, None)]
@@ -240,7 +240,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
     monkeypatch.setattr(PassClock, "_now", lambda self: clock_s[0])
     budget = TrainingBudget(max_steps=90, rungs=(0.1, 0.4, 1.0), rung_examples=10)
     runner = replace(runner_in(folder, bench), budget=budget)
-    trials = TrialsTogether(runner, folder, CohortSize(64, 2))
+    trials = CohortScheduler(runner, folder, CohortSize(64, 2))
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
         trials.join(asked)
@@ -252,7 +252,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
 
 def test_a_trial_that_was_cut_off_trains_by_itself(bench: Workbench, folder: StudyFolder) -> None:
     """It may be what took the others with it."""
-    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(4, 4))
+    trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(4, 4))
     asked = assignments()[0]
     assert trials.takes(asked)
     assert not trials.takes(replace(asked, resumed=True, alone=True))
@@ -370,7 +370,7 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
     monkeypatch.setattr(attention, "ASKED_ON", ())
     monkeypatch.setitem(joint._MULTIPLE, "cpu", 64)
     monkeypatch.setattr(graphs, "PAYS", float("inf"))
-    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     recorder = EmulatedRecorder()
     trials.cohort.graphs = Graphs(recorder, trials._say)
     for asked in assignments()[:2]:
@@ -387,7 +387,7 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
 def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
     bench: Workbench, folder: StudyFolder
 ) -> None:
-    trials = TrialsTogether(runner_in(folder, bench), folder, CohortSize(2, 2))
+    trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     for asked in assignments()[:2]:
         trials.join(asked)
     graphs_of_them = Graphs(EmulatedRecorder(), trials._say)

@@ -35,8 +35,8 @@ def page(failing: Failures = lambda family, check: []) -> str:
 def _head() -> str:
     return """# What works on which family
 
-`make families` writes this page from the checks that `tests/backbone/oracles/test_matrix.py` runs on
-tiny random models, one of each model type; do not edit it.
+`make families` writes this page from the checks that `tests/backbone/oracles/test_matrix.py` runs
+on tiny random models, one of each model type; do not edit it.
 """
 
 

@@ -19,12 +19,12 @@ from peftsearch.design.methods import METHODS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import joint_batch as joint_module
-from peftsearch.training.cohort.cohort import Cohort, member_levers
+from peftsearch.training.cohort.cohort import Cohort, member_optimisations
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.batch import Given
 from peftsearch.training.objectives.label_sets import LabelSets
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at
 from support.tiny import tagged_rows
 
@@ -49,11 +49,11 @@ def begun(
     one: Configuration,
     backbone: Backbone | None = None,
     seed: int = 0,
-    levers: Levers | None = None,
+    optimisations: Optimisations | None = None,
 ) -> TrainingRun:
     return TrainingRun(
         *(backbone or bench.backbone, bench.train, bench.objective, one, BUDGET, seed),
-        levers=levers or Levers(),
+        optimisations=optimisations or Optimisations(),
     )
 
 
@@ -128,9 +128,10 @@ def test_a_cohort_trains_each_as_alone(
     monkeypatch.setitem(joint_module._MULTIPLE, "cpu", multiple)
     members = [method("lora"), method("prefix", batch_size=8), method("houlsby", accumulation=3)]
     cohort = Cohort(fp64(bench))
-    levers = member_levers(Levers())
+    optimisations = member_optimisations(Optimisations())
     runs = [
-        begun(bench, one, cohort.place(), seed, levers=levers) for seed, one in enumerate(members)
+        begun(bench, one, cohort.place(), seed, optimisations=optimisations)
+        for seed, one in enumerate(members)
     ]
     while any(run.step < STEPS for run in runs):
         assert not cohort.step([run for run in runs if run.step < STEPS])
@@ -138,7 +139,7 @@ def test_a_cohort_trains_each_as_alone(
     for run in runs:
         run.model.detach()
     for seed, (one, own) in enumerate(zip(members, found, strict=True)):
-        with begun(bench, one, fp64(bench), seed, levers) as run:
+        with begun(bench, one, fp64(bench), seed, optimisations) as run:
             run.train_to(STEPS)
             assert furthest(own, state(run)) < 1e-9
 
@@ -146,8 +147,8 @@ def test_a_cohort_trains_each_as_alone(
 def test_a_head_alone_is_trained_on_kept_states_as_on_texts(bench: Workbench) -> None:
     one = method("head-only-mean")
     ends, losses = [], []
-    for levers in (Levers(), Levers().without("features", "activations")):
-        with begun(bench, one, fp64(bench), levers=levers) as run:
+    for optimisations in (Optimisations(), Optimisations().without("features", "activations")):
+        with begun(bench, one, fp64(bench), optimisations=optimisations) as run:
             run.train_to(STEPS)
             ends.append(state(run))
             losses.append(run.evaluate(bench.validation).losses)

@@ -21,7 +21,7 @@ from peftsearch.training.frozen import activations
 from peftsearch.training.frozen import states as frozen
 from peftsearch.training.frozen.activations import CACHE
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at, perturb
 
 EXACT = (
@@ -72,12 +72,17 @@ CASES = {
 
 
 def trained(
-    bench: Workbench, one: Configuration, levers: Levers, dtype: torch.dtype = torch.float64
+    bench: Workbench,
+    one: Configuration,
+    optimisations: Optimisations,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, int]:
     """Parameters and evaluated losses after the whole budget; layers that were kept."""
     backbone = backbone_at(Path(bench.backbone.name), dtype)
     with TrainingRun(
-        *(backbone, bench.train, bench.objective, one, BUDGET, 3), levers=levers, shared_by=8
+        *(backbone, bench.train, bench.objective, one, BUDGET, 3),
+        optimisations=optimisations,
+        shared_by=8,
     ) as run:
         run.train_to(run.full_steps)
         losses = torch.from_numpy(run.evaluate(bench.validation).losses)
@@ -116,19 +121,19 @@ def entries(cache: Path) -> set[Path]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_of_them_together_change_nothing(name: str, bench: Workbench) -> None:
-    with_all, losses, kept = trained(bench, CASES[name], Levers())
-    without, plain_losses, plain_kept = trained(bench, CASES[name], Levers().without(*EXACT))
+    with_all, losses, kept = trained(bench, CASES[name], Optimisations())
+    without, plain_losses, plain_kept = trained(bench, CASES[name], Optimisations().without(*EXACT))
     assert furthest(with_all, without) < 1e-9
     assert float((losses - plain_losses).abs().max()) < 1e-9
     assert plain_kept == 0
     assert kept == (0 if "all layers" in name else 1 if "upper" in name else 2)
 
 
-@pytest.mark.parametrize("lever", EXACT)
-def test_each_alone_changes_nothing(lever: str, bench: Workbench) -> None:
-    name = "head, first" if lever == "features" else "lora, upper layer, first"
-    own, losses, _ = trained(bench, CASES[name], Levers.only("buckets", lever))
-    plain, plain_losses, _ = trained(bench, CASES[name], Levers.only("buckets"))
+@pytest.mark.parametrize("optimisation", EXACT)
+def test_each_alone_changes_nothing(optimisation: str, bench: Workbench) -> None:
+    name = "head, first" if optimisation == "features" else "lora, upper layer, first"
+    own, losses, _ = trained(bench, CASES[name], Optimisations.only("buckets", optimisation))
+    plain, plain_losses, _ = trained(bench, CASES[name], Optimisations.only("buckets"))
     assert furthest(own, plain) < 1e-9
     assert float((losses - plain_losses).abs().max()) < 1e-9
 
@@ -136,11 +141,11 @@ def test_each_alone_changes_nothing(lever: str, bench: Workbench) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_one_step_in_fp32(name: str, bench: Workbench) -> None:
     found = []
-    for levers in (Levers(), Levers().without(*EXACT)):
+    for optimisations in (Optimisations(), Optimisations().without(*EXACT)):
         backbone = backbone_at(Path(bench.backbone.name), torch.float32)
         with TrainingRun(
             *(backbone, bench.train, bench.objective, CASES[name], BUDGET, 3),
-            levers=levers,
+            optimisations=optimisations,
             shared_by=8,
         ) as run:
             run.frozen.prepare(bench.train, 9.0, run.model.pooled)
@@ -154,29 +159,29 @@ def test_gradients_of_one_step_in_fp32(name: str, bench: Workbench) -> None:
 def test_kept_states_are_bit_equal_however_they_came_to_be(bench: Workbench) -> None:
     """Made from the texts, from a lower layer's kept states, and read back from the disk."""
     one = CASES["lora, upper layer, first"]
-    straight, losses, _ = trained(bench, one, Levers(), torch.float32)
-    again, losses_again, _ = trained(bench, one, Levers(), torch.float32)
+    straight, losses, _ = trained(bench, one, Optimisations(), torch.float32)
+    again, losses_again, _ = trained(bench, one, Optimisations(), torch.float32)
     assert furthest(straight, again) == 0
     assert torch.equal(losses, losses_again)
     head = CASES["head, first"]
-    from_below, _, _ = trained(bench, head, Levers(), torch.float32)
+    from_below, _, _ = trained(bench, head, Optimisations(), torch.float32)
     for entry in CACHE.folder.iterdir():
         entry.rename(entry.with_name(entry.name + ".aside"))
-    anew, _, _ = trained(bench, head, Levers(), torch.float32)
+    anew, _, _ = trained(bench, head, Optimisations(), torch.float32)
     assert furthest(from_below, anew) == 0
 
 
 def test_a_second_trial_computes_no_lower_layer(bench: Workbench) -> None:
     one = CASES["lora, upper layer, first"]
-    trained(bench, one, Levers(), torch.float32)
+    trained(bench, one, Optimisations(), torch.float32)
     backbone, ran = backbone_at(Path(bench.backbone.name), torch.float32), []
     lowest = backbone.layer(0).get_submodule("output.dense")
     hook = lowest.register_forward_hook(lambda *_: ran.append(1))
-    trained(bench, one, Levers(), torch.float32)
+    trained(bench, one, Optimisations(), torch.float32)
     assert not ran
-    trained(bench, one, Levers().without("activations"), torch.float32)
+    trained(bench, one, Optimisations().without("activations"), torch.float32)
     hook.remove()
-    assert ran, "without the lever it does"
+    assert ran, "without the optimisation it does"
 
 
 def test_texts_are_tokenised_before_the_trials_alone(
@@ -191,10 +196,10 @@ def test_texts_are_tokenised_before_the_trials_alone(
         return tokenise(self, texts, *others, **options)
 
     monkeypatch.setattr(kind, "__call__", counting)
-    trained(bench, CASES["pfeiffer, all layers, first"], Levers(), torch.float32)
+    trained(bench, CASES["pfeiffer, all layers, first"], Optimisations(), torch.float32)
     assert not read
     one = CASES["pfeiffer, all layers, first"]
-    trained(bench, one, Levers().without("tokens"), torch.float32)
+    trained(bench, one, Optimisations().without("tokens"), torch.float32)
     assert sum(read) >= 20 * one.training.batch_size + len(bench.validation)
 
 
@@ -211,7 +216,7 @@ def test_texts_are_tokenised_before_the_trials_alone(
 def test_nothing_is_kept_where_lower_layers_differ(one: Configuration, bench: Workbench) -> None:
     rates = (("prompt", 0.1), *one.training.lr)
     one = replace(one, training=replace(one.training, lr=rates))
-    assert trained(bench, one, Levers(), torch.float32)[2] == 0
+    assert trained(bench, one, Optimisations(), torch.float32)[2] == 0
     assert not CACHE.folder.exists()
 
 
@@ -246,9 +251,9 @@ def test_without_room_nothing_is_kept_and_nothing_lost(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = CASES["lora, upper layer, first"]
-    expected, _, _ = trained(bench, one, Levers().without("activations"))
+    expected, _, _ = trained(bench, one, Optimisations().without("activations"))
     monkeypatch.setenv("PEFTSEARCH_ACTIVATIONS_GB", "0.000001")
-    found, _, kept = trained(bench, one, Levers())
+    found, _, kept = trained(bench, one, Optimisations())
     assert kept == 0
     assert furthest(found, expected) == 0
 
@@ -257,10 +262,10 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     one = CASES["lora, upper layer, first"]
-    expected, _, _ = trained(bench, one, Levers().without("activations"))
+    expected, _, _ = trained(bench, one, Optimisations().without("activations"))
     (tmp_path / "file").touch()
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "file" / "cache"))
-    found, _, kept = trained(bench, one, Levers())
+    found, _, kept = trained(bench, one, Optimisations())
     assert kept == 0
     assert furthest(found, expected) == 0
 
@@ -272,28 +277,28 @@ def test_a_full_disk_leaves_no_half_entry(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(activations.os, "posix_fallocate", full)
-    assert trained(bench, CASES["lora, upper layer, first"], Levers())[2] == 0
+    assert trained(bench, CASES["lora, upper layer, first"], Optimisations())[2] == 0
     assert list(CACHE.folder.iterdir()) == []
 
 
 def test_beyond_the_limit_the_oldest_entries_go(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained(bench, CASES["head, first"], Levers(), torch.float32)
-    trained(bench, CASES["lora, upper layer, first"], Levers(), torch.float32)
+    trained(bench, CASES["head, first"], Optimisations(), torch.float32)
+    trained(bench, CASES["lora, upper layer, first"], Optimisations(), torch.float32)
     pooled, states = 2, 2  # of training and validation examples
     assert len(list(CACHE.folder.glob("*/entry.json"))) == pooled + states
     sizes = sorted(path.stat().st_size for path in CACHE.folder.glob("*/states.bin"))
     monkeypatch.setenv("PEFTSEARCH_ACTIVATIONS_GB", str(1.2 * sum(sizes[-2:]) / 1e9))
     one = CASES["lora, upper layer, first"]
-    trained(bench, one, Levers(), torch.float64)  # entries twice as large
+    trained(bench, one, Optimisations(), torch.float64)  # entries twice as large
     assert CACHE.bytes <= CACHE.limit
 
 
 def test_states_in_half_precision_are_kept_as_such(bench: Workbench) -> None:
     one = CASES["lora, upper layer, mean"]
-    values, _, kept = trained(bench, one, Levers(), torch.bfloat16)
-    plain, _, _ = trained(bench, one, Levers().without("activations"), torch.bfloat16)
+    values, _, kept = trained(bench, one, Optimisations(), torch.bfloat16)
+    plain, _, _ = trained(bench, one, Optimisations().without("activations"), torch.bfloat16)
     assert kept == 1
     assert furthest(values, plain) < 0.02
     size = sum(path.stat().st_size for path in CACHE.folder.glob("*/states.bin"))
@@ -303,12 +308,12 @@ def test_states_in_half_precision_are_kept_as_such(bench: Workbench) -> None:
 
 def test_a_truncated_entry_is_made_anew(bench: Workbench) -> None:
     one = CASES["lora, upper layer, first"]
-    expected, _, _ = trained(bench, one, Levers(), torch.float32)
+    expected, _, _ = trained(bench, one, Optimisations(), torch.float32)
     entries = list(CACHE.folder.glob("*/states.bin"))
     assert len(entries) == 2
     for path in entries:
         path.write_bytes(path.read_bytes()[:-8])
-    found, _, kept = trained(bench, one, Levers(), torch.float32)
+    found, _, kept = trained(bench, one, Optimisations(), torch.float32)
     assert kept == 1
     assert furthest(found, expected) == 0
 
@@ -328,9 +333,9 @@ def test_the_first_examples_are_read_from_the_whole_set(bench: Workbench) -> Non
     assert len(list(CACHE.folder.glob("*/states.bin"))) == 1
 
 
-def test_an_unknown_lever_is_refused_by_name() -> None:
+def test_an_unknown_optimisation_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="'activation' unknown; did you mean"):
-        Levers().without("activation")
+        Optimisations().without("activation")
 
 
 def test_digests_differ_with_padding_and_tokens(bench: Workbench) -> None:

@@ -18,7 +18,7 @@ from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives.objective import objective_of
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.writing import writing_of
 from support.tiny import copying_rows, write_csv
 
@@ -51,16 +51,18 @@ def test_losses_and_texts_are_those_of_the_whole_model(
     own = METHODS["lora"].configuration().modifications
     one = Configuration(tuple(m.on(layers) for m in own), Head("none"), TRAINING)
 
-    def trained(levers: Levers) -> tuple[Any, Any, int]:
+    def trained(optimisations: Optimisations) -> tuple[Any, Any, int]:
         with TrainingRun(
-            *(backbone, bench.train, objective, one, BUDGET, 0), levers=levers, shared_by=8
+            *(backbone, bench.train, objective, one, BUDGET, 0),
+            optimisations=optimisations,
+            shared_by=8,
         ) as run:
             run.train_to(run.full_steps)
             found = run.evaluate(bench.validation)
             return found.losses, found.predicted, run.frozen.kept_layers
 
-    losses, texts, kept = trained(Levers())
-    plain = Levers().without("activations", "tokens")
+    losses, texts, kept = trained(Optimisations())
+    plain = Optimisations().without("activations", "tokens")
     plain_losses, plain_texts, plain_kept = trained(plain)
     assert (kept, plain_kept) == (expected, 0)
     assert np.abs(losses - plain_losses).max() < 1e-9

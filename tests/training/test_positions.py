@@ -22,7 +22,7 @@ from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives import base, generation
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.positions import Positions
 from support.texts import encoded, objective, writer
 
@@ -43,7 +43,8 @@ def configured(name: str, width: int, **changes: Any) -> Configuration:
 
 def begin(bench: Workbench, one: Configuration) -> TrainingRun:
     return TrainingRun(
-        *(bench.backbone, bench.train, bench.objective, one, BUDGET, 0), levers=Levers.only()
+        *(bench.backbone, bench.train, bench.objective, one, BUDGET, 0),
+        optimisations=Optimisations.only(),
     )
 
 
@@ -96,7 +97,7 @@ def test_no_evaluation_batch_computes_more_positions_than_it_may(
     monkeypatch.setattr(base, "evaluation_tokens", lambda device: most)
     run = TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configured(name, width), BUDGET, 0),
-        levers=Levers.only("inference"),
+        optimisations=Optimisations.only("inference"),
     )
     with run, sizes(bench.backbone) as seen:
         run.evaluate(bench.validation)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.storage_name import VARIABLE, is_database
 from peftsearch.study.storage.journal import open_journal
-from peftsearch.study.storage.retry import Patience
+from peftsearch.study.storage.retry import Retry
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -128,8 +128,8 @@ def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDa
     """MissingError if it does not answer for `limit_s`."""
     from peftsearch.study.storage.database.cached import CachedDatabase
 
-    patience = Patience(address.shown, limit_s, hide=address.without_password)
-    return CachedDatabase(patience.through(lambda: _connect(address)))
+    retry = Retry(address.shown, limit_s, hide=address.without_password)
+    return CachedDatabase(retry.call(lambda: _connect(address)))
 
 
 def _connect(address: StorageAddress) -> PlainDatabase:

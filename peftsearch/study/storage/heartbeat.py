@@ -23,10 +23,10 @@ from peftsearch.study.storage.retry import is_outage
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["CountedPresence", "FilePresence", "Presence", "Pulse"]
+__all__ = ["CountingHeartbeat", "Heartbeat", "LockHeartbeat", "Pulse"]
 
 
-class Presence(Protocol):
+class Heartbeat(Protocol):
     """`name` is a worker's, unique to the study. Looking more often than `look_s` shows no more."""
 
     @property
@@ -40,7 +40,7 @@ class Presence(Protocol):
     def is_alive(self, name: str) -> bool: ...
 
 
-class FilePresence:
+class LockHeartbeat:
     """Workers of one machine: each holds the lock on a file in `folder`."""
 
     look_s = 1.0
@@ -93,7 +93,7 @@ class _Seen:
     missed: int = 0
 
 
-class CountedPresence:
+class CountingHeartbeat:
     """Workers of many machines: each counts in a study attribute of its own."""
 
     def __init__(self, storage: BaseStorage, study_id: int, pulse: Pulse) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from peftsearch.errors import MissingError
 
-__all__ = ["Patience", "is_outage", "patient"]
+__all__ = ["Retry", "is_outage", "retried"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -25,7 +25,7 @@ _OUT_OF_STEP = "results from command"
 """What psycopg says where PgBouncer tells of an outage in place of an answer."""
 
 
-class Patience:
+class Retry:
     """Repeats what an outage of `storage` (its address without password) interrupted.
 
     `limit_s`: after so long an outage it is a MissingError. `between` is called before every
@@ -44,7 +44,7 @@ class Patience:
         self.outages = 0
         self._between, self._hide = between, hide
 
-    def through(self, do: Callable[[], T]) -> T:
+    def call(self, do: Callable[[], T]) -> T:
         """What `do` returns, once it gets through."""
         began: float | None = None
         while True:
@@ -67,20 +67,20 @@ class Patience:
                 self._between()
 
 
-class _HasPatience(Protocol):
+class _HasRetry(Protocol):
     @property
-    def patience(self) -> Patience: ...
+    def retry(self) -> Retry: ...
 
 
-S = TypeVar("S", bound=_HasPatience)
+S = TypeVar("S", bound=_HasRetry)
 
 
-def patient(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """A method that is repeated through outages; it must bear being done twice."""
 
     @functools.wraps(method)
     def repeated(self: S, *args: P.args, **options: P.kwargs) -> T:
-        return self.patience.through(lambda: method(self, *args, **options))
+        return self.retry.call(lambda: method(self, *args, **options))
 
     return repeated  # type: ignore[return-value]
 

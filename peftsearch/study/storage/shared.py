@@ -26,9 +26,9 @@ from peftsearch.study.storage.connection import (
     open_storage,
 )
 from peftsearch.study.storage.database.row_lock import LOCK_KEY, RowLock
-from peftsearch.study.storage.heartbeat import CountedPresence, FilePresence, Presence, Pulse
-from peftsearch.study.storage.retry import Patience
-from peftsearch.study.storage.trial_store import FolderLedger, Ledger, SharedLedger
+from peftsearch.study.storage.heartbeat import CountingHeartbeat, Heartbeat, LockHeartbeat, Pulse
+from peftsearch.study.storage.retry import Retry
+from peftsearch.study.storage.trial_store import DatabaseTrialStore, FolderTrialStore, TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["Enrolled", "Shared", "enrol", "enrolled", "open_shared"]
@@ -40,9 +40,9 @@ class Shared:
 
     table: TrialTable
     lock: AbstractContextManager[Any]
-    presence: Presence
-    ledger: Ledger
-    patience: Patience
+    heartbeat: Heartbeat
+    store: TrialStore
+    retry: Retry
 
 
 @dataclass(frozen=True)
@@ -74,33 +74,33 @@ def _in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
     return Shared(
         table=TrialTable(study),
         lock=lock,
-        presence=FilePresence(folder.workers_path),
-        ledger=FolderLedger(folder),
-        patience=Patience(info.storage),
+        heartbeat=LockHeartbeat(folder.workers_path),
+        store=FolderTrialStore(folder),
+        retry=Retry(info.storage),
     )
 
 
 def _in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
     address = StorageAddress.of(info.storage)
     storage = open_database(address)
-    patience = Patience(
+    retry = Retry(
         address.shown, between=lambda: close_storage(storage), hide=address.without_password
     )
-    known = patience.through(lambda: enrolled(storage, info.name, address.shown))
+    known = retry.call(lambda: enrolled(storage, info.name, address.shown))
     if known.info.id != info.id:
         raise UsageError(
             f"{address.shown} has another study named '{info.name}'; begin a new study under "
             "another name"
         )
-    study = patience.through(lambda: optuna.load_study(study_name=info.name, storage=storage))
-    patience.through(lambda: _refuse_other_directions(study, info, address.shown))
+    study = retry.call(lambda: optuna.load_study(study_name=info.name, storage=storage))
+    retry.call(lambda: _refuse_other_directions(study, info, address.shown))
     table = TrialTable(study, storage)
     return Shared(
         table=table,
         lock=RowLock(storage.engine, known.study_id),
-        presence=CountedPresence(storage, known.study_id, pulse),
-        ledger=SharedLedger(folder, table, _artifacts(info)),
-        patience=patience,
+        heartbeat=CountingHeartbeat(storage, known.study_id, pulse),
+        store=DatabaseTrialStore(folder, table, _artifacts(info)),
+        retry=retry,
     )
 
 

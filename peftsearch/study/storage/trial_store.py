@@ -15,10 +15,10 @@ from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.storage.artifacts import Artifacts
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["FolderLedger", "Ledger", "SharedLedger", "curve_of"]
+__all__ = ["DatabaseTrialStore", "FolderTrialStore", "TrialStore", "curve_of"]
 
 
-class Ledger(Protocol):
+class TrialStore(Protocol):
     """Configurations, learning curves, results and checkpoints by trial number."""
 
     @property
@@ -56,7 +56,7 @@ class Ledger(Protocol):
         """That, and what other workers were given of it; not under the study's lock."""
 
 
-class FolderLedger:
+class FolderTrialStore:
     """One folder for all workers: nothing needs to be given or taken."""
 
     hands_on = False
@@ -97,7 +97,7 @@ class FolderLedger:
     discard_checkpoint = discard_checkpoint_file
 
 
-class SharedLedger:
+class DatabaseTrialStore:
     """Attributes of Optuna's trials, and files in an artifact store if there is one. First the
     database: what stands in this worker's folder alone is known to nobody else.
     """

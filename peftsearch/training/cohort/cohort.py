@@ -22,9 +22,9 @@ from peftsearch.training.cohort.joint_batch import Joint
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun, memory_errors
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
-__all__ = ["Cohort", "member_levers", "why_not_in_a_cohort"]
+__all__ = ["Cohort", "member_optimisations", "why_not_in_a_cohort"]
 
 
 def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str | None:
@@ -39,9 +39,9 @@ def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str
     return why_alone(backbone, configuration)
 
 
-def member_levers(levers: Levers) -> Levers:
+def member_optimisations(optimisations: Optimisations) -> Optimisations:
     """Of a member: layers that another member tunes have no states that could be kept."""
-    return levers.without("activations", "features")
+    return optimisations.without("activations", "features")
 
 
 @dataclass
@@ -55,10 +55,13 @@ class Cohort:
 
     @classmethod
     def of(
-        cls, backbone: Backbone, levers: Levers, say: Callable[[str], None] = lambda _: None
+        cls,
+        backbone: Backbone,
+        optimisations: Optimisations,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Cohort:
         """With recordings where the device can make them; `say` hears why passes do without."""
-        can = levers.graphs and backbone.family.can_be_recorded
+        can = optimisations.graphs and backbone.family.can_be_recorded
         recorder = recorder_for(backbone.device) if can else None
         return cls(backbone, None if recorder is None else Graphs(recorder, say))
 

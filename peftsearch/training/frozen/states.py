@@ -22,7 +22,7 @@ from peftsearch.task.tokens.transfer import sent
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.frozen.activations import Activations, digest_of, kept
 from peftsearch.training.frozen.cost import keeping_pays
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["FrozenStates", "Stopped"]
 
@@ -47,17 +47,19 @@ class FrozenStates:
         self,
         backbone: Backbone,
         configuration: Configuration,
-        levers: Levers,
+        optimisations: Optimisations,
         reads: Reads,
         shared_by: int,
     ) -> None:
         self.backbone, self.reads, self.shared_by = backbone, reads, shared_by
         alone = not configuration.modifications and configuration.head.pooling != "none"
         may = not configuration.training.dropout
-        self.features_of = configuration.head.pooling if may and levers.features and alone else ""
+        self.features_of = (
+            configuration.head.pooling if may and optimisations.features and alone else ""
+        )
         layers = configuration.frozen_layers(backbone.shapes)
         worth = layers > int(backbone.family.first_layer_shares) and not self.features_of
-        self.layers = layers if may and levers.activations and worth else 0
+        self.layers = layers if may and optimisations.activations and worth else 0
         self._found: dict[int, tuple[Encoded, Activations | None]] = {}
         if self.layers or self.features_of:
             digest_of(backbone)

@@ -23,14 +23,14 @@ from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.batch import Given
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_gradients"]
 
 Indices = NDArray[np.int64]
 
 _FEW = 32
-"""Examples a batch of an evaluation without the lever for large ones."""
+"""Examples a batch of an evaluation without the optimisation for large ones."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def at_least_fp32(outputs: Tensor) -> Tensor:
 
 
 @contextmanager
-def without_gradients(levers: Levers) -> Iterator[None]:
-    """Evaluation: in inference mode, or as it is done without that lever."""
-    with torch.inference_mode() if levers.inference else torch.no_grad():
+def without_gradients(optimisations: Optimisations) -> Iterator[None]:
+    """Evaluation: in inference mode, or as it is done without that optimisation."""
+    with torch.inference_mode() if optimisations.inference else torch.no_grad():
         yield
 
 
@@ -124,7 +124,7 @@ def read_batches(lengths: Indices, model: TunedModel) -> list[Indices]:
 
     `lengths`: tokens of each example; what the configuration adds to them counts as well.
     """
-    if model.levers.inference:
+    if model.optimisations.inference:
         room = model.positions.without_gradients(lengths)
         return evaluation_batches(room, evaluation_tokens(model.backbone.device))
     return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

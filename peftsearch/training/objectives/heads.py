@@ -59,7 +59,7 @@ def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
     """The head's outputs (n, outputs) in the examples' order."""
     if len(data) == 0:
         return torch.empty(0, model.outputs)
-    with without_gradients(model.levers):
+    with without_gradients(model.optimisations):
         batches = read_batches(data.inputs.lengths, model)
         outputs = []
         for indices in batches:

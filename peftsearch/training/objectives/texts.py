@@ -81,7 +81,7 @@ class Texts(Objective):
         return replace(data, inputs=Ragged.end_to_end(data.inputs, data.written), written=None)
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
-        with without_gradients(model.levers):
+        with without_gradients(model.optimisations):
             return self._evaluate(model, data, predict)
 
     def _evaluate(self, model: TunedModel, data: Encoded, predict: bool) -> Evaluation:

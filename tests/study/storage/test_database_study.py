@@ -170,7 +170,7 @@ def test_a_living_workers_trial_is_left_alone_and_a_silent_ones_is_not(machine: 
         time.sleep(PULSE.every_s)
         other.recover()
         assert not other.has_requeued()
-    worker.presence._ended.set()  # type: ignore[attr-defined]  # suspended: it holds, and says nothing
+    worker.heartbeat._ended.set()  # type: ignore[attr-defined]  # suspended: it holds, and says nothing
     deadline = time.monotonic() + 30
     while not other.has_requeued():
         assert time.monotonic() < deadline
@@ -226,7 +226,7 @@ def test_what_an_outage_cut_off_after_it_was_told_is_told_to_the_end(machine: Ma
 def test_a_result_that_was_stored_and_not_told_is_told_by_another(machine: Machine) -> None:
     dead, other = machine(1), machine(2)
     cut = take(dead)
-    dead.ledger.write_result(finish(cut, dead.shapes))
+    dead.store.write_result(finish(cut, dead.shapes))
     assert other.recover() == []
     assert other._trials()[cut.number].values[0] == metric_of(cut)
 

@@ -12,12 +12,12 @@ import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from peftsearch.study.storage import heartbeat as presence
-from peftsearch.study.storage.heartbeat import CountedPresence, FilePresence, Pulse
+from peftsearch.study.storage import heartbeat as heartbeat
+from peftsearch.study.storage.heartbeat import CountingHeartbeat, LockHeartbeat, Pulse
 
 
 def test_a_worker_is_alive_from_joining_to_leaving(tmp_path: Path) -> None:
-    worker, other = FilePresence(tmp_path / "workers"), FilePresence(tmp_path / "workers")
+    worker, other = LockHeartbeat(tmp_path / "workers"), LockHeartbeat(tmp_path / "workers")
     assert not other.is_alive("a.0")
     worker.join("a.0")
     assert worker.is_alive("a.0")
@@ -32,12 +32,12 @@ def test_a_killed_worker_is_dead_at_once_and_leaves_nothing(tmp_path: Path) -> N
         warnings.simplefilter("ignore", DeprecationWarning)
         process = os.fork()
     if not process:
-        FilePresence(tmp_path / "workers").join("a.0")
+        LockHeartbeat(tmp_path / "workers").join("a.0")
         os.write(writing, b"joined")
         time.sleep(60)
         os._exit(1)
     assert os.read(reading, 6) == b"joined"
-    watcher = FilePresence(tmp_path / "workers")
+    watcher = LockHeartbeat(tmp_path / "workers")
     assert watcher.is_alive("a.0")
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
@@ -49,7 +49,7 @@ def test_who_joins_takes_away_what_the_dead_have_left_and_nothing_of_the_living(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "workers"
-    living, joining = FilePresence(folder), FilePresence(folder)
+    living, joining = LockHeartbeat(folder), LockHeartbeat(folder)
     living.join("a.0")
     (folder / "dead.0").touch()
     joining.join("b.0")
@@ -67,12 +67,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(presence.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(heartbeat.time, "monotonic", clock.monotonic)
     return clock
 
 
-def counted(storage: optuna.storages.BaseStorage, study_id: int) -> CountedPresence:
-    return CountedPresence(storage, study_id, Pulse(every_s=10.0, missed=3))
+def counted(storage: optuna.storages.BaseStorage, study_id: int) -> CountingHeartbeat:
+    return CountingHeartbeat(storage, study_id, Pulse(every_s=10.0, missed=3))
 
 
 def test_a_count_that_stands_still_is_a_death_and_one_that_moves_again_a_life(
@@ -107,7 +107,7 @@ def test_the_time_of_an_outage_counts_as_one_look(clock: Clock) -> None:
 def test_a_worker_counts_until_it_leaves() -> None:
     storage = optuna.storages.InMemoryStorage()
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
-    worker = CountedPresence(storage, study_id, Pulse(every_s=0.01, missed=3))
+    worker = CountingHeartbeat(storage, study_id, Pulse(every_s=0.01, missed=3))
     worker.join("a.0")
     deadline = time.monotonic() + 30
     while storage.get_study_user_attrs(study_id)["alive:a.0"] < 3:
@@ -120,7 +120,7 @@ def test_a_worker_counts_until_it_leaves() -> None:
 def test_an_error_does_not_stop_the_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = optuna.storages.InMemoryStorage()
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
-    worker = CountedPresence(storage, study_id, Pulse(every_s=0.01, missed=3))
+    worker = CountingHeartbeat(storage, study_id, Pulse(every_s=0.01, missed=3))
     worker.join("a.0")
     failed, write = [], storage.set_study_user_attr
 

@@ -8,8 +8,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy import exc
 
 from peftsearch.errors import MissingError
-from peftsearch.study.storage import retry as patience
-from peftsearch.study.storage.retry import Patience, is_outage
+from peftsearch.study.storage import retry as retry
+from peftsearch.study.storage.retry import Retry, is_outage
 
 
 def of_database(kind: type[exc.DBAPIError], text: str) -> Exception:
@@ -41,7 +41,7 @@ MISTAKES = [
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry, "_PAUSE_S", 0.0)
 
 
 def failing(error: Exception, times: int) -> list[Exception]:
@@ -61,8 +61,8 @@ def test_an_outage_is_waited_through_and_its_remains_cleared_away(error: Excepti
         cleared.append(True)
         raise OSError("broken, too")
 
-    waiting = Patience("postgresql://db/studies", between=clear)
-    assert waiting.through(do) == "answer"
+    waiting = Retry("postgresql://db/studies", between=clear)
+    assert waiting.call(do) == "answer"
     assert len(cleared) == waiting.outages == 3
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_outage_is_raised_at_once(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        Patience("postgresql://db/studies").through(do)
+        Retry("postgresql://db/studies").call(do)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_an_outage_without_end_and_a_refusal_are_one_sentence(limit_s: float, te
         raise of_database(exc.OperationalError, text)
 
     with pytest.raises(MissingError, match=f"db/studies: the database cannot be used .{text}"):
-        Patience("postgresql://db/studies", limit_s=limit_s).through(do)
+        Retry("postgresql://db/studies", limit_s=limit_s).call(do)

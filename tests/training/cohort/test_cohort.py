@@ -19,10 +19,10 @@ from peftsearch.errors import Diverged, NotANumber, OutOfMemory
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import loss_watch as watch
 from peftsearch.training.bench import Workbench
-from peftsearch.training.cohort.cohort import Cohort, member_levers, why_not_in_a_cohort
+from peftsearch.training.cohort.cohort import Cohort, member_optimisations, why_not_in_a_cohort
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives.objective import objective_of
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.writing import writing_of
 from support.backbones import backbone_at
 from support.emulated_graphs import waits
@@ -30,7 +30,7 @@ from support.tiny import copying_rows, write_csv
 
 STEPS = 20
 BUDGET = TrainingBudget(max_steps=STEPS, rungs=(0.5, 1.0))
-ALONE = member_levers(Levers())
+ALONE = member_optimisations(Optimisations())
 State = dict[str, torch.Tensor]
 
 
@@ -59,7 +59,9 @@ MIXED = {
 
 
 def begun(bench: Workbench, backbone: Backbone, one: Configuration, seed: int = 0) -> TrainingRun:
-    return TrainingRun(*(backbone, bench.train, bench.objective, one, BUDGET, seed), levers=ALONE)
+    return TrainingRun(
+        *(backbone, bench.train, bench.objective, one, BUDGET, seed), optimisations=ALONE
+    )
 
 
 def state(run: TrainingRun) -> State:

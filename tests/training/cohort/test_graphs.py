@@ -27,20 +27,20 @@ from peftsearch.training.cohort import cohort as cohort_module
 from peftsearch.training.cohort import graphs as graphs_module
 from peftsearch.training.cohort import joint_batch as joint_module
 from peftsearch.training.cohort import recorded_pass
-from peftsearch.training.cohort.cohort import Cohort, member_levers
+from peftsearch.training.cohort.cohort import Cohort, member_optimisations
 from peftsearch.training.cohort.graphs import PAYS, Graphs
 from peftsearch.training.cohort.joint_batch import Joint
 from peftsearch.training.cohort.recorded_pass import alike, result_of
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.optimisations import Levers
+from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at
 from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
 from support.tiny import copying_rows, scored_rows, tagged_rows, write_csv
 
 STEPS = 20
 BUDGET = TrainingBudget(max_steps=STEPS, rungs=(0.5, 1.0))
-ALONE = member_levers(Levers())
+ALONE = member_optimisations(Optimisations())
 State = dict[str, Tensor]
 
 
@@ -85,7 +85,7 @@ def fp64(bench: Workbench) -> Backbone:
 
 def begun(bench: Workbench, cohort: Cohort, one: Configuration, seed: int = 0) -> TrainingRun:
     data = bench.train, bench.objective
-    return TrainingRun(cohort.place(), *data, one, BUDGET, seed, levers=ALONE)
+    return TrainingRun(cohort.place(), *data, one, BUDGET, seed, optimisations=ALONE)
 
 
 def state(run: TrainingRun) -> State:
@@ -434,14 +434,17 @@ def test_what_is_recorded_of_members_is_forgotten_when_they_change(bench: Workbe
         run.model.detach()
 
 
-def test_the_lever_and_a_cpu_record_nothing(
+def test_the_switch_and_a_cpu_record_nothing(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = EmulatedRecorder()
-    assert Cohort.of(bench.backbone, Levers()).graphs is None
+    assert Cohort.of(bench.backbone, Optimisations()).graphs is None
     monkeypatch.setattr(cohort_module, "recorder_for", lambda device: recorder)
-    for levers, records in ((Levers().without("graphs"), False), (Levers(), True)):
-        trained(bench, Cohort.of(bench.backbone, levers), [MIXED["lora"]])
+    for optimisations, records in (
+        (Optimisations().without("graphs"), False),
+        (Optimisations(), True),
+    ):
+        trained(bench, Cohort.of(bench.backbone, optimisations), [MIXED["lora"]])
         assert (recorder.made > 0) == records
 
 
@@ -495,12 +498,12 @@ def test_on_a_gpu_graphs_give_what_ordinary_passes_give(
     bench = Workbench.prepare(str(tiny_bert), spec, "cuda", precision=precision)
     some = list(MIXED.values())[:members]
     said: list[str] = []
-    with_graphs = Cohort.of(bench.backbone, Levers(), said.append)
+    with_graphs = Cohort.of(bench.backbone, Optimisations(), said.append)
     recorder = _counted(with_graphs)
     found = trained(bench, with_graphs, some)
     assert said == []
     assert recorder
-    expected = trained(bench, Cohort.of(bench.backbone, Levers().without("graphs")), some)
+    expected = trained(bench, Cohort.of(bench.backbone, Optimisations().without("graphs")), some)
     for own, other in zip(found, expected, strict=True):
         for name, value in own.items():
             assert torch.allclose(value, other[name], rtol=0, atol=1e-3), name
