@@ -76,7 +76,7 @@ def complain(sentence: str) -> None:
 
 
 def shortened(line: str) -> str:
-    """The line without its middle if it is very long: an error may quote a whole file in one line."""
+    """The line, without its middle if it is very long: errors may quote a whole file."""
     cut = len(line) > _FIRST + _LAST
     return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
 
