@@ -12,6 +12,7 @@ import pytest
 
 import peftsearch
 from peftsearch.cli.main import run
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 2, rungs: [0.5, 1], rung_examples: 10}
@@ -37,7 +38,9 @@ def home(
         *("--text", "text", "--label", "label", "--study", "small", "--trials", "4"),
         *("--studies", str(home / "studies")),
     ]
-    assert run(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        search_in_this_process(patch)
+        assert run(words) == 0
     return home
 
 

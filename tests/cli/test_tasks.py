@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from peftsearch.cli.main import run
 from peftsearch.export.native import load
-from peftsearch.search import run as search_run
-from peftsearch.search.events import Event
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
-from support.readme import MINUTES, readme_commands
+from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, tagged_rows, write_csv
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 12, rungs: [0.5, 1], rung_examples: 8}
@@ -29,21 +24,9 @@ seed_with: [head-only-mean, head-only-first, lora]
 """
 
 
-class WorkerHere:
-    """A worker in this process: starting one takes longer than these searches do."""
-
-    def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
-        self.arguments = (root, 0, limits, time.monotonic, means)
-
-    def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
-        events: list[Event] = []
-        Worker(*self.arguments, events.append, lambda: False).run()
-        yield from events
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(search_run, "LocalWorkers", WorkerHere)
+    search_in_this_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     write_csv(tmp_path / "labels.csv", sentiment_rows(60))
@@ -253,12 +236,9 @@ def test_the_commands_of_the_page_on_tasks_run(
     assert len(commands) >= 5
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
-        words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
+        words = command.made_small(str(model), trials=1)
         few = ["--eval-examples", "20", "--train-examples", "40"]
         assert run([*words[1:], *few, "--study", f"s{number}"]) == 0, capsys.readouterr().err
-
-
-SMALLER = {"--minutes": "--trials", MINUTES: "1"}
 
 
 def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(

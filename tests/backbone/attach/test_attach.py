@@ -19,6 +19,8 @@ from peftsearch.errors import ConfigurationError
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.strategies import configurations
 
+pytestmark = pytest.mark.internals
+
 PROPERTY = settings(
     max_examples=100,
     deadline=None,

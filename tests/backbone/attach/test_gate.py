@@ -34,6 +34,8 @@ from peftsearch.design.place import Place
 from support.backbones import perturb
 from support.stock import ENCODER_DECODERS, WITH_PREFIX, backbone, batch
 
+pytestmark = pytest.mark.internals
+
 LENGTH = 3
 DECODERS = tuple(
     "gpt2 gpt_neox gpt_neox-serial opt llama mistral qwen2 qwen3 gemma gemma2 gemma3 phi3".split()

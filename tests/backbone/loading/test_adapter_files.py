@@ -21,7 +21,10 @@ from peftsearch.errors import MissingError
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft, at every norm
+pytestmark = [
+    pytest.mark.internals,
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),  # peft, at every norm
+]
 
 KINDS: dict[str, Any] = {
     "LoRA on queries": LoraConfig(r=2, target_modules=["query"], init_lora_weights=False),

@@ -22,6 +22,8 @@ from peftsearch.backbone.recognise import family_of
 from peftsearch.errors import ConfigurationError, MissingError
 from support.tiny import build_tiny_bert
 
+pytestmark = pytest.mark.internals
+
 
 @pytest.fixture(params=["tiny_bert", "tiny_roberta"])
 def folder(request: pytest.FixtureRequest) -> Path:

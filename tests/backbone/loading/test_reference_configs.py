@@ -9,6 +9,8 @@ from peftsearch.backbone.loading.load import family_for, load_backbone, load_sha
 from peftsearch.backbone.loading.reference_configs import REFERENCES, reference_config
 from peftsearch.errors import MissingError
 
+pytestmark = pytest.mark.internals
+
 BODIES = {
     "minilm-l6": 22_565_376,
     "bert-base": 109_482_240 - 590_592,  # without its pooler

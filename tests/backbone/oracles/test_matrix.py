@@ -16,6 +16,8 @@ from support.families import REFUSED, TINY, backbone_of, inputs, states, tiny_co
 from support.matrix import CHECKS, failures, refusal
 from support.points import POINT_NAMES, point
 
+pytestmark = pytest.mark.internals
+
 WITHOUT_BIASES = (
     "modernbert t5 t5-gated mt5 llama mistral qwen3 gemma gemma2 gemma3_text olmo granite phi3"
 ).split()

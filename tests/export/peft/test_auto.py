@@ -31,7 +31,10 @@ from support.exports import package, save_tiny
 TEXT = "a text"
 TEXTS = ["the film was good", "a bad and terribly long evening with friends", "no"]
 POOLED = Head("first", "trained")
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft's, at every norm
+pytestmark = [
+    pytest.mark.internals,
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),  # peft's, at every norm
+]
 
 
 def exported(

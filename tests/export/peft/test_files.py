@@ -41,6 +41,8 @@ from support.exports import package, save_tiny
 from support.families import backbone_of, inputs, states, tiny_body
 from support.rounding import apart_in_fp32
 
+pytestmark = pytest.mark.internals
+
 PROJECTION = Parallel("projection_input")
 WRITTEN = 1e-5
 """Of logits and states in fp64, relative to the largest: adapters are written in fp32."""

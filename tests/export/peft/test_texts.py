@@ -24,6 +24,8 @@ from peftsearch.task.spec import Generation
 from peftsearch.training.model import TunedModel
 from support.families import lm_inputs, tiny_lm
 
+pytestmark = pytest.mark.internals
+
 CASES = [
     *(("bart", method) for method in ("lora", "ia3", "bitfit", "dora", "vera")),
     *(("t5", method) for method in ("lora", "ia3")),
