@@ -61,7 +61,7 @@ demo: $(STAMP)
 	$(DEMO) $(if $(wildcard studies/$(DEMO_STUDY)/study.json),--resume)
 
 quick: lint imports
-	$(PYTEST) -q -n 2 -m 'not slow' --durations 5 $(QUICK)
+	$(PYTEST) -q -n 2 --quick --durations 5
 
 test: $(STAMP)
 	$(PYTEST) -n $(JOBS) --durations 30
