@@ -60,6 +60,7 @@ def document(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_frontier_is_sorted_and_carries_its_reference(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "frontier", "small")
     tuned = [point["tuned_pct"] for point in found["points"]]

@@ -119,6 +119,7 @@ def test_saying_a_path_again_means_the_file_not_its_spelling(
     assert f"begun with --train {home}/data/train.csv" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_parallel_text_and_folders_of_splits_are_remembered_whole(
     home: Path, tiny_bart: Path
 ) -> None:

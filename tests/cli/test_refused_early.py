@@ -119,6 +119,7 @@ def home(
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_can_be_refused_early_imports_neither_torch_nor_transformers(home: Path) -> None:
     before = sorted(home.rglob("*"))
     commands = [line.split() for line, _, _ in REFUSED]

@@ -79,6 +79,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "data", "kind", "metric"), CASES)
 def test_a_search_of_every_kind_ends_with_a_point_that_can_be_used(
     model: str,
@@ -117,6 +118,7 @@ def test_a_search_of_every_kind_ends_with_a_point_that_can_be_used(
     assert "evaluation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_texts_are_written_with_nothing_trained_beside_the_modifications(
     here: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +218,7 @@ def test_fewer_examples_than_a_batch_are_one_batch(
     assert "fewer training examples than a batch of 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_tasks_run(
     here: Path, tiny_bert: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +244,7 @@ def test_the_commands_of_the_page_on_tasks_run(
         assert run([*words[1:], *few, "--study", f"s{number}"]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(
     here: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +275,7 @@ seed_with: [full]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -322,6 +327,7 @@ def test_f1_is_of_the_label_that_is_named(
     assert (one["task"]["positive"], other["task"]["positive"]) == (None, "negative")
 
 
+@pytest.mark.slow
 def test_a_prompt_of_several_columns_goes_from_the_search_to_predictions(
     here: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,6 +362,7 @@ def test_a_prompt_of_several_columns_goes_from_the_search_to_predictions(
     assert package["template"] == "Do {text} so:\n"
 
 
+@pytest.mark.slow
 def test_a_separator_is_remembered_by_study_recipe_and_export(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,6 +383,7 @@ def test_a_separator_is_remembered_by_study_recipe_and_export(
     assert set(predicted) <= {"negative:x", "positive:x"}
 
 
+@pytest.mark.slow
 def test_what_a_file_inherits_from_training_is_said_and_can_be_undone(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,6 +435,7 @@ def test_options_of_files_are_refused_beside_texts(
     assert f"{flag} is about files: give --file, or leave it out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

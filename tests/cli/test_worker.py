@@ -151,6 +151,7 @@ def test_artifacts_without_a_database_are_refused(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_quoted_command_line_shows_no_password() -> None:
     address = "postgresql://me:s3cret@db/x"
     for line in (["search", "--storage", address, "-x"], ["search", f"--storage={address}", "-x"]):

@@ -368,6 +368,7 @@ def test_infinite_losses_survive_the_files(folder: StudyFolder) -> None:
         assert (read.loss, math.isnan(read.train_loss)) == (math.inf, True)
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_read_in_seconds(folder: StudyFolder) -> None:
     text = json.dumps(result(0, curve=(rung(0), rung(1))).model_dump(mode="json"))
     for number in range(10_000):

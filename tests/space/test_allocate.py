@@ -106,6 +106,7 @@ def test_the_order_of_the_places_does_not_matter(
     assert set(again.modifications) == set(allocation.modifications)
 
 
+@pytest.mark.slow
 @RANDOM
 @given(seed=st.integers(0, 10**9))
 def test_a_budget_beyond_reach_buys_all_there_is(
@@ -156,6 +157,7 @@ forbid: {forbid}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attn", "ffn", "forbid"),
     [

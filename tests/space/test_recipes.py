@@ -300,6 +300,7 @@ def test_every_recipe_is_named_by_the_page_with_the_command_that_runs_it() -> No
     assert set(MODELS) <= set(shipped_spaces())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [c for c in readme_commands(PAGE) if c.skip is None],

@@ -185,6 +185,7 @@ def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_i
     refuse_missing_model(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

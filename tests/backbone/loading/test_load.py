@@ -179,6 +179,7 @@ def test_a_model_folder_that_is_not_whole_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "changes"),
     [

@@ -53,6 +53,7 @@ def expected_refusals() -> Iterator[tuple[str, str, str]]:
     yield "olmo", "bitfit-norm", "no place 'biases+norm'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("family", TINY)
 def test_every_method_holds(family: str, check: str) -> None:
