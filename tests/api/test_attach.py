@@ -255,6 +255,7 @@ def test_a_cast_model_is_the_configuration_attached_to_the_cast_model(name: str)
     assert "_apply" not in vars(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mam", "full", "diff-pruning"])
 @pytest.mark.parametrize("model_type", ["bart", "t5", "llama", "gpt2"])
 def test_so_is_a_language_model_whose_head_shares_a_tensor(model_type: str, name: str) -> None:

@@ -185,6 +185,7 @@ def test_methods_are_listed_with_exact_counts_of_a_model(
     assert lora["tuned"] == 2 * 2 * 8 * (32 + 32)  # layers × places × r (d_in + d_out)
 
 
+@pytest.mark.slow
 def test_spaces_models_tasks_and_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     names = [row["space"] for row in document(capsys, "ls", "spaces")["spaces"]]
     assert {"demo", "unified"} <= set(names)

@@ -45,6 +45,7 @@ def document(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_it_counts_rows_labels_and_tokens_as_the_file_has_them(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_model_without_weights_has_no_estimate_and_its_data_are_opened(
     assert run([*DRY.split(), "--model", "config:minilm-l6", "--label", "labl"]) == 2
 
 
+@pytest.mark.slow
 def test_without_data_the_space_alone_is_shown(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "sentence"), BAD)
 def test_what_cannot_be_is_said_in_one_sentence_and_nothing_is_written(
     said: str,
@@ -309,6 +310,7 @@ def test_sets_of_labels_are_learned_and_predicted_however_they_are_written(
     assert len({tuple(answer) for answer in answers}) > 1
 
 
+@pytest.mark.slow
 def test_f1_is_of_the_label_that_is_named(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

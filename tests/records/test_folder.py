@@ -224,6 +224,7 @@ StudyFolder.create(info, "schema: 1", {}, Path(sys.argv[2]), "")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instant", [0, 3, 7])
 def test_a_creation_killed_at_an_instant_is_no_study_and_can_be_repeated(
     tmp_path: Path, instant: int

@@ -161,6 +161,7 @@ def test_in_an_encoder_decoder_a_depth_is_of_both_stacks() -> None:
         assert {x for m in one.modifications for x in layers_of(m, shapes)} <= {11, 23}
 
 
+@pytest.mark.slow
 def test_a_space_without_the_key_is_what_it_was() -> None:
     space = space_of(SLOTS)
     assert space.hash == "1a8a9d67a1fdf98f", "studies begun before the key go on"

@@ -207,6 +207,7 @@ GLUE = {
 LANDMARKS = {"pfeiffer", "prompt", "bitfit-all", "full"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_search_begins_with_the_papers_methods_at_its_widths_and_rate(name: str) -> None:
     seeds = seeds_of(shipped(name), load_shapes(MODELS[name]))

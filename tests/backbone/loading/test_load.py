@@ -158,6 +158,7 @@ def other_shapes(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -279,6 +280,7 @@ def test_a_demo_model_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyP
         model_source("demo:minilm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -299,6 +301,7 @@ def test_a_config_that_asks_for_modules_without_end_is_refused(
         load(str(copy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

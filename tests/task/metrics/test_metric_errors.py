@@ -149,6 +149,7 @@ def test_pearsons_error_agrees_with_its_closed_form() -> None:
     assert error == pytest.approx((1 - value**2) / math.sqrt(1000), rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_errors_from_counts_of_n_grams_are_those_of_resampled_texts(name: str) -> None:
     import sacrebleu

@@ -231,6 +231,7 @@ def test_a_member_that_fails_leaves_the_others_as_they_would_be(bench: Workbench
     assert furthest(found, alone(bench, MIXED["lora"])[0]) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_pass_that_does_not_fit_leaves_every_run_where_it_was(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
