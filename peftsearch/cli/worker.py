@@ -69,7 +69,8 @@ def worker(
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
     """This machine's folder of the study: the study's own with a journal, else a copy."""
     from peftsearch.records.folder import StudyFolder, study_names
-    from peftsearch.study.storage.connection import StorageAddress, is_database
+    from peftsearch.records.storage_name import is_database
+    from peftsearch.study.storage.database.address import StorageAddress
     from peftsearch.study.storage.database.copies import folder_of
 
     if study in study_names(studies):

@@ -12,7 +12,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.seeds import Seed, seeds_of
 from peftsearch.space.space import Space
-from peftsearch.study.storage.trial_store import TrialStore
+from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["Drawn", "Origin", "Proposals"]

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from peftsearch.records.records import TrialResult
 from peftsearch.study.results import ResultRecorder
-from peftsearch.study.storage.trial_store import TrialStore
+from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]

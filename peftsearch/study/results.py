@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.records.records import StudyInfo, TrialResult
-from peftsearch.study.storage.trial_store import TrialStore
+from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["ResultRecorder"]

@@ -22,14 +22,14 @@ from peftsearch.policy.stopping import RungPoint
 from peftsearch.policy.tpe import make_sampler
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
+from peftsearch.records.storage_name import is_database
 from peftsearch.space.space import Space
 from peftsearch.study.proposals import Origin, Proposals
 from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.study.results import ResultRecorder
-from peftsearch.study.storage.connection import close_storage, is_database
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import Pulse
+from peftsearch.study.storage.open import open_shared
 from peftsearch.study.storage.retry import retried
-from peftsearch.study.storage.shared import open_shared
 from peftsearch.wording import counted
 
 __all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
@@ -72,7 +72,7 @@ class Study:
         self.worker, self.name = worker, name or str(worker)
         shared = open_shared(folder, info, pulse)
         self.table, self.lock, self.heartbeat = shared.table, shared.lock, shared.heartbeat
-        self.store, self.retry = shared.store, shared.retry
+        self.store, self.retry, self._close = shared.store, shared.retry, shared.close
         self.results = ResultRecorder(self.table, self.store, info)
         self.recovery = Recovery(self.table, self.store, self.results)
         self.proposals = Proposals(self.table, self.store, space, shapes, self.name)
@@ -122,7 +122,7 @@ class Study:
 
     def close(self) -> None:
         """Give back the connections to the database, if it is in one."""
-        close_storage(self.study._storage)
+        self._close()
 
     # -- ask -----------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ def read_study(folder: StudyFolder) -> StudyRecord:
 
 def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
     """Trial number → worker, for trials that a live worker has."""
-    from peftsearch.study.storage.connection import is_database
+    from peftsearch.records.storage_name import is_database
 
     if is_database(info.storage):
         return _in_database(info)
@@ -72,8 +72,9 @@ def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 
 def _in_database(info: StudyInfo) -> dict[int, str]:
-    from peftsearch.study.storage.connection import StorageAddress, database
-    from peftsearch.study.storage.shared import enrolled
+    from peftsearch.study.storage.database.address import StorageAddress
+    from peftsearch.study.storage.database.connection import database
+    from peftsearch.study.storage.database.enrolment import enrolled
 
     address = StorageAddress.of(info.storage)
     with database(address, _LOOK_S) as storage:

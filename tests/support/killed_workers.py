@@ -25,10 +25,12 @@ from peftsearch.frontier.point import Point
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.outcome import front_of
 from peftsearch.records.records import TrialResult
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study import recovery
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import database
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home, folder_of
 from support import standin
 from support.buckets import s3_server

@@ -11,7 +11,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, RungValue, StudyInfo, TrialResult
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Assignment, Study
 
 SPACE = """schema: 1

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-if TYPE_CHECKING:
-    from peftsearch.study.storage.database.cached import CachedDatabase
+from peftsearch.errors import UsageError
+from peftsearch.records.records import StudyInfo
 
-__all__ = ["TrialTable"]
+__all__ = ["BatchingDatabase", "TrialTable", "directions_of", "refuse_other_directions"]
+
+
+class BatchingDatabase(Protocol):
+    """A database that can be asked less often than Optuna asks: every statement is a round trip."""
+
+    def as_read(self, begin_with: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
+        """In this block Optuna is content with the trials read last; trials begun in it have the
+        attributes `begin_with`.
+        """
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Write all of the attributes or none. `trial_id` is Optuna's."""
 
 
 class TrialTable:
@@ -21,7 +35,7 @@ class TrialTable:
     `database`: where the study is kept, if in one.
     """
 
-    def __init__(self, study: optuna.Study, database: CachedDatabase | None = None) -> None:
+    def __init__(self, study: optuna.Study, database: BatchingDatabase | None = None) -> None:
         self.study, self._database = study, database
         self._ids: dict[int, int] = {}
         self._is_steady = False
@@ -119,3 +133,20 @@ def _by_number(attributes: list[tuple[int, str, Any]]) -> dict[int, dict[str, An
     for number, key, value in attributes:
         found.setdefault(number, {})[key] = value
     return found
+
+
+def directions_of(info: StudyInfo) -> list[StudyDirection]:
+    """Optuna's directions of a study's two objectives: the metric's own, and down for tuned %."""
+    metric = StudyDirection.MAXIMIZE if info.metric.maximise else StudyDirection.MINIMIZE
+    return [metric, StudyDirection.MINIMIZE]
+
+
+def refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) -> None:
+    """UsageError for a damaged record of Optuna's, whose study would take no result."""
+    if study.directions != directions_of(info):
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        raise UsageError(
+            f"{where}: damaged: study '{info.name}' is to {found} there, and not what its "
+            "study.json says; restore it from a copy; what is in trials/ is safe, and can be "
+            "exported"
+        )

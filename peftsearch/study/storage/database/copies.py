@@ -14,10 +14,12 @@ from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder, study_names
 from peftsearch.records.records import StudyInfo, TrialResult
+from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
-from peftsearch.study.storage.connection import StorageAddress, database, is_database
-from peftsearch.study.storage.shared import enrol, enrolled
-from peftsearch.study.storage.trial_store import curve_of
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import database
+from peftsearch.study.storage.database.enrolment import enrol, enrolled
+from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
     *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),

@@ -1,9 +1,7 @@
-"""Which workers of a study are alive, without comparing the clocks of two machines.
+"""Heartbeats in a database: which workers are alive, without comparing clocks of two machines.
 
-On one machine a worker holds a file lock as long as it lives, and the kernel frees it. In a
-database it counts: whoever sees a count stand still several times, at intervals of its own, takes
-the worker for dead. What such a worker says should it wake up is not heard: its trials have another
-by then.
+A worker counts. Whoever sees its count stand still several times, at intervals of its own, takes it
+for dead. What such a worker says should it wake up is not heard: its trials have another by then.
 """
 
 from __future__ import annotations
@@ -12,70 +10,15 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from peftsearch.disk.locks import FileLock
-from peftsearch.errors import MissingError
-from peftsearch.study.storage.connection import close_storage
+from peftsearch.study.storage.database.connection import close_storage
 from peftsearch.study.storage.retry import is_outage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["CountingHeartbeat", "Heartbeat", "LockHeartbeat", "Pulse"]
-
-
-class Heartbeat(Protocol):
-    """`name` is a worker's, unique to the study. Looking more often than `look_s` shows no more."""
-
-    @property
-    def look_s(self) -> float: ...
-
-    def join(self, name: str) -> None:
-        """From now on until `leave`, or the end of this process, the worker is alive."""
-
-    def leave(self) -> None: ...
-
-    def is_alive(self, name: str) -> bool: ...
-
-
-class LockHeartbeat:
-    """Workers of one machine: each holds the lock on a file in `folder`."""
-
-    look_s = 1.0
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock: FileLock | None = None
-        self._name: str | None = None
-
-    def join(self, name: str) -> None:
-        self.folder.mkdir(exist_ok=True)
-        for path in list(self.folder.iterdir()):
-            with contextlib.suppress(MissingError):  # another user's, in a study that is shared
-                self.is_alive(path.name)  # files of dead workers go
-        lock = FileLock(self.folder / name, f"worker {name} is alive")
-        lock.acquire(timeout_s=5.0)
-        self._lock, self._name = lock, name
-
-    def leave(self) -> None:
-        if self._lock is not None:
-            self._lock.path.unlink(missing_ok=True)
-            self._lock.release()
-        self._lock = self._name = None
-
-    def is_alive(self, name: str) -> bool:
-        path = self.folder / name
-        if name == self._name:
-            return True
-        lock = FileLock(path)
-        if lock.is_held():
-            return True
-        if path.exists() and lock.try_acquire():  # nobody may join under this name meanwhile
-            path.unlink(missing_ok=True)
-            lock.release()
-        return False
+__all__ = ["CountingHeartbeat", "Pulse"]
 
 
 @dataclass(frozen=True)

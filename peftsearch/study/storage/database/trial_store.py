@@ -1,12 +1,11 @@
-"""What is written down of trials, beside what Optuna needs, and where all workers read it.
+"""Trials in a database: attributes of Optuna's trials, and files in an artifact store.
 
-On one machine that is the study's folder. Where the workers have folders of their own, it is the
-database: each worker's folder is a copy, made whole by `database/copies.py`.
+Each worker's folder is a copy of them, made whole by `copies.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_line
@@ -15,91 +14,12 @@ from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.storage.artifacts import Artifacts
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["DatabaseTrialStore", "FolderTrialStore", "TrialStore", "curve_of"]
-
-
-class TrialStore(Protocol):
-    """Configurations, learning curves, results and checkpoints by trial number."""
-
-    @property
-    def hands_on(self) -> bool:
-        """Whether files are handed from worker to worker."""
-
-    def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
-
-    def configuration(self, number: int) -> dict[str, Any] | None: ...
-
-    def write_rung(self, number: int, value: RungValue) -> None: ...
-
-    def write_result(self, result: TrialResult) -> None:
-        """The trial is finished once this returns, or the block of `TrialTable.at_once`."""
-
-    def result(self, number: int) -> TrialResult | None:
-        """None while the trial is unfinished."""
-
-    def progress(self, number: int) -> int | str | None:
-        """Differs whenever a trial's checkpoint was written anew; None without one."""
-
-    def give_checkpoint(self, number: int) -> None:
-        """Put the checkpoint in this worker's folder where every worker finds it."""
-
-    def give_adapter(self, number: int) -> None:
-        """The same of what was tuned, if the trial has come so far."""
-
-    def take_over(self, number: int) -> None:
-        """Bring what another worker has done of a trial into this worker's folder."""
-
-    def discard_checkpoint_file(self, number: int) -> None:
-        """The checkpoint in this worker's folder, of a trial that ends."""
-
-    def discard_checkpoint(self, number: int) -> None:
-        """That, and what other workers were given of it; not under the study's lock."""
-
-
-class FolderTrialStore:
-    """One folder for all workers: nothing needs to be given or taken."""
-
-    hands_on = False
-
-    def __init__(self, folder: StudyFolder) -> None:
-        self.folder = folder
-
-    def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
-        self.folder.trial(number).write_configuration(configuration)
-
-    def configuration(self, number: int) -> dict[str, Any] | None:
-        return self.folder.trial(number).read_configuration_if_any()
-
-    def write_rung(self, number: int, value: RungValue) -> None:
-        self.folder.trial(number).append_rung(value)
-
-    def write_result(self, result: TrialResult) -> None:
-        self.folder.trial(result.number).write_result(result)
-
-    def result(self, number: int) -> TrialResult | None:
-        return self.folder.trial(number).read_result()
-
-    def progress(self, number: int) -> int | str | None:
-        return self.folder.trial(number).checkpoint_stamp()
-
-    def give_checkpoint(self, number: int) -> None:
-        return
-
-    def give_adapter(self, number: int) -> None:
-        return
-
-    def take_over(self, number: int) -> None:
-        return
-
-    def discard_checkpoint_file(self, number: int) -> None:
-        self.folder.trial(number).discard_checkpoint()
-
-    discard_checkpoint = discard_checkpoint_file
+__all__ = ["DatabaseTrialStore", "curve_of"]
 
 
 class DatabaseTrialStore:
-    """Attributes of Optuna's trials, and files in an artifact store if there is one. First the
-    database: what stands in this worker's folder alone is known to nobody else.
+    """Writes to the database first: what stands in this worker's folder alone is known to nobody
+    else. Without an artifact store, checkpoints stay with the worker that wrote them.
     """
 
     def __init__(self, folder: StudyFolder, table: TrialTable, artifacts: Artifacts | None) -> None:

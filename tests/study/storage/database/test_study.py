@@ -13,7 +13,8 @@ import pytest
 from peftsearch.errors import UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.records.storage_name import VARIABLE
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
     begin_in_database,
     bring_adapter,
@@ -21,7 +22,7 @@ from peftsearch.study.storage.database.copies import (
     folder_of,
     refuse_taken,
 )
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Study
 from peftsearch.study.unfinished import read_study
 from support import standin
