@@ -11,11 +11,15 @@ from peftsearch.disk.locks import FileLock
 from peftsearch.errors import MissingError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo, StudyRecord
+from peftsearch.study.storage.attributes import ALIVE, REQUEUED, WORKER
 
 __all__ = ["read_study"]
 
 _LOOK_S = 5.0
 """Time limit for a database to answer, when a study is only looked at."""
+
+_OWNERS_CHANGE = [f'"user_attr":{{"{one.key}":'.encode() for one in (WORKER, REQUEUED)]
+"""Found in the journal's lines that say whose a trial is."""
 
 
 def read_study(folder: StudyFolder) -> StudyRecord:
@@ -50,9 +54,9 @@ def _of_living(
     """Owners by trial, from (number, attributes) in the order written; later ones win."""
     owners: dict[int, str] = {}
     for number, of_trial in attributes:
-        if "worker" in of_trial:
-            owners[number] = str(of_trial["worker"])
-        requeued = of_trial.get("requeued")
+        if WORKER.is_in(of_trial):
+            owners[number] = str(WORKER.of(of_trial))
+        requeued = REQUEUED.of(of_trial)
         if isinstance(requeued, dict) and not requeued.get("taken"):
             owners.pop(number, None)
     return {number: worker for number, worker in owners.items() if worker in alive}
@@ -65,7 +69,7 @@ def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
     except OSError:
         return
     for line in lines:
-        if b'"user_attr":{"worker":' in line or b'"user_attr":{"requeued":' in line:
+        if any(begin in line for begin in _OWNERS_CHANGE):
             with contextlib.suppress(ValueError, KeyError):  # cut off, as a killed writer leaves it
                 log = json.loads(line)
                 yield log["trial_id"], log["user_attr"]
@@ -81,9 +85,5 @@ def _in_database(info: StudyInfo) -> dict[int, str]:
         study_id = enrolled(storage, info.name, address.shown).study_id
         trials = storage.get_all_trials(study_id, deepcopy=False)
         attributes = storage.get_study_user_attrs(study_id)
-    alive = {
-        key.removeprefix("alive:")
-        for key, count in attributes.items()
-        if key.startswith("alive:") and isinstance(count, int)
-    }
+    alive = {name for name, count in ALIVE.each(attributes).items() if isinstance(count, int)}
     return _of_living(((trial.number, trial.user_attrs) for trial in trials), alive)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -16,6 +15,7 @@ from peftsearch.records.folder import StudyFolder, study_names
 from peftsearch.records.records import StudyInfo, TrialResult
 from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
+from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import database
 from peftsearch.study.storage.database.enrolment import enrol, enrolled
@@ -84,8 +84,7 @@ def aim_of(folder: StudyFolder) -> int | None:
     address = StorageAddress.of(info.storage)
     with database(address) as storage:
         study_id = enrolled(storage, info.name, address.shown).study_id
-        aim: int | None = storage.get_study_user_attrs(study_id).get("trials")
-    return aim
+        return TRIALS.of(storage.get_study_user_attrs(study_id))
 
 
 def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
@@ -112,11 +111,12 @@ def _trials(info: StudyInfo) -> list[FrozenTrial]:
 
 def _write(folder: StudyFolder, found: FrozenTrial) -> None:
     attributes, trial = found.user_attrs, folder.trial(found.number)
-    if "configuration" in attributes and not trial.configuration_path.exists():
-        trial.write_configuration(attributes["configuration"])
-    if not found.state.is_finished() or "result" not in attributes:
+    configuration, told = CONFIGURATION.of(attributes), RESULT.of(attributes)
+    if configuration is not None and not trial.configuration_path.exists():
+        trial.write_configuration(configuration)
+    if not found.state.is_finished() or told is None:
         return
-    result = TrialResult.model_validate(attributes["result"])
+    result = TrialResult.model_validate(told)
     if trial.read_result() != result:
         curve = curve_of(attributes)
         if curve:
@@ -129,6 +129,6 @@ def bring_adapter(folder: StudyFolder, number: int) -> None:
     info, trial = folder.read_info(), folder.trial(number)
     if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
         return
-    attributes: dict[str, Any] = _trials(info)[number].user_attrs
-    if "adapter" in attributes:
-        open_artifacts(info.artifacts, info.id).get(attributes["adapter"], trial.adapter_path)
+    held = ADAPTER.of(_trials(info)[number].user_attrs)
+    if held is not None:
+        open_artifacts(info.artifacts, info.id).get(held, trial.adapter_path)

@@ -9,7 +9,7 @@ from optuna.storages import BaseStorage
 
 from peftsearch.errors import UsageError
 from peftsearch.records.records import StudyInfo
-from peftsearch.study.storage.database.row_lock import LOCK_KEY
+from peftsearch.study.storage.attributes import INFO, LOCK, SPACE
 from peftsearch.study.storage.trial_table import directions_of
 
 __all__ = ["Enrolled", "enrol", "enrolled"]
@@ -29,10 +29,10 @@ def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
     study = optuna.create_study(
         study_name=info.name, storage=storage, directions=directions_of(info), load_if_exists=True
     )
-    if "info" not in study.user_attrs:
-        study.set_user_attr(LOCK_KEY, True)
-        study.set_user_attr("space", space_text)
-        study.set_user_attr("info", info.model_dump(mode="json"))  # last: now it is whole
+    if not INFO.is_in(study.user_attrs):
+        study.set_user_attr(LOCK.key, True)
+        study.set_user_attr(SPACE.key, space_text)
+        study.set_user_attr(INFO.key, info.model_dump(mode="json"))  # last: now it is whole
 
 
 def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
@@ -40,10 +40,10 @@ def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
     try:
         study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)
-        info = StudyInfo.model_validate(attributes["info"])
+        info = StudyInfo.model_validate(attributes[INFO.key])
     except KeyError:
         raise UsageError(
             f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
             "--storage … (the address)"
         ) from None
-    return Enrolled(info, attributes["space"], study_id)
+    return Enrolled(info, attributes[SPACE.key], study_id)

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftsearch.study.storage.attributes import ALIVE
 from peftsearch.study.storage.database.connection import close_storage
 from peftsearch.study.storage.retry import is_outage
 
@@ -71,7 +72,7 @@ class CountingHeartbeat:
         """Looks once every `every_s` seconds at most; only looks that were answered count."""
         if name == self._name:
             return True
-        now, count = time.monotonic(), self._counts().get(_key(name))
+        now, count = time.monotonic(), ALIVE.at(name).of(self._counts())
         if not isinstance(count, int):
             return False  # never joined, or left
         seen = self._seen.get(name)
@@ -97,14 +98,11 @@ class CountingHeartbeat:
 
     def _write(self, count: int | None) -> None:
         """A count that does not get through is missing; the next one may."""
+        key = ALIVE.at(self._name or "").key
         try:
-            self._storage.set_study_user_attr(self._study_id, _key(self._name or ""), count)
+            self._storage.set_study_user_attr(self._study_id, key, count)
         except Exception as error:
             if not is_outage(error):
                 raise
             with contextlib.suppress(Exception):
                 close_storage(self._storage)
-
-
-def _key(name: str) -> str:
-    return f"alive:{name}"

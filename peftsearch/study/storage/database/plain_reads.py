@@ -31,13 +31,12 @@ from sqlalchemy import (
     union_all,
 )
 
+from peftsearch.study.storage.attributes import HASH
+
 __all__ = ["PlainDatabase"]
 
 _AT_ONCE = 10_000
 """Trials of each part of a statement: PostgreSQL takes 65,535 values."""
-
-_GIVEN_OUT = "hash"
-"""A trial with this attribute has all of its parameters."""
 
 _Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
 _User, _System = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
@@ -141,7 +140,8 @@ class PlainDatabase(RDBStorage):
             asked = self._parameters.get(trial_id) or parameters[trial_id]
             known = {name: _distribution(text) for name, _, text in asked}
             attributes = {key: json.loads(text) for key, _, text in users[trial_id]}
-            self._keep(trial_id, asked, state == TrialState.RUNNING and _GIVEN_OUT in attributes)
+            # A running trial that has its hash has all of its parameters, too.
+            self._keep(trial_id, asked, state == TrialState.RUNNING and HASH.is_in(attributes))
             found.append(
                 FrozenTrial(
                     number=number,

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftsearch.errors import UsageError
+from peftsearch.study.storage.attributes import LOCK
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-__all__ = ["LOCK_KEY", "RowLock"]
-
-LOCK_KEY = "lock"
-"""The study attribute whose row is locked."""
+__all__ = ["RowLock"]
 
 # A holder that is suspended, or whose machine is gone, loses the lock; who waits for longer asks
 # again (`retry.py`).
@@ -63,7 +61,7 @@ class RowLock:
 
         if connection.dialect.name == "postgresql":
             connection.execute(text(_POSTGRES_LIMITS))
-        mine = (Row.study_id == self._study_id) & (Row.key == LOCK_KEY)
+        mine = (Row.study_id == self._study_id) & (Row.key == LOCK.key)
         held = connection.execute(select(Row.key).where(mine).with_for_update()).first()
         if held is None:
             raise UsageError("the study was deleted from its database")

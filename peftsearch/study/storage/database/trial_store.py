@@ -12,6 +12,7 @@ from peftsearch.disk.json_records import json_line
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.storage.artifacts import Artifacts
+from peftsearch.study.storage.attributes import ADAPTER, CHECKPOINT, CONFIGURATION, CURVE, RESULT
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["DatabaseTrialStore", "curve_of"]
@@ -30,38 +31,37 @@ class DatabaseTrialStore:
         return self.artifacts is not None
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
-        self.table.set(number, "configuration", configuration)
+        self.table.set(number, CONFIGURATION.key, configuration)
         self.table.then(lambda: self.folder.trial(number).write_configuration(configuration))
 
     def configuration(self, number: int) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self._attributes(number).get("configuration")
-        return found
+        return CONFIGURATION.of(self._attributes(number))
 
     def write_rung(self, number: int, value: RungValue) -> None:
-        self.table.set(number, f"curve:{value.rung}", value.model_dump(mode="json"))
+        self.table.set(number, CURVE.at(value.rung).key, value.model_dump(mode="json"))
         self.table.then(lambda: self.folder.trial(number).append_rung(value))
 
     def write_result(self, result: TrialResult) -> None:
-        self.table.set(result.number, "result", result.model_dump(mode="json"))
+        self.table.set(result.number, RESULT.key, result.model_dump(mode="json"))
         self.table.then(lambda: self.folder.trial(result.number).write_result(result))
 
     def result(self, number: int) -> TrialResult | None:
-        found = self._attributes(number).get("result")
+        found = RESULT.of(self._attributes(number))
         return None if found is None else TrialResult.model_validate(found)
 
     def progress(self, number: int) -> int | str | None:
         """Without an artifact store others cannot see checkpoints, only the rungs reached."""
         attributes = self._attributes(number)
-        held: str | None = attributes.get("checkpoint")
-        rungs = sorted(key for key in attributes if key.startswith("curve:"))
-        return held or (rungs[-1] if rungs else None)
+        rungs = sorted(CURVE.each(attributes))
+        reached = CURVE.at(rungs[-1]).key if rungs else None
+        return CHECKPOINT.of(attributes) or reached
 
     def give_checkpoint(self, number: int) -> None:
         path = self.folder.trial(number).checkpoint_path
         if self.artifacts is None or not path.exists():
             return
-        before = self._attributes(number).get("checkpoint")
-        self.table.set(number, "checkpoint", self.artifacts.put(path))
+        before = CHECKPOINT.of(self._attributes(number))
+        self.table.set(number, CHECKPOINT.key, self.artifacts.put(path))
         if before is not None:
             self.artifacts.remove(before)
 
@@ -69,15 +69,15 @@ class DatabaseTrialStore:
         path = self.folder.trial(number).adapter_path
         if self.artifacts is None or not path.exists():
             return
-        if "adapter" not in self._attributes(number):
-            self.table.set(number, "adapter", self.artifacts.put(path))
+        if not ADAPTER.is_in(self._attributes(number)):
+            self.table.set(number, ADAPTER.key, self.artifacts.put(path))
 
     def take_over(self, number: int) -> None:
         attributes, trial = self._attributes(number), self.folder.trial(number)
-        trial.write_configuration(attributes["configuration"])
+        trial.write_configuration(attributes[CONFIGURATION.key])
         curve = curve_of(attributes)
         write_atomic(trial.curve_path, "".join(json_line(value) + "\n" for value in curve))
-        held = attributes.get("checkpoint")
+        held = CHECKPOINT.of(attributes)
         if self.artifacts is not None:
             trial.discard_checkpoint()  # it may be older than the one in the store
             if held is not None:
@@ -90,7 +90,7 @@ class DatabaseTrialStore:
         self.discard_checkpoint_file(number)
         if self.artifacts is None:
             return
-        held = self._attributes(number).get("checkpoint")
+        held = CHECKPOINT.of(self._attributes(number))
         if held is not None:
             self.artifacts.remove(held)
 
@@ -100,5 +100,5 @@ class DatabaseTrialStore:
 
 def curve_of(attributes: dict[str, Any]) -> list[RungValue]:
     """A trial's learning curve, by rung."""
-    values = [RungValue.model_validate(v) for k, v in attributes.items() if k.startswith("curve:")]
+    values = [RungValue.model_validate(value) for value in CURVE.each(attributes).values()]
     return sorted(values, key=lambda value: value.rung)
