@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from peftsearch.errors import UsageError
+from peftsearch.wording import first_problem
 
 __all__ = ["json_line", "json_text", "parse_record", "read_json", "read_record"]
 
@@ -41,10 +42,7 @@ def parse_record(text: bytes, model: type[Model], where: str, what_to_do: str) -
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = f"{key}: {first['msg']}" if key else first["msg"]
-        raise UsageError(f"{where}: {problem}; {what_to_do}") from error
+        raise UsageError(f"{where}: {first_problem(error)}; {what_to_do}") from error
 
 
 def read_json(path: Path, what_to_do: str) -> dict[str, Any] | None:

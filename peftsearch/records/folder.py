@@ -22,6 +22,7 @@ from peftsearch.disk.whole_folder import made_whole
 from peftsearch.errors import UsageError, did_you_mean
 from peftsearch.paths import absolute
 from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
+from peftsearch.records.storage_name import JOURNAL
 from peftsearch.records.trial_folder import TrialFolder
 
 __all__ = ["StudyFolder", "TrialFolder", "check_study_name", "studies_folder", "study_names"]
@@ -129,7 +130,7 @@ class StudyFolder:
 
     @property
     def journal_path(self) -> Path:
-        return self.root / "journal.log"
+        return self.root / JOURNAL
 
     @property
     def trials_path(self) -> Path:

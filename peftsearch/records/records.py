@@ -6,12 +6,13 @@ each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peftsearch.records.storage_name import JOURNAL
 from peftsearch.task.spec import ReadColumns
+from peftsearch.wording import measured
 
 if TYPE_CHECKING:
     from peftsearch.space.file.published import Published
@@ -42,11 +43,7 @@ class MetricScale(Record):
 
     def written(self, value: float | None, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash."""
-        if value is None or not math.isfinite(value):
-            return "–"
-        shown = f"{value:z.{self.decimals}f}"
-        known = error is not None and math.isfinite(error)
-        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
+        return measured(value, error, self.decimals)
 
 
 class PublishedValue(Record):
@@ -208,7 +205,7 @@ class StudyInfo(Record):
     """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
-    storage: str = "journal.log"
+    storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None
     """Where workers with folders of their own hand one another checkpoints."""

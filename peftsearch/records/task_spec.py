@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from peftsearch.errors import UsageError
 from peftsearch.records.records import StudyInfo
 from peftsearch.task.spec import TaskSpec
+from peftsearch.wording import first_problem
 
 __all__ = ["task_of"]
 
@@ -16,8 +17,7 @@ def task_of(info: StudyInfo) -> TaskSpec:
     try:
         return TaskSpec.of_file(info.task)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(map(str, ("task", *first["loc"])))
+        problem = first_problem(error).within("task")
         raise UsageError(
-            f"study.json of study '{info.name}': {key}: {first['msg']}; restore it from a copy"
+            f"study.json of study '{info.name}': {problem}; restore it from a copy"
         ) from error
