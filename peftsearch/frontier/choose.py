@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from peftsearch.errors import NothingFeasible, UsageError
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point
 
 __all__ = ["cheapest_within", "choose"]
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from peftsearch.frontier.pareto import pareto
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point, pareto
 
 __all__ = ["HypervolumeScale", "hypervolume", "hypervolume_trace"]
 

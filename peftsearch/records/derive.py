@@ -7,7 +7,6 @@ from typing import Any
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_text
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.rates import Rates
 from peftsearch.records.records import StudyRecord
 from peftsearch.records.trials_csv import derived_trials_csv
@@ -42,7 +41,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "model": info.model,
         "task": info.task_name,
         "metric": info.metric.model_dump(),
-        "hypervolume": hypervolume_of(record),
+        "hypervolume": record.hypervolume,
         "hypervolume_reference": {
             "lo_pct": info.budget_lo_pct,
             "hi_pct": info.budget_hi_pct,
@@ -53,7 +52,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "points": [
             {key: getattr(by_number[point.number], key) for key in fields}
             | Rates.of(by_number[point.number].configuration).to_json()
-            for point in front_of(record)
+            for point in record.front
         ],
     }
 

@@ -6,10 +6,14 @@ each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peftsearch.frontier.hypervolume import HypervolumeScale, hypervolume
+from peftsearch.frontier.pareto import Point, pareto
 from peftsearch.records.storage_name import JOURNAL
 from peftsearch.task.spec import ReadColumns
 from peftsearch.wording import measured
@@ -211,14 +215,45 @@ class StudyInfo(Record):
     """Where workers with folders of their own hand one another checkpoints."""
     device: str = "cpu"
 
+    @property
+    def hypervolume_scale(self) -> HypervolumeScale:
+        """The reference of the hypervolume, fixed when the study began."""
+        return HypervolumeScale(
+            lo_pct=self.budget_lo_pct,
+            hi_pct=self.budget_hi_pct,
+            worst=self.metric.worst,
+            best=self.metric.best,
+            maximise=self.metric.maximise,
+        )
 
-class StudyRecord(Record):
+
+@dataclass(frozen=True)
+class StudyRecord:
     """A study as read back from its folder: what reports, frontiers and exports are made of."""
 
     info: StudyInfo
     results: tuple[TrialResult, ...]
     """By trial number."""
     running: int = 0
-    """Unfinished trials; `under_way.read_study` counts those that nobody trains as waiting."""
+    """Unfinished trials; `read_study` counts those that no live worker has as waiting."""
     waiting: int = 0
     """Trials that were cut off or interrupted, and are continued by `--resume`."""
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """Full-length trials, by number: a stopped trial's metric is of another training length."""
+        return tuple(
+            Point(r.number, r.metric, r.tuned_pct, r.metric_se or 0.0)
+            for r in self.results
+            if r.state == "full" and r.metric is not None
+        )
+
+    @cached_property
+    def front(self) -> tuple[Point, ...]:
+        """The points that no other beats in both metric and tuned %, cheapest first."""
+        return tuple(pareto(self.points, self.info.metric.maximise))
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the frontier over log tuned %, in [0, 1]."""
+        return hypervolume(self.points, self.info.hypervolume_scale)

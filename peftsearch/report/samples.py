@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from peftsearch.errors import UsageError
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyRecord
 from peftsearch.wording import first_problem
 
@@ -42,7 +41,7 @@ def samples_of_best(folder: StudyFolder, record: StudyRecord) -> Samples | None:
 
     Raises UsageError if the file is damaged.
     """
-    front = front_of(record)
+    front = record.front
     if not front:
         return None
     path = folder.trial(front[-1].number).samples_path

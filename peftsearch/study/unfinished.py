@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from peftsearch.disk.locks import FileLock
@@ -35,7 +36,7 @@ def read_study(folder: StudyFolder) -> StudyRecord:
     except MissingError:
         return record
     running = sum(number in owners for number in folder.unfinished())
-    return record.model_copy(update={"running": running, "waiting": record.running - running})
+    return replace(record, running=running, waiting=record.running - running)
 
 
 def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
