@@ -16,7 +16,7 @@ from peftsearch.records.derive import count_states, frontier_document, write_der
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.records.trials_csv import derived_trials_csv
-from peftsearch.study.unfinished import read_study
+from peftsearch.study.read_study import read_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -52,7 +52,7 @@ def _resumed(said: Said) -> StudyFolder:
     folder = existing_study(said)
     hear_storage(folder.name, folder.read_info().storage, said.get("storage"))
     refuse_other_means(folder, means_of(said))
-    from peftsearch.study.ready import refuse_missing  # with pandas
+    from peftsearch.study.missing_files import refuse_missing  # with pandas
 
     refuse_missing(folder.read_info())
     return folder

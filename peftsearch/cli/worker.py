@@ -52,7 +52,7 @@ def worker(
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.limits import Limits, Means
-    from peftsearch.study.ready import refuse_missing
+    from peftsearch.study.missing_files import refuse_missing
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     means = Means(threads or 1, cohort, device)

@@ -14,7 +14,7 @@ from peftsearch.study.storage.retry import Retry
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-    from peftsearch.study.storage.database.cached import CachedDatabase
+    from peftsearch.study.storage.database.cached_database import CachedDatabase
     from peftsearch.study.storage.database.plain_reads import PlainDatabase
 
 __all__ = ["close_storage", "database", "open_database"]
@@ -47,7 +47,7 @@ def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[Base
 
 def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:
     """MissingError if it does not answer for `limit_s`."""
-    from peftsearch.study.storage.database.cached import CachedDatabase
+    from peftsearch.study.storage.database.cached_database import CachedDatabase
 
     retry = Retry(address.shown, limit_s, hide=address.without_password)
     return CachedDatabase(retry.call(lambda: _connect(address)))

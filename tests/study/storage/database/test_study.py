@@ -14,6 +14,7 @@ from peftsearch.errors import UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo
 from peftsearch.records.storage_name import VARIABLE
+from peftsearch.study.read_study import read_study
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
     begin_in_database,
@@ -24,7 +25,6 @@ from peftsearch.study.storage.database.copies import (
 )
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Study
-from peftsearch.study.unfinished import read_study
 from support import standin
 from support.buckets import s3_server
 from support.postgres import PostgresServer

@@ -25,11 +25,11 @@ from peftsearch.training.optimisations import Optimisations
 if TYPE_CHECKING:
     from peftsearch.task.task import Task
 
-__all__ = ["NewStudy"]
+__all__ = ["StudyRequest"]
 
 
 @dataclass(frozen=True)
-class NewStudy:
+class StudyRequest:
     """A study as requested, before anything is loaded."""
 
     name: str
@@ -51,7 +51,7 @@ class NewStudy:
     """Or a database's address, without its password."""
     artifacts: str | None = None
 
-    def from_any_folder(self) -> NewStudy:
+    def with_absolute_paths(self) -> StudyRequest:
         """A copy with absolute paths."""
         from peftsearch.task.sources.whole_paths import with_whole_paths  # with pandas
 

@@ -10,8 +10,8 @@ import pytest
 import peftsearch
 from peftsearch.cli.main import run
 from peftsearch.records.folder import StudyFolder
+from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Study
-from peftsearch.study.unfinished import read_study
 from support import standin
 
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.policy.tpe import make_sampler
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.cached import CachedDatabase
+from peftsearch.study.storage.database.cached_database import CachedDatabase
 from peftsearch.study.storage.database.connection import close_storage, open_database
 from peftsearch.study.storage.trial_table import TrialTable
 from support.postgres import PostgresServer
