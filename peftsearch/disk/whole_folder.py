@@ -1,4 +1,4 @@
-"""A folder that is there with everything in it, or not at all, wherever its maker is killed."""
+"""Creating a folder atomically: it appears with everything in it, or not at all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["made_whole"]
 
 @contextlib.contextmanager
 def made_whole(root: Path) -> Iterator[Path]:
-    """A folder beside `root`, which becomes `root` at the end, or is removed on an error.
+    """Yield a folder beside `root` that becomes `root` at the end, or is removed on an error.
 
-    What a killed maker of `root` left goes; UsageError if someone else has made it meanwhile.
+    Remains of killed makers of `root` are removed. UsageError if someone else made it meanwhile.
     """
     try:
         _remove_abandoned(root)
@@ -43,11 +43,11 @@ def made_whole(root: Path) -> Iterator[Path]:
 
 
 def _begun(root: Path) -> tuple[Path, int]:
-    """A new folder, and its lock, which the kernel frees when its maker ends, however it does."""
+    """A new folder, and a descriptor that locks it until its maker ends, however it ends."""
     while True:
         partial = root.with_name(f".{root.name}.partial-{secrets.token_hex(4)}")
         partial.mkdir(parents=True)
-        with contextlib.suppress(FileNotFoundError):  # taken for an abandoned one, before the lock
+        with contextlib.suppress(FileNotFoundError):  # removed as abandoned before it was locked
             descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
             with contextlib.suppress(OSError):  # without locks nobody removes it
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Files of a study that can be made again at any time: trials.csv and frontier.json."""
+"""Derived files of a study, which can be rebuilt at any time: trials.csv and frontier.json."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_derived(folder: StudyFolder, record: StudyRecord) -> None:
 
 
 def frontier_document(record: StudyRecord) -> dict[str, Any]:
-    """The frontier with what is needed to read it: metric, reference of the hypervolume, counts."""
+    """frontier.json: the points with the metric, the reference of the hypervolume and counts."""
     info = record.info
     by_number = {result.number: result for result in record.results}
     fields = (
@@ -58,7 +58,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
 
 
 def count_states(record: StudyRecord) -> dict[str, int]:
-    """How many trials ended how; `evaluated` are those that trained."""
+    """The number of trials in each state; `evaluated` counts those that were trained."""
     states = [result.state for result in record.results]
     counts = {s: states.count(s) for s in ("full", "stopped", "failed", "duplicate", "infeasible")}
     under_way = {"running": record.running, "waiting": record.waiting}

@@ -1,4 +1,4 @@
-"""What a study writes down: frozen models at the edge of its files (unknown keys are refused).
+"""Schemas of a study's files, as frozen models that refuse unknown keys; and a study read back.
 
 `study.json` is a `StudyInfo`, `trials/NNNNN/result.json` a `TrialResult`,
 each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
@@ -31,8 +31,10 @@ class Record(BaseModel):
 
 
 class MetricScale(Record):
-    """How the task's metric is read. `worst` is a constant predictor's, of losses the untuned
-    model's; `best` the greatest (of losses the least) value there is.
+    """The task's metric: its direction, range and number of decimals.
+
+    `worst` is a constant predictor's value, for losses the untuned model's; `best` is the greatest
+    possible value, for losses the least.
     """
 
     name: str
@@ -41,7 +43,7 @@ class MetricScale(Record):
     worst: float
     best: float
     decimals: int = 4
-    """How many a value is written with."""
+    """Digits after the point of a written value."""
     title: str = ""
     """For people: `ROUGE-2 F1 × 100`."""
 
@@ -83,7 +85,7 @@ class RungValue(Record):
     """Index of the rung, 0 the lowest; the last one is full length."""
     step: int
     fraction: float
-    """Of the full training length, in (0, 1]."""
+    """Share of the full training length, in (0, 1]."""
     metric: float
     metric_se: float | None = None
     """Standard error of `metric` from the examples it was measured on."""
@@ -99,7 +101,7 @@ class RungValue(Record):
     eval_s: float = 0.0
     """Seconds of it that were evaluation."""
     low_precision: str | None = None
-    """Of the frozen layers, up to and at this rung; None: the backbone's own precision."""
+    """Precision of the frozen layers up to and at this rung; None: the backbone's own."""
 
 
 class TrialResult(Record):
@@ -141,9 +143,9 @@ class TrialResult(Record):
     threads: int = 1
     device: str = "cpu"
     dtype: str = "float32"
-    """Of the frozen backbone."""
+    """Type of the frozen backbone's weights."""
     model_fingerprint: str | None = None
-    """Of the backbone in that dtype; None: the study's."""
+    """Fingerprint of the backbone in that dtype; None: the study's."""
     cohort: int = 1
     kept_layers: int = 0
     """Lowest layers whose states were computed once and kept; all of them under a head alone."""
@@ -155,7 +157,7 @@ class TrialResult(Record):
 
 
 class StudyInfo(Record):
-    """What a study is, fixed when it is created."""
+    """The facts of a study that are fixed when it is created."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -173,7 +175,7 @@ class StudyInfo(Record):
     task_name: str
     data_fingerprint: str
     labels: tuple[str, ...]
-    """None where numbers or texts are predicted."""
+    """Empty where numbers or texts are predicted."""
     kind: str = "classification"
     """The task's kind: classification, multilabel, regression, seq2seq or causal."""
     train_examples: int
@@ -194,7 +196,7 @@ class StudyInfo(Record):
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""
     tokenizer: str | None = None
-    """Where the model's tokenizers are, if not beside it."""
+    """Name or path of the model's tokenizer, if it is not beside the model."""
     target_tokenizer: str | None = None
     reading: ReadColumns | None = None
     """Columns that texts are built from; None in studies of earlier versions."""
@@ -204,7 +206,7 @@ class StudyInfo(Record):
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""
     published: tuple[PublishedValue, ...] = ()
-    """What the space's paper reports, to be drawn beside the frontier."""
+    """Results that the space's paper reports, to be drawn beside the frontier."""
     without: tuple[str, ...] = ()
     """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
@@ -212,7 +214,7 @@ class StudyInfo(Record):
     storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None
-    """Where workers with folders of their own hand one another checkpoints."""
+    """Address of the store in which workers with folders of their own hand on checkpoints."""
     device: str = "cpu"
 
     @property
@@ -255,5 +257,5 @@ class StudyRecord:
 
     @cached_property
     def hypervolume(self) -> float:
-        """Of the frontier over log tuned %, in [0, 1]."""
+        """Hypervolume of the frontier over log tuned %, in [0, 1]."""
         return hypervolume(self.points, self.info.hypervolume_scale)

@@ -1,4 +1,4 @@
-"""The TaskSpec of a study, parsed from study.json."""
+"""The task of a study, parsed from study.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["task_of"]
 
 
 def task_of(info: StudyInfo) -> TaskSpec:
-    """The task as it was asked for; UsageError if study.json was damaged there."""
+    """The task as the user described it; UsageError if that part of study.json is damaged."""
     try:
         return TaskSpec.of_file(info.task)
     except ValidationError as error:

@@ -1,4 +1,7 @@
-"""Unfinished trials: running (a live worker has them) or waiting for `--resume`."""
+"""Reading a study's record, with its unfinished trials counted as running or as waiting.
+
+A trial runs while a live worker has it; otherwise it waits for `--resume`.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,11 @@ _OWNERS_CHANGE = [f'"user_attr":{{"{one.key}":'.encode() for one in (WORKER, REQ
 
 
 def read_study(folder: StudyFolder) -> StudyRecord:
-    """The study's record, with trials that no live worker has counted as waiting; to be used by
-    everything that shows or writes counts. If the database does not answer, all unfinished trials
-    count as running. A killed worker of a database counts as alive until its heartbeat expires.
+    """The study's record, in which trials without a live worker count as waiting. Everything that
+    shows or writes counts reads it here.
+
+    If the database does not answer, all unfinished trials count as running. A killed worker of a
+    database counts as alive until its heartbeat expires.
     """
     record = folder.read()
     if not record.running:
@@ -52,7 +57,7 @@ def _owners(folder: StudyFolder, info: StudyInfo) -> dict[int, str]:
 def _of_living(
     attributes: Iterable[tuple[int, Mapping[str, Any]]], alive: set[str]
 ) -> dict[int, str]:
-    """Owners by trial, from (number, attributes) in the order written; later ones win."""
+    """Live owners by trial, from (number, attributes) in the order of writing; the last wins."""
     owners: dict[int, str] = {}
     for number, of_trial in attributes:
         if WORKER.is_in(of_trial):
@@ -64,14 +69,14 @@ def _of_living(
 
 
 def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    """Owners recorded in the journal, read without Optuna, which would replay all of it."""
+    """Lines of the journal about owners, read without Optuna, which would replay all of it."""
     try:
         lines = folder.journal_path.read_bytes().split(b"\n")
     except OSError:
         return
     for line in lines:
         if any(begin in line for begin in _OWNERS_CHANGE):
-            with contextlib.suppress(ValueError, KeyError):  # cut off, as a killed writer leaves it
+            with contextlib.suppress(ValueError, KeyError):  # cut off when its writer was killed
                 log = json.loads(line)
                 yield log["trial_id"], log["user_attr"]
 

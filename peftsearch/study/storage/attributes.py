@@ -75,7 +75,7 @@ class Requeued(TypedDict):
     """A trial that was cut off."""
 
     times: int
-    """How often without reaching a new checkpoint."""
+    """Cut-offs since its last new checkpoint."""
     stamp: int | str | None
     """`TrialStore.progress` when it was cut off last."""
     taken: bool
@@ -129,6 +129,6 @@ SPACE: Attribute[str] = Attribute("space")
 INFO: Attribute[dict[str, Any]] = Attribute("info")
 """`StudyInfo` as JSON."""
 TRIALS: Attribute[int | None] = Attribute("trials")
-"""How many configurations are wanted in all; None: no number was said."""
+"""Number of configurations wanted in all; None: no number was given."""
 ALIVE: AttributeFamily[int | None] = AttributeFamily("alive:")
 """A count that a worker raises while it lives, by its name; None: it left."""

@@ -22,12 +22,13 @@ class Heartbeat(Protocol):
 
     @property
     def look_s(self) -> float:
-        """Seconds; asking more often shows nothing new."""
+        """Seconds between questions; asking more often shows nothing new."""
 
     def join(self, name: str) -> None:
-        """From now on until `leave`, or the end of this process, the worker is alive."""
+        """Be alive from now on, until `leave` or the end of this process."""
 
-    def leave(self) -> None: ...
+    def leave(self) -> None:
+        """Stop being alive."""
 
     def is_alive(self, name: str) -> bool: ...
 
@@ -37,7 +38,7 @@ class TrialStore(Protocol):
 
     @property
     def hands_on(self) -> bool:
-        """Whether files are handed from worker to worker."""
+        """Whether checkpoints are handed from worker to worker."""
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
 
@@ -46,13 +47,13 @@ class TrialStore(Protocol):
     def write_rung(self, number: int, value: RungValue) -> None: ...
 
     def write_result(self, result: TrialResult) -> None:
-        """The trial is finished once this returns, or the block of `TrialTable.at_once`."""
+        """Finish a trial; done once this returns, or the block of `TrialTable.at_once` it is in."""
 
     def result(self, number: int) -> TrialResult | None:
-        """None while the trial is unfinished."""
+        """A trial's result; None while it is unfinished."""
 
     def progress(self, number: int) -> int | str | None:
-        """Differs whenever a trial's checkpoint was written anew; None without one."""
+        """A stamp that changes whenever the trial's checkpoint is rewritten; None without one."""
 
     def give_checkpoint(self, number: int) -> None:
         """Put the checkpoint in this worker's folder where every worker finds it."""

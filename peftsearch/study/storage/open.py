@@ -1,4 +1,4 @@
-"""Opening a study's storage: in its folder, or in the database that its record names."""
+"""Opening a study's storage: in its folder, or in the database that study.json names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optuna's trials of one study and their attributes, by trial number."""
+"""The table of Optuna's trials of one study: read together, attributes written together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BatchingDatabase(Protocol):
 
 
 class TrialTable:
-    """What every worker sees; each call but `known` reads what others wrote meanwhile.
+    """Trials by number, and their attributes. Every call but `known` reads what others wrote.
 
     `database`: where the study is kept, if in one.
     """
@@ -46,9 +46,10 @@ class TrialTable:
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """Read once, as while the study's lock keeps others from deciding: a database is slow.
+        """Read the trials once in this block: a database is slow, and while the study's lock is
+        held, others decide nothing.
 
-        Own attributes show at once; how trials that were told meanwhile ended does not.
+        Attributes that are set show at once; that trials have ended meanwhile does not.
         """
         self._is_steady, self._read = True, None
         try:
@@ -58,8 +59,8 @@ class TrialTable:
 
     @contextlib.contextmanager
     def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
-        """Optuna, too, is content with what was read last: for proposals, which may be of trials
-        that are a moment old. In a database trials that are begun have these attributes.
+        """Optuna, too, uses the trials read last in this block: proposals may be based on trials
+        that are a moment old. In a database, trials begun in it have the attributes `begin_with`.
         """
         if self._database is None:
             yield
@@ -68,11 +69,11 @@ class TrialTable:
                 yield
 
     def known(self) -> list[FrozenTrial]:
-        """As they were read last, for what need not be of this moment; not to be changed."""
+        """Trials as read last, where a moment's delay does no harm; not to be changed."""
         return self.all() if self._known is None else self._known
 
     def all(self, *states: TrialState) -> list[FrozenTrial]:
-        """By number; not to be changed."""
+        """Trials of some states, or all, by number; not to be changed."""
         read = self._read
         if read is None:
             read = self._known = self.study.get_trials(deepcopy=False)
@@ -88,8 +89,8 @@ class TrialTable:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is set in this block is written at its end, in its order; in a database all or
-        nothing, in one transaction.
+        """Write what is set in this block at its end, in order; in a database in one transaction
+        a trial, all or nothing.
         """
         self._waiting, self._then = [], []
         try:
@@ -103,7 +104,7 @@ class TrialTable:
             self._waiting = None
 
     def then(self, do: Callable[[], object]) -> None:
-        """Do something once what was set is written: at once, or after the block of `at_once`."""
+        """Call `do` once what was set is written: now, or after the block of `at_once`."""
         if self._waiting is None:
             do()
         else:

@@ -31,7 +31,7 @@ class StorageAddress:
 
     @classmethod
     def parse(cls, text: str) -> StorageAddress:
-        """`postgresql://user:password@host/database`; UsageError, which does not repeat it."""
+        """Parse `postgresql://user:password@host/database`; UsageError without repeating it."""
         from sqlalchemy import URL, make_url
         from sqlalchemy.exc import ArgumentError
 
@@ -56,11 +56,11 @@ class StorageAddress:
 
     @classmethod
     def of(cls, shown: str) -> StorageAddress:
-        """A study's database as this process reaches it: $PEFTSEARCH_STORAGE, or as `shown`."""
+        """The address by which this process reaches a database: $PEFTSEARCH_STORAGE, or `shown`."""
         return cls.parse(os.environ.get(VARIABLE) or shown)
 
     def without_password(self, text: str) -> str:
-        """A text in which the password, should it stand there, is not to be read."""
+        """The text with the password, wherever it appears, replaced by `***`."""
         from sqlalchemy import make_url
 
         url = make_url(self.whole)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["close_storage", "database", "open_database"]
 
 START_S = 30.0
-"""How long a database that does not answer is asked again before a search begins with it."""
+"""Time limit for a database to answer before a search begins."""
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Close the connections to a database, which opens others if it is asked again; a journal has
-    none.
+    """Close a storage's connections to its database, which opens new ones when it is used again;
+    a journal has none.
     """
     engine = getattr(storage, "engine", None)
     if engine is not None:
@@ -37,7 +37,7 @@ def close_storage(storage: BaseStorage) -> None:
 
 @contextlib.contextmanager
 def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[BaseStorage]:
-    """A database for a few questions; MissingError if it does not answer for `limit_s`."""
+    """Open a database for a few questions; MissingError if it does not answer for `limit_s`."""
     storage = open_database(address, limit_s)
     try:
         yield storage
@@ -46,7 +46,7 @@ def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[Base
 
 
 def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:
-    """MissingError if it does not answer for `limit_s`."""
+    """Connect to a database; MissingError if it does not answer for `limit_s`."""
     from peftsearch.study.storage.database.cached_database import CachedDatabase
 
     retry = Retry(address.shown, limit_s, hide=address.without_password)
@@ -58,15 +58,15 @@ def _connect(address: StorageAddress) -> PlainDatabase:
 
     from peftsearch.study.storage.database.plain_reads import PlainDatabase
 
-    # It warns of an outage with the whole statement, and then fails in a way that we wait through.
+    # It logs the whole statement at every outage, and then raises an error that `Retry` handles.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
-    # A worker uses two connections at most times: one waits for the study's lock. The third is the
-    # heartbeat's. One that a restarted database cut is found when it is used, and what was asked is
-    # asked again (`retry.py`): to try it before every use is a way there and back, more than a
-    # dozen times a trial.
+    # A worker mostly uses two connections: one waits for the study's lock. The third is the
+    # heartbeat's. A connection that a restarted database cut fails when it is used, and `Retry`
+    # repeats the operation: pool_pre_ping would cost a round trip before every use, more than a
+    # dozen a trial.
     engine: dict[str, Any] = {"pool_size": 2, "max_overflow": 4}
     if make_url(address.whole).get_driver_name() == "psycopg":
-        # Statements that the server prepared are lost where connections are shared (PgBouncer).
+        # PgBouncer shares connections between clients: prepared statements would get lost.
         engine["connect_args"] = {"prepare_threshold": None}
     try:
         return PlainDatabase(address.whole, engine_kwargs=engine)

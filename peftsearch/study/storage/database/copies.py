@@ -1,4 +1,4 @@
-"""A study's folder on each machine: a copy of what its database knows, made whole when asked."""
+"""Copies of a study's database in a folder on each machine: created, filled, kept apart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _LOOK_S = 5.0
-"""How long a database that does not answer is waited for, just to look at a study."""
+"""Time limit for a database to answer, when a study is only looked at."""
 
 
 def refuse_taken(name: str, address: StorageAddress) -> None:
@@ -43,9 +43,9 @@ def refuse_taken(name: str, address: StorageAddress) -> None:
 
 
 def begin_in_database(folder: StudyFolder) -> None:
-    """Make a study known to its database, when it is created or was killed in that moment.
+    """Enrol a study in its database, after it was created or if a kill prevented that.
 
-    UsageError if its database has lost it: what is in the folder would be searched again.
+    UsageError if its database has lost it: the trials in the folder would be searched again.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -59,7 +59,7 @@ def begin_in_database(folder: StudyFolder) -> None:
 
 
 def folder_of(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
-    """This machine's folder of a study in a database, made if it is not there."""
+    """This machine's folder of a study in a database, created if it is not there."""
     with database(address) as storage:
         found = enrolled(storage, name, address.shown)
     if name not in study_names(studies):
@@ -68,7 +68,7 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
         except UsageError:
             if name not in study_names(studies):
                 raise
-            # Another worker of this machine, which began in the same moment, was faster.
+            # Another worker of this machine began at the same moment and was faster.
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
@@ -79,7 +79,7 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
 
 
 def aim_of(folder: StudyFolder) -> int | None:
-    """How many configurations a study in a database wants in all, if a number was said."""
+    """The number of configurations that a study in a database wants in all, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
     with database(address) as storage:
@@ -88,9 +88,9 @@ def aim_of(folder: StudyFolder) -> int | None:
 
 
 def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
-    """Write what the study's database knows into its folder; nothing happens to a journal's study.
+    """Update a study's folder from its database; nothing happens if it is in a journal.
 
-    A database that cannot be reached is said: the folder then shows how far it came.
+    If the database cannot be reached, `say` is told, and the folder stays as it is.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -125,7 +125,7 @@ def _write(folder: StudyFolder, found: FrozenTrial) -> None:
 
 
 def bring_adapter(folder: StudyFolder, number: int) -> None:
-    """Fetch what another machine tuned, if the study has an artifact store and it is there."""
+    """Fetch the tuned tensors of another machine from the study's artifact store, if there."""
     info, trial = folder.read_info(), folder.trial(number)
     if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
         return

@@ -25,7 +25,7 @@ class Enrolled:
 
 
 def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
-    """Make a study known to its database; nothing happens if it is. May be done twice."""
+    """Make a study known to its database, unless it is already. May be repeated."""
     study = optuna.create_study(
         study_name=info.name, storage=storage, directions=directions_of(info), load_if_exists=True
     )
@@ -36,7 +36,7 @@ def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
 
 
 def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
-    """A study that a database knows; UsageError if it does not. `shown` is the database."""
+    """The study as a database knows it; UsageError if it does not. `shown` is its address."""
     try:
         study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)

@@ -1,7 +1,7 @@
 """Heartbeats in a database: which workers are alive, without comparing clocks of two machines.
 
-A worker counts. Whoever sees its count stand still several times, at intervals of its own, takes it
-for dead. What such a worker says should it wake up is not heard: its trials have another by then.
+A worker raises a count. Others take it for dead once they have seen the same count several times,
+at intervals of their own clocks. Should it wake up, it is ignored: others have its trials by then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CountingHeartbeat", "Pulse"]
 
 @dataclass(frozen=True)
 class Pulse:
-    """A count every `every_s` seconds; dead after standing still `missed` looks in a row."""
+    """Raise the count every `every_s` seconds; dead after `missed` looks without a change."""
 
     every_s: float = 10.0
     missed: int = 6
@@ -38,7 +38,7 @@ class _Seen:
 
 
 class CountingHeartbeat:
-    """Workers of many machines: each counts in a study attribute of its own."""
+    """Each worker raises a count in a study attribute of its own."""
 
     def __init__(self, storage: BaseStorage, study_id: int, pulse: Pulse) -> None:
         self._storage, self._study_id, self.pulse = storage, study_id, pulse
@@ -69,7 +69,7 @@ class CountingHeartbeat:
         self._name = None
 
     def is_alive(self, name: str) -> bool:
-        """Looks once every `every_s` seconds at most; only looks that were answered count."""
+        """Whether its count moves. Looks at most once in `every_s`; only answered looks count."""
         if name == self._name:
             return True
         now, count = time.monotonic(), ALIVE.at(name).of(self._counts())
@@ -93,11 +93,11 @@ class CountingHeartbeat:
         count = 1
         while not self._ended.wait(self.pulse.every_s):
             count += 1
-            with contextlib.suppress(Exception):  # a heart that stopped for one error is a dead one
+            with contextlib.suppress(Exception):  # one error must not end the heartbeat
                 self._write(count)
 
     def _write(self, count: int | None) -> None:
-        """A count that does not get through is missing; the next one may."""
+        """Write the count; an outage loses it, and the next may get through."""
         key = ALIVE.at(self._name or "").key
         try:
             self._storage.set_study_user_attr(self._study_id, key, count)

@@ -1,4 +1,4 @@
-"""The lock of a study in a database: one row, which one transaction at a time may hold."""
+"""The lock of a study in a database: a row that one transaction at a time may hold."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RowLock"]
 
-# A holder that is suspended, or whose machine is gone, loses the lock; who waits for longer asks
-# again (`retry.py`).
+# A holder that is suspended, or whose machine is gone, loses the lock after 60 s; who has waited
+# for 90 s gets an error, and `Retry` tries again.
 _POSTGRES_LIMITS = (
     "SELECT set_config('idle_in_transaction_session_timeout', '60s', true), "
     "set_config('lock_timeout', '90s', true)"
 )
-"""Of this transaction alone."""
+"""Set for this transaction alone (`true`)."""
 
 
 class RowLock:

@@ -50,7 +50,7 @@ class DatabaseTrialStore:
         return None if found is None else TrialResult.model_validate(found)
 
     def progress(self, number: int) -> int | str | None:
-        """Without an artifact store others cannot see checkpoints, only the rungs reached."""
+        """The checkpoint's name; without an artifact store, others only see the last rung."""
         attributes = self._attributes(number)
         rungs = sorted(CURVE.each(attributes))
         reached = CURVE.at(rungs[-1]).key if rungs else None
