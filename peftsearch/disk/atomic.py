@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import re
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from peftsearch.disk.temporary import new_file, remove_abandoned_files
 from peftsearch.errors import MissingError
 
 __all__ = ["append_line", "append_whole", "end_of_last_line", "sync_folder", "write_atomic"]
 
 _CHUNK = 4096
-_BESIDE = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> None:
@@ -35,8 +32,8 @@ def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> Non
     with _named(path, "write"):
         if path.is_dir():  # `.` and `/` have no name to write beside
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _remove_abandoned(path.parent)
-        descriptor, beside = _open_beside(path)
+        remove_abandoned_files(path.parent)
+        beside, descriptor = new_file(path)
         try:
             for piece in pieces:
                 _write_all(descriptor, piece)
@@ -48,31 +45,6 @@ def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> Non
         finally:
             os.close(descriptor)
     sync_folder(path.parent)
-
-
-def _open_beside(path: Path) -> tuple[int, Path]:
-    """Open a new file beside `path`, locked while its writer lives, so that nobody removes it."""
-    while True:
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # without locks nothing is ever taken for abandoned
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink > 0:
-            return descriptor, beside
-        os.close(descriptor)  # removed by someone before it was locked
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary files whose writers were killed before they renamed them."""
-    with contextlib.suppress(OSError):
-        for name in filter(_BESIDE.fullmatch, os.listdir(folder)):
-            with contextlib.suppress(OSError):  # its writer lives, or it is gone by now
-                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(folder / name)
-                finally:
-                    os.close(descriptor)
 
 
 def append_line(path: Path, line: str) -> None:

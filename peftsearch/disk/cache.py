@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from peftsearch.disk.whole_folder import made_whole
 
 __all__ = ["DiskCache"]
 
@@ -81,7 +82,8 @@ class DiskCache:
             return None
 
     def _entries(self) -> list[Path]:
-        return [entry for entry in self.folder.glob("*") if (entry / "entry.json").is_file()]
+        found = self.folder.glob("[!.]*")  # without those that are being made
+        return [entry for entry in found if (entry / "entry.json").is_file()]
 
     def _evict(self, made: Path) -> None:
         """Remove the least recently used entries, but not `made`, until the rest is within the
@@ -115,16 +117,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, make: Callable[[Path], object]) -> None:
-    for dead in folder.parent.glob(f"{folder.name}.*.partial"):  # of a process that was killed
-        shutil.rmtree(dead, ignore_errors=True)
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
     try:
-        make(partial)
-        with contextlib.suppress(OSError):
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with made_whole(folder) as partial:
+            make(partial)
+    except OSError:
+        if not folder.exists():  # where file systems have no locks, another process was faster
+            raise
 
 
 def _read(folder: Path, read: Callable[[Path], _Read]) -> _Read | None:

@@ -8,9 +8,10 @@ studies/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_text, read_json, read_record
 from peftsearch.disk.locks import FileLock
 from peftsearch.disk.whole_folder import made_whole
-from peftsearch.errors import UsageError, did_you_mean
+from peftsearch.errors import MissingError, UsageError, did_you_mean
 from peftsearch.paths import absolute
 from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.records.storage_name import JOURNAL
@@ -103,7 +104,7 @@ class StudyFolder:
     ) -> StudyFolder:
         """Write a new study with an empty journal; a kill leaves all of it or no study."""
         folder = cls.new(info.name, studies, go_on)
-        with made_whole(folder.root) as place:
+        with _named(folder.root), made_whole(folder.root) as place:
             partial = cls(place)
             write_atomic(partial.space_path, space_text)
             write_atomic(partial.environment_path, json_text(dict(environment)))
@@ -209,6 +210,18 @@ class StudyFolder:
         if result is not None:
             self._read[number] = (stamp, result)
         return result
+
+
+@contextlib.contextmanager
+def _named(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if os.path.lexists(root):
+            raise UsageError(f"{root} was created by someone else in this moment") from error
+        raise MissingError(
+            f"{root}: the study cannot be created ({error.strerror}); nothing was written"
+        ) from error
 
 
 _Stamp = tuple[int, int, int]
