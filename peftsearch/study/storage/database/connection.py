@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from peftsearch.study.storage.database.cached_database import CachedDatabase
     from peftsearch.study.storage.database.plain_reads import PlainDatabase
 
-__all__ = ["close_storage", "database", "open_database"]
+__all__ = ["LOOK_S", "close_storage", "database", "open_database"]
 
+LOOK_S = 5.0
+"""Time limit for a database to answer when a study is only looked at."""
 START_S = 30.0
 """Time limit for a database to answer before a search begins."""
 

@@ -17,16 +17,13 @@ from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
 from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.connection import database
+from peftsearch.study.storage.database.connection import LOOK_S, database
 from peftsearch.study.storage.database.enrolment import enrol, enrolled
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
     *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
 ]
-
-_LOOK_S = 5.0
-"""Time limit for a database to answer, when a study is only looked at."""
 
 
 def refuse_taken(name: str, address: StorageAddress) -> None:
@@ -104,7 +101,7 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:
     address = StorageAddress.of(info.storage)
-    with database(address, _LOOK_S) as storage:
+    with database(address, LOOK_S) as storage:
         study_id = enrolled(storage, info.name, address.shown).study_id
         return storage.get_all_trials(study_id, deepcopy=False)
 

@@ -282,7 +282,7 @@ def test_a_database_that_cannot_be_reached_is_said_and_the_folder_shown(
 ) -> None:
     said: list[str] = []
     monkeypatch.setenv(VARIABLE, "postgresql://owner:s3cret@127.0.0.1:1/studies")
-    monkeypatch.setattr("peftsearch.study.storage.database.copies._LOOK_S", 0.1)
+    monkeypatch.setattr("peftsearch.study.storage.database.copies.LOOK_S", 0.1)
     bring_home(home, said.append)
     assert len(said) == 1
     assert "127.0.0.1:1/studies" in said[0]
