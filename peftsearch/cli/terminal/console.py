@@ -1,4 +1,4 @@
-"""Printing: results to stdout, all else to stderr, nothing a terminal could take as orders."""
+"""Printing: results to stdout, all else to stderr; control characters are escaped."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def complain(sentence: str) -> None:
 
 
 def shortened(line: str) -> str:
-    """What it quotes may be a whole file in one line."""
+    """The line, without its middle if it is very long: errors may quote a whole file."""
     cut = len(line) > _FIRST + _LAST
     return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
 
