@@ -25,7 +25,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.search.trial import TrialRunner
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import load_space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.loop import TrainingRun
@@ -78,7 +78,7 @@ def main(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PEFTSEARCH_CACHE"] = str(Path(folder) / "cache")
         began = time.perf_counter()
-        asked = StudyRequest(
+        asked = NewStudy(
             name="overhead",
             space=load_space("demo"),
             space_name="demo",

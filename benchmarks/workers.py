@@ -30,7 +30,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.search.run import run_search
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 
@@ -98,7 +98,7 @@ def _study(root: Path, configurations: int, train: int) -> StudyFolder:
     """A study in which the configurations wait."""
     space = Space(Document("space.yaml", _SPACE))
     task = TaskSpec(name="demo:tweets", train_examples=train, eval_examples=300)
-    asked = StudyRequest("workers", space, "space.yaml", _MODEL, task)
+    asked = NewStudy("workers", space, "space.yaml", _MODEL, task)
     folder = create_study(asked, root / "studies", "")
     shapes = load_shapes(_MODEL)
     with closing(Study(folder, folder.read_info(), space, shapes)) as study:

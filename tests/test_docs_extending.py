@@ -32,7 +32,7 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.kind import KINDS
 from peftsearch.task.metrics.metric import METRICS
 from peftsearch.task.spec import TaskSpec
@@ -219,7 +219,7 @@ def test_the_kind_is_searched_by_its_metric(
     write_csv(tmp_path / "stars.csv", rows)
     (tmp_path / "space.yaml").write_text(SPACE)
     spec = TaskSpec(train="stars.csv", kind="ratings")
-    asked = StudyRequest("s", load_space("space.yaml"), "space.yaml", str(tiny_bert), spec)
+    asked = NewStudy("s", load_space("space.yaml"), "space.yaml", str(tiny_bert), spec)
     info = create_study(asked, None, "").read_info()
     assert (info.kind, info.metric.name, info.labels) == ("ratings", "kappa", ("0", "1", "2"))
     one = np.arange(60) % 3

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peftsearch.search.limits import Limits, Means
     from peftsearch.space.file.files import Files
     from peftsearch.space.space import Space
-    from peftsearch.study.request import StudyRequest
+    from peftsearch.study.new_study import NewStudy
     from peftsearch.task.spec import TaskSpec
 
 __all__ = [
@@ -119,12 +119,12 @@ def _files_of(space: Space) -> Files:
     return Files(space.document, Path(space.document.name).parent)
 
 
-def new_study(said: Said) -> StudyRequest:
+def new_study(said: Said) -> NewStudy:
     """The study that the options describe, with files as the user named them, unopened."""
     from peftsearch.cli.storage import use_storage
     from peftsearch.records.storage_name import JOURNAL
     from peftsearch.space.space import load_space
-    from peftsearch.study.request import StudyRequest
+    from peftsearch.study.new_study import NewStudy
 
     space_name = said.get("space", DEFAULT_SPACE)
     space = load_space(space_name)
@@ -133,7 +133,7 @@ def new_study(said: Said) -> StudyRequest:
     if model is None:
         raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
     longest = said.get("max_length") or (recommended.max_length if recommended else None)
-    return StudyRequest(
+    return NewStudy(
         name=said["study"] if "study" in said else default_name(space, said),
         space=space,
         space_name=space_name,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
     from peftsearch.space.space import Space
     from peftsearch.study.create import PlannedStudy
-    from peftsearch.study.request import StudyRequest
+    from peftsearch.study.new_study import NewStudy
     from peftsearch.task.task import Task
 
 __all__ = ["print_dry_run", "print_dry_run_of"]
@@ -28,7 +28,7 @@ _LABELS = 20
 """Labels listed for people, with their numbers of examples."""
 
 
-def print_dry_run(asked: StudyRequest, said: Said) -> None:
+def print_dry_run(asked: NewStudy, said: Said) -> None:
     """Print a new study's data, its first configurations, the ranges it covers and its time."""
     from peftsearch.backbone.loading.source import PREFIX
 
@@ -62,14 +62,14 @@ def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
     _print(_of_study(study, info.model, said) | {"trials ended": trials}, said)
 
 
-def _opened(asked: StudyRequest) -> Task:
+def _opened(asked: NewStudy) -> Task:
     task = asked.open_task()
     for note in task.notes:
         say(note)
     return task
 
 
-def _print_planned(asked: StudyRequest, said: Said) -> None:
+def _print_planned(asked: NewStudy, said: Said) -> None:
     task = asked.open_task()
     from peftsearch.study.create import planned  # seconds, of importing torch
 

@@ -17,7 +17,7 @@ from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, PublishedValue, StudyInfo
 from peftsearch.space.space import Space
-from peftsearch.study.request import StudyRequest
+from peftsearch.study.new_study import NewStudy
 from peftsearch.study.settings import for_kind
 from peftsearch.task.task import Task
 from peftsearch.training.batches import BatchOrder
@@ -25,7 +25,7 @@ from peftsearch.training.bench import Workbench, training_budget
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.objective import scale_of_values
 
-__all__ = ["PlannedStudy", "StudyRequest", "create_study", "planned"]
+__all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PlannedStudy:
 
 
 def create_study(
-    asked: StudyRequest,
+    asked: NewStudy,
     studies: Path | None,
     go_on: str,
     say: Callable[[str], None] = lambda _: None,
@@ -55,7 +55,7 @@ def create_study(
 
 
 def planned(
-    asked: StudyRequest, say: Callable[[str], None] = lambda _: None, task: Task | None = None
+    asked: NewStudy, say: Callable[[str], None] = lambda _: None, task: Task | None = None
 ) -> PlannedStudy:
     """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
     passed `refuse_unusable`.
@@ -81,7 +81,7 @@ def planned(
     return PlannedStudy(_info(asked, bench, precision), bench, space)
 
 
-def _measures(asked: StudyRequest, bench: Workbench) -> Iterator[str]:
+def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     """What the user should know of the data as the model sees them."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
@@ -111,7 +111,7 @@ def offers_prompts(space: Space) -> bool:
     return "prompt" in offered | seeded
 
 
-def _info(asked: StudyRequest, bench: Workbench, precision: str) -> StudyInfo:
+def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
     budgets = asked.space.file.budgets
     task = bench.task
     usual = asked.space.training_like(())

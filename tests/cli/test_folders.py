@@ -17,7 +17,7 @@ from peftsearch.errors import SpaceError
 from peftsearch.export.recipe import Recipe
 from peftsearch.records.folder import StudyFolder
 from peftsearch.space.space import load_space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.sources.whole_paths import with_whole_paths
 from peftsearch.task.spec import TaskSpec
 from support.tiny import sentiment_rows, write_csv
@@ -133,7 +133,7 @@ def test_parallel_text_and_folders_of_splits_are_remembered_whole(
     }
     for said, whole in where.items():
         assert with_whole_paths(TaskSpec(train=said)).train == whole
-    asked = StudyRequest(
+    asked = NewStudy(
         "p", load_space("space.yaml"), "space.yaml", str(tiny_bart),
         TaskSpec(train="data/news.en,data/news.ro"),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from peftsearch.search.trial import TrialRunner
 from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import loss_watch as watch
@@ -308,7 +308,7 @@ seed_with: [head-only-mean, lora, full, prefix]
 
 
 def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFolder:
-    asked = StudyRequest(
+    asked = NewStudy(
         name="s",
         space=Space(Document("space.yaml", SPACE)),
         space_name="space.yaml",

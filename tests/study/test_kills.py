@@ -16,7 +16,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.create import StudyRequest, create_study
+from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.spec import TaskSpec
 from support.killable import in_a_fork
 from support.uninterrupted import uninterrupted, without_clock
@@ -36,7 +36,7 @@ AT_LEAST = 6
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFolder:
-    asked = StudyRequest(
+    asked = NewStudy(
         name="s",
         space=Space(Document("space.yaml", SPACE)),
         space_name="space.yaml",

@@ -25,11 +25,11 @@ from peftsearch.training.optimisations import Optimisations
 if TYPE_CHECKING:
     from peftsearch.task.task import Task
 
-__all__ = ["StudyRequest"]
+__all__ = ["NewStudy"]
 
 
 @dataclass(frozen=True)
-class StudyRequest:
+class NewStudy:
     """A new study as the user asked for it, before anything is loaded."""
 
     name: str
@@ -51,7 +51,7 @@ class StudyRequest:
     """Or a database's address, without its password."""
     artifacts: str | None = None
 
-    def with_absolute_paths(self) -> StudyRequest:
+    def with_absolute_paths(self) -> NewStudy:
         """The same request with absolute paths, valid in any working folder."""
         from peftsearch.task.sources.whole_paths import with_whole_paths  # with pandas
 
