@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.policy.decisions import Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
 from peftsearch.search.events import Event
@@ -41,7 +42,10 @@ class _Trainer:
         for rung, metric in enumerate((early_metric_of(assignment), metric_of(assignment))):
             value = rung_value(rung, metric)
             study.record_rung(assignment.number, value)
-            if not self.worker._judge(assignment, value).go_on:
+            verdict = self.worker._judge(assignment, value)
+            if isinstance(verdict, Pause):
+                return None
+            if isinstance(verdict, Stop):
                 return finish(assignment, study.shapes, "stopped")
         return finish(assignment, study.shapes, "full")
 
@@ -50,7 +54,8 @@ class StandInWorker(Worker):
     def _prepare(self, means: Means) -> None:
         shapes = load_shapes(self.info.model)
         space = space_of(self.folder, self.info)
-        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
+        where = (self.folder, self.info, space, shapes, self.worker, self.name)
+        self.study = Study(*where, policy=means.policy)
         self.together = _Trainer(self)  # type: ignore[assignment]
 
 

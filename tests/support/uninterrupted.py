@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.policy.stopping import Decision
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.records.trial_folder import TrialFolder
@@ -31,7 +30,9 @@ def uninterrupted(
             budget=budget_of(space_of(folder, info), info),
             seed=info.seed,
             record=lambda _, value, own=own: own.append_rung(value),  # type: ignore[misc]
-            judge=lambda _, value, last=result.rung: Decision(value.rung < (last or 0), ""),  # type: ignore[misc]
+            judge=lambda _, value, last=result.rung: (GoOn if value.rung < (last or 0) else Stop)(
+                0
+            ),  # type: ignore[misc]
             stop=lambda: False,
         )
         configuration = Configuration.from_json(result.configuration or {})
