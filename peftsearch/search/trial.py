@@ -53,12 +53,12 @@ class TrialRunner:
     """Evaluates assignments on one workbench.
 
     `record(assignment, value)` keeps a rung's value before anything depends on it;
-    `judge(assignment, value)` then says whether the trial goes on, pauses or stops; `stop()` turning
-    true interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
-    checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step, and of
-    evaluations as they begin; `make_room()` gives memory back that others can do without, and
-    says whether there was any; `cut()` turning true ends an evaluation between two batches, with a
-    checkpoint from which it begins anew.
+    `judge(assignment, value)` then says whether the trial goes on, pauses or stops; `stop()`
+    turning true interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears
+    of every checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step,
+    and of evaluations as they begin; `make_room()` gives memory back that others can do without,
+    and says whether there was any; `cut()` turning true ends an evaluation between two batches,
+    with a checkpoint from which it begins anew.
     """
 
     bench: Workbench
