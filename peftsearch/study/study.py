@@ -20,7 +20,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
 from peftsearch.policy.answers import next_of, verdict_of
-from peftsearch.policy.decisions import Begin, GoOn, Nothing, Stop, Verdict
+from peftsearch.policy.decisions import GoOn, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.table import DEFAULT_POLICY, policy_named
@@ -141,23 +141,16 @@ class Study:
         duplicate of a trial that is still running: ask again. Nothing: the policy wants no trial
         now, or `most` configurations have begun.
         """
-        begun, waiting = None, None
         with self._deciding():
             self._settle_after_outage()
             decision = next_of(self.policy, self._history(most))
+            if isinstance(decision, Nothing):
+                return decision
             if isinstance(decision, GoOn):
-                waiting = self.recovery.take(decision.number, self.name)
-            elif isinstance(decision, Begin):
-                begun = self.new_trials.begin(decision)
-        asked: Assignment | TrialResult | Nothing | None
-        if waiting is not None:
-            self.store.take_over(waiting.number)
-            cut_off = waiting.user_attrs["requeued"]["times"] > 0
-            asked = self._assignment(waiting, resumed=True, alone=cut_off)
-        elif begun is not None:
-            asked = self._sample(begun)
-        else:
-            asked = decision
+                taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
+            else:
+                taken = self.new_trials.begin(decision)
+        asked = self._sample(taken) if isinstance(taken, Begun) else self._resume(taken)
         if isinstance(asked, Assignment):
             self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
         return asked
@@ -175,6 +168,11 @@ class Study:
             ):
                 pass
             self._outages = self.retry.outages
+
+    def _resume(self, waiting: FrozenTrial) -> Assignment:
+        self.store.take_over(waiting.number)
+        cut_off = waiting.user_attrs["requeued"]["times"] > 0
+        return self._assignment(waiting, resumed=True, alone=cut_off)
 
     def _sample(self, begun: Begun) -> Assignment | TrialResult | None:
         """Sample without the lock, which others want, and hand out under it."""

@@ -294,9 +294,10 @@ def test_whatever_line_a_journal_has_lost_finished_trials_stay_as_they_are(
     """With the line that began a trial, all after it have the numbers of others."""
     made = create(tiny_bert, tmp_path)
     begun = open_study(made)
-    enqueued = next(seed for seed in begun.policy.seeds if seed.params is not None)
     run(begun, 2)
-    begun.study.enqueue_trial(enqueued.params)
+    seed = next(seed for seed in begun.policy.seeds if seed.params is not None)
+    labels = {"seed": seed.label, "method": seed.method}
+    begun.study.enqueue_trial(seed.params, labels)  # as earlier versions did
     run(begun, 3)
     take(begun)  # one that has not ended: the number that is missing is not one of a finished trial
     for number, result in enumerate(made.read().results):  # it is not the same if trained again
