@@ -1,4 +1,4 @@
-"""What becomes of trials that nobody works on any more: told, continued, or given up."""
+"""Trials whose workers died or were interrupted: told, queued again, or given up."""
 
 from __future__ import annotations
 
@@ -74,16 +74,13 @@ class Recovery:
         stamp = self.store.progress(number)
         self.table.set(number, "requeued", {"times": 0, "stamp": stamp, "taken": False})
 
-    def take(self, worker: str) -> FrozenTrial | None:
-        """The first trial that waits, from now on this worker's."""
-        for trial in self.table.running():
-            if waits(trial):
-                # The worker first: killed in between, it still waits.
-                self.table.set(trial.number, "worker", worker)
-                entry = trial.user_attrs["requeued"]
-                self.table.set(trial.number, "requeued", entry | {"taken": True})
-                return trial
-        return None
+    def take(self, number: int, worker: str) -> FrozenTrial:
+        """A trial that waits, from now on this worker's."""
+        trial = self.table.get(number)
+        # The worker first: killed in between, it still waits.
+        self.table.set(number, "worker", worker)
+        self.table.set(number, "requeued", trial.user_attrs["requeued"] | {"taken": True})
+        return trial
 
 
 def waits(trial: FrozenTrial) -> bool:

@@ -12,7 +12,7 @@ import torch
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.policy.stopping import Decision
+from peftsearch.policy.decisions import GoOn
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
@@ -38,7 +38,7 @@ def runner(
         budget=TrainingBudget(max_steps=8, rungs=(0.5, 1.0)),
         seed=0,
         record=lambda _, value: folder.append_rung(value),
-        judge=lambda *_: Decision(True, ""),
+        judge=lambda *_: GoOn(0),
         stop=stop,
         cut=cut,
     )
