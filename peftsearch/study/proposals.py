@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -11,13 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.seeds import Seed, seeds_of
+from peftsearch.records.records import Origin
 from peftsearch.space.space import Space
 from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["Drawn", "Origin", "Proposals"]
-
-Origin = Literal["seed", "sampled", "landmark"]
 
 
 @dataclass(frozen=True)
