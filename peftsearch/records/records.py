@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from peftsearch.space.file.published import Published
 
 __all__ = [
-    *("MetricScale", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"),
+    *("MetricScale", "Origin", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord"),
+    "TrialResult",
 ]
+
+
+Origin = Literal["seed", "sampled", "landmark"]
+"""Source of a trial's configuration, explained in `TrialResult`."""
 
 
 class Record(BaseModel):
@@ -116,7 +121,7 @@ class TrialResult(Record):
     schema_version: Literal[1] = 1
     number: int
     state: Literal["full", "stopped", "failed", "duplicate", "infeasible"]
-    origin: Literal["seed", "sampled", "landmark"]
+    origin: Origin
     method: str | None = None
     """Name of the literature's method, for seeds and landmarks."""
     configuration: dict[str, Any] | None = None

@@ -28,13 +28,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
-__all__ = ["Attribute", "AttributeFamily", "Origin", "Requeued"]
+from peftsearch.records.records import Origin
+
+__all__ = ["Attribute", "AttributeFamily", "Requeued"]
 
 T = TypeVar("T")
-
-Origin = Literal["seed", "sampled", "landmark"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Attribute(Generic[T]):
     def of(self, attributes: Mapping[str, Any]) -> T | None:
         """The value among a trial's or a study's attributes; None if it is not there."""
         value: T | None = attributes.get(self.key)
+        return value
+
+    def required(self, attributes: Mapping[str, Any]) -> T:
+        """The value among a trial's or a study's attributes; KeyError if it is not there."""
+        value: T = attributes[self.key]
         return value
 
     def is_in(self, attributes: Mapping[str, Any]) -> bool:

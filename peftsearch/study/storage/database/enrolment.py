@@ -40,10 +40,10 @@ def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
     try:
         study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)
-        info = StudyInfo.model_validate(attributes[INFO.key])
+        info = StudyInfo.model_validate(INFO.required(attributes))
     except KeyError:
         raise UsageError(
             f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
             "--storage … (the address)"
         ) from None
-    return Enrolled(info, attributes[SPACE.key], study_id)
+    return Enrolled(info, SPACE.required(attributes), study_id)

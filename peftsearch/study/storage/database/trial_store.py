@@ -74,7 +74,7 @@ class DatabaseTrialStore:
 
     def take_over(self, number: int) -> None:
         attributes, trial = self._attributes(number), self.folder.trial(number)
-        trial.write_configuration(attributes[CONFIGURATION.key])
+        trial.write_configuration(CONFIGURATION.required(attributes))
         curve = curve_of(attributes)
         write_atomic(trial.curve_path, "".join(json_line(value) + "\n" for value in curve))
         held = CHECKPOINT.of(attributes)
