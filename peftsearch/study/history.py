@@ -16,6 +16,18 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo
 from peftsearch.space.file.values import Values
 from peftsearch.study.recovery import waits
+from peftsearch.study.storage.attributes import (
+    CAUSE,
+    CONFIGURATION,
+    CURVE,
+    HASH,
+    LAST_RUNG,
+    METRIC_AT,
+    ORIGIN,
+    SAME_AS,
+    SEED,
+    TUNED_PCT,
+)
 
 __all__ = ["Histories"]
 
@@ -71,16 +83,16 @@ class Histories:
         named = {name: _values(one) for name, one in trial.distributions.items()}
         ranges = {name: values for name, values in named.items() if values is not None}
         configuration = None
-        if self.details and "hash" in attrs:
+        if self.details and HASH.is_in(attrs):
             rungs = self._curve(trial, rungs)
             configuration = self._configuration(trial)
         return PastTrial(
             number=trial.number,
             state=state,
-            origin=attrs.get("origin"),
-            seed=attrs.get("seed"),
-            hash=attrs.get("hash"),
-            tuned_pct=None if "tuned_pct" not in attrs else float(attrs["tuned_pct"]),
+            origin=ORIGIN.of(attrs),
+            seed=SEED.of(attrs),
+            hash=HASH.of(attrs),
+            tuned_pct=TUNED_PCT.of(attrs),
             metric=self.sign * trial.values[0] if has_metric else None,
             excess=max(trial.constraints.values(), default=0.0),
             rungs=rungs,
@@ -91,19 +103,16 @@ class Histories:
 
     def _rungs(self, attrs: dict[str, Any]) -> tuple[RungScore, ...]:
         """Without details: what workers compare at rungs are small attributes."""
-        return tuple(
-            RungScore(rung, self.sign * attrs[f"rung:{rung}"])
-            for rung in range(len(self.info.rungs))
-            if f"rung:{rung}" in attrs
-        )
+        metrics = {int(rung): metric for rung, metric in METRIC_AT.each(attrs).items()}
+        return tuple(RungScore(rung, self.sign * metrics[rung]) for rung in sorted(metrics))
 
     # -- details -------------------------------------------------------------------------------
 
     def _curve(self, trial: FrozenTrial, rungs: tuple[RungScore, ...]) -> tuple[RungScore, ...]:
         key = (trial.number, len(rungs))
         if key not in self._curves:
-            stored = [v for k, v in trial.user_attrs.items() if k.startswith("curve:")]
-            curve = [RungValue.model_validate(v) for v in stored]
+            stored = CURVE.each(trial.user_attrs).values()
+            curve = [RungValue.model_validate(value) for value in stored]
             curve = curve or list(self.folder.trial(trial.number).read_curve())
             known = {value.rung: self._score(value) for value in curve}
             self._curves[key] = tuple(known.get(score.rung, score) for score in rungs)
@@ -112,7 +121,7 @@ class Histories:
     def _configuration(self, trial: FrozenTrial) -> Configuration | None:
         number = trial.number
         if number not in self._configurations:
-            stored = trial.user_attrs.get("configuration")
+            stored = CONFIGURATION.of(trial.user_attrs)
             stored = stored or self.folder.trial(number).read_configuration_if_any()
             if stored is None:
                 return None
@@ -130,17 +139,17 @@ def _state(trial: FrozenTrial, last_rung: int) -> State:
     attrs = trial.user_attrs
     if trial.state == TrialState.WAITING:
         return "queued"
-    if trial.state == TrialState.FAIL or "cause" in attrs:
+    if trial.state == TrialState.FAIL or CAUSE.is_in(attrs):
         return "failed"
     if waits(trial):
         return "waiting"
     if not trial.state.is_finished():
         return "running"
-    if "same_as" in attrs:
+    if SAME_AS.is_in(attrs):
         return "duplicate"
     if any(excess > 0 for excess in trial.constraints.values()):
         return "infeasible"
-    return "full" if attrs.get("rung", last_rung) == last_rung else "stopped"
+    return "full" if LAST_RUNG.of(attrs) in (None, last_rung) else "stopped"
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,17 @@ from peftsearch.policy.history import Origin
 from peftsearch.space.file.values import Suggests
 from peftsearch.space.space import Space
 from peftsearch.study.relay import Relay, source_of
+from peftsearch.study.storage.attributes import (
+    BUDGET_CONSTRAINT,
+    BUDGET_PCT,
+    HASH,
+    METHOD,
+    ORIGIN,
+    SAME_AS,
+    SEED,
+    TUNED_PCT,
+    WORKER,
+)
 from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
@@ -62,11 +73,11 @@ class NewTrials:
         """A new trial of this worker's; its caller holds the study's lock. Where someone enqueued
         parameters, it has these, and the policy's suggestions are for what they leave open.
         """
-        labels, what = {"worker": self.worker}, decision.what
+        labels, what = {WORKER.key: self.worker}, decision.what
         if self.table.all(TrialState.WAITING):
             what = {} if isinstance(what, Configuration) else what
         else:
-            named = {"seed": decision.seed, "method": decision.method}
+            named = {SEED.key: decision.seed, METHOD.key: decision.method}
             labels |= {key: label for key, label in named.items() if label is not None}
         with self.table.as_read(labels):
             trial = self.table.study.ask()
@@ -84,10 +95,10 @@ class NewTrials:
         with self.table.as_read():
             sample = self.space.decode(trial, self.shapes)
         if sample.configuration is None:
-            trial.set_constraint("budget", sample.log_excess)
+            trial.set_constraint(BUDGET_CONSTRAINT, sample.log_excess)
         return Sampled(
             trial.number,
-            "seed" if "seed" in trial.user_attrs else "sampled",
+            "seed" if SEED.is_in(trial.user_attrs) else "sampled",
             sample.configuration,
             sample.budget_pct,
         )
@@ -98,18 +109,18 @@ class NewTrials:
         """
         number, first = sampled.number, self._first_with(configuration.hash)
         with self.table.at_once():
-            self.table.set(number, "origin", sampled.origin)
-            self.table.set(number, "budget_pct", sampled.budget_pct)
-            self.table.set(number, "tuned_pct", configuration.tuned_pct(self.shapes))
+            self.table.set(number, ORIGIN, sampled.origin)
+            self.table.set(number, BUDGET_PCT, sampled.budget_pct)
+            self.table.set(number, TUNED_PCT, configuration.tuned_pct(self.shapes))
             self.store.write_configuration(number, configuration.to_json())
             if first is not None:  # before the hash: cut off in between, it must not be trained
-                self.table.set(number, "same_as", first.number)
-            self.table.set(number, "hash", configuration.hash)
+                self.table.set(number, SAME_AS, first.number)
+            self.table.set(number, HASH, configuration.hash)
         return first
 
     def _first_with(self, configuration_hash: str) -> FrozenTrial | None:
         for trial in self.table.all():
             attrs = trial.user_attrs
-            if attrs.get("hash") == configuration_hash and "same_as" not in attrs:
+            if HASH.of(attrs) == configuration_hash and not SAME_AS.is_in(attrs):
                 return trial
         return None

@@ -32,6 +32,17 @@ from peftsearch.study.history import Histories
 from peftsearch.study.new_trials import Begun, NewTrials
 from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.study.results import ResultRecorder
+from peftsearch.study.storage.attributes import (
+    BUDGET_PCT,
+    HASH,
+    METHOD,
+    METRIC_AT,
+    ORIGIN,
+    REQUEUED,
+    SAME_AS,
+    TRIALS,
+    WORKER,
+)
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.storage.open import open_shared
 from peftsearch.study.storage.retry import retried
@@ -164,14 +175,14 @@ class Study:
         if self._outages < self.retry.outages:
             mine = self.name
             for _ in self.recovery.settle(
-                lambda t: t.user_attrs.get("worker") == mine and t.number not in self._held
+                lambda t: WORKER.of(t.user_attrs) == mine and t.number not in self._held
             ):
                 pass
             self._outages = self.retry.outages
 
     def _resume(self, waiting: FrozenTrial) -> Assignment:
         self.store.take_over(waiting.number)
-        cut_off = waiting.user_attrs["requeued"]["times"] > 0
+        cut_off = REQUEUED.required(waiting.user_attrs)["times"] > 0
         return self._assignment(waiting, resumed=True, alone=cut_off)
 
     def _sample(self, begun: Begun) -> Assignment | TrialResult | None:
@@ -195,9 +206,9 @@ class Study:
         return Assignment(
             number=trial.number,
             configuration=Configuration.from_json(configuration),
-            origin=attrs.get("origin", "sampled"),
-            method=attrs.get("method"),
-            budget_pct=attrs.get("budget_pct"),
+            origin=ORIGIN.of(attrs) or "sampled",
+            method=METHOD.of(attrs),
+            budget_pct=BUDGET_PCT.of(attrs),
             resumed=resumed,
             alone=alone,
         )
@@ -214,7 +225,7 @@ class Study:
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
         """A trial that others have given up keeps the name of its worker, and is nobody's."""
-        return trial.user_attrs.get("worker") == self.name and not trial.state.is_finished()
+        return WORKER.of(trial.user_attrs) == self.name and not trial.state.is_finished()
 
     @retried
     def record_rung(self, number: int, value: RungValue) -> bool:
@@ -228,7 +239,7 @@ class Study:
             if self._holds(number):
                 with self.table.at_once():
                     self.store.write_rung(number, value)
-                    self.table.set(number, f"rung:{value.rung}", value.metric)
+                    self.table.set(number, METRIC_AT.at(value.rung), value.metric)
                 return True
         return False
 
@@ -267,13 +278,12 @@ class Study:
     @retried
     def aim(self, trials: int | None) -> None:
         """Tell all workers how many configurations are wanted in all, if a number is."""
-        self.study.set_user_attr("trials", trials)
+        self.study.set_user_attr(TRIALS.key, trials)
 
     @retried
     def aim_of_all(self) -> int | None:
         """What `aim` was last told."""
-        wanted: int | None = self.study.user_attrs.get("trials")
-        return wanted
+        return TRIALS.of(self.study.user_attrs)
 
     @retried
     def anything_runs(self) -> bool:
@@ -312,7 +322,7 @@ class Study:
         """
 
         def is_left(trial: FrozenTrial) -> bool:
-            owner = trial.user_attrs.get("worker")
+            owner = WORKER.of(trial.user_attrs)
             if worker is not None:
                 return owner is None or str(owner) == str(worker)
             return owner is None or not self.heartbeat.is_alive(str(owner))
@@ -339,7 +349,7 @@ class Study:
 
 def _begun(trials: list[FrozenTrial]) -> int:
     return sum(
-        "same_as" not in trial.user_attrs
-        and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
+        not SAME_AS.is_in(trial.user_attrs)
+        and (HASH.is_in(trial.user_attrs) or trial.state == TrialState.RUNNING)
         for trial in trials
     )

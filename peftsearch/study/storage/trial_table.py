@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.study import StudyDirection
@@ -13,8 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.errors import UsageError
 from peftsearch.records.records import StudyInfo
+from peftsearch.study.storage.attributes import Attribute
 
 __all__ = ["BatchingDatabase", "TrialTable", "directions_of", "refuse_other_directions"]
+
+T = TypeVar("T")
 
 
 class BatchingDatabase(Protocol):
@@ -110,12 +113,12 @@ class TrialTable:
         else:
             self._then.append(do)
 
-    def set(self, number: int, key: str, value: Any) -> None:
-        """Set an attribute (JSON) of a trial that has not ended."""
+    def set(self, number: int, attribute: Attribute[T], value: T) -> None:
+        """Set an attribute of a trial that has not ended."""
         if self._waiting is None:
-            self._write(number, {key: value})
+            self._write(number, {attribute.key: value})
         else:
-            self._waiting.append((number, key, value))
+            self._waiting.append((number, attribute.key, value))
 
     def _write(self, number: int, attributes: Mapping[str, Any]) -> None:
         if number not in self._ids:

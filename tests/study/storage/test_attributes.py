@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
+import peftsearch.study as study_package
 from peftsearch.records.folder import StudyFolder
 from peftsearch.study.storage import attributes
 from peftsearch.study.storage.artifacts import open_artifacts
@@ -243,6 +245,22 @@ def test_the_journal_has_the_same_order(in_folder: Searched) -> None:
     continued = in_folder.written.of(in_folder.continued)
     again = continued.index("requeued")
     assert continued[again : again + 3] == ["requeued", "worker", "requeued"]
+
+
+LITERAL = re.compile(
+    r"""(attrs|attributes)(\.get\(|\[)f?"|set_user_attr\(f?"|"""  # a["hash"], a.get("hash")
+    r"""" (not )?in \w*\.?\w*(attrs|attributes)\b"""  # "hash" in a
+)
+
+
+def test_keys_stand_in_the_schema_alone() -> None:
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in Path(study_package.__file__).parent.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if LITERAL.search(line)
+    ]
+    assert found == []
 
 
 def test_optuna_keeps_enqueued_parameters_under_the_key_of_the_schema() -> None:

@@ -31,18 +31,18 @@ class DatabaseTrialStore:
         return self.artifacts is not None
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
-        self.table.set(number, CONFIGURATION.key, configuration)
+        self.table.set(number, CONFIGURATION, configuration)
         self.table.then(lambda: self.folder.trial(number).write_configuration(configuration))
 
     def configuration(self, number: int) -> dict[str, Any] | None:
         return CONFIGURATION.of(self._attributes(number))
 
     def write_rung(self, number: int, value: RungValue) -> None:
-        self.table.set(number, CURVE.at(value.rung).key, value.model_dump(mode="json"))
+        self.table.set(number, CURVE.at(value.rung), value.model_dump(mode="json"))
         self.table.then(lambda: self.folder.trial(number).append_rung(value))
 
     def write_result(self, result: TrialResult) -> None:
-        self.table.set(result.number, RESULT.key, result.model_dump(mode="json"))
+        self.table.set(result.number, RESULT, result.model_dump(mode="json"))
         self.table.then(lambda: self.folder.trial(result.number).write_result(result))
 
     def result(self, number: int) -> TrialResult | None:
@@ -61,7 +61,7 @@ class DatabaseTrialStore:
         if self.artifacts is None or not path.exists():
             return
         before = CHECKPOINT.of(self._attributes(number))
-        self.table.set(number, CHECKPOINT.key, self.artifacts.put(path))
+        self.table.set(number, CHECKPOINT, self.artifacts.put(path))
         if before is not None:
             self.artifacts.remove(before)
 
@@ -70,7 +70,7 @@ class DatabaseTrialStore:
         if self.artifacts is None or not path.exists():
             return
         if not ADAPTER.is_in(self._attributes(number)):
-            self.table.set(number, ADAPTER.key, self.artifacts.put(path))
+            self.table.set(number, ADAPTER, self.artifacts.put(path))
 
     def take_over(self, number: int) -> None:
         attributes, trial = self._attributes(number), self.folder.trial(number)
