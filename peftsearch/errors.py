@@ -68,7 +68,7 @@ class MissingError(PeftsearchError):
 
 
 class PolicyError(PeftsearchError):
-    """A search policy whose answer cannot be followed."""
+    """A search policy whose answer cannot be followed (`policy/answers.py` checks them)."""
 
 
 class NothingFeasible(PeftsearchError):

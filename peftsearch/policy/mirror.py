@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -39,7 +41,7 @@ class Mirror:
         self._dearest_pct = dearest_pct
         self._mirrored: list[tuple[int, PastTrial]] = []
         """Optuna's id and the content of each trial, as in the history so far."""
-        self._asked: optuna.Trial | None = None
+        self._draft: optuna.Trial | None = None
 
     def ask(self, history: History) -> optuna.Trial:
         """A trial whose suggestions are the sampler's, given the history.
@@ -47,11 +49,11 @@ class Mirror:
         It is a draft: what becomes of it comes back as a trial of a later history, where workers
         have put others before it. The draft itself is then failed, which samplers ignore.
         """
-        if self._asked is not None:
-            self._study.tell(self._asked, state=TrialState.FAIL)
+        if self._draft is not None:
+            self._study.tell(self._draft, state=TrialState.FAIL)
         self._follow(history)
-        self._asked = self._study.ask()
-        return self._asked
+        self._draft = self._study.ask()
+        return self._draft
 
     def _follow(self, history: History) -> None:
         """Add what is new in the history, in its order: TPE weighs trials by their age."""
@@ -72,8 +74,20 @@ class Mirror:
             params=dict(past.parameters),
             distributions={name: _distribution(one) for name, one in past.ranges.items()},
             constraints={_BUDGET: past.excess} if past.state == "infeasible" else None,
+            system_attrs=self._drawn(past),
         )
         return self._storage.create_new_trial(self._study_id, trial)
+
+    def _drawn(self, past: PastTrial) -> dict[str, Any]:
+        """What the sampler noted on the draft that became this trial. TPE draws parameters of every
+        group at once, and counts a trial in flight with all of them, asked for or not.
+        """
+        if self._draft is None or past.parameters != self._draft.params:
+            return {}
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+            self._study_id, self._draft.number
+        )
+        return self._storage.get_trial(trial_id).system_attrs
 
     def _update(self, trial_id: int, before: PastTrial, past: PastTrial, history: History) -> None:
         for name in past.parameters.keys() - before.parameters.keys():
