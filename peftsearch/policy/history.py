@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.records.records import Origin
 from peftsearch.space.file.values import Values
 
 __all__ = ["History", "Origin", "PastTrial", "RungScore", "State"]
 
+Origin = Literal["seed", "sampled", "landmark"]
 State = Literal[
     "queued", "running", "waiting", "full", "stopped", "failed", "infeasible", "duplicate"
 ]
