@@ -220,7 +220,7 @@ def test_what_an_outage_cut_off_after_it_was_told_is_told_to_the_end(machine: Ma
     trial = take(study)
     result = finish(trial, study.shapes)
     assert study.tell(result) == [result]
-    assert study.tell(result) == [result]  # as `patient` does it
+    assert study.tell(result) == [result]  # as `retried` does
     assert study.tell(result.model_copy(update={"metric": 0.0})) == []
 
 
