@@ -42,10 +42,10 @@ class Means:
     """Configurations trained at once; None: as many as pay (`training/cohort/size.py`)."""
     device: str | None = None
     """None: the study's."""
-    policy: str | None = None
-    """Decides what runs next: a row of `policy/table.py`; None: the default."""
     crew: str | None = None
     """Begins the names of this search's workers (`worker_name`); None: each makes up its own."""
+    policy: str | None = None
+    """Decides what runs next: a row of `policy/table.py`; None: the default."""
 
 
 def crew_name() -> str:

@@ -104,6 +104,8 @@ class Study:
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
         self._held: set[int] = set()
+        self._left_waiting: set[int] = set()
+        """Waiting trials for which the policy wanted nothing to be done when it was asked last."""
         self._outages = 0
 
     def _refuse_lost_trials(self, finished: list[int], begun: list[FrozenTrial]) -> None:
@@ -154,8 +156,11 @@ class Study:
         """
         with self._deciding():
             self._settle_after_outage()
-            decision = next_of(self.policy, self._history(most))
+            history = self._history(most)
+            decision = next_of(self.policy, history)
+            self._left_waiting = set()
             if isinstance(decision, Nothing):
+                self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
                 return decision
             if isinstance(decision, GoOn):
                 taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
@@ -287,8 +292,9 @@ class Study:
 
     @retried
     def anything_runs(self) -> bool:
-        """Whether any worker's trial has not ended."""
-        return bool(self.table.running())
+        """Whether any worker's trial has not ended, but for those that the policy leaves paused."""
+        left = self._left_waiting
+        return any(not (t.number in left and waits(t)) for t in self.table.running())
 
     # -- tell ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
 from peftsearch.search.limits import Limits, Means
 from peftsearch.study.study import Assignment
+from peftsearch.study.unfinished import read_study
 from support.crowd import parameters
 from support.scripted import ScriptedPolicy, scripted
 from support.standin import create, finish, metric_of, open_study, rung_value, take
@@ -87,6 +88,17 @@ def test_the_history_holds_what_became_of_each_trial(
         assert (score.standard_error, score.loss, score.seconds) == (None, 0.5, 1.0)
     assert [len(past.rungs) for past in history.trials] == [2, 1, 1, 0]
     assert history.trials[3].hash == first.hash
+
+
+def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((one, _),) = points(folder, 1)
+    scripted(monkeypatch, ScriptedPolicy([Begin(one)], verdicts={(0, 0): [Pause(0)]}))
+    limits, heard = Limits(waits=True), list[Event]()
+    search_without_training(folder, limits, heard.append, Means(policy="scripted"))
+    assert isinstance(heard[-1], TrialPutBack)
+    assert read_study(folder).waiting == 1
 
 
 @pytest.mark.parametrize(
