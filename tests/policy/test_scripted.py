@@ -14,8 +14,8 @@ from peftsearch.policy.decisions import Begin, GoOn, Nothing, Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
 from peftsearch.search.limits import Limits, Means
+from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Assignment
-from peftsearch.study.unfinished import read_study
 from support.crowd import parameters
 from support.scripted import ScriptedPolicy, scripted
 from support.standin import create, finish, metric_of, open_study, rung_value, take
