@@ -9,6 +9,7 @@ import pytest
 from peftsearch.policy.history import PastTrial
 from peftsearch.records.folder import StudyFolder
 from peftsearch.study.history import Histories
+from peftsearch.study.storage.attributes import CONFIGURATION, CURVE
 from peftsearch.study.study import Study
 from support.standin import create, finish, metric_of, open_study, rung_value, take
 
@@ -76,8 +77,8 @@ def test_details_are_those_that_were_recorded(
     value = rung_value(0, 0.7).model_copy(update={"metric_se": 0.02, "loss": 0.3, "wall_s": 12.0})
     study.record_rung(trial.number, value)
     if where == "attributes":  # as workers write in a database
-        study.table.set(trial.number, "curve:0", value.model_dump(mode="json"))
-        study.table.set(trial.number, "configuration", trial.configuration.to_json())
+        study.table.set(trial.number, CURVE.at(0), value.model_dump(mode="json"))
+        study.table.set(trial.number, CONFIGURATION, trial.configuration.to_json())
         folder = StudyFolder.at(create(Path(study.info.model), folder.root / "empty").root)
     history = Histories(study.info, folder, details=True).of(study._trials())
     past = history.trials[trial.number]
