@@ -6,7 +6,6 @@ from html import escape
 
 import pandas as pd
 
-from peftsearch.records.outcome import hypervolume_of
 from peftsearch.records.records import StudyRecord
 
 __all__ = ["study_html"]
@@ -34,5 +33,5 @@ def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
         },
         index=frontier.index,
     )
-    volume = f"hypervolume {hypervolume_of(record):.4f}"
+    volume = f"hypervolume {record.hypervolume:.4f}"
     return f"<p>{escape(line)}, {volume}</p>{figure}{shown.to_html(escape=True)}"

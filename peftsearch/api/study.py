@@ -14,10 +14,9 @@ from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import cheapest_within, choose
 from peftsearch.records.derive import count_states, frontier_document, write_derived
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.records.trials_csv import derived_trials_csv
-from peftsearch.study.unfinished import read_study
+from peftsearch.study.read_study import read_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -92,7 +91,7 @@ class Study:
         UsageError if no point fits.
         """
         record = self._record()
-        front, maximise = front_of(record), record.info.metric.maximise
+        front, maximise = record.front, record.info.metric.maximise
         if within is None:
             chosen = choose(front, str(at), maximise)
         elif at != "best":
@@ -144,8 +143,8 @@ class Study:
             "study": record.info.name,
             "searched_by": str(owner) if owner else None,
             "counts": count_states(record),
-            "frontier_points": len(front_of(record)),
-            "hypervolume": hypervolume_of(record),
+            "frontier_points": len(record.front),
+            "hypervolume": record.hypervolume,
             "cpu_s": sum(result.cpu_s for result in record.results),
         }
 
@@ -160,7 +159,7 @@ class Study:
 
     def __repr__(self) -> str:
         record = self._record()
-        points, count = len(front_of(record)), count_states(record)["evaluated"]
+        points, count = len(record.front), count_states(record)["evaluated"]
         return (
             f"<study {self.name}: {record.info.model} on {record.info.task_name}, "
             f"{count} evaluated, {points} on the frontier>"

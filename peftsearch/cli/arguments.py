@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.flags import FIXED, Begun, Said, is_given, task_fields
 from peftsearch.errors import UsageError
+from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -77,10 +78,9 @@ def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskS
     try:
         return TaskSpec(**whole)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
+        problem = first_problem(error)
+        option = ".".join(map(str, problem.path)).replace("_", "-")
+        raise UsageError(f"--{option}: {problem.message}") from error
 
 
 def default_name(space: Space, said: Said) -> str:

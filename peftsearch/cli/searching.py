@@ -52,7 +52,7 @@ def _resumed(said: Said) -> StudyFolder:
     folder = existing_study(said)
     hear_storage(folder.name, folder.read_info().storage, said.get("storage"))
     refuse_other_means(folder, means_of(said))
-    from peftsearch.study.ready import refuse_missing  # with pandas
+    from peftsearch.study.missing_files import refuse_missing  # with pandas
 
     refuse_missing(folder.read_info())
     return folder
@@ -82,7 +82,7 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
             raise UsageError("--artifacts is for workers on many machines: give --storage, too")
         return
     from peftsearch.study.storage.artifacts import open_artifacts
-    from peftsearch.study.storage.connection import StorageAddress
+    from peftsearch.study.storage.database.address import StorageAddress
     from peftsearch.study.storage.database.copies import refuse_taken
 
     refuse_taken(name, StorageAddress.of(storage))

@@ -19,8 +19,7 @@ __all__ = ["status"]
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
     from peftsearch.records.derive import count_states
-    from peftsearch.records.outcome import front_of, hypervolume_of
-    from peftsearch.study.unfinished import read_study
+    from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)
@@ -46,8 +45,8 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
             origin: sum(r.origin == origin for r in record.results)
             for origin in ("landmark", "seed", "sampled")
         },
-        "frontier_points": len(front_of(record)),
-        "hypervolume": hypervolume_of(record),
+        "frontier_points": len(record.front),
+        "hypervolume": record.hypervolume,
         "cpu_s": round(cpu_s, 1),
         "evaluation_share": round(evaluating, 4),
     }
@@ -55,7 +54,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         print_json("status", facts)
         return
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "evaluated")
-    points = counted(len(front_of(record)), "point")
+    points = counted(len(record.front), "point")
     failures = ", ".join(f"{count} × {cause}" for cause, count in causes.items())
     rows = [
         ("study", info.name),

@@ -12,7 +12,8 @@ __all__ = ["hear_storage", "use_storage", "without_storage"]
 
 def use_storage(said: str) -> str:
     """Set the database's address for this process and its workers; return it without password."""
-    from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+    from peftsearch.records.storage_name import VARIABLE
+    from peftsearch.study.storage.database.address import StorageAddress
 
     address = StorageAddress.parse(said)
     os.environ[VARIABLE] = said
@@ -54,6 +55,6 @@ def _shown(arguments: Iterator[str]) -> Iterator[str]:
 
 
 def _without_password(address: str) -> str:
-    from peftsearch.study.storage.connection import StorageAddress  # with Optuna
+    from peftsearch.study.storage.database.address import StorageAddress
 
     return StorageAddress.parse(address).shown
