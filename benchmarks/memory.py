@@ -28,7 +28,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator, loop, run_state
+from peftsearch.training import allocator, checkpoint, loop
 from peftsearch.training.bench import Workbench
 from peftsearch.training.frozen.cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
@@ -108,7 +108,7 @@ def _copy_checkpoints() -> None:
         held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         path.write_bytes(save(held))
 
-    run_state.save_tensors = copied  # type: ignore[assignment]
+    checkpoint.save_tensors = copied  # type: ignore[assignment]
 
 
 def _status() -> dict[str, float]:

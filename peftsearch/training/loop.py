@@ -24,7 +24,7 @@ from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.checkpoint import save_tensors
+from peftsearch.training.checkpoint import facts_of, restore_run, save_run
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen.states import FrozenStates, Stopped
 from peftsearch.training.loss_watch import LossWatch
@@ -34,7 +34,7 @@ from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
 from peftsearch.training.positions import most_trained
-from peftsearch.training.run_state import facts_of, restore_run, save_run
+from peftsearch.training.tensor_file import save_tensors
 
 __all__ = ["TrainingRun", "memory_errors"]
 

@@ -19,7 +19,7 @@ from peftsearch.search.trial import TrialRunner
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
-from peftsearch.training.checkpoint import load_tensors, save_tensors
+from peftsearch.training.tensor_file import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
