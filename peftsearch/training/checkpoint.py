@@ -1,101 +1,157 @@
-"""The state of a run under way, as a file: what a checkpoint holds, and going on from it."""
+"""Checkpoints: everything that a run needs to continue bit for bit, as one file.
+
+Data order, dropout and learning rates are functions of the seed and the step, so no random state
+and no schedule is in it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from peftsearch.errors import ConfigurationError, DataError
+from peftsearch.training.average import WeightAverage
+from peftsearch.training.model import TunedModel
 from peftsearch.training.tensor_file import load_tensors, number_in, save_tensors
 
-if TYPE_CHECKING:
-    from peftsearch.training.loop import TrainingRun
-
-__all__ = ["facts_of", "restore_run", "save_run"]
+__all__ = ["Progress", "load_checkpoint", "run_facts", "save_checkpoint"]
 
 _OPTIMISER, _AVERAGE = "optimiser/", "average/"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_run(run: TrainingRun, path: Path) -> None:
-    """Tuned tensors and head, their averages, the optimiser's state, and `facts_of`."""
-    tensors: dict[str, Tensor] = dict(run.model.parameters)
-    tensors |= {f"{_AVERAGE}{name}": value for name, value in run.average.values.items()}
-    for name, parameter in run.model.parameters.items():
-        state = run.optimiser.state.get(parameter, {}) if run.optimiser else {}
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, and what that cost. Times are in seconds."""
+
+    step: int = 0
+    """Optimiser steps taken."""
+    smoothed_loss: float | None = None
+    first_loss: float = 0.0
+    """The loss that a rise is measured against."""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    eval_s: float = 0.0
+    """The part of `wall_s` spent on evaluations."""
+    cohort: int = 1
+    """The most runs that shared a pass, this one included."""
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], full_steps: int) -> Progress:
+        """Read from a checkpoint's facts; KeyError or ValueError for what makes no sense."""
+        step = int(number_in(facts, "step"))
+        if step > full_steps:
+            raise ValueError(f"step {step} of {full_steps}")
+        has_loss = facts["smoothed_loss"] is not None
+        return cls(
+            step=step,
+            smoothed_loss=number_in(facts, "smoothed_loss") if has_loss else None,
+            # Checkpoints of earlier versions have none of the facts with a default.
+            first_loss=number_in(facts, "first_loss", 0.0),
+            wall_s=number_in(facts, "wall_s"),
+            cpu_s=number_in(facts, "cpu_s"),
+            eval_s=number_in(facts, "eval_s", 0.0),
+            cohort=int(number_in(facts, "cohort", 1)),
+        )
+
+
+def run_facts(model: TunedModel, seed: int, progress: Progress) -> dict[str, Any]:
+    """The facts beside a run's tensors: its identity (configuration and seed) and progress."""
+    return {"configuration_hash": model.configuration.hash, "seed": seed} | asdict(progress)
+
+
+def save_checkpoint(
+    path: Path,
+    model: TunedModel,
+    average: WeightAverage,
+    optimiser: Optimizer | None,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Write trained tensors, their averages and the optimiser's state to `path`, atomically."""
+    tensors: dict[str, Tensor] = dict(model.parameters)
+    tensors |= {f"{_AVERAGE}{name}": value for name, value in average.values.items()}
+    for name, parameter in model.parameters.items():
+        state = optimiser.state.get(parameter, {}) if optimiser else {}
         for key, value in state.items():
             tensors[f"{_OPTIMISER}{key}/{name}"] = value
-    save_tensors(path, tensors, facts_of(run))
+    save_tensors(path, tensors, run_facts(model, seed, progress))
 
 
-def facts_of(run: TrainingRun) -> dict[str, Any]:
-    """Whose state it is, how far it came, and what it cost."""
-    return {
-        "configuration_hash": run.model.configuration.hash,
-        "seed": run.seed,
-        "step": run.step,
-        "smoothed_loss": run.watch.smoothed,
-        "first_loss": run.watch.first,
-        "wall_s": run.wall_s,
-        "cpu_s": run.cpu_s,
-        "eval_s": run.eval_s,
-        "cohort": run.cohort,
+def load_checkpoint(
+    path: Path,
+    model: TunedModel,
+    average: WeightAverage,
+    optimiser: Optimizer | None,
+    seed: int,
+    full_steps: int,
+) -> Progress:
+    """Copy a checkpoint's tensors into the model, averages and optimiser; returns its progress.
+
+    Raises DataError if the file belongs to another run, which leaves everything as it was, or is
+    damaged, after which some of the tensors may have been copied: the run is then useless.
+    """
+    tensors, facts = load_tensors(path)
+    if (facts.get("configuration_hash"), facts.get("seed")) != (model.configuration.hash, seed):
+        raise DataError(f"{path}: a checkpoint of another configuration or seed")
+    try:
+        progress = Progress.of_facts(facts, full_steps)
+        own, averages, states = _by_owner(tensors)
+        model.load(own)
+        average.load(averages)
+        for name, parameter in model.parameters.items():
+            assert optimiser is not None
+            _load_state(optimiser, name, parameter, states, model.optimisations.fused, progress)
+    except (ConfigurationError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a whole checkpoint ({error})") from error
+    return progress
+
+
+_Tensors = dict[str, Tensor]
+
+
+def _by_owner(tensors: _Tensors) -> tuple[_Tensors, _Tensors, _Tensors]:
+    """The model's tensors, the averages and the optimiser's states, the last two without prefix."""
+    states = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
+    averages = {n: t for n, t in tensors.items() if n.startswith(_AVERAGE)}
+    own = {n: t for n, t in tensors.items() if n not in states | averages}
+    return (
+        own,
+        {n.removeprefix(_AVERAGE): t for n, t in averages.items()},
+        {n.removeprefix(_OPTIMISER): t for n, t in states.items()},
+    )
+
+
+def _load_state(
+    optimiser: Optimizer,
+    name: str,
+    parameter: Tensor,
+    states: _Tensors,
+    fused: bool,
+    progress: Progress,
+) -> None:
+    """Set the optimiser's state of one parameter, kept in the file as `KEY/NAME`."""
+    keyed = ((n.split("/", 1), tensor) for n, tensor in states.items())
+    state = {key: tensor for (key, owner), tensor in keyed if owner == name}
+    if progress.step and not _fits(state, parameter):
+        raise ValueError(f"the optimiser's state of '{name}' does not fit it")
+    # The fused AdamW keeps its count of steps on the device, the others on the CPU.
+    optimiser.state[parameter] = {
+        key: value.to(parameter.device if value.ndim or fused else "cpu")
+        for key, value in state.items()
     }
 
 
-def restore_run(run: TrainingRun, path: Path) -> None:
-    """The inverse of `save_run`; DataError if the file belongs to another run or is damaged: the
-    run is then useless.
+def _fits(state: _Tensors, parameter: Tensor) -> bool:
+    """Whether AdamW can continue from a state: its moments have the parameter's shape and dtype,
+    its count of steps is a scalar.
     """
-    tensors, facts = load_tensors(path)
-    own = (run.model.configuration.hash, run.seed)
-    if (facts.get("configuration_hash"), facts.get("seed")) != own:
-        raise DataError(f"{path}: a checkpoint of another configuration or seed")
-    try:
-        _take_facts(run, facts)
-        _take_tensors(run, tensors)
-    except (ConfigurationError, LookupError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a whole checkpoint ({error})") from error
-
-
-def _take_facts(run: TrainingRun, facts: dict[str, Any]) -> None:
-    run.step = int(number_in(facts, "step"))
-    if run.step > run.full_steps:
-        raise ValueError(f"step {run.step} of {run.full_steps}")
-    if facts["smoothed_loss"] is not None:
-        run.watch.smoothed = number_in(facts, "smoothed_loss")
-    run.watch.first = number_in(facts, "first_loss", 0.0)
-    run.wall_s, run.cpu_s = number_in(facts, "wall_s"), number_in(facts, "cpu_s")
-    run.eval_s = number_in(facts, "eval_s", 0.0)
-    run.cohort = int(number_in(facts, "cohort", 1))
-
-
-def _take_tensors(run: TrainingRun, tensors: dict[str, Tensor]) -> None:
-    state = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
-    average = {n: t for n, t in tensors.items() if n.startswith(_AVERAGE)}
-    run.model.load({n: t for n, t in tensors.items() if n not in state | average})
-    run.average.load({n.removeprefix(_AVERAGE): t for n, t in average.items()})
-    fused = run.model.optimisations.fused  # then the count of steps is on the device, too
-    for name, parameter in run.model.parameters.items():
-        assert run.optimiser is not None
-        own = {
-            key.split("/", 2)[1]: value
-            for key, value in state.items()
-            if key.split("/", 2)[2] == name
-        }
-        if run.step and not _fits(own, parameter):
-            raise ValueError(f"the optimiser's state of '{name}' does not fit it")
-        run.optimiser.state[parameter] = {
-            key: value.to(parameter.device if value.ndim or fused else "cpu")
-            for key, value in own.items()
-        }
-
-
-def _fits(state: dict[str, Tensor], parameter: Tensor) -> bool:
-    """Whether AdamW can go on from it."""
     if state.keys() != {"step", *_MOMENTS}:
         return False
     step = state["step"]

@@ -24,7 +24,12 @@ from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.checkpoint import facts_of, restore_run, save_run
+from peftsearch.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    run_facts,
+    save_checkpoint,
+)
 from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen.states import FrozenStates, Stopped
 from peftsearch.training.loss_watch import LossWatch
@@ -254,17 +259,40 @@ class TrainingRun:
             self.wall_s += time.perf_counter() - wall
             self.cpu_s += time.process_time() - cpu
 
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come, and what that cost."""
+        return Progress(
+            step=self.step,
+            smoothed_loss=self.watch.smoothed,
+            first_loss=self.watch.first,
+            wall_s=self.wall_s,
+            cpu_s=self.cpu_s,
+            eval_s=self.eval_s,
+            cohort=self.cohort,
+        )
+
     def save(self, path: Path) -> None:
-        """Write everything needed to go on: tuned tensors, head, averages, optimiser, step."""
-        save_run(self, path)
+        """Write a checkpoint."""
+        save_checkpoint(path, self.model, self.average, self.optimiser, self.seed, self.progress)
 
     def restore(self, path: Path) -> None:
-        """Go on from `save`; DataError if the file belongs to another run or is damaged."""
-        restore_run(self, path)
+        """Continue from a checkpoint.
+
+        Raises DataError if it belongs to another run or is damaged; a damaged one may leave the
+        run useless.
+        """
+        state = (self.model, self.average, self.optimiser)
+        progress = load_checkpoint(path, *state, self.seed, self.full_steps)
+        self.step, self.cohort = progress.step, progress.cohort
+        self.wall_s, self.cpu_s, self.eval_s = progress.wall_s, progress.cpu_s, progress.eval_s
+        self.watch.first = progress.first_loss
+        if progress.smoothed_loss is not None:
+            self.watch.smoothed = progress.smoothed_loss
 
     def save_adapter(self, path: Path) -> None:
-        """Write `adapter()` to `path` with the run's identity."""
-        save_tensors(path, self.adapter(), facts_of(self))
+        """Write `adapter()` to `path`, with the run's identity and progress."""
+        save_tensors(path, self.adapter(), run_facts(self.model, self.seed, self.progress))
 
     def adapter(self) -> dict[str, Tensor]:
         """Averaged tuned tensors and head alone: what was evaluated, and an export carries away.
