@@ -10,10 +10,8 @@ import torch
 from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.backbone.loading.load import Backbone, load_backbone
 from peftsearch.backbone.precision import DTYPES, dtype_of
-from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.file.schema import Budgets
 from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.split import Split
@@ -24,11 +22,7 @@ from peftsearch.training.objectives.objective import Objective, objective_of
 from peftsearch.training.text_lengths import refuse_no_room, room_beside, room_for_texts
 from peftsearch.training.writing import notes_on_ends, writing_of
 
-__all__ = [
-    "Lengths",
-    "Workbench",
-    "training_budget",
-]
+__all__ = ["Lengths", "Workbench", "set_threads"]
 
 _MEASURED = 10_000
 """Training examples that lengths are chosen from."""
@@ -209,16 +203,6 @@ def _lengths_of_texts(
     wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
     refuse_no_room(wanted, few, backbone, writing, "--max-length")
     return Lengths(wanted, target)
-
-
-def training_budget(budgets: Budgets) -> TrainingBudget:
-    """The training budget that a space file states."""
-    return TrainingBudget(
-        epochs=budgets.epochs,
-        max_steps=budgets.max_steps,
-        rungs=budgets.rungs,
-        rung_examples=budgets.rung_examples,
-    )
 
 
 def set_threads(threads: int) -> None:
