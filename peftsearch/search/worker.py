@@ -102,7 +102,7 @@ class Worker:
             low_rungs=self.info.low_rungs,
         )
         size = CohortSize.of(means.cohort, self.bench.backbone.device)
-        self.together = CohortScheduler(runner, self.folder, size)
+        self.scheduler = CohortScheduler(runner, self.folder, size)
 
     def run(self) -> None:
         """Ask and train until there is no more to do."""
@@ -123,14 +123,14 @@ class Worker:
         """Ask until the cohort is full, advance it until a trial ends, and so on."""
         idle = 0
         while True:
-            while self.together.has_room and idle < EXHAUSTED and not self._finished():
+            while self.scheduler.has_room and idle < EXHAUSTED and not self._finished():
                 asked = self._begin_one()
                 idle = 0 if isinstance(asked, Assignment) else idle + 1
-                if idle >= _DUPLICATES and self.together.in_flight:
+                if idle >= _DUPLICATES and self.scheduler.in_flight:
                     break  # they may wait for one of those
-            if self.together.is_idle:
+            if self.scheduler.is_idle:
                 return
-            for assignment, result in self.together.advance():
+            for assignment, result in self.scheduler.advance():
                 self._end(assignment, result)
                 idle = 0
 
@@ -160,10 +160,9 @@ class Worker:
         described = asked.configuration.describe()
         self.emit(TrialBegan(self.worker, asked.number, described, asked.method))
         self.began_at[asked.number] = time.monotonic()
-        if self.together.takes(asked):
-            self.together.join(asked)
-        else:
-            self._end(asked, self.together.alone(asked))
+        ended = self.scheduler.begin(asked)
+        if ended is not None:
+            self._end(*ended)
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:

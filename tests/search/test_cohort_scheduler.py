@@ -24,7 +24,7 @@ from peftsearch.search import worker as workers
 from peftsearch.search.cohort_scheduler import CohortScheduler
 from peftsearch.search.events import Event, TrialAt, TrialPutBack
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial import PreparedTrial, TrialRunner
 from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
@@ -90,9 +90,8 @@ def together(
     while waiting or trials.in_flight:
         while waiting and trials.has_room:
             asked = waiting.pop(0)
-            assert trials.takes(asked)
             folder.trial(asked.number).write_configuration({})
-            trials.join(asked)
+            assert trials.begin(asked) is None
         for ended, result in trials.advance():
             assert ended.number not in found
             found[ended.number] = result
@@ -141,7 +140,7 @@ def test_interrupted_they_are_all_saved_and_go_on_alone(
     asked = [a for a in assignments() if a.number != DIVERGES][:3]
     for one in asked:
         folder.trial(one.number).write_configuration({})
-        trials.join(one)
+        assert trials.begin(one) is None
     ended = trials.advance()
     assert [result for _, result in ended] == [None] * 3
     assert all(folder.trial(one.number).checkpoint_path.exists() for one in asked)
@@ -185,7 +184,7 @@ def test_one_that_does_not_fit_alone_has_failed_with_its_cause(
 
     monkeypatch.setattr(Cohort, "step", full)
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
-    trials.join(assignments()[0])
+    assert trials.begin(assignments()[0]) is None
     ((_, result),) = trials.advance()
     assert result is not None
     assert (result.state, result.cause) == ("failed", "out_of_memory")
@@ -206,7 +205,7 @@ def test_losses_that_nobody_has_looked_at_are_saved_with_the_rest(
     )
     trials, asked = CohortScheduler(runner, folder, CohortSize(2, 2)), assignments()[0]
     folder.trial(0).write_configuration({})
-    trials.join(asked)
+    assert trials.begin(asked) is None
     assert trials.advance() == [(asked, None)]
     result = runner_in(folder, bench).run(replace(asked, resumed=True), folder.trial(0))
     other = create(tiny_bert, tmp_path / "alone")
@@ -235,7 +234,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
 
         monkeypatch.setattr(owner, name, timed)
 
-    takes(TrialRunner, "_evaluate", 1000.0)
+    takes(PreparedTrial, "_evaluate", 1000.0)
     takes(Cohort, "step", 2.0)
     monkeypatch.setattr(PassClock, "_now", lambda self: clock_s[0])
     budget = TrainingBudget(max_steps=90, rungs=(0.1, 0.4, 1.0), rung_examples=10)
@@ -243,7 +242,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
     trials = CohortScheduler(runner, folder, CohortSize(64, 2))
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
-        trials.join(asked)
+        assert trials.begin(asked) is None
     while trials.in_flight:
         trials.advance()
     assert windows
@@ -254,8 +253,10 @@ def test_a_trial_that_was_cut_off_trains_by_itself(bench: Workbench, folder: Stu
     """It may be what took the others with it."""
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(4, 4))
     asked = assignments()[0]
-    assert trials.takes(asked)
-    assert not trials.takes(replace(asked, resumed=True, alone=True))
+    trial = trials.runner.prepare(asked, folder.trial(0))
+    cut_off = replace(asked, resumed=True, alone=True)
+    assert trials.shares_passes(trial)
+    assert not trials.shares_passes(replace(trial, assignment=cut_off))
     study = open_study(folder)
     number = take(study).number
     study.recover()
@@ -281,7 +282,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
         made = Worker(*arguments, lambda _: None, lambda: False)
         proposals = made.study.proposals
         proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
-        object.__setattr__(made.together.runner, "judge", judge)
+        object.__setattr__(made.scheduler.runner, "judge", judge)
         return made
 
     def killed(*_: object) -> Decision:
@@ -372,10 +373,10 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
     monkeypatch.setattr(graphs, "PAYS", float("inf"))
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     recorder = EmulatedRecorder()
-    trials.cohort.graphs = Graphs(recorder, trials._say)
+    trials.cohort.graphs = Graphs(recorder, trials._log)
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
-        trials.join(asked)
+        assert trials.begin(asked) is None
     trials.advance()
     assert recorder.made == 1
     before_it, compared = 3, 1
@@ -389,8 +390,8 @@ def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
 ) -> None:
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     for asked in assignments()[:2]:
-        trials.join(asked)
-    graphs_of_them = Graphs(EmulatedRecorder(), trials._say)
+        assert trials.begin(asked) is None
+    graphs_of_them = Graphs(EmulatedRecorder(), trials._log)
     graphs_of_them.give_up("the device said no")
     for number in (0, 1):
         assert "the device said no" in folder.trial(number).log_path.read_text("utf-8")
@@ -420,7 +421,7 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
 
     heard.clear()
     late = worker(lambda: False)
-    object.__setattr__(late.together.runner, "stop", evaluates)
+    object.__setattr__(late.scheduler.runner, "stop", evaluates)
     late._last_start = lambda: -math.inf if evaluates() else math.inf  # type: ignore[method-assign]
     late.run()
     assert isinstance(heard[-1], TrialPutBack)
