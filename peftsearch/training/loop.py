@@ -68,7 +68,6 @@ class TrainingRun:
             keep_freed_memory()
         self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
-        configuration = configuration.within(backbone.shapes)
         self.frozen = FrozenStates(
             backbone, configuration, optimisations, objective.reads, shared_by
         )
@@ -79,7 +78,7 @@ class TrainingRun:
                 frozen=self.frozen,
             )
         self.parameters = list(self.model.parameters.values())
-        self.training = configuration.training
+        self.training = self.model.configuration.training
         self.order = BatchOrder(train.lengths, self.training, seed, optimisations.buckets)
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]

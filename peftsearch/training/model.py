@@ -47,17 +47,15 @@ class TunedModel:
         frozen: FrozenStates | None = None,
     ) -> None:
         self.backbone, self.optimisations, self.frozen = backbone, optimisations, frozen
-        self.configuration = configuration.within(backbone.shapes)
-        self.positions = Positions.of(self.configuration)
         self.outputs = outputs
         self.before_batch: Callable[[], None] = _nothing
         """Called before each batch of an evaluation; may raise to cut it short."""
         self.head: ClassificationHead | None = None
         if outputs:
-            self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
-        self.attachment = attach(
-            backbone, self.configuration, seed, finished, optimisations.fused_sum
-        )
+            self.head = ClassificationHead(backbone, configuration.head, outputs, seed)
+        self.attachment = attach(backbone, configuration, seed, finished, optimisations.fused_sum)
+        self.configuration = self.attachment.configuration
+        self.positions = Positions.of(self.configuration)
         straight = backbone.hooks is STRAIGHT
         self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
         if not optimisations.short_backward:
