@@ -188,7 +188,7 @@ def _cohort(
     for _ in range(steps):
         cohort.step(runs)
     for run in runs:
-        run.watch.look()
+        run.loss_monitor.check()
         run.model.detach()
 
 

@@ -55,7 +55,7 @@ class CohortScheduler:
 
     def __post_init__(self) -> None:
         self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.optimisations, self._log)
-        self.runner = replace(self.runner, make_room=self.cohort.give_back)
+        self.runner = replace(self.runner, make_room=self.cohort.free_memory)
         self._clock = PassClock(self.cohort.backbone.device, self.size)
 
     @property
@@ -73,7 +73,7 @@ class CohortScheduler:
         passes is trained to its end, while the others wait, and returned.
         """
         trial = self.runner.prepare(assignment, self.folder.trial(assignment.number))
-        self.cohort.give_back()  # recordings are of other members
+        self.cohort.free_memory()  # recordings are of other members
         if not self.shares_passes(trial):
             return assignment, trial.run()
         steps = trial.steps(self.cohort.place())
@@ -152,7 +152,7 @@ class CohortScheduler:
             while request.run.step >= request.step:
                 request = steps.send(True)
         except StopIteration as end:
-            self.cohort.give_back()
+            self.cohort.free_memory()
             self._ended.append((assignment, end.value))
         else:
             index = len(self.in_flight) if index is None else index
@@ -191,7 +191,7 @@ def _late_failure(run: TrainingRun) -> TrialFailure | None:
     few steps.
     """
     try:
-        run.watch.look()
+        run.loss_monitor.check()
     except TrialFailure as failure:
         return failure
     return None

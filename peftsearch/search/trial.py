@@ -25,7 +25,7 @@ from peftsearch.search.trial_result import EndState, ended_result, failed_result
 from peftsearch.study.study import Assignment
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import member_optimisations
-from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.frozen.states import Stopped
 from peftsearch.training.loop import TrainingRun, memory_errors
 from peftsearch.training.objectives.base import Evaluation
@@ -224,7 +224,7 @@ class PreparedTrial:
             wall_s=round(run.wall_s, 3),
             cpu_s=round(run.cpu_s, 3),
             eval_s=round(run.eval_s, 3),
-            low_precision=run.low_rungs.evaluated_in(run.step),
+            low_precision=run.low_precision.evaluated_in(run.step),
         )
 
     def _evaluation(self, run: TrainingRun, limit: int | None, predict: bool) -> Evaluation:

@@ -34,7 +34,7 @@ from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, tokenizers_of
 from peftsearch.study.study import Assignment, Study
-from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
+from peftsearch.training.allocator import BETWEEN_TRIALS, trim_above
 from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
@@ -168,7 +168,7 @@ class Worker:
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
         self._shown_at.pop(assignment.number, None)
         if "allocator" not in self.info.without:
-            give_back(BETWEEN_TRIALS)
+            trim_above(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)
             self.emit(TrialPutBack(self.worker, assignment.number))

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "give_back", "keep_freed_memory", "trim"]
+__all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "keep_freed_memory", "trim", "trim_above"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of malloc.h."""
@@ -42,7 +42,7 @@ def keep_freed_memory() -> bool:
     return mapped and others == [1, 1]
 
 
-def give_back(above: int) -> bool:
+def trim_above(above: int) -> bool:
     """Trim if more than `above` free bytes are resident; True if it was done. To be called when
     tensors have just been freed.
     """

@@ -19,8 +19,8 @@ from peftsearch.task.task import Task
 from peftsearch.task.tokens.encode import Encoded, choose_max_length, encode
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
 from peftsearch.training.objectives.objective import Objective, objective_of
-from peftsearch.training.text_lengths import refuse_no_room, room_beside, room_for_texts
-from peftsearch.training.writing import notes_on_ends, writing_of
+from peftsearch.training.text_lengths import max_text_tokens, max_text_tokens_beside, refuse_no_room
+from peftsearch.training.writing import end_of_text_notes, writing_of
 
 __all__ = ["Lengths", "Workbench", "set_threads"]
 
@@ -81,7 +81,7 @@ class Workbench:
         for note in filter(None, (backbone.family.note, backbone.note)):
             say(note)
         writing = writing_of(backbone, task.spec) if writes else None
-        for note in notes_on_ends(backbone, writing) if writing else ():
+        for note in end_of_text_notes(backbone, writing) if writing else ():
             say(note)
         lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
         if train is None:
@@ -167,7 +167,7 @@ def _measured(
     """Lengths within the model's, from the training texts where the user named none; and those
     tokens, if they are cut alike.
     """
-    few, room = task.train.sample(_MEASURED, seed=0), room_for_texts(backbone, with_prompts)
+    few, room = task.train.sample(_MEASURED, seed=0), max_text_tokens(backbone, with_prompts)
     if writing is not None:
         return _lengths_of_texts(task.spec, few, backbone, writing, with_prompts, asked), None
     limit = min(room, asked or room)
@@ -188,7 +188,7 @@ def _lengths_of_texts(
     asked: int | None,
 ) -> Lengths:
     """Lengths of inputs and targets, measured on some examples."""
-    room = room_for_texts(backbone, with_prompts)
+    room = max_text_tokens(backbone, with_prompts)
     # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
     most = room if writing.is_decoder else backbone.max_length
     probe = encode_texts(few, writing, room, most)
@@ -199,7 +199,9 @@ def _lengths_of_texts(
             f"a target length of {target} leaves no room for a word beside special tokens: raise "
             f"--max-target to {writing.shortest_target} or more"
         )
-    left = room_beside(target, spec.generation.max_tokens or 0, backbone, writing, with_prompts)
+    left = max_text_tokens_beside(
+        target, spec.generation.max_tokens or 0, backbone, writing, with_prompts
+    )
     wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
     refuse_no_room(wanted, few, backbone, writing, "--max-length")
     return Lengths(wanted, target)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.training.positions import MOST_TRAINED
+from peftsearch.training.positions import MAX_TRAINED_POSITIONS
 
 __all__ = ["Footprint", "machine_bytes"]
 
@@ -42,7 +42,7 @@ class Footprint:
     def of(cls, shapes: BackboneShapes, batch: int, tokens: int) -> Footprint:
         """For training in fp32, in batches of `batch` texts of `tokens` tokens."""
         weights = shapes.body_parameters * _FLOAT
-        positions = max(batch * tokens, MOST_TRAINED["cpu"])
+        positions = max(batch * tokens, MAX_TRAINED_POSITIONS["cpu"])
         modified = _PROCESS + weights + positions * _kept_floats(shapes) * _FLOAT
         return cls(modified, modified + _FULL * weights, modified + _SPARSE * weights)
 

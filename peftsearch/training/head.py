@@ -39,9 +39,9 @@ class ClassificationHead(nn.Module):
         """One state (batch, d) for each text."""
         return _POOLINGS[self.pooling](hidden, attention_mask)
 
-    def row(self, attention_mask: Tensor) -> Tensor | None:
+    def token_index(self, attention_mask: Tensor) -> Tensor | None:
         """Which token's state (batch,) is all that is read; None: the first. Not for `mean`."""
-        return _last_place(attention_mask) if self.pooling == "last" else None
+        return _last_index(attention_mask) if self.pooling == "last" else None
 
     def read(self, pooled: Tensor) -> Tensor:
         """Logits of pooled states (batch, d)."""
@@ -74,10 +74,10 @@ def _first(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 def _last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """Of the last token that is no padding, on whichever side that is."""
     texts = torch.arange(len(hidden), device=hidden.device)
-    return hidden[texts, _last_place(attention_mask)]
+    return hidden[texts, _last_index(attention_mask)]
 
 
-def _last_place(attention_mask: Tensor) -> Tensor:
+def _last_index(attention_mask: Tensor) -> Tensor:
     places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     return (attention_mask * places).argmax(1)
 

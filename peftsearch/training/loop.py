@@ -21,7 +21,7 @@ from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
+from peftsearch.training.allocator import WITHIN_A_TRIAL, keep_freed_memory, trim_above
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.checkpoint import (
@@ -30,16 +30,16 @@ from peftsearch.training.checkpoint import (
     run_facts,
     save_checkpoint,
 )
-from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.frozen.states import FrozenStates, Stopped
-from peftsearch.training.loss_watch import LossWatch
-from peftsearch.training.low_precision_steps import LowRungs
+from peftsearch.training.loss_monitor import LossMonitor
+from peftsearch.training.low_precision_steps import LowPrecisionSteps
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
-from peftsearch.training.positions import most_trained
+from peftsearch.training.positions import max_trained_positions
 from peftsearch.training.tensor_file import save_tensors
+from peftsearch.training.train_mode import seeded_dropout, train_mode
 
 __all__ = ["TrainingRun", "memory_errors"]
 
@@ -84,14 +84,14 @@ class TrainingRun:
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
         evaluated = (step for _, step in self.rungs)
-        self.low_rungs = LowRungs.of(backbone, low_rungs, evaluated, self.full_steps)
+        self.low_precision = LowPrecisionSteps.of(backbone, low_rungs, evaluated, self.full_steps)
         self.optimiser = (
             make_optimiser(self.model, optimisations.fused) if self.model.parameters else None
         )
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
-        self.watch = LossWatch(objective, backbone.device)
+        self.loss_monitor = LossMonitor(objective, backbone.device)
         self._pieces: list[NDArray[np.int64]] | None = None
         self._losses: list[Tensor] = []
         self._weight = 1
@@ -116,7 +116,7 @@ class TrainingRun:
     @property
     def smoothed_loss(self) -> float | None:
         """Of training so far; None before the first step where no beginning is known."""
-        return self.watch.smoothed
+        return self.loss_monitor.smoothed
 
     @property
     def next_rung(self) -> int:
@@ -128,7 +128,7 @@ class TrainingRun:
 
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
-        whole = conditions(self.model.backbone, self.training)
+        whole = train_mode(self.model.backbone, self.training)
         with self._timed(), memory_errors(), self.model.alone(), whole:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
@@ -141,11 +141,11 @@ class TrainingRun:
                     self.prepares = False
             while self.step < step:
                 if stop():
-                    self.watch.look()
+                    self.loss_monitor.check()
                     return False
-                with self.low_rungs.training(self.step):
+                with self.low_precision.training(self.step):
                     self._train_step()
-            self.watch.look()
+            self.loss_monitor.check()
         self._give_back()
         return True
 
@@ -154,7 +154,7 @@ class TrainingRun:
         before, data = self.wall_s, self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
-            with self.low_rungs.evaluating(self.step):
+            with self.low_precision.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
         self._give_back()
@@ -163,10 +163,10 @@ class TrainingRun:
     def _give_back(self) -> None:
         """Training and evaluation need tensors of other sizes."""
         if self.optimisations.allocator:
-            give_back(WITHIN_A_TRIAL)
+            trim_above(WITHIN_A_TRIAL)
 
     def _train_step(self) -> None:
-        with seeded(self.model.backbone, self.training, self.seed, self.step):
+        with seeded_dropout(self.model.backbone, self.training, self.seed, self.step):
             while not self.step_is_whole:
                 piece = self.next_piece()
                 loss = self.objective.loss(self.model, self.train_set, piece)
@@ -198,8 +198,8 @@ class TrainingRun:
 
     def _parts(self, batch: NDArray[np.int64]) -> int:
         """Pieces that a batch is trained in: as asked for, more where a prompt makes it large."""
-        room = self.model.positions.pieces(
-            self.order.lengths[batch], most_trained(self.model.backbone.device)
+        room = self.model.positions.parts(
+            self.order.lengths[batch], max_trained_positions(self.model.backbone.device)
         )
         return max(min(self.training.accumulation, len(batch)), room)
 
@@ -232,7 +232,7 @@ class TrainingRun:
         self._forget_gradients()
         self.step += 1
         self.average.update(self.step)
-        self.watch.add(self.step, self._losses)
+        self.loss_monitor.add(self.step, self._losses)
         self._pieces = None
 
     def abandon_step(self) -> None:
@@ -263,8 +263,8 @@ class TrainingRun:
         """How far the run has come, and what that cost."""
         return Progress(
             step=self.step,
-            smoothed_loss=self.watch.smoothed,
-            first_loss=self.watch.first,
+            smoothed_loss=self.loss_monitor.smoothed,
+            first_loss=self.loss_monitor.first,
             wall_s=self.wall_s,
             cpu_s=self.cpu_s,
             eval_s=self.eval_s,
@@ -285,9 +285,9 @@ class TrainingRun:
         progress = load_checkpoint(path, *state, self.seed, self.full_steps)
         self.step, self.cohort = progress.step, progress.cohort
         self.wall_s, self.cpu_s, self.eval_s = progress.wall_s, progress.cpu_s, progress.eval_s
-        self.watch.first = progress.first_loss
+        self.loss_monitor.first = progress.first_loss
         if progress.smoothed_loss is not None:
-            self.watch.smoothed = progress.smoothed_loss
+            self.loss_monitor.smoothed = progress.smoothed_loss
 
     def save_adapter(self, path: Path) -> None:
         """Write `adapter()` to `path`, with the run's identity and progress."""

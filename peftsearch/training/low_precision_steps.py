@@ -16,11 +16,11 @@ from peftsearch.backbone.savings.frozen_linear import frozen_in
 from peftsearch.backbone.savings.low_precision import LowPrecision, low_precision
 from peftsearch.errors import ConfigurationError
 
-__all__ = ["LowRungs"]
+__all__ = ["LowPrecisionSteps"]
 
 
 @dataclass(frozen=True)
-class LowRungs:
+class LowPrecisionSteps:
     """Frozen layers in `precision` up to the last low rung, at step `until`."""
 
     backbone: Backbone
@@ -30,7 +30,7 @@ class LowRungs:
     @classmethod
     def of(
         cls, backbone: Backbone, name: str | None, rung_steps: Iterable[int], full_steps: int
-    ) -> LowRungs:
+    ) -> LowPrecisionSteps:
         """Of a trial that is evaluated at `rung_steps`. MissingError where the CPU cannot do it,
         ConfigurationError where the backbone is not meant.
         """

@@ -57,12 +57,12 @@ class TunedModel:
         self.configuration = self.attachment.configuration
         self.positions = Positions.of(self.configuration)
         straight = backbone.hooks is STRAIGHT
-        self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
+        self.last_tokens = LastRows(backbone) if straight and self.reads_one_token else None
         if not optimisations.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
     @property
-    def reads_one_row(self) -> bool:
+    def reads_one_token(self) -> bool:
         """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
         prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
         pooling = self.configuration.head.pooling
@@ -76,12 +76,14 @@ class TunedModel:
         features = self.frozen.features(data, indices) if self.frozen else None
         if features is not None:
             return self.head.read(features)
-        with self.reading(data, indices):
+        with self.with_frozen_states(data, indices):
             return self(**data.batch(indices, self.backbone.device))
 
-    def reading(self, data: Encoded, indices: NDArray[np.int64]) -> AbstractContextManager[None]:
+    def with_frozen_states(
+        self, data: Encoded, indices: NDArray[np.int64]
+    ) -> AbstractContextManager[None]:
         """Forwards of these examples take what the lowest layers would give from what is kept."""
-        return nullcontext() if self.frozen is None else self.frozen.given(data, indices)
+        return nullcontext() if self.frozen is None else self.frozen.in_use(data, indices)
 
     def pooled(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
         """The states (batch, d) that the head reads."""
@@ -98,11 +100,11 @@ class TunedModel:
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
         assert self.head is not None
-        if self.last_rows is not None:
-            self.last_rows.read(self.head.row(attention_mask))
+        if self.last_tokens is not None:
+            self.last_tokens.read(self.head.token_index(attention_mask))
         states = last_states(self.backbone, input_ids, attention_mask, token_type_ids)
-        if self.last_rows is not None:
-            return self.last_rows.of(states)[:, 0]
+        if self.last_tokens is not None:
+            return self.last_tokens.of(states)[:, 0]
         return self.head.pool(states, attention_mask)
 
     def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:
@@ -116,15 +118,15 @@ class TunedModel:
     def alone(self) -> Iterator[None]:
         """Forwards of this model alone, where it shares its backbone with others."""
         with self.backbone.hooks.alone():
-            if self.backbone.hooks is STRAIGHT or not self.reads_one_row:
+            if self.backbone.hooks is STRAIGHT or not self.reads_one_token:
                 yield
                 return
-            self.last_rows = LastRows(self.backbone)
+            self.last_tokens = LastRows(self.backbone)
             try:
                 yield
             finally:
-                self.last_rows.detach()
-                self.last_rows = None
+                self.last_tokens.detach()
+                self.last_tokens = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -160,8 +162,8 @@ class TunedModel:
                 parameter.copy_(tensors[name])
 
     def detach(self) -> None:
-        if self.last_rows is not None:
-            self.last_rows.detach()
+        if self.last_tokens is not None:
+            self.last_tokens.detach()
         self.attachment.detach()
 
     def __enter__(self) -> TunedModel:

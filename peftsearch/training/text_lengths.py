@@ -7,10 +7,10 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.encode_texts import Writing
 
-__all__ = ["refuse_no_room", "room_beside", "room_for_texts"]
+__all__ = ["max_text_tokens", "max_text_tokens_beside", "refuse_no_room"]
 
 
-def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
+def max_text_tokens(backbone: Backbone, with_prompts: bool) -> int:
     """Maximum tokens of a text. The longest prompt takes positions of the model, but does not count
     towards the tokenizer's limit.
     """
@@ -22,13 +22,13 @@ def positions_left(backbone: Backbone, with_prompts: bool) -> int:
     return backbone.positions - (backbone.shapes.longest_prompt if with_prompts else 0)
 
 
-def room_beside(
+def max_text_tokens_beside(
     target: int, written: int, backbone: Backbone, writing: Writing, with_prompts: bool
 ) -> int:
     """Maximum tokens of a text, given targets of `target` tokens and generation of up to `written`
     (0: as many as targets): a decoder reads and writes in one sequence. ConfigurationError if none.
     """
-    room, positions = room_for_texts(backbone, with_prompts), backbone.positions
+    room, positions = max_text_tokens(backbone, with_prompts), backbone.positions
     if writing.is_decoder:
         positions = positions_left(backbone, with_prompts)
     if written > positions - writing.is_decoder:

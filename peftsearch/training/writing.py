@@ -13,7 +13,7 @@ from peftsearch.backbone.loading.special_tokens import special_tokens
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.tokens.encode_texts import Writing
 
-__all__ = ["notes_on_ends", "writing_of"]
+__all__ = ["end_of_text_notes", "writing_of"]
 
 
 def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
@@ -49,7 +49,7 @@ def _start(backbone: Backbone, writing: Writing) -> int:
     return int(first[0, 0])
 
 
-def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
+def end_of_text_notes(backbone: Backbone, writing: Writing) -> Iterator[str]:
     """Yields sentences for the user on texts without an end, or with another one than the model's
     settings name.
     """

@@ -31,7 +31,7 @@ from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.allocator import BETWEEN_TRIALS
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import graphs
@@ -198,7 +198,7 @@ def test_losses_that_nobody_has_looked_at_are_saved_with_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on a GPU, where losses are looked at after every few steps."""
-    monkeypatch.setitem(watch._STEPS, "cpu", 16)
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", 16)
     passes: list[int] = []
     runner = replace(
         runner_in(folder, bench), stop=lambda: len(passes) > 3 or bool(passes.append(1))
@@ -324,7 +324,7 @@ def test_a_search_of_cohorts_evaluates_everything_once(
 ) -> None:
     """Heads and full fine-tuning train alone in between; each ends with memory given back."""
     asked: list[int] = []
-    monkeypatch.setattr(workers, "give_back", asked.append)
+    monkeypatch.setattr(workers, "trim_above", asked.append)
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
     arguments = (str(study.root), 0, Limits(trials=12), time.monotonic, Means(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()

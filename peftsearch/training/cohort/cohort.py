@@ -70,7 +70,7 @@ class Cohort:
         """Whether the last pass took what the next ones take: nothing was recorded in it."""
         return self.graphs is None or self.graphs.is_usual
 
-    def give_back(self) -> bool:
+    def free_memory(self) -> bool:
         """Whatever memory is held for the next passes, which can do without; whether any was."""
         if self.graphs is None:
             return False

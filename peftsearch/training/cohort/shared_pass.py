@@ -58,11 +58,11 @@ class SharedPass:
 
     def _rows(self, given: Sequence[Given], held: ExitStack) -> LastRows | None:
         """The last layer for one token a text, where that is all that any member reads."""
-        if not all(run.model.reads_one_row for run in self.runs):
+        if not all(run.model.reads_one_token for run in self.runs):
             return None
         rows = LastRows(self.backbone)
         held.callback(rows.detach)
-        where = [_where(run, one) for run, one in zip(self.runs, given, strict=True)]
+        where = [_token_index(run, one) for run, one in zip(self.runs, given, strict=True)]
         rows.read(torch.cat(where))
         return rows
 
@@ -73,9 +73,9 @@ def _member(run: TrainingRun) -> Member:
     return hooks
 
 
-def _where(run: TrainingRun, given: Given) -> Tensor:
+def _token_index(run: TrainingRun, given: Given) -> Tensor:
     """Which token of each text a head reads, (texts,)."""
     assert run.model.head is not None
     mask = given.tensors["attention_mask"]
-    where = run.model.head.row(mask)
+    where = run.model.head.token_index(mask)
     return mask.new_zeros(len(mask)) if where is None else where

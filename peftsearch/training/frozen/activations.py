@@ -27,7 +27,7 @@ from peftsearch.disk.cache import DiskCache
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_tokens
 
-__all__ = ["CACHE", "Activations", "digest_of", "kept"]
+__all__ = ["CACHE", "Activations", "backbone_digest", "cached_activations"]
 
 CACHE = DiskCache("activations", "PEFTSEARCH_ACTIVATIONS_GB", default_gb=10)
 
@@ -63,7 +63,7 @@ class Activations:
         return where, where < ends[:, None]
 
 
-def kept(
+def cached_activations(
     backbone: Backbone,
     data: Encoded,
     what: str,
@@ -106,7 +106,7 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
     """Everything that a bit of the states could depend on."""
     return {
         "what": what,
-        "backbone": digest_of(backbone),
+        "backbone": backbone_digest(backbone),
         "data": data.digest,
         "dtype": str(backbone.dtype),
         "device": _device_name(backbone.device),
@@ -126,7 +126,7 @@ def _device_name(device: torch.device) -> str:
 _DIGESTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def digest_of(backbone: Backbone) -> str:
+def backbone_digest(backbone: Backbone) -> str:
     """Of every weight and of the model's configuration: once a process, and first while nothing is
     attached, since what is tuned may stand in a weight's place.
     """

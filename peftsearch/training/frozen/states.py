@@ -20,13 +20,13 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.transfer import sent
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
-from peftsearch.training.frozen.activations import Activations, digest_of, kept
-from peftsearch.training.frozen.cost import keeping_pays
+from peftsearch.training.frozen.activations import Activations, backbone_digest, cached_activations
+from peftsearch.training.frozen.caching_cost import caching_pays
 from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["FrozenStates", "Stopped"]
 
-Reads = Callable[[Encoded], Encoded]
+FirstStackInputs = Callable[[Encoded], Encoded]
 """A data set → what the first stack reads of it."""
 Pooled = Callable[[Encoded, NDArray[np.int64]], Tensor]
 """Examples → the states (batch, d) that a head reads."""
@@ -48,21 +48,21 @@ class FrozenStates:
         backbone: Backbone,
         configuration: Configuration,
         optimisations: Optimisations,
-        reads: Reads,
+        reads: FirstStackInputs,
         shared_by: int,
     ) -> None:
         self.backbone, self.reads, self.shared_by = backbone, reads, shared_by
         alone = not configuration.modifications and configuration.head.pooling != "none"
         may = not configuration.training.dropout
-        self.features_of = (
+        self.pooling = (
             configuration.head.pooling if may and optimisations.features and alone else ""
         )
         layers = configuration.frozen_layers(backbone.shapes)
-        worth = layers > int(backbone.family.first_layer_shares) and not self.features_of
+        worth = layers > int(backbone.family.first_layer_shares) and not self.pooling
         self.layers = layers if may and optimisations.activations and worth else 0
         self._found: dict[int, tuple[Encoded, Activations | None]] = {}
-        if self.layers or self.features_of:
-            digest_of(backbone)
+        if self.layers or self.pooling:
+            backbone_digest(backbone)
 
     @property
     def kept_layers(self) -> int:
@@ -77,67 +77,69 @@ class FrozenStates:
         `stop()` became true before: a forward pass over all of it may take minutes.
         """
         whole = data.whole
-        if id(whole) in self._found or not (self.layers or self.features_of):
+        if id(whole) in self._found or not (self.layers or self.pooling):
             return
         layers = self.layers or self.backbone.shapes.layers
-        pays = keeping_pays(self.backbone, layers, passes, self.shared_by)
+        pays = caching_pays(self.backbone, layers, passes, self.shared_by)
         self._found[id(whole)] = (whole, self._entry(whole, pooled, stop) if pays else None)
 
     def _entry(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:
-        if self.features_of:
+        if self.pooling:
             return self._features(data, pooled, stop)
         return self._states(data, self.layers, stop)
 
     def _features(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:
         def fill(empty: Activations) -> None:
-            lower, below = self._nearest_kept(data, self.backbone.shapes.stacks[0] + 1)
+            lower, below = self._nearest_cached(data, self.backbone.shapes.stacks[0] + 1)
             tokens = evaluation_tokens(self.backbone.device)
             for indices in _until(stop, evaluation_batches(data.inputs.lengths, tokens)):
                 states = None if below is None else below.padded(indices)
-                with torch.inference_mode(), self._aside(states, lower):
+                with torch.inference_mode(), self._skipping(states, lower):
                     empty.write(indices, pooled(data, indices).unsqueeze(1))
 
         one_each = np.arange(len(data) + 1)
-        return kept(self.backbone, data, f"pooled {self.features_of}", one_each, fill)
+        return cached_activations(self.backbone, data, f"pooled {self.pooling}", one_each, fill)
 
     def _states(self, data: Encoded, layers: int, stop: Stop) -> Activations | None:
         read = self.reads(data)
         offsets, backbone = read.inputs.offsets, self.backbone
 
         def fill(empty: Activations) -> None:
-            lower, below = self._nearest_kept(read, layers)
+            lower, below = self._nearest_cached(read, layers)
             tokens = evaluation_tokens(backbone.device)
             for indices in _until(stop, evaluation_batches(read.inputs.lengths, tokens)):
                 inputs = read.batch(indices, backbone.device)
                 states = None if below is None else below.padded(indices)
-                with self._aside(states, lower):
+                with self._skipping(states, lower):
                     empty.write(indices, states_after(backbone, layers, inputs))
 
-        return kept(backbone, read, _after(layers), offsets, fill)
+        return cached_activations(backbone, read, _after(layers), offsets, fill)
 
-    def _nearest_kept(self, read: Encoded, layers: int) -> tuple[int, Activations | None]:
+    def _nearest_cached(self, read: Encoded, layers: int) -> tuple[int, Activations | None]:
         """The highest layer below whose states are there already: the same bits, for less."""
         for lower in range(layers - 1, int(self.backbone.family.first_layer_shares), -1):
-            found = kept(self.backbone, read, _after(lower), read.inputs.offsets, None)
+            found = cached_activations(
+                self.backbone, read, _after(lower), read.inputs.offsets, None
+            )
             if found is not None:
                 return lower, found
         return 0, None
 
     def features(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor | None:
         """Pooled states (batch, d) of these examples, if they are kept."""
-        found = self._of(data) if self.features_of else None
+        found = self._of(data) if self.pooling else None
         if found is None:
             return None
         return sent(found.padded(indices)[:, 0], self.backbone.device)
 
     @contextmanager
-    def given(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
+    def in_use(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
         """The lowest layers stand aside in forwards of these examples, if their states are kept."""
         found = self._of(data) if self.layers else None
-        with self._aside(None if found is None else found.padded(indices), self.layers):
+        with self._skipping(None if found is None else found.padded(indices), self.layers):
             yield
 
-    def _aside(self, states: Tensor | None, layers: int) -> AbstractContextManager[None]:
+    def _skipping(self, states: Tensor | None, layers: int) -> AbstractContextManager[None]:
         if states is None:
             return nullcontext()
         return standing_aside(self.backbone, layers, sent(states, self.backbone.device))

@@ -125,6 +125,6 @@ def read_batches(lengths: Indices, model: TunedModel) -> list[Indices]:
     `lengths`: tokens of each example; what the configuration adds to them counts as well.
     """
     if model.optimisations.inference:
-        room = model.positions.without_gradients(lengths)
+        room = model.positions.effective_lengths(lengths)
         return evaluation_batches(room, evaluation_tokens(model.backbone.device))
     return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

@@ -19,7 +19,7 @@ from peftsearch.training.positions import Positions
 
 __all__ = ["generate", "generation_config", "settings_of"]
 
-Reading = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
+EncoderContext = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
 
 _TOKENS = 8192
 """Padded tokens a batch, those to be written and every beam among them."""
@@ -32,25 +32,25 @@ def generate(
     writing: Writing,
     asked: Generation,
     max_tokens: int,
-    reading: Reading | None = None,
+    encoder_context: EncoderContext | None = None,
     positions: Positions = Positions(),  # noqa: B008 (frozen)
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """The generated text of each example, in their order. `reading`: context in which an encoder
-    reads a batch; `positions`: what the attached configuration adds to each text; `before_batch` is
-    called before each batch, and may raise.
+    """The generated text of each example, in their order. `encoder_context`: the context in which
+    an encoder reads a batch; `positions`: those that the attached configuration adds to each text;
+    `before_batch` is called before each batch, and may raise.
 
     A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
     model's own generation settings only its special tokens count, which `writing` holds.
     """
     config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)
-    read = positions.without_gradients(data.inputs.lengths.clip(min=1))
+    read = positions.effective_lengths(data.inputs.lengths.clip(min=1))
     lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
         before_batch()
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
-        own = reading(data, indices) if reading else nullcontext()
+        own = encoder_context(data, indices) if encoder_context else nullcontext()
         with own, _without_own_settings(lm):
             found = lm.generate(**inputs, generation_config=config)
         begins = inputs["input_ids"].shape[1] if writing.is_decoder else 0

@@ -105,7 +105,7 @@ class Texts(Objective):
         """The texts that the model writes, in the examples' order."""
         return generate(
             *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
-            reading=None if self.writing.is_decoder else model.reading,
+            encoder_context=None if self.writing.is_decoder else model.with_frozen_states,
             positions=model.positions,
             before_batch=model.before_batch,
         )
@@ -118,7 +118,7 @@ def target_logits(
     where none is: of prompts and padding.
     """
     given = _given(model.backbone.lm, data, indices, is_decoder).sent(model.backbone.device)
-    with model.reading(data, indices):
+    with model.with_frozen_states(data, indices):
         return _logits(model.backbone.lm, given), given.wanted
 
 

@@ -17,7 +17,7 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import Diverged, NotANumber, OutOfMemory
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations, why_not_in_a_cohort
 from peftsearch.training.loop import TrainingRun
@@ -107,7 +107,7 @@ def test_mixed_methods_train_as_alone_each_with_its_own_seed_batches_and_rates(
             if run.step == STEPS // 2 and name not in halves:
                 halves[name] = run.evaluate(bench.validation).losses
             if run.step == STEPS:
-                run.watch.look()
+                run.loss_monitor.check()
                 ends[name] = state(run), run.smoothed_loss or 0.0
                 running.pop(name).model.detach()
     assert passes < 4 * len(MIXED) + 3 * STEPS, "passes were shared"
@@ -305,7 +305,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(
 ) -> None:
     """As it would be run there: with the CPU's rules replaced by the GPU's."""
     monkeypatch.setattr(attention, "ASKED_ON", ())
-    monkeypatch.setitem(watch._STEPS, "cpu", watch._STEPS["cuda"])
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", loss_monitor._STEPS["cuda"])
     cohort = Cohort(backbone_at(Path(bench.backbone.name), torch.float32))
     runs = [begun(bench, cohort.place(), MIXED[name]) for name in members]
     inner = Cohort._joint

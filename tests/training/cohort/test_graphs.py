@@ -21,7 +21,7 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import TrialFailure
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import cohort as cohort_module
 from peftsearch.training.cohort import graphs as graphs_module
@@ -89,7 +89,7 @@ def begun(bench: Workbench, cohort: Cohort, one: Configuration, seed: int = 0) -
 
 
 def state(run: TrainingRun) -> State:
-    run.watch.look()
+    run.loss_monitor.check()
     own = {n: p.detach().clone() for n, p in run.model.parameters.items()}
     own |= {f"average/{n}": v.clone() for n, v in run.average.values.items()}
     return own | {"loss": torch.tensor(run.smoothed_loss)}
@@ -326,7 +326,7 @@ def test_gradients_that_are_no_numbers_say_nothing_of_a_recording(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run fails by itself."""
-    monkeypatch.setitem(watch._STEPS, "cpu", 16)
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", 16)
     emulated = Emulated(fp64(bench))
     run = begun(bench, emulated.cohort, MIXED["lora"])
     with torch.no_grad():

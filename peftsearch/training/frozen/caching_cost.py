@@ -8,7 +8,7 @@ import torch
 
 from peftsearch.backbone.loading.load import Backbone
 
-__all__ = ["SHARED_BY", "keeping_pays", "token_bytes"]
+__all__ = ["SHARED_BY", "caching_pays", "token_bytes"]
 
 SHARED_BY = 8
 """Trials of a search that are expected to leave the same layers alone."""
@@ -27,7 +27,7 @@ def token_bytes(backbone: Backbone) -> int:
     return backbone.shapes.hidden * dtype.itemsize
 
 
-def keeping_pays(backbone: Backbone, layers: int, passes: float, shared_by: int) -> bool:
+def caching_pays(backbone: Backbone, layers: int, passes: float, shared_by: int) -> bool:
     """Whether states after the lowest `layers`, computed once, cost less than computing them in
     each of a trial's `passes` over the data, for so many trials.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from peftsearch.errors import Diverged, NotANumber
 from peftsearch.training.objectives.base import Objective
 
-__all__ = ["LossWatch"]
+__all__ = ["LossMonitor"]
 
 _SMOOTHING = 0.9
 _RISE = 2.0
@@ -19,7 +19,7 @@ _STEPS = {"cuda": 16}
 """Steps between two looks: on a GPU a look waits for everything that was begun."""
 
 
-class LossWatch:
+class LossMonitor:
     """Losses of steps, looked at after every few of them: a function of the step alone."""
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
@@ -32,9 +32,9 @@ class LossWatch:
         """The losses of a step's pieces, which add up to the batch's mean."""
         self._unseen.append((step, list(losses)))
         if step % self._every == 0:
-            self.look()
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Take in what has not been looked at; NotANumber or Diverged where training is lost."""
         unseen, self._unseen = self._unseen, []
         for step, losses in unseen:

@@ -17,11 +17,11 @@ from transformers import PreTrainedConfig
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.training import Training
 
-__all__ = ["conditions", "seeded"]
+__all__ = ["seeded_dropout", "train_mode"]
 
 
 @contextmanager
-def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
+def train_mode(backbone: Backbone, training: Training) -> Iterator[None]:
     """The backbone as `training` wants it."""
     if not training.dropout and not training.checkpointing:
         yield
@@ -76,7 +76,7 @@ def _dropouts(holder: Any) -> list[str]:
 
 
 @contextmanager
-def seeded(backbone: Backbone, training: Training, seed: int, step: int) -> Iterator[None]:
+def seeded_dropout(backbone: Backbone, training: Training, seed: int, step: int) -> Iterator[None]:
     """Dropout as a function of seed and step alone, so that a checkpoint needs no random state."""
     if not training.dropout:
         yield
