@@ -27,7 +27,7 @@ from peftsearch.task.tokens.encode_texts import encode_texts
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.generation import generate
-from peftsearch.training.objectives.heads import outputs_of
+from peftsearch.training.objectives.head_objective import outputs_of
 from peftsearch.training.tensor_file import as_bytes, load_tensors
 from peftsearch.training.writing import writing_of
 from peftsearch.wording import counted

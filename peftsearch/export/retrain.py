@@ -18,7 +18,7 @@ from peftsearch.task.task import Task
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.objective import scale_of_values
+from peftsearch.training.objectives.choose import scale_of_values
 from peftsearch.training.tensor_file import as_bytes
 
 __all__ = ["retrain"]

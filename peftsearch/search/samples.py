@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peftsearch.task.task import Task
-from peftsearch.training.objectives.objective import Evaluation
+from peftsearch.training.objectives.choose import Evaluation
 
 __all__ = ["samples_of"]
 

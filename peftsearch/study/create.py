@@ -23,7 +23,7 @@ from peftsearch.task.task import Task
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.bench import Workbench
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.objective import scale_of_values
+from peftsearch.training.objectives.choose import scale_of_values
 
 __all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 

@@ -18,7 +18,7 @@ from peftsearch.task.split import Split
 from peftsearch.task.task import Task
 from peftsearch.task.tokens.encode import Encoded, choose_max_length, encode
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
-from peftsearch.training.objectives.objective import Objective, objective_of
+from peftsearch.training.objectives.choose import Objective, objective_of
 from peftsearch.training.text_lengths import max_text_tokens, max_text_tokens_beside, refuse_no_room
 from peftsearch.training.writing import end_of_text_notes, writing_of
 

@@ -69,7 +69,7 @@ class TrainingRun:
         self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
         self.frozen = FrozenStates(
-            backbone, configuration, optimisations, objective.reads, shared_by
+            backbone, configuration, optimisations, objective.first_stack_inputs, shared_by
         )
         with memory_errors():
             self.model = TunedModel(

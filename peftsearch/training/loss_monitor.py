@@ -24,7 +24,7 @@ class LossMonitor:
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective = objective
-        self.smoothed, self.first = objective.begins_at, 0.0
+        self.smoothed, self.first = objective.initial_loss, 0.0
         self._every = _STEPS.get(device.type, 1)
         self._unseen: list[tuple[int, list[Tensor]]] = []
 
@@ -47,8 +47,8 @@ class LossMonitor:
             self.smoothed = self.first = loss
         self.smoothed = _SMOOTHING * self.smoothed + (1 - _SMOOTHING) * loss
         # A model may begin beyond the limit (an untuned head of another size): that is no fault.
-        if self.smoothed > max(self.objective.limit, _RISE * self.first):
+        if self.smoothed > max(self.objective.max_loss, _RISE * self.first):
             raise Diverged(
                 f"training loss rose to {self.smoothed:.2f} by step {step}, "
-                f"over {self.objective.limit_is}"
+                f"over {self.objective.max_loss_meaning}"
             )

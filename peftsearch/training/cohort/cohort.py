@@ -18,7 +18,7 @@ from peftsearch.backbone.sharing.slices import Slices, why_alone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
 from peftsearch.training.cohort.graphs import Graphs, ReplayFailed
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun, memory_errors
@@ -98,11 +98,11 @@ class Cohort:
             run.charge(*(seconds * own / sum(joint.tokens) for seconds in spent))
         return failed
 
-    def _pass(self, runs: Sequence[TrainingRun]) -> Joint:
+    def _pass(self, runs: Sequence[TrainingRun]) -> JointBatch:
         """Losses and gradients of one piece of each."""
         try:
             with memory_errors():
-                joint = self._joint(runs).sent(self.backbone.device)
+                joint = self._joint(runs).to(self.backbone.device)
                 losses = self._computed(runs, joint)
         except BaseException as error:
             for run in runs:
@@ -122,11 +122,11 @@ class Cohort:
             return True
         return isinstance(error, ReplayFailed)
 
-    def _joint(self, runs: Sequence[TrainingRun]) -> Joint:
+    def _joint(self, runs: Sequence[TrainingRun]) -> JointBatch:
         """The next piece of each, put together on the host."""
-        return Joint.of(runs, self.backbone)
+        return JointBatch.next_of(runs, self.backbone)
 
-    def _computed(self, runs: Sequence[TrainingRun], joint: Joint) -> Tensor:
+    def _computed(self, runs: Sequence[TrainingRun], joint: JointBatch) -> Tensor:
         do = SharedPass(self.backbone, self.slices, runs)
         return do(joint) if self.graphs is None else self.graphs(do, joint)
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorded_pass import RecordedPass, add, addresses, alike, result_of
 from peftsearch.training.cohort.recorder import Recorder
 from peftsearch.training.cohort.shared_pass import SharedPass
@@ -99,7 +99,7 @@ class Graphs:
         rest = "" if self._failures < _FAILURES else ", and none is recorded any more"
         self.say(f"passes go on without CUDA graphs: {why}{rest}")
 
-    def __call__(self, do: SharedPass, joint: Joint) -> Tensor:
+    def __call__(self, do: SharedPass, joint: JointBatch) -> Tensor:
         """What `do(joint)` gives, and its gradients."""
         self.is_usual = True
         self._passes += 1
@@ -168,10 +168,10 @@ class Graphs:
 
     # -- ways of a pass ------------------------------------------------------------------------
 
-    def _record(self, kind: _Kind, do: SharedPass, joint: Joint) -> Tensor:
+    def _record(self, kind: _Kind, do: SharedPass, joint: JointBatch) -> Tensor:
         """An ordinary pass, and a recording of it, which computes nothing."""
         self.is_usual = False
-        static = joint.copied()
+        static = joint.cloned()
         losses = self.recorder.ordinary(lambda: do(static))
         try:
             kind.recorded = RecordedPass(self.recorder, do, static)
@@ -182,7 +182,9 @@ class Graphs:
             self.give_up(_line(error))
         return losses
 
-    def _check(self, kind: _Kind, recorded: RecordedPass, do: SharedPass, joint: Joint) -> Tensor:
+    def _check(
+        self, kind: _Kind, recorded: RecordedPass, do: SharedPass, joint: JointBatch
+    ) -> Tensor:
         """An ordinary pass, which counts, and a replay that must agree with it."""
         self.is_usual = False
         expected = result_of(do, do.parameters, joint)
@@ -200,7 +202,9 @@ class Graphs:
             self.give_up("a recorded pass did not compute what an ordinary one did")
         return expected[0]
 
-    def _play(self, kind: _Kind, recorded: RecordedPass, do: SharedPass, joint: Joint) -> Tensor:
+    def _play(
+        self, kind: _Kind, recorded: RecordedPass, do: SharedPass, joint: JointBatch
+    ) -> Tensor:
         try:
             with self._timed(kind.replays):
                 return recorded(joint)

@@ -14,9 +14,9 @@ from torch import Tensor
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.task.tokens.transfer import sent
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 
-__all__ = ["Joint"]
+__all__ = ["JointBatch"]
 
 Indices = NDArray[np.int64]
 
@@ -28,7 +28,7 @@ whole ones; whether any is recorded or not, so that what is computed depends on 
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointBatch:
     """One pass: how many texts are each run's, all texts, and what each run's summed loss is
     divided by, (runs,).
     """
@@ -36,11 +36,11 @@ class Joint:
     counts: tuple[int, ...]
     tokens: tuple[int, ...]
     """Of each run's texts, padded to its own longest: its share of what the pass costs."""
-    given: Given
+    inputs: ModelInputs
     weights: Tensor
 
     @classmethod
-    def of(cls, runs: Sequence[TrainingRun], backbone: Backbone) -> Joint:
+    def next_of(cls, runs: Sequence[TrainingRun], backbone: Backbone) -> JointBatch:
         """The next piece of each, on the host."""
         multiple = _MULTIPLE.get(backbone.device.type, 1)
         pieces = [run.next_piece() for run in runs]
@@ -51,35 +51,39 @@ class Joint:
         return cls(
             counts=tuple(len(piece) + more for piece, more in zip(pieces, missing, strict=True)),
             tokens=tuple(_tokens(run, piece) for run, piece in zip(runs, pieces, strict=True)),
-            given=Given.joined(_parts(runs, pieces, missing), multiple, backbone.max_length),
+            inputs=ModelInputs.concatenated(
+                _parts(runs, pieces, missing), multiple, backbone.max_length
+            ),
             weights=torch.tensor([run.weight for run in runs]),
         )
 
-    def sent(self, device: torch.device) -> Joint:
+    def to(self, device: torch.device) -> JointBatch:
         """The same on the device; nobody waits for it."""
-        return Joint(self.counts, self.tokens, self.given.sent(device), sent(self.weights, device))
+        return JointBatch(
+            self.counts, self.tokens, self.inputs.to(device), sent(self.weights, device)
+        )
 
     @property
     def key(self) -> Hashable:
         """Equal for passes that differ in the values of tensors alone."""
-        shapes = ((value.shape, value.dtype) for value in self.given.values)
-        return self.counts, self.given.first, tuple(self.given.tensors), tuple(shapes)
+        shapes = ((value.shape, value.dtype) for value in self.inputs.values)
+        return self.counts, self.inputs.first_target, tuple(self.inputs.tensors), tuple(shapes)
 
-    def copied(self) -> Joint:
+    def cloned(self) -> JointBatch:
         """Buffers of their own with the same values."""
-        given = self.given.each(torch.clone)
-        return Joint(self.counts, self.tokens, given, self.weights.clone())
+        inputs = self.inputs.map(torch.clone)
+        return JointBatch(self.counts, self.tokens, inputs, self.weights.clone())
 
-    def take(self, other: Joint) -> None:
+    def copy_from(self, other: JointBatch) -> None:
         """The values of another one with the same key, into these buffers."""
         torch._foreach_copy_(
-            [*self.given.values, self.weights], [*other.given.values, other.weights]
+            [*self.inputs.values, self.weights], [*other.inputs.values, other.weights]
         )
 
 
 def _parts(
     runs: Sequence[TrainingRun], pieces: Sequence[Indices], missing: Sequence[int]
-) -> list[Given]:
+) -> list[ModelInputs]:
     """The texts of all in their order, those of neighbours with the same data at once; a piece is
     filled up with its last text, of which then nothing is wanted.
     """
@@ -91,8 +95,8 @@ def _parts(
             [np.arange(len(f)) >= len(pieces[i]) for i, f in zip(own, filled, strict=True)]
         )
         run = runs[own[0]]
-        given = run.objective.given(run.model, run.train_set, np.concatenate(filled))
-        parts.append(given.ignoring(ignored) if ignored.any() else given)
+        inputs = run.objective.model_inputs(run.model, run.train_set, np.concatenate(filled))
+        parts.append(inputs.without_targets(ignored) if ignored.any() else inputs)
     return parts
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import Recorder
 from peftsearch.training.cohort.shared_pass import SharedPass
 
@@ -28,7 +28,7 @@ _FLOOR = 1e-3
 class RecordedPass:
     """Of runs whose parameters stay where they are (`addresses`)."""
 
-    def __init__(self, recorder: Recorder, do: SharedPass, static: Joint) -> None:
+    def __init__(self, recorder: Recorder, do: SharedPass, static: JointBatch) -> None:
         """`static`: the buffers that it will read, computed on once before, as usual."""
         self.do, self.static = do, static
         with _none_yet(do.parameters):
@@ -36,9 +36,9 @@ class RecordedPass:
             # The backward pass has left with each parameter the buffer that it writes.
             self.gradients = [parameter.grad for parameter in do.parameters]
 
-    def __call__(self, joint: Joint) -> Tensor:
+    def __call__(self, joint: JointBatch) -> Tensor:
         """Losses, and gradients added to the parameters', as `SharedPass` gives them."""
-        self.static.take(joint)
+        self.static.copy_from(joint)
         self.recording.replay()
         begin = 0
         for run in self.do.runs:
@@ -65,7 +65,7 @@ def add(
 
 
 def result_of(
-    do: Callable[[Joint], Tensor], parameters: Sequence[nn.Parameter], joint: Joint
+    do: Callable[[JointBatch], Tensor], parameters: Sequence[nn.Parameter], joint: JointBatch
 ) -> Result:
     """Of one pass by itself; the parameters' gradients are what they were."""
     with _none_yet(parameters):

@@ -1,7 +1,7 @@
-"""What the device computes for several runs at once: a function of tensors alone.
+"""A shared pass: forward and backward of several runs at once, a function of tensors alone.
 
-Whatever differs from pass to pass of the same `Joint.key` is in the tensors of the joint batch, and
-in those that are trained: so a pass can be recorded, and played again on other values.
+Everything that differs between passes of one `JointBatch.key` is in the tensors of the batch and in
+the trained ones, so that a pass can be recorded and replayed on other values.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.last_tokens import LastRows
 from peftsearch.backbone.sharing.slices import Member, Slices
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 
 __all__ = ["SharedPass"]
 
@@ -33,19 +33,19 @@ class SharedPass:
         """Whatever gets a gradient."""
         return [parameter for run in self.runs for parameter in run.parameters]
 
-    def __call__(self, joint: Joint) -> Tensor:
+    def __call__(self, joint: JointBatch) -> Tensor:
         """Each run's share of its batch's mean loss, (runs,); gradients are the parameters'."""
-        given = joint.given.split(joint.counts)
+        inputs = joint.inputs.split(joint.counts)
         with ExitStack() as held:
             members = [_member(run) for run in self.runs]
             held.enter_context(self.slices.sharing(list(zip(members, joint.counts, strict=True))))
-            rows = self._rows(given, held)
-            outputs = self.runs[0].objective.run(self.backbone, joint.given)
+            rows = self._rows(inputs, held)
+            outputs = self.runs[0].objective.forward(self.backbone, joint.inputs)
             outputs = outputs if rows is None else rows.of(outputs)
             losses = [
-                run.objective.loss_of(run.model, own, one)
+                run.objective.loss_of_outputs(run.model, own, one)
                 for run, own, one in zip(
-                    self.runs, outputs.split(list(joint.counts)), given, strict=True
+                    self.runs, outputs.split(list(joint.counts)), inputs, strict=True
                 )
             ]
             weighted = torch.stack(losses) / joint.weights
@@ -56,13 +56,13 @@ class SharedPass:
             run.model.attachment.forget_captured()
         return weighted.detach()
 
-    def _rows(self, given: Sequence[Given], held: ExitStack) -> LastRows | None:
+    def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastRows | None:
         """The last layer for one token a text, where that is all that any member reads."""
         if not all(run.model.reads_one_token for run in self.runs):
             return None
         rows = LastRows(self.backbone)
         held.callback(rows.detach)
-        where = [_token_index(run, one) for run, one in zip(self.runs, given, strict=True)]
+        where = [_token_index(run, one) for run, one in zip(self.runs, inputs, strict=True)]
         rows.read(torch.cat(where))
         return rows
 
@@ -73,9 +73,9 @@ def _member(run: TrainingRun) -> Member:
     return hooks
 
 
-def _token_index(run: TrainingRun, given: Given) -> Tensor:
+def _token_index(run: TrainingRun, inputs: ModelInputs) -> Tensor:
     """Which token of each text a head reads, (texts,)."""
     assert run.model.head is not None
-    mask = given.tensors["attention_mask"]
+    mask = inputs.tensors["attention_mask"]
     where = run.model.head.token_index(mask)
     return mask.new_zeros(len(mask)) if where is None else where

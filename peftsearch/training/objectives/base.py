@@ -22,7 +22,7 @@ from peftsearch.task.metrics.metric import Metric
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_gradients"]
@@ -66,13 +66,14 @@ class Objective(ABC):
 
     outputs: int = 0
     """Width of the trained head; 0 without one."""
-    begins_at: float | None = None
+    initial_loss: float | None = None
     """The loss of a model that knows nothing; None: the loss of the first step."""
-    limit: float
-    """A smoothed loss above it never came back in our runs; `limit_is` says in words what it is."""
-    limit_is: str = "4 times a constant predictor's"
+    max_loss: float
+    """A smoothed loss above it never came back in our runs."""
+    max_loss_meaning: str = "4 times a constant predictor's"
+    """`max_loss` in words, for the message of a run that diverged."""
 
-    def reads(self, data: Encoded) -> Encoded:
+    def first_stack_inputs(self, data: Encoded) -> Encoded:
         """What the backbone's first stack reads of a data set."""
         return data
 
@@ -87,15 +88,15 @@ class Objective(ABC):
     # -- the same in a batch with others' examples (cohort.py) --------------------------------
 
     @abstractmethod
-    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
+    def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:
         """What the backbone reads for these examples, and what is wanted; still on the host."""
 
     @abstractmethod
-    def run(self, backbone: Backbone, given: Given) -> Tensor:
+    def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
         """What it gives, (texts, tokens, …)."""
 
     @abstractmethod
-    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
+    def loss_of_outputs(self, model: TunedModel, outputs: Tensor, inputs: ModelInputs) -> Tensor:
         """`loss` from what the backbone gave for these texts: a function of tensors alone, which
         can be recorded.
         """

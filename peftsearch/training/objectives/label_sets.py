@@ -11,33 +11,33 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
-from peftsearch.training.objectives.heads import Headed, outputs_of
+from peftsearch.training.objectives.head_objective import HeadObjective, outputs_of
 
 __all__ = ["LabelSets"]
 
 
-class LabelSets(Headed):
+class LabelSets(HeadObjective):
     """`outputs` labels, of which an example has any number."""
 
-    begins_at = math.log(2)
-    limit = 4 * math.log(2)
+    initial_loss = math.log(2)
+    max_loss = 4 * math.log(2)
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
 
-    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+    def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         """(batch, labels) of 0 and 1, as numbers, which can be nan where nothing is wanted."""
         assert model.head is not None
         return data.labels_of(indices).to(model.head.dtype)
 
-    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
+    def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
         """Label smoothing moves both answers towards a half, as it moves labels to the uniform."""
-        ignored = wanted.isnan()
+        ignored = targets.isnan()
         logits = at_least_fp32(outputs)
         smoothing = model.configuration.training.label_smoothing
-        smoothed = wanted * (1 - smoothing) + smoothing / 2
+        smoothed = targets * (1 - smoothing) + smoothing / 2
         each = _losses(logits, smoothed.masked_fill(ignored, 0).to(logits.dtype))
-        return each.masked_fill(ignored, 0).sum() / wanted.shape[1]
+        return each.masked_fill(ignored, 0).sum() / targets.shape[1]
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         logits = outputs_of(model, data)
@@ -46,6 +46,6 @@ class LabelSets(Headed):
         return Evaluation(predicted, losses.double().numpy(), np.ones(len(data), np.int64))
 
 
-def _losses(logits: Tensor, wanted: Tensor) -> Tensor:
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     """(batch, labels)."""
-    return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")

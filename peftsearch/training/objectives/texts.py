@@ -27,8 +27,8 @@ from peftsearch.training.objectives.base import (
     read_batches,
     without_gradients,
 )
-from peftsearch.training.objectives.batch import IGNORED, Given
 from peftsearch.training.objectives.generation import generate
+from peftsearch.training.objectives.model_inputs import IGNORED, ModelInputs
 
 __all__ = ["Texts", "target_logits"]
 
@@ -44,10 +44,10 @@ class Texts(Objective):
     writing: Writing
     generation: Generation
     max_tokens: int
-    limit_is = "2 times that of finding every token equally likely"
+    max_loss_meaning = "2 times that of finding every token equally likely"
 
     def __post_init__(self) -> None:
-        self.limit = 2 * math.log(int(self.backbone.lm.config.vocab_size))
+        self.max_loss = 2 * math.log(int(self.backbone.lm.config.vocab_size))
 
     def weight(self, data: Encoded, indices: Indices) -> int:
         return int(self._weights(data, indices).sum())
@@ -61,19 +61,19 @@ class Texts(Objective):
         return np.asarray(written - (data.inputs.lengths[indices] == 0), np.int64)
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
-        return _summed(model, logits, wanted)
+        logits, targets = target_logits(model, data, indices, self.writing.is_decoder)
+        return _summed_loss(model, logits, targets)
 
-    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
-        return _given(self.backbone.lm, data, indices, self.writing.is_decoder)
+    def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:
+        return _model_inputs(self.backbone.lm, data, indices, self.writing.is_decoder)
 
-    def run(self, backbone: Backbone, given: Given) -> Tensor:
-        return _logits(backbone.lm, given)
+    def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
+        return _logits(backbone.lm, inputs)
 
-    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
-        return _summed(model, outputs, given.wanted)
+    def loss_of_outputs(self, model: TunedModel, outputs: Tensor, inputs: ModelInputs) -> Tensor:
+        return _summed_loss(model, outputs, inputs.targets)
 
-    def reads(self, data: Encoded) -> Encoded:
+    def first_stack_inputs(self, data: Encoded) -> Encoded:
         """A decoder reads prompt and response as one text."""
         if not self.writing.is_decoder:
             return data
@@ -91,10 +91,10 @@ class Texts(Objective):
         losses = np.zeros(len(data))
         for indices in read_batches(data.lengths, model):
             model.before_batch()
-            logits, wanted = target_logits(model, data, indices, self.writing.is_decoder)
+            logits, targets = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
                 at_least_fp32(logits.transpose(1, 2)),
-                wanted,
+                targets,
                 ignore_index=IGNORED,
                 reduction="none",
             )
@@ -117,22 +117,22 @@ def target_logits(
     """Logits (batch, tokens, vocabulary) and the token wanted at each place (batch, tokens), -100
     where none is: of prompts and padding.
     """
-    given = _given(model.backbone.lm, data, indices, is_decoder).sent(model.backbone.device)
+    inputs = _model_inputs(model.backbone.lm, data, indices, is_decoder).to(model.backbone.device)
     with model.with_frozen_states(data, indices):
-        return _logits(model.backbone.lm, given), given.wanted
+        return _logits(model.backbone.lm, inputs), inputs.targets
 
 
-def _summed(model: TunedModel, logits: Tensor, wanted: Tensor) -> Tensor:
+def _summed_loss(model: TunedModel, logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy over all wanted tokens."""
     return cross_entropy(
-        *(at_least_fp32(logits.flatten(0, 1)), wanted.flatten()),
+        *(at_least_fp32(logits.flatten(0, 1)), targets.flatten()),
         ignore_index=IGNORED,
         reduction="sum",
         label_smoothing=model.configuration.training.label_smoothing,
     )
 
 
-def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
+def _model_inputs(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> ModelInputs:
     """What the language model reads, and the tokens that it is to write; on the host."""
     data, indices = data.read(indices)
     assert data.written is not None
@@ -141,36 +141,36 @@ def _given(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> Given:
     ids, mask = data.written.padded(indices, data.pad_id)
     if not ids.shape[1]:  # targets without a token, of a model without an end of text
         ids, mask = ids.new_full((len(ids), 1), data.pad_id), mask.new_zeros(len(mask), 1)
-    wanted = ids.masked_fill(~mask, IGNORED)
-    follows = {"decoder_input_ids": decoder_inputs(lm, wanted, data.pad_id)}
-    return Given({**data.batch(indices), **follows}, data.pad_id, wanted)
+    targets = ids.masked_fill(~mask, IGNORED)
+    follows = {"decoder_input_ids": decoder_inputs(lm, targets, data.pad_id)}
+    return ModelInputs({**data.batch(indices), **follows}, data.pad_id, targets)
 
 
-def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> Given:
+def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> ModelInputs:
     """A decoder reads prompt and response as one text, and predicts the response."""
-    ids, mask, is_response = joined(prompts, written, indices, padding)
-    wanted = ids.masked_fill(~is_response, IGNORED)[:, 1:]
+    ids, mask, is_response = prompts_with_responses(prompts, written, indices, padding)
+    targets = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     asked = is_response[:, 1:].any(0).int()
     first = int(asked.argmax()) if len(asked) else 0  # no logits where nobody is asked
     read = {"input_ids": ids, "attention_mask": mask.long()}
-    return Given(read, padding, wanted[:, first:], first)
+    return ModelInputs(read, padding, targets[:, first:], first)
 
 
-def _logits(lm: Any, given: Given) -> Tensor:
+def _logits(lm: Any, inputs: ModelInputs) -> Tensor:
     """(texts, tokens, vocabulary): the prediction of each wanted token."""
-    if "decoder_input_ids" in given.tensors:
-        logits: Tensor = lm(**given.tensors, use_cache=False).logits
+    if "decoder_input_ids" in inputs.tensors:
+        logits: Tensor = lm(**inputs.tensors, use_cache=False).logits
         return logits
-    tokens = given.tensors["input_ids"].shape[1]
+    tokens = inputs.tensors["input_ids"].shape[1]
     options: dict[str, Any] = {"use_cache": False}
-    if given.first and "logits_to_keep" in inspect.signature(lm.forward).parameters:
-        options["logits_to_keep"] = torch.arange(given.first, tokens, device=lm.device)
-    logits = lm(**given.tensors, **options).logits
-    logits = logits if logits.shape[1] < tokens else logits[:, given.first :]
+    if inputs.first_target and "logits_to_keep" in inspect.signature(lm.forward).parameters:
+        options["logits_to_keep"] = torch.arange(inputs.first_target, tokens, device=lm.device)
+    logits = lm(**inputs.tensors, **options).logits
+    logits = logits if logits.shape[1] < tokens else logits[:, inputs.first_target :]
     return logits[:, :-1]
 
 
-def joined(
+def prompts_with_responses(
     prompts: Ragged, written: Ragged, indices: Indices, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt and response of each example end to end, padded at the end: token ids, which of them

@@ -13,17 +13,17 @@ from torch.nn.functional import mse_loss
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
-from peftsearch.training.objectives.heads import Headed, outputs_of
+from peftsearch.training.objectives.head_objective import HeadObjective, outputs_of
 
 __all__ = ["Values"]
 
 
-class Values(Headed):
+class Values(HeadObjective):
     """Numbers with the training targets' `mean` and `spread`, their standard deviation."""
 
     outputs = 1
-    begins_at = 1.0
-    limit = 4.0
+    initial_loss = 1.0
+    max_loss = 4.0
 
     def __init__(self, mean: float, spread: float) -> None:
         self.mean, self.spread = mean, spread
@@ -33,17 +33,17 @@ class Values(Headed):
         numbers = train.labels.double()
         return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
 
-    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+    def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         assert model.head is not None
         return ((data.labels_of(indices) - self.mean) / self.spread).to(model.head.dtype)
 
-    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
-        ignored = wanted.isnan()
+    def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
+        ignored = targets.isnan()
         predicted = at_least_fp32(outputs)[:, 0].masked_fill(ignored, 0)
-        return mse_loss(predicted, wanted.masked_fill(ignored, 0), reduction="sum")
+        return mse_loss(predicted, targets.masked_fill(ignored, 0), reduction="sum")
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         scaled = outputs_of(model, data)[:, 0].double().numpy()
-        wanted = (data.labels.double().numpy() - self.mean) / self.spread
+        targets = (data.labels.double().numpy() - self.mean) / self.spread
         predicted = scaled * self.spread + self.mean
-        return Evaluation(predicted, (scaled - wanted) ** 2, np.ones(len(data), np.int64))
+        return Evaluation(predicted, (scaled - targets) ** 2, np.ones(len(data), np.int64))

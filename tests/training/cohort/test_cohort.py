@@ -21,7 +21,7 @@ from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations, why_not_in_a_cohort
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.objective import objective_of
+from peftsearch.training.objectives.choose import objective_of
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.writing import writing_of
 from support.backbones import backbone_at
@@ -234,15 +234,15 @@ def test_a_pass_that_does_not_fit_leaves_every_run_where_it_was(
     runs = [begun(bench, cohort.place(), one) for one in list(MIXED.values())[:4]]
     cohort.step(runs)
     cohort.step(runs)  # the member that trains in pieces is within a step
-    inner = type(bench.objective).loss_of
+    inner = type(bench.objective).loss_of_outputs
 
     def full(*args: Any, **options: Any) -> torch.Tensor:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(type(bench.objective), "loss_of", full)
+    monkeypatch.setattr(type(bench.objective), "loss_of_outputs", full)
     with pytest.raises(OutOfMemory, match="out of memory"):
         cohort.step(runs)
-    monkeypatch.setattr(type(bench.objective), "loss_of", inner)
+    monkeypatch.setattr(type(bench.objective), "loss_of_outputs", inner)
     fewer = runs[2:]
     while any(run.step < STEPS for run in fewer):
         cohort.step([run for run in fewer if run.step < STEPS])

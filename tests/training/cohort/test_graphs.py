@@ -29,7 +29,7 @@ from peftsearch.training.cohort import joint_batch as joint_module
 from peftsearch.training.cohort import recorded_pass
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations
 from peftsearch.training.cohort.graphs import PAYS, Graphs
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorded_pass import alike, result_of
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
@@ -309,7 +309,7 @@ def test_a_recording_that_forgets_one_small_gradient_is_found(bench: Workbench) 
     cohort = Cohort(fp64(bench))
     run = begun(bench, cohort, MIXED["houlsby"])
     do = SharedPass(cohort.backbone, cohort.slices, [run])
-    losses, gradients = result_of(do, do.parameters, Joint.of([run], cohort.backbone))
+    losses, gradients = result_of(do, do.parameters, JointBatch.next_of([run], cohort.backbone))
     largest = [float(g.abs().max()) for g in gradients if g is not None]
     for index, gradient in enumerate(gradients):
         assert gradient is not None
@@ -348,7 +348,7 @@ def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     emulated = Emulated(fp64(bench))
     inner, refused = SharedPass.__call__, []
 
-    def full(self: SharedPass, joint: Joint) -> Tensor:
+    def full(self: SharedPass, joint: JointBatch) -> Tensor:
         if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].step_is_whole:
             refused.append(joint.counts)
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -20,20 +20,20 @@ from peftsearch.training.objectives.base import (
     read_batches,
     without_gradients,
 )
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 
-__all__ = ["Headed", "outputs_of"]
+__all__ = ["HeadObjective", "outputs_of"]
 
 
-class Headed(Objective):
+class HeadObjective(Objective):
     """One output vector an example, of the head."""
 
     @abstractmethod
-    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+    def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         """Targets of the outputs, (batch,) or (batch, labels), on the host."""
 
     @abstractmethod
-    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
+    def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of the head's outputs (batch, outputs), summed over examples."""
 
     def weight(self, data: Encoded, indices: Indices) -> int:
@@ -41,18 +41,18 @@ class Headed(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         outputs = model.outputs_of(data, indices)
-        wanted = sent(self.wanted(model, data, indices), outputs.device)
-        return self.compared(model, outputs, wanted)
+        targets = sent(self.targets(model, data, indices), outputs.device)
+        return self.loss_of_logits(model, outputs, targets)
 
-    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
-        return Given(data.batch(indices), data.pad_id, self.wanted(model, data, indices))
+    def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:
+        return ModelInputs(data.batch(indices), data.pad_id, self.targets(model, data, indices))
 
-    def run(self, backbone: Backbone, given: Given) -> Tensor:
-        return last_states(backbone, **given.tensors)
+    def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
+        return last_states(backbone, **inputs.tensors)
 
-    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
-        logits = model.read(outputs, given.tensors["attention_mask"])
-        return self.compared(model, logits, given.wanted)
+    def loss_of_outputs(self, model: TunedModel, outputs: Tensor, inputs: ModelInputs) -> Tensor:
+        logits = model.read(outputs, inputs.tensors["attention_mask"])
+        return self.loss_of_logits(model, logits, inputs.targets)
 
 
 def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
