@@ -113,7 +113,7 @@ class CohortScheduler:
         if out_of_memory is not None:
             self._halve(out_of_memory)
             return
-        self._clock.passed(runs, self.cohort.was_usual)
+        self._clock.passed(runs, self.cohort.was_ordinary)
         for one in self.in_flight:
             self.runner.watched(one.assignment, one.run, False)
         for one in list(self.in_flight):

@@ -34,10 +34,10 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training import loss_monitor
 from peftsearch.training.allocator import BETWEEN_TRIALS
 from peftsearch.training.bench import Workbench
-from peftsearch.training.cohort import graphs
+from peftsearch.training.cohort import graph_cache
 from peftsearch.training.cohort import joint_batch as joint
 from peftsearch.training.cohort.cohort import Cohort
-from peftsearch.training.cohort.graphs import Graphs
+from peftsearch.training.cohort.graph_cache import GraphCache
 from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from support.emulated_graphs import EmulatedRecorder
@@ -370,10 +370,10 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
     """A rung changes no member, so that passes after it are replays at once."""
     monkeypatch.setattr(attention, "ASKED_ON", ())
     monkeypatch.setitem(joint._MULTIPLE, "cpu", 64)
-    monkeypatch.setattr(graphs, "PAYS", float("inf"))
+    monkeypatch.setattr(graph_cache, "PAYS", float("inf"))
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     recorder = EmulatedRecorder()
-    trials.cohort.graphs = Graphs(recorder, trials._log)
+    trials.cohort.graphs = GraphCache(recorder, trials._log)
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
         assert trials.begin(asked) is None
@@ -391,8 +391,8 @@ def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     for asked in assignments()[:2]:
         assert trials.begin(asked) is None
-    graphs_of_them = Graphs(EmulatedRecorder(), trials._log)
-    graphs_of_them.give_up("the device said no")
+    graphs_of_them = GraphCache(EmulatedRecorder(), trials._log)
+    graphs_of_them.disable("the device said no")
     for number in (0, 1):
         assert "the device said no" in folder.trial(number).log_path.read_text("utf-8")
     for one in list(trials.in_flight):

@@ -17,7 +17,7 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.sharing.slices import Slices, why_alone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
-from peftsearch.training.cohort.graphs import Graphs, ReplayFailed
+from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
@@ -49,7 +49,7 @@ class Cohort:
     """The passes of one backbone that several runs share."""
 
     backbone: Backbone
-    graphs: Graphs | None = None
+    graphs: GraphCache | None = None
     """Recordings of passes, where there may be any."""
     slices: Slices = field(default_factory=Slices)
 
@@ -63,19 +63,19 @@ class Cohort:
         """With recordings where the device can make them; `say` hears why passes do without."""
         can = optimisations.graphs and backbone.family.can_be_recorded
         recorder = recorder_for(backbone.device) if can else None
-        return cls(backbone, None if recorder is None else Graphs(recorder, say))
+        return cls(backbone, None if recorder is None else GraphCache(recorder, say))
 
     @property
-    def was_usual(self) -> bool:
+    def was_ordinary(self) -> bool:
         """Whether the last pass took what the next ones take: nothing was recorded in it."""
-        return self.graphs is None or self.graphs.is_usual
+        return self.graphs is None or self.graphs.is_ordinary
 
     def free_memory(self) -> bool:
         """Whatever memory is held for the next passes, which can do without; whether any was."""
         if self.graphs is None:
             return False
         held = self.graphs.held > 0
-        self.graphs.forget()
+        self.graphs.clear()
         return held
 
     def place(self) -> Backbone:
@@ -118,7 +118,7 @@ class Cohort:
     def _goes_without_recordings(self, error: BaseException) -> bool:
         """Whether the pass may be begun anew, as an ordinary one."""
         if isinstance(error, OutOfMemory) and self.graphs is not None and self.graphs.held:
-            self.graphs.give_up("their memory is needed")
+            self.graphs.disable("their memory is needed")
             return True
         return isinstance(error, ReplayFailed)
 

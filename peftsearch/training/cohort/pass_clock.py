@@ -29,7 +29,7 @@ class PassClock:
         self._peaks: dict[int, int] = {}
         """Members → bytes: replays allocate nothing, so what ordinary passes needed is kept."""
 
-    def passed(self, runs: list[TrainingRun], is_usual: bool = True) -> None:
+    def passed(self, runs: list[TrainingRun], is_ordinary: bool = True) -> None:
         """After a pass; one in which something was recorded is no measure of the next ones."""
         if self.size.is_settled:
             return
@@ -37,7 +37,7 @@ class PassClock:
             self._members, self._passes = list(runs), 0
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
-        if not is_usual:
+        if not is_ordinary:
             self._memory(len(runs))
             self._passes = 0
             return

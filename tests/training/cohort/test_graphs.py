@@ -24,11 +24,11 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import cohort as cohort_module
-from peftsearch.training.cohort import graphs as graphs_module
+from peftsearch.training.cohort import graph_cache as graphs_module
 from peftsearch.training.cohort import joint_batch as joint_module
 from peftsearch.training.cohort import recorded_pass
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations
-from peftsearch.training.cohort.graphs import PAYS, Graphs
+from peftsearch.training.cohort.graph_cache import PAYS, GraphCache
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorded_pass import alike, result_of
 from peftsearch.training.cohort.shared_pass import SharedPass
@@ -132,7 +132,7 @@ class Emulated:
     def __init__(self, backbone: Backbone, recorder: EmulatedRecorder | None = None) -> None:
         self.recorder = recorder or EmulatedRecorder()
         self.said: list[str] = []
-        self.graphs = Graphs(self.recorder, self.said.append)
+        self.graphs = GraphCache(self.recorder, self.said.append)
         self.cohort = Cohort(backbone, self.graphs)
 
 
@@ -401,7 +401,7 @@ def test_only_so_many_are_kept_and_what_is_no_longer_used_gives_way(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 1)
-    monkeypatch.setattr(graphs_module, "_MOST", 1)
+    monkeypatch.setattr(graphs_module, "_MAX_RECORDINGS", 1)
     held: list[int] = []
     for stale, recorded in ((1000, 1), (0, 6)):
         monkeypatch.setattr(graphs_module, "_STALE", stale)
@@ -513,11 +513,11 @@ def _counted(cohort: Cohort) -> list[object]:
     """A list that grows with every replay that is taken for a pass."""
     assert cohort.graphs is not None
     played: list[object] = []
-    inner = cohort.graphs._play
+    inner = cohort.graphs._replay
 
     def play(*arguments: Any) -> Tensor:
         played.append(arguments)
         return inner(*arguments)
 
-    cohort.graphs._play = play  # type: ignore[method-assign]
+    cohort.graphs._replay = play  # type: ignore[method-assign]
     return played
