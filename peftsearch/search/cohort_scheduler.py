@@ -76,7 +76,7 @@ class CohortScheduler:
         self.cohort.free_memory()  # recordings are of other members
         if not self.shares_passes(trial):
             return assignment, trial.run()
-        steps = trial.steps(self.cohort.place())
+        steps = trial.steps(self.cohort.member_backbone())
         self._resume(assignment, steps, lambda: next(steps))
         return None
 

@@ -130,7 +130,7 @@ def test_a_cohort_trains_each_as_alone(
     cohort = Cohort(fp64(bench))
     optimisations = member_optimisations(Optimisations())
     runs = [
-        begun(bench, one, cohort.place(), seed, optimisations=optimisations)
+        begun(bench, one, cohort.member_backbone(), seed, optimisations=optimisations)
         for seed, one in enumerate(members)
     ]
     while any(run.step < STEPS for run in runs):

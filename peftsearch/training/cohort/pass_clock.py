@@ -1,4 +1,4 @@
-"""Times passes of unchanged members, for the size of a cohort to be chosen by."""
+"""Pass clock: times passes of unchanged members, to choose the size of a cohort by."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["PassClock"]
 _WINDOW = 16
 """Passes that are timed as one."""
 _SETTLING = 4
-"""Passes before them, in which a device finds its memory and its kernels."""
+"""Passes before them, in which allocator and kernels warm up."""
 
 
 class PassClock:
-    """Tells `size` what passes take, and what memory they need."""
+    """Reports to `size` the seconds that passes take and the bytes they need."""
 
     def __init__(self, device: torch.device, size: CohortSize) -> None:
         self.device, self.size = device, size
@@ -27,10 +27,10 @@ class PassClock:
         self._members: list[TrainingRun] = []
         self._passes, self._began = 0, 0.0
         self._peaks: dict[int, int] = {}
-        """Members → bytes: replays allocate nothing, so what ordinary passes needed is kept."""
+        """Members → peak bytes of their ordinary passes: replays allocate nothing."""
 
     def passed(self, runs: list[TrainingRun], is_ordinary: bool = True) -> None:
-        """After a pass; one in which something was recorded is no measure of the next ones."""
+        """Called after every pass; one that recorded something is no measure of the next ones."""
         if self.size.is_settled:
             return
         if runs != self._members:
@@ -50,7 +50,7 @@ class PassClock:
             self.restart()
 
     def restart(self) -> None:
-        """Something else than passes has taken time."""
+        """Discard what was timed: something other than passes has taken time."""
         self._members = []
 
     def _memory(self, members: int) -> Memory | None:

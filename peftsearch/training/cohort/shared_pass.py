@@ -23,18 +23,20 @@ __all__ = ["SharedPass"]
 
 
 class SharedPass:
-    """Forward and backward of the runs' texts, in their order."""
+    """Forward and backward over the texts of several runs, in the order of the runs."""
 
     def __init__(self, backbone: Backbone, slices: Slices, runs: Sequence[TrainingRun]) -> None:
         self.backbone, self.slices, self.runs = backbone, slices, list(runs)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Whatever gets a gradient."""
+        """All tensors that get a gradient."""
         return [parameter for run in self.runs for parameter in run.parameters]
 
     def __call__(self, joint: JointBatch) -> Tensor:
-        """Each run's share of its batch's mean loss, (runs,); gradients are the parameters'."""
+        """Each run's share of its batch's mean loss, [runs] on the device, detached; gradients are
+        added to the parameters'.
+        """
         inputs = joint.inputs.split(joint.counts)
         with ExitStack() as held:
             members = [_member(run) for run in self.runs]
@@ -50,14 +52,14 @@ class SharedPass:
             ]
             weighted = torch.stack(losses) / joint.weights
             weighted.sum().backward()
-        # A node that adds to a parameter's gradient keeps to the stream that it was made on: of a
-        # pass nothing may be left when the next one is recorded on another.
+        # Autograd's node that accumulates a parameter's gradient runs on the stream it was made on:
+        # nothing of this pass may be alive when the next one is recorded on another stream.
         for run in self.runs:
             run.model.attachment.forget_captured()
         return weighted.detach()
 
     def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastRows | None:
-        """The last layer for one token a text, where that is all that any member reads."""
+        """The last layer computed for one token a text, if no member reads more; else None."""
         if not all(run.model.reads_one_token for run in self.runs):
             return None
         rows = LastRows(self.backbone)
@@ -74,7 +76,7 @@ def _member(run: TrainingRun) -> Member:
 
 
 def _token_index(run: TrainingRun, inputs: ModelInputs) -> Tensor:
-    """Which token of each text a head reads, (texts,)."""
+    """Index of the token of each text that a run's head reads, [texts] int64."""
     assert run.model.head is not None
     mask = inputs.tensors["attention_mask"]
     where = run.model.head.token_index(mask)

@@ -85,7 +85,7 @@ def fp64(bench: Workbench) -> Backbone:
 
 def begun(bench: Workbench, cohort: Cohort, one: Configuration, seed: int = 0) -> TrainingRun:
     data = bench.train, bench.objective
-    return TrainingRun(cohort.place(), *data, one, BUDGET, seed, optimisations=ALONE)
+    return TrainingRun(cohort.member_backbone(), *data, one, BUDGET, seed, optimisations=ALONE)
 
 
 def state(run: TrainingRun) -> State:
