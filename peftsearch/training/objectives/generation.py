@@ -1,4 +1,4 @@
-"""Writing texts with a language model: greedy or beams, in batches of similar length."""
+"""Generation with a language model: greedy or with beams, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["generate", "generation_config", "settings_of"]
 EncoderContext = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
 
 _TOKENS = 8192
-"""Padded tokens a batch, those to be written and every beam among them."""
+"""Padded tokens a batch, counting those to be generated, and every beam."""
 
 
 @torch.inference_mode()
@@ -60,8 +60,8 @@ def generate(
 
 
 def _never_empty(inputs: dict[str, Any], writing: Writing) -> dict[str, Any]:
-    """Texts without a prompt are written from the end of text, as after another one; a batch may
-    hold some of them.
+    """Inputs [batch, tokens] in which a text without a prompt has one token, the end of text: it is
+    generated as after another text.
     """
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     if not ids.shape[1]:
@@ -82,7 +82,7 @@ def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> G
 
 
 def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
-    """Special tokens and the settings asked for, by transformers' names."""
+    """Special tokens and the settings asked for, under transformers' names."""
     wanted: dict[str, Any] = {
         "do_sample": False,
         "num_beams": asked.beams,

@@ -1,4 +1,4 @@
-"""Base of objectives with a trained head: one output vector an example."""
+"""Base of objectives with a trained head: one vector of logits an example."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ __all__ = ["HeadObjective", "outputs_of"]
 
 
 class HeadObjective(Objective):
-    """One output vector an example, of the head."""
+    """One vector of the head's logits for each example."""
 
     @abstractmethod
     def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """Targets of the outputs, (batch,) or (batch, labels), on the host."""
+        """Targets [batch], or of sets of labels [batch, labels], on the host."""
 
     @abstractmethod
     def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the head's outputs (batch, outputs), summed over examples."""
+        """The loss of logits [batch, outputs], summed over examples: a scalar tensor [].
+
+        `targets`: as `targets()` gives them, on the device of the logits.
+        """
 
     def weight(self, data: Encoded, indices: Indices) -> int:
         return len(indices)
@@ -56,7 +59,7 @@ class HeadObjective(Objective):
 
 
 def outputs_of(model: TunedModel, data: Encoded) -> Tensor:
-    """The head's outputs (n, outputs) in the examples' order."""
+    """Logits of all examples, [n, outputs] in their order, on the CPU in fp32 or better."""
     if len(data) == 0:
         return torch.empty(0, model.outputs)
     with without_gradients(model.optimisations):

@@ -17,7 +17,7 @@ __all__ = ["LabelSets"]
 
 
 class LabelSets(HeadObjective):
-    """`outputs` labels, of which an example has any number."""
+    """Any number of `outputs` labels for each example."""
 
     initial_loss = math.log(2)
     max_loss = 4 * math.log(2)
@@ -26,12 +26,14 @@ class LabelSets(HeadObjective):
         self.outputs = outputs
 
     def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """(batch, labels) of 0 and 1, as numbers, which can be nan where nothing is wanted."""
+        """0.0 and 1.0, [batch, labels] in the head's dtype: `without_targets` sets NaN in them."""
         assert model.head is not None
         return data.labels_of(indices).to(model.head.dtype)
 
     def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Label smoothing moves both answers towards a half, as it moves labels to the uniform."""
+        """Summed over examples, mean over labels. Label smoothing moves 0 and 1 towards a half, as
+        it moves labels of a classification towards the uniform distribution.
+        """
         ignored = targets.isnan()
         logits = at_least_fp32(outputs)
         smoothing = model.configuration.training.label_smoothing
@@ -47,5 +49,5 @@ class LabelSets(HeadObjective):
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """(batch, labels)."""
+    """Binary cross-entropies [batch, labels] of logits and targets of that shape."""
     return binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -18,14 +18,16 @@ __all__ = ["Labels"]
 
 
 class Labels(HeadObjective):
-    """`outputs` labels."""
+    """One of `outputs` labels for each example."""
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
         self.initial_loss = math.log(outputs)
+        # One label alone would have a limit of 0.
         self.max_loss = 4 * math.log(max(outputs, 2))
 
     def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        """Label indices [batch] int64."""
         return data.labels_of(indices)
 
     def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writing texts: the loss of each target token given what is read and what comes before it."""
+"""Text generation: cross-entropy of each target token, given the input and the tokens before it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ from peftsearch.training.objectives.model_inputs import IGNORED, ModelInputs
 __all__ = ["Texts", "target_logits"]
 
 _LOSS_EXAMPLES = 16
-"""Where texts are written, the loss is for the curves alone: a quarter of the examples does."""
+"""Least examples whose loss is computed when texts are generated: the loss is for the curves alone,
+a quarter of the examples is enough.
+"""
 
 
 @dataclass
 class Texts(Objective):
-    """Encoder-decoders and decoders alike; `max_tokens`: what targets are cut to."""
+    """Texts of an encoder-decoder or a decoder; `max_tokens`: tokens that targets are cut to."""
 
     backbone: Backbone
     writing: Writing
@@ -53,7 +55,9 @@ class Texts(Objective):
         return int(self._weights(data, indices).sum())
 
     def _weights(self, data: Encoded, indices: Indices) -> Indices:
-        """Predicted tokens of each example: nothing comes before a first token without a prompt."""
+        """Predicted tokens of each example [batch]. A decoder does not predict the first token of a
+        target without a prompt: nothing comes before it.
+        """
         assert data.written is not None
         written: Indices = data.written.lengths[indices]
         if not self.writing.is_decoder:
@@ -74,7 +78,7 @@ class Texts(Objective):
         return _summed_loss(model, outputs, inputs.targets)
 
     def first_stack_inputs(self, data: Encoded) -> Encoded:
-        """A decoder reads prompt and response as one text."""
+        """Prompt and response end to end for a decoder; inputs alone for an encoder."""
         if not self.writing.is_decoder:
             return data
         assert data.written is not None
@@ -102,7 +106,7 @@ class Texts(Objective):
         return Evaluation(predicted, losses, self._weights(data, np.arange(len(data))))
 
     def write(self, model: TunedModel, data: Encoded) -> list[str]:
-        """The texts that the model writes, in the examples' order."""
+        """The texts that the model generates, in the examples' order."""
         return generate(
             *(model.backbone.lm, data, self.writing, self.generation, self.max_tokens),
             encoder_context=None if self.writing.is_decoder else model.with_frozen_states,
@@ -114,8 +118,9 @@ class Texts(Objective):
 def target_logits(
     model: TunedModel, data: Encoded, indices: Indices, is_decoder: bool
 ) -> tuple[Tensor, Tensor]:
-    """Logits (batch, tokens, vocabulary) and the token wanted at each place (batch, tokens), -100
-    where none is: of prompts and padding.
+    """Logits [batch, tokens, vocabulary] and target token ids [batch, tokens], on the model's
+    device. Targets of prompts and padding are -100. `tokens`: a target's, or a decoder's from the
+    batch's first response token on.
     """
     inputs = _model_inputs(model.backbone.lm, data, indices, is_decoder).to(model.backbone.device)
     with model.with_frozen_states(data, indices):
@@ -123,7 +128,9 @@ def target_logits(
 
 
 def _summed_loss(model: TunedModel, logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over all wanted tokens."""
+    """Cross-entropy summed over target tokens, a scalar tensor []. `logits`: [batch, tokens,
+    vocabulary], `targets`: [batch, tokens].
+    """
     return cross_entropy(
         *(at_least_fp32(logits.flatten(0, 1)), targets.flatten()),
         ignore_index=IGNORED,
@@ -133,7 +140,7 @@ def _summed_loss(model: TunedModel, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _model_inputs(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> ModelInputs:
-    """What the language model reads, and the tokens that it is to write; on the host."""
+    """Inputs of the language model and target token ids, on the host."""
     data, indices = data.read(indices)
     assert data.written is not None
     if is_decoder:
@@ -147,22 +154,24 @@ def _model_inputs(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) ->
 
 
 def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> ModelInputs:
-    """A decoder reads prompt and response as one text, and predicts the response."""
+    """Inputs of a decoder: prompt and response as one text, with the response as targets."""
     ids, mask, is_response = prompts_with_responses(prompts, written, indices, padding)
     targets = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     asked = is_response[:, 1:].any(0).int()
-    first = int(asked.argmax()) if len(asked) else 0  # no logits where nobody is asked
+    # No logits are computed for tokens that are targets in none of the texts.
+    first = int(asked.argmax()) if len(asked) else 0
     read = {"input_ids": ids, "attention_mask": mask.long()}
     return ModelInputs(read, padding, targets[:, first:], first)
 
 
 def _logits(lm: Any, inputs: ModelInputs) -> Tensor:
-    """(texts, tokens, vocabulary): the prediction of each wanted token."""
+    """Logits [texts, tokens, vocabulary] that predict `inputs.targets` [texts, tokens]."""
     if "decoder_input_ids" in inputs.tensors:
         logits: Tensor = lm(**inputs.tensors, use_cache=False).logits
         return logits
     tokens = inputs.tensors["input_ids"].shape[1]
     options: dict[str, Any] = {"use_cache": False}
+    # Not every family's forward has the argument; the others compute all logits, cut off below.
     if inputs.first_target and "logits_to_keep" in inspect.signature(lm.forward).parameters:
         options["logits_to_keep"] = torch.arange(inputs.first_target, tokens, device=lm.device)
     logits = lm(**inputs.tensors, **options).logits
@@ -173,8 +182,9 @@ def _logits(lm: Any, inputs: ModelInputs) -> Tensor:
 def prompts_with_responses(
     prompts: Ragged, written: Ragged, indices: Indices, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and response of each example end to end, padded at the end: token ids, which of them
-    are no padding, which belong to the response; (batch, seq) each.
+    """Prompt and response of each example end to end, padded at the end.
+
+    Returns token ids, a mask of what is no padding, and a mask of responses, [batch, tokens] each.
     """
     pairs = [(prompts.row(i).tolist(), written.row(i).tolist()) for i in indices.tolist()]
     whole = Ragged.of([[*prompt, *response] for prompt, response in pairs])

@@ -19,7 +19,7 @@ __all__ = ["Values"]
 
 
 class Values(HeadObjective):
-    """Numbers with the training targets' `mean` and `spread`, their standard deviation."""
+    """One number for each example; `mean` and `spread` (standard deviation) of training targets."""
 
     outputs = 1
     initial_loss = 1.0
@@ -30,10 +30,12 @@ class Values(HeadObjective):
 
     @classmethod
     def of(cls, train: Encoded) -> Values:
+        """The objective with mean and standard deviation of the training examples."""
         numbers = train.labels.double()
         return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
 
     def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        """Standardised numbers [batch] in the head's dtype."""
         assert model.head is not None
         return ((data.labels_of(indices) - self.mean) / self.spread).to(model.head.dtype)
 
