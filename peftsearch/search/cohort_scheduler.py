@@ -40,7 +40,7 @@ class _InFlight:
     @property
     def is_due(self) -> bool:
         """Whether it was trained as far as it asked for."""
-        return self.run.step >= self.request.step and self.run.between_steps
+        return self.run.step >= self.request.step and self.run.pieces.between_steps
 
 
 @dataclass

@@ -17,7 +17,7 @@ from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.task.spec import Generation, TaskSpec
-from peftsearch.training import loop
+from peftsearch.training import pieces
 from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
@@ -116,7 +116,7 @@ def test_no_training_pass_computes_more_positions_than_it_may(
 ) -> None:
     longest = int(bench.train.lengths.max())
     most = 9 * (longest + LENGTH)
-    monkeypatch.setattr(loop, "max_trained_positions", lambda device: most)
+    monkeypatch.setattr(pieces, "max_trained_positions", lambda device: most)
     with (
         begin(bench, configured("prompt", LENGTH, accumulation=accumulation)) as run,
         sizes(bench.backbone) as seen,
@@ -136,7 +136,7 @@ def test_parts_of_a_step_add_up_to_the_whole(
     try:
         found = []
         for most in (1 << 20, 200):
-            monkeypatch.setattr(loop, "max_trained_positions", lambda device, most=most: most)
+            monkeypatch.setattr(pieces, "max_trained_positions", lambda device, most=most: most)
             with begin(bench, configured("prompt", LENGTH)) as run, sizes(bench.backbone) as seen:
                 run.train_to(3)
                 found.append({n: p.detach().clone() for n, p in run.model.parameters.items()})

@@ -21,8 +21,9 @@ from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
-from peftsearch.training.loop import TrainingRun, memory_errors
+from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
+from peftsearch.training.out_of_memory import memory_errors
 
 __all__ = ["Cohort", "member_optimisations", "why_not_in_a_cohort"]
 
@@ -111,7 +112,7 @@ class Cohort:
                 raise
         else:
             for run, loss in zip(runs, losses.unbind(), strict=True):
-                run.note(loss)
+                run.pieces.losses.append(loss)
             return joint
         return self._pass(runs)
 
@@ -138,7 +139,7 @@ def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
     failed: dict[TrainingRun, TrialFailure] = {}
     for run in runs:
         try:
-            if run.step_is_whole:
+            if run.pieces.all_taken:
                 with memory_errors():
                     run.finish_step()
         except TrialFailure as failure:

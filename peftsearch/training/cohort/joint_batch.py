@@ -55,7 +55,7 @@ class JointBatch:
             inputs=ModelInputs.concatenated(
                 _parts(runs, pieces, missing), multiple, backbone.max_length
             ),
-            weights=torch.tensor([run.weight for run in runs]),
+            weights=torch.tensor([run.pieces.divisor for run in runs]),
         )
 
     def to(self, device: torch.device) -> JointBatch:

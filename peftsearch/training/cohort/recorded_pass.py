@@ -47,7 +47,7 @@ class RecordedPass:
             own = self.gradients[begin : begin + len(run.parameters)]
             begin += len(run.parameters)
             # With accumulation the gradient must outlast the next replay, which overwrites it.
-            add(run.parameters, own, copied=not run.step_is_whole)
+            add(run.parameters, own, copied=not run.pieces.all_taken)
         return self.recording.output.clone()
 
 

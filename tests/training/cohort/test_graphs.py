@@ -349,7 +349,7 @@ def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     inner, refused = SharedPass.__call__, []
 
     def full(self: SharedPass, joint: JointBatch) -> Tensor:
-        if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].step_is_whole:
+        if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].pieces.all_taken:
             refused.append(joint.counts)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return inner(self, joint)
