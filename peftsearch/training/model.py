@@ -1,4 +1,4 @@
-"""The backbone with one configuration attached and its head: what is trained, exported, loaded."""
+"""A tuned model: the backbone with one configuration attached, and its head."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ __all__ = ["TunedModel"]
 
 
 class TunedModel:
-    """Logits (batch, outputs) from token ids (batch, seq), with a configuration attached; with no
-    outputs the language model `backbone.lm` writes with what is attached, and has no head of ours.
+    """Trained, exported and loaded as one; leaving it as a context manager detaches.
 
-    Only one may be attached to a backbone at a time, unless its hooks are those of a `Slices`
-    member; leaving the context detaches it.
+    `outputs`: logits of the head; with 0 there is no head, and the language model `backbone.lm`
+    generates with the configuration attached. `finished`: attached with the tensors that exports
+    store. Only one may be attached to a backbone at a time, unless its hooks are those of a
+    `Slices` member. Raises ConfigurationError if the backbone cannot take the configuration.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class TunedModel:
 
     @property
     def reads_one_token(self) -> bool:
-        """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
+        """Whether the last layer need not be computed for every token. Not with a prompt: it shifts
+        the index of the token that is read.
+        """
         prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
         pooling = self.configuration.head.pooling
         return (
@@ -71,7 +74,7 @@ class TunedModel:
         )
 
     def outputs_of(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
-        """Logits (batch, outputs) of examples: from what is kept of them where something is."""
+        """Logits [batch, outputs] of examples, from cached states or features if there are any."""
         assert self.head is not None
         features = self.frozen.features(data, indices) if self.frozen else None
         if features is not None:
@@ -82,16 +85,22 @@ class TunedModel:
     def with_frozen_states(
         self, data: Encoded, indices: NDArray[np.int64]
     ) -> AbstractContextManager[None]:
-        """Forwards of these examples take what the lowest layers would give from what is kept."""
+        """Forwards of these examples take the states of the lowest layers from the cache, if it has
+        them.
+        """
         return nullcontext() if self.frozen is None else self.frozen.in_use(data, indices)
 
     def pooled(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
-        """The states (batch, d) that the head reads."""
+        """States [batch, hidden] that the head reads."""
         return self._pooled(**data.batch(indices, self.backbone.device))
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
+        """Logits [batch, outputs] of token ids, mask and token types, [batch, tokens] each.
+
+        Raises ValueError without a head.
+        """
         if self.head is None:
             raise ValueError("a model without a head has no outputs of its own")
         return self.head.read(self._pooled(input_ids, attention_mask, token_type_ids))
@@ -99,6 +108,7 @@ class TunedModel:
     def _pooled(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
+        """States [batch, hidden] in the backbone's dtype, of arguments [batch, tokens] each."""
         assert self.head is not None
         if self.last_tokens is not None:
             self.last_tokens.read(self.head.token_index(attention_mask))
@@ -108,7 +118,9 @@ class TunedModel:
         return self.head.pool(states, attention_mask)
 
     def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits from last states (batch, seq, d), or of the one token a text (batch, 1, d)."""
+        """Logits [batch, outputs] of last states: [batch, tokens, hidden], or [batch, 1, hidden] of
+        the one token that the head reads. `attention_mask`: [batch, tokens].
+        """
         assert self.head is not None
         if states.shape[1] < attention_mask.shape[1]:
             return self.head.read(states[:, 0])
@@ -116,7 +128,7 @@ class TunedModel:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Forwards of this model alone, where it shares its backbone with others."""
+        """Context in which forwards are of this model alone, though it is a member of a cohort."""
         with self.backbone.hooks.alone():
             if self.backbone.hooks is STRAIGHT or not self.reads_one_token:
                 yield
@@ -130,7 +142,7 @@ class TunedModel:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Everything trained: `tuned/…` and `head/…`."""
+        """All trained tensors by name: `tuned/…` and `head/…`."""
         tuned = {f"tuned/{name}": p for name, p in self.attachment.tensors.items()}
         return tuned | self._head_parameters()
 
@@ -139,13 +151,14 @@ class TunedModel:
         return {f"head/{name}": parameter for name, parameter in own}
 
     def stored(self) -> dict[str, Tensor]:
-        """What is saved: `tuned/…` as stored (see `Attachment.stored`), and `head/…`."""
+        """Tensors to save by name: `tuned/…` as stored (see `Attachment.stored`), and `head/…`."""
         tuned = {f"tuned/{name}": t for name, t in self.attachment.stored().items()}
         return tuned | {name: p.detach() for name, p in self._head_parameters().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy values into every trained tensor (of a finished model, every stored one); raises
-        ConfigurationError if any does not fit.
+        """Copy values into every trained tensor, or with `finished` into every stored one.
+
+        Raises ConfigurationError if names or shapes are not those of this configuration.
         """
         indices = {f"tuned/{name}": t for name, t in self.attachment.indices.items()}
         own: dict[str, Tensor] = {**self.parameters, **indices}
@@ -162,6 +175,7 @@ class TunedModel:
                 parameter.copy_(tensors[name])
 
     def detach(self) -> None:
+        """Remove the configuration from the backbone, whose outputs are then as before."""
         if self.last_tokens is not None:
             self.last_tokens.detach()
         self.attachment.detach()
@@ -178,7 +192,9 @@ def _nothing() -> None:
 
 
 def _long_backward(backbone: Backbone) -> Callable[[], None]:
-    """Gradients down to the embeddings, as `enable_input_require_grads`; and the way back."""
+    """Have gradients computed down to the embeddings, as `enable_input_require_grads` of
+    transformers does; returns a function that undoes it.
+    """
 
     def grown(module: nn.Module, args: object, output: Tensor) -> None:
         if torch.is_grad_enabled():

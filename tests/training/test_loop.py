@@ -154,7 +154,7 @@ def test_a_failed_run_leaves_the_backbone_clean(
 ) -> None:
     def fail() -> None:
         with begin(bench, configured("full")) as run:
-            monkeypatch.setattr(run.objective, "limit", 0.0)
+            monkeypatch.setattr(run.objective, "max_loss", 0.0)
             run.train_to(12)
 
     with pytest.raises(Diverged):

@@ -1,7 +1,7 @@
-"""The states that one configuration leaves as they are, wherever they are worth keeping.
+"""Frozen states: cached outputs of the layers that a configuration leaves unchanged.
 
-Below the lowest modification nothing that a trial does can change what the backbone computes; under
-a head alone nothing can at all.
+Below the lowest modification a trial cannot change what the backbone computes; with a head alone it
+cannot change any of it, so that the pooled states (features) are cached.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from peftsearch.training.optimisations import Optimisations
 __all__ = ["FrozenStates", "Stopped"]
 
 FirstStackInputs = Callable[[Encoded], Encoded]
-"""A data set → what the first stack reads of it."""
+"""Data set → the data that the backbone's first stack reads."""
 Pooled = Callable[[Encoded, NDArray[np.int64]], Tensor]
-"""Examples → the states (batch, d) that a head reads."""
+"""(data set, indices of examples) → states [batch, hidden] that a head reads."""
 Stop = Callable[[], bool]
 
 
 class Stopped(Exception):
-    """Asked to stop while states were computed, or in an evaluation; nothing of it is kept."""
+    """Told to stop while states were computed, or during an evaluation; its results are dropped."""
 
 
 class FrozenStates:
-    """Of a configuration's training, `passes` times over its data; `shared_by` so many trials.
+    """Cached states for the training of one configuration; expected to be read by `shared_by`
+    trials. To be made before the configuration is attached.
 
-    `layers`: how many lowest layers stand aside; 0: none.
+    `layers`: number of lowest layers to skip where their states are cached; 0: none. `pooling`:
+    the pooling of cached features; empty: none are cached.
     """
 
     def __init__(
@@ -52,29 +54,30 @@ class FrozenStates:
         shared_by: int,
     ) -> None:
         self.backbone, self.reads, self.shared_by = backbone, reads, shared_by
-        alone = not configuration.modifications and configuration.head.pooling != "none"
-        may = not configuration.training.dropout
-        self.pooling = (
-            configuration.head.pooling if may and optimisations.features and alone else ""
-        )
+        head_only = not configuration.modifications and configuration.head.pooling != "none"
+        constant = not configuration.training.dropout
+        features = constant and optimisations.features and head_only
+        self.pooling = configuration.head.pooling if features else ""
         layers = configuration.frozen_layers(backbone.shapes)
+        # T5's first layer computes the position bias of the others, and so cannot be skipped.
         worth = layers > int(backbone.family.first_layer_shares) and not self.pooling
-        self.layers = layers if may and optimisations.activations and worth else 0
+        self.layers = layers if constant and optimisations.activations and worth else 0
         self._found: dict[int, tuple[Encoded, Activations | None]] = {}
         if self.layers or self.pooling:
             backbone_digest(backbone)
 
     @property
     def kept_layers(self) -> int:
-        """Layers whose states were taken from the cache so far: 0 where it never was."""
+        """Lowest layers whose states were taken from the cache so far; 0 if none were."""
         used = any(found is not None for _, found in self._found.values())
         return (self.layers or self.backbone.shapes.layers) if used else 0
 
     def prepare(
         self, data: Encoded, passes: float, pooled: Pooled, stop: Stop = lambda: False
     ) -> None:
-        """Have the states of a data set ready, if over so many passes they are worth it. Stopped if
-        `stop()` became true before: a forward pass over all of it may take minutes.
+        """Load or compute the states of a data set, if that pays over so many passes.
+
+        Raises Stopped once `stop()` turns true: a forward pass over all data may take minutes.
         """
         whole = data.whole
         if id(whole) in self._found or not (self.layers or self.pooling):
@@ -89,6 +92,8 @@ class FrozenStates:
         return self._states(data, self.layers, stop)
 
     def _features(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:
+        """Pooled states, one row a text."""
+
         def fill(empty: Activations) -> None:
             lower, below = self._nearest_cached(data, self.backbone.shapes.stacks[0] + 1)
             tokens = evaluation_tokens(self.backbone.device)
@@ -101,6 +106,7 @@ class FrozenStates:
         return cached_activations(self.backbone, data, f"pooled {self.pooling}", one_each, fill)
 
     def _states(self, data: Encoded, layers: int, stop: Stop) -> Activations | None:
+        """States after the lowest `layers`, one row a token."""
         read = self.reads(data)
         offsets, backbone = read.inputs.offsets, self.backbone
 
@@ -116,7 +122,9 @@ class FrozenStates:
         return cached_activations(backbone, read, _after(layers), offsets, fill)
 
     def _nearest_cached(self, read: Encoded, layers: int) -> tuple[int, Activations | None]:
-        """The highest layer below whose states are there already: the same bits, for less."""
+        """The highest lower layer whose states are cached, and these; computing on from them gives
+        the same bits in less time. 0 and None if there is none.
+        """
         for lower in range(layers - 1, int(self.backbone.family.first_layer_shares), -1):
             found = cached_activations(
                 self.backbone, read, _after(lower), read.inputs.offsets, None
@@ -126,30 +134,32 @@ class FrozenStates:
         return 0, None
 
     def features(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor | None:
-        """Pooled states (batch, d) of these examples, if they are kept."""
-        found = self._of(data) if self.pooling else None
+        """Pooled states [batch, hidden] of examples, on the device; None if they are not cached."""
+        found = self._cached(data) if self.pooling else None
         if found is None:
             return None
         return sent(found.padded(indices)[:, 0], self.backbone.device)
 
     @contextmanager
     def in_use(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
-        """The lowest layers stand aside in forwards of these examples, if their states are kept."""
-        found = self._of(data) if self.layers else None
+        """Context in which forwards of these examples skip the layers whose states are cached."""
+        found = self._cached(data) if self.layers else None
         with self._skipping(None if found is None else found.padded(indices), self.layers):
             yield
 
     def _skipping(self, states: Tensor | None, layers: int) -> AbstractContextManager[None]:
+        """Context in which the lowest layers give `states` [batch, tokens, hidden], if not None."""
         if states is None:
             return nullcontext()
         return standing_aside(self.backbone, layers, sent(states, self.backbone.device))
 
-    def _of(self, data: Encoded) -> Activations | None:
+    def _cached(self, data: Encoded) -> Activations | None:
         found = self._found.get(id(data.whole))
         return None if found is None else found[1]
 
 
 def _until(stop: Stop, batches: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+    """The batches; raises Stopped before the next one once `stop()` turns true."""
     for batch in batches:
         if stop():
             raise Stopped
