@@ -1,4 +1,4 @@
-"""What every trial of a process shares: the frozen backbone and the tokenised data."""
+"""Workbench: the frozen backbone and the tokenised data that all trials of a process share."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from peftsearch.training.writing import end_of_text_notes, writing_of
 __all__ = ["Lengths", "Workbench", "set_threads"]
 
 _MEASURED = 10_000
-"""Training examples that lengths are chosen from."""
+"""Most training examples to choose lengths from."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens that texts, and targets to be written, are cut to; 0 of what there is none of."""
+    """Tokens that texts and target texts are cut to; `target`: 0 if a task has no target texts."""
 
     text: int
     target: int = 0
@@ -38,7 +38,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Workbench:
-    """A backbone, and a task tokenised for it, cut to `lengths`."""
+    """A backbone, and a task tokenised for it and cut to `lengths`."""
 
     backbone: Backbone
     task: Task
@@ -48,8 +48,8 @@ class Workbench:
     objective: Objective
     writing: Writing | None = None
     tokenizers: Tokenizers = field(default_factory=Tokenizers)
-    _others: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
-    """This bench in other precisions and lengths, made when a configuration first asks."""
+    _variants: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
+    """This bench in other precisions or lengths, made when a configuration first needs it."""
 
     @property
     def max_length(self) -> int:
@@ -68,9 +68,12 @@ class Workbench:
         precision: str = "fp32",
         task: Task | None = None,
     ) -> Workbench:
-        """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
-        `with_prompts`: texts leave room for the longest prompt before them; `task`: what `spec`
-        asks for, if it was read already.
+        """Load model and data, and tokenise.
+
+        `max_length`: tokens of a text; None: the 99.5th percentile, within the model's limit.
+        `with_prompts`: texts leave room for the longest prompt before them. `task`: the data of
+        `spec`, if they were read already. `say` is told notes for the user.
+        Raises ConfigurationError if a length leaves no room, MissingError, DataError.
         """
         task = task or load_task(spec)
         task.metric.refuse_if_missing()
@@ -83,7 +86,7 @@ class Workbench:
         writing = writing_of(backbone, task.spec) if writes else None
         for note in end_of_text_notes(backbone, writing) if writing else ():
             say(note)
-        lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
+        lengths, train = _chosen_lengths(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
@@ -101,29 +104,32 @@ class Workbench:
         )
 
     def encode(self, split: Split) -> Encoded:
-        """Another split, as this bench reads texts."""
+        """Another split, tokenised in the same way."""
         return _encoded(split, self.backbone, self.writing, self.lengths)
 
     def refuse_no_room(self, length: int) -> None:
-        """ConfigurationError if cutting texts to `length` leaves nothing of them."""
+        """Raise ConfigurationError if cutting texts to `length` tokens leaves nothing of them."""
         few = self.task.train.between(0, _MEASURED)
         refuse_no_room(length, few, self.backbone, self.writing, "max_length")
 
     def for_training(self, training: Training) -> Workbench:
-        """The bench as a configuration's training wants it: its precision and its length."""
+        """The bench in the precision and with the text length of a configuration's training.
+
+        Raises ConfigurationError if that length leaves nothing of a text.
+        """
         bench = self
         dtype = DTYPES[training.precision]
         if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
-            bench = bench._kept(training.precision, lambda b: b._in_precision(dtype))
+            bench = bench._variant(training.precision, lambda b: b._in_precision(dtype))
         length = min(training.max_length, self.lengths.text) or self.lengths.text
         if length != bench.lengths.text:
-            bench = bench._kept(length, lambda b: b._cut_to(length))
+            bench = bench._variant(length, lambda b: b._cut_to(length))
         return bench
 
-    def _kept(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
-        if key not in self._others:
-            self._others[key] = make(self)
-        return self._others[key]
+    def _variant(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
+        if key not in self._variants:
+            self._variants[key] = make(self)
+        return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
         backbone = load_backbone(
@@ -161,15 +167,15 @@ def _encoded(
     return encode_texts(split, writing, lengths.text, lengths.target)
 
 
-def _measured(
+def _chosen_lengths(
     task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
 ) -> tuple[Lengths, Encoded | None]:
-    """Lengths within the model's, from the training texts where the user named none; and those
-    tokens, if they are cut alike.
+    """Lengths within the model's limit, chosen from training texts unless the user named them; and
+    the training set if it was tokenised with that length on the way, else None.
     """
     few, room = task.train.sample(_MEASURED, seed=0), max_text_tokens(backbone, with_prompts)
     if writing is not None:
-        return _lengths_of_texts(task.spec, few, backbone, writing, with_prompts, asked), None
+        return _chosen_text_lengths(task.spec, few, backbone, writing, with_prompts, asked), None
     limit = min(room, asked or room)
     refuse_no_room(limit, few, backbone, writing, "--max-length")
     if asked is not None and len(few) < len(task.train):
@@ -179,7 +185,7 @@ def _measured(
     return Lengths(length), probe if length == limit and few is task.train else None
 
 
-def _lengths_of_texts(
+def _chosen_text_lengths(
     spec: TaskSpec,
     few: Split,
     backbone: Backbone,
@@ -187,7 +193,7 @@ def _lengths_of_texts(
     with_prompts: bool,
     asked: int | None,
 ) -> Lengths:
-    """Lengths of inputs and targets, measured on some examples."""
+    """Lengths of inputs and target texts, chosen from some examples."""
     room = max_text_tokens(backbone, with_prompts)
     # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
     most = room if writing.is_decoder else backbone.max_length

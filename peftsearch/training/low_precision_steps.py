@@ -1,6 +1,6 @@
-"""Which steps and rungs of a trial are computed in low precision: all before full length.
+"""Low-precision steps: training and evaluations below full length, in a trial with low rungs.
 
-From the last low rung on everything is exact, and so is every evaluation at full length.
+After the last low rung everything is exact, and so is the evaluation at full length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ __all__ = ["LowPrecisionSteps"]
 
 @dataclass(frozen=True)
 class LowPrecisionSteps:
-    """Frozen layers in `precision` up to the last low rung, at step `until`."""
+    """Frozen layers are computed in `precision` up to the last low rung, at step `until`; exactly
+    afterwards, or always with None.
+    """
 
     backbone: Backbone
     precision: LowPrecision | None = None
@@ -31,8 +33,10 @@ class LowPrecisionSteps:
     def of(
         cls, backbone: Backbone, name: str | None, rung_steps: Iterable[int], full_steps: int
     ) -> LowPrecisionSteps:
-        """Of a trial that is evaluated at `rung_steps`. MissingError where the CPU cannot do it,
-        ConfigurationError where the backbone is not meant.
+        """The low-precision steps of a trial evaluated at `rung_steps`; none for `name` None.
+
+        Raises MissingError if the CPU lacks the instructions, ConfigurationError if the backbone is
+        not in fp32 on a CPU.
         """
         if name is None:
             return cls(backbone)
@@ -47,11 +51,11 @@ class LowPrecisionSteps:
         return cls(backbone, precision if until else None, until)
 
     def training(self, step: int) -> AbstractContextManager[None]:
-        """For the step after `step` steps."""
+        """Context for training the step that follows `step` steps."""
         return frozen_in(self.backbone, self.precision if step < self.until else None)
 
     def evaluating(self, step: int) -> AbstractContextManager[None]:
-        """For an evaluation after `step` steps."""
+        """Context for an evaluation after `step` steps."""
         return frozen_in(self.backbone, self._evaluated_in(step))
 
     def evaluated_in(self, step: int) -> str | None:

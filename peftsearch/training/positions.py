@@ -1,4 +1,4 @@
-"""Effective length of a text in a batch: its tokens, and positions that a configuration adds.
+"""Positions that a configuration adds to each text, and effective lengths for batching.
 
 Effective lengths only decide how texts are batched. Without prompts and prefixes the batches are
 exactly those by tokens.
@@ -39,7 +39,7 @@ class Positions:
 
     @classmethod
     def of(cls, configuration: Configuration) -> Positions:
-        """Positions added by a configuration whose layers are resolved (`within`)."""
+        """Positions added by a configuration that is placed on a backbone (`within`)."""
         widest = {
             kind: [m.widest for m in configuration.modifications if isinstance(m.form, kind)]
             for kind in (Prompt, Prefix)
@@ -47,13 +47,16 @@ class Positions:
         return cls(sum(widest[Prompt]), max(widest[Prefix], default=0))
 
     def effective_lengths(self, lengths: Indices) -> Indices:
-        """Effective lengths for batching without gradients: one layer's states exist at a time."""
+        """Effective lengths [n] for batches without gradients, of token counts `lengths` [n]. Only
+        one layer's states exist at a time then.
+        """
         return lengths + (self.prompt + -(-self.prefix // _A_PREFIX_POSITION))
 
     def parts(self, lengths: Indices, most: int) -> int:
-        """Number of parts in which a step's texts are trained, so that each has at most `most`
-        positions. One without a prompt: the batch size is then the user's choice. Prefixes are not
-        counted: they are a small part of what a backward pass keeps.
+        """Number of parts to train a batch in, so that each has at most `most` padded positions.
+
+        `lengths` [batch]: tokens of each text. 1 without a prompt: the batch size is then the
+        user's choice. Prefixes do not count: they are a small part of what a backward pass keeps.
         """
         if not self.prompt or not len(lengths):
             return 1

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors with a little text metadata, written whole or not at all."""
+"""Tensor files: safetensors with facts (JSON) as metadata, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Iterator[m
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file; DataError if it is not one of ours or is damaged."""
+    """Tensors, on the CPU, and facts of a file; DataError if it is not ours or is damaged."""
     try:
         with safe_open(path, framework="pt") as opened:
             facts = json.loads((opened.metadata() or {}).get("peftsearch", "{}"))
@@ -84,7 +84,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def number_in(facts: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    """A fact that is a finite number, not below 0; ValueError for anything else."""
+    """The fact `key`, a finite number not below 0; ValueError for anything else."""
     value = facts.get(key, default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value < 0:
