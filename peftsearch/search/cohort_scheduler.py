@@ -115,7 +115,7 @@ class CohortScheduler:
             return
         self._clock.passed(runs, self.cohort.was_ordinary)
         for one in self.in_flight:
-            self.runner.watched(one.assignment, one.run, False)
+            self.runner.on_progress(one.assignment, one.run, False)
         for one in list(self.in_flight):
             if one.run in failed:
                 self._leave(one, failed[one.run])

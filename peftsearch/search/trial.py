@@ -20,7 +20,7 @@ from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
 from peftsearch.policy.stopping import Decision
 from peftsearch.records.folder import TrialFolder
 from peftsearch.records.records import RungValue, TrialResult
-from peftsearch.search.samples import samples_of
+from peftsearch.search.example_predictions import example_predictions
 from peftsearch.search.trial_result import EndState, ended_result, failed_result
 from peftsearch.study.study import Assignment
 from peftsearch.training.bench import Workbench
@@ -59,7 +59,7 @@ class TrialRunner:
     - `cut()` turning true ends an evaluation between two batches, with a checkpoint from which
       the evaluation is begun again;
     - `saved(assignment)` is called after every checkpoint;
-    - `watched(assignment, run, evaluates)` is called before every step of a trial that trains
+    - `on_progress(assignment, run, evaluates)` is called before every step of a trial that trains
       alone, after every step in a cohort, and as each evaluation begins;
     - `make_room()` frees memory that others can do without; returns whether there was any.
     """
@@ -71,7 +71,7 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Decision]
     stop: Callable[[], bool]
     saved: Callable[[Assignment], None] = lambda _: None
-    watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
+    on_progress: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
     cut: Callable[[], bool] = lambda: False
     optimisations: Optimisations = Optimisations()  # noqa: RUF009 (frozen)
@@ -118,7 +118,7 @@ class PreparedTrial:
 
     def _stops(self, run: TrainingRun) -> bool:
         """Called before every step of a trial that trains alone."""
-        self.runner.watched(self.assignment, run, False)
+        self.runner.on_progress(self.assignment, run, False)
         return self.runner.stop()
 
     def steps(self, backbone: Backbone | None = None) -> TrialSteps:
@@ -182,7 +182,7 @@ class PreparedTrial:
                 return None
             value = known.get(rung)
             if value is None:
-                self.runner.watched(self.assignment, run, True)
+                self.runner.on_progress(self.assignment, run, True)
                 try:
                     value = self._evaluate(run, rung)
                 except Stopped:
@@ -212,7 +212,7 @@ class PreparedTrial:
         if not math.isfinite(value):
             raise NotANumber(f"{metric.name} became {value} at step {run.step}")
         if is_last:
-            self.folder.write_samples(samples_of(task, evaluation))
+            self.folder.write_samples(example_predictions(task, evaluation))
         return RungValue(
             rung=rung,
             step=run.step,

@@ -97,7 +97,7 @@ class Worker:
             stop=self._interrupted,
             cut=self._stopped,  # a search whose time is over lets evaluations finish
             saved=lambda assignment: self.study.give_checkpoint(assignment.number),
-            watched=self._watched,
+            on_progress=self._on_progress,
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
@@ -176,7 +176,7 @@ class Worker:
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
 
-    def _watched(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
+    def _on_progress(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
         """Emit a trial's progress, at most once in `_SHOW_S`."""
         now = time.monotonic()
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:

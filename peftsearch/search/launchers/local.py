@@ -30,7 +30,7 @@ __all__ = ["LocalWorkers"]
 _PR_SET_PDEATHSIG = 1
 _MAX_DEATHS = 3
 _POLL_S = 0.2
-_TO_THE_PARENT = {signal.SIGINT, signal.SIGTERM}
+_PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 Begin = Callable[[], float]
@@ -113,7 +113,7 @@ class LocalWorkers:
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        with _deaf():
+        with _signals_blocked():
             process.start()
         sending.close()
         self._loading.add(worker)
@@ -138,7 +138,7 @@ class LocalWorkers:
                 continue
             process.join()
             del self._running[worker]
-            yield from _last_words(receiving)
+            yield from _remaining_events(receiving)
             if process.exitcode == 0:
                 continue
             self._deaths += 1
@@ -146,19 +146,21 @@ class LocalWorkers:
             if self._killed or (self._stop.value and process.exitcode == -signal.SIGTERM):
                 yield WorkerStopped(worker)
                 continue
-            yield WorkerStopped(worker, f"worker {worker} died ({_how(process.exitcode)})", 1)
+            yield WorkerStopped(
+                worker, f"worker {worker} died ({_exit_reason(process.exitcode)})", 1
+            )
             if self._deaths < _MAX_DEATHS and not self._stop.value:
                 self._start(worker)
 
 
-def _last_words(receiving: Connection) -> Iterator[Event]:
+def _remaining_events(receiving: Connection) -> Iterator[Event]:
     """What an ended worker had sent; the last of it may have been cut off."""
     with receiving, contextlib.suppress(EOFError, OSError):
         while receiving.poll():
             yield receiving.recv()
 
 
-def _how(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = ": out of memory?" if name == "SIGKILL" else ""
@@ -193,8 +195,8 @@ def _child(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop_all)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_THE_PARENT)
-    _die_with(parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENT_SIGNALS)
+    _die_with_parent(parent)
     if stop.value:  # asked before it could hear
         return
     try:
@@ -206,19 +208,19 @@ def _child(
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """A process started meanwhile hears no signal of a terminal until it is ready to: Ctrl-C goes
     to the whole group, and would end its imports with a traceback.
     """
     resource_tracker.ensure_running()  # starting it would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PARENT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _die_with(parent: int) -> None:
+def _die_with_parent(parent: int) -> None:
     """Never outlive a killed parent: two searches must not work on one study."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

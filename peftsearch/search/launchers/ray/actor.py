@@ -22,10 +22,10 @@ from queue import SimpleQueue
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, TrialAt, WorkerPlaced, WorkerStopped
 
-__all__ = ["Place"]
+__all__ = ["WorkerActor"]
 
 
-class Place:
+class WorkerActor:
     """`run` is called once; `stop`, while it runs, asks the worker to save and end."""
 
     def __init__(self) -> None:

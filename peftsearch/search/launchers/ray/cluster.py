@@ -13,7 +13,7 @@ from typing import Any
 
 from peftsearch.errors import MissingError, UsageError
 
-__all__ = ["Share", "joined"]
+__all__ = ["Share", "connected"]
 
 
 _ANSWERS_S = 10.0
@@ -32,7 +32,7 @@ class Share:
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """The module `ray`, connected to the cluster at `address` (`auto`: $RAY_ADDRESS, or the one
     that runs on this machine); MissingError if that does not work.
     """
@@ -47,7 +47,7 @@ def joined(address: str) -> Iterator[Any]:
     except ImportError:
         raise MissingError("Ray is not installed; pip install 'peftsearch[ray]'") from None
     terminated = signal.getsignal(signal.SIGTERM)
-    with _without_rays_output():
+    with _ray_stdout_hidden():
         try:
             _connect(ray, address)
             yield ray
@@ -59,7 +59,9 @@ def joined(address: str) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str) -> None:
     try:
-        _refuse_nobody(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+        _refuse_if_nobody_listens(
+            os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+        )
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
@@ -70,7 +72,7 @@ def _connect(ray: Any, address: str) -> None:
         ) from None
 
 
-def _refuse_nobody(address: str) -> None:
+def _refuse_if_nobody_listens(address: str) -> None:
     """OSError if nobody listens at HOST:PORT: Ray itself would try it for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit():
@@ -78,7 +80,7 @@ def _refuse_nobody(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_rays_output() -> Iterator[None]:
+def _ray_stdout_hidden() -> Iterator[None]:
     """Ray writes to stdout what its nodes say before they die, pages of it; our results go there.
     It is in Ray's logs as well.
     """

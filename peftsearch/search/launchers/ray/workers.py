@@ -21,8 +21,8 @@ from peftsearch.search.events import (
     WorkersWait,
 )
 from peftsearch.search.interrupt import interruptible, with_stops
-from peftsearch.search.launchers.ray.actor import Place
-from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.actor import WorkerActor
+from peftsearch.search.launchers.ray.cluster import Share, connected
 from peftsearch.search.launchers.ray.order import Order
 
 __all__ = ["RayWorkers", "run_on_ray"]
@@ -34,7 +34,7 @@ _PAUSE_S = 2.0
 that a node is gone, until which it may give it places there.
 """
 _POLL_S = 0.5
-_PATIENCE_S = 30.0
+_WAIT_NOTICE_S = 30.0
 """How long a cluster may look for places before it is said."""
 
 
@@ -48,7 +48,7 @@ def run_on_ray(
     """Start workers of a study and stay until all have ended; every event is given to `hear` (None
     every now and then). Returns whether the user interrupted it.
     """
-    with joined(address) as ray:
+    with connected(address) as ray:
         started = RayWorkers(ray, order, workers, share)
         with interruptible(started) as interrupted:
             for event in with_stops(started.run(), interrupted):
@@ -87,7 +87,7 @@ class RayWorkers:
         self._running: dict[Any, _Started] = {}
         """By what Ray hands its events through."""
         self._due: list[_Due] = []
-        self._ended_well = self._stop = self._stop_told = self._kill = self._wait_told = False
+        self._ended_well = self._stop = self._stop_sent = self._kill = self._wait_notified = False
 
     def stop(self) -> None:
         """Ask all to checkpoint what they do and end."""
@@ -105,14 +105,14 @@ class RayWorkers:
                 self._start_due()
                 yield from self._heard()
                 self._obey()
-                yield from self._told_to_wait()
+                yield from self._wait_notice()
         finally:
             for started in self._running.values():
                 self._ray.kill(started.actor)
 
     def _start(self, worker: int, deaths: int = 0) -> None:
         actor = (
-            self._ray.remote(Place)
+            self._ray.remote(WorkerActor)
             .options(
                 num_cpus=self.share.cpus,
                 num_gpus=self.share.gpus,
@@ -174,7 +174,7 @@ class RayWorkers:
     def _died(self, started: _Started, error: Exception) -> Iterator[Event]:
         deaths = started.deaths + 1
         where = f" on {started.node}" if started.node else ""
-        text = f"died{where} ({self._how(started, error)})"
+        text = f"died{where} ({self._death_reason(started, error)})"
         if deaths >= _MAX_DEATHS:
             text += f": {deaths} times without ending a trial, given up"
         elif not self._is_over:
@@ -183,7 +183,7 @@ class RayWorkers:
             self._due.append(_Due(started.worker, deaths, when))
         yield WorkerStopped(started.worker, text, 1)
 
-    def _how(self, started: _Started, error: Exception) -> str:
+    def _death_reason(self, started: _Started, error: Exception) -> str:
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
             return "out of memory"
         if isinstance(error, self._ray.exceptions.RayTaskError):
@@ -215,14 +215,14 @@ class RayWorkers:
                     self._ray.kill(started.actor)
                     del self._running[events]
         self._stop |= time.monotonic() > self._last_call
-        if self._stop and not self._stop_told:
-            self._stop_told = True
+        if self._stop and not self._stop_sent:
+            self._stop_sent = True
             for started in self._running.values():
                 started.actor.stop.remote()
 
-    def _told_to_wait(self) -> Iterator[WorkersWait]:
+    def _wait_notice(self) -> Iterator[WorkersWait]:
         waiting = sum(started.node is None for started in self._running.values())
-        late = time.monotonic() - self.began > _PATIENCE_S
-        if waiting and late and not self._wait_told:
-            self._wait_told = True
+        late = time.monotonic() - self.began > _WAIT_NOTICE_S
+        if waiting and late and not self._wait_notified:
+            self._wait_notified = True
             yield WorkersWait(waiting, str(self.share))
