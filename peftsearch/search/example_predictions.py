@@ -1,4 +1,4 @@
-"""A few validation examples as a model answers them."""
+"""Example predictions: a few validation texts with reference and generated text, for reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHARACTERS = 600
 
 
 def example_predictions(task: Task, evaluation: Evaluation) -> list[dict[str, str]]:
-    """The first examples of the (shuffled) validation split; none unless texts were written."""
+    """The first examples of the (shuffled) validation split; none unless texts were generated."""
     if task.kind.output != "texts" or evaluation.predicted is None:
         return []
     count = min(_COUNT, evaluation.examples)

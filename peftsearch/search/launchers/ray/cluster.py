@@ -1,4 +1,4 @@
-"""Joining a Ray cluster to start workers on it, and leaving nothing of Ray's on the terminal."""
+"""Connecting to a Ray cluster, with Ray's own output kept off the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ANSWERS_S = 10.0
 
 @dataclass(frozen=True)
 class Share:
-    """What of a node each worker takes: CPUs, and GPUs, of which it may be a part."""
+    """Resources that each worker takes of a node; `gpus` may be a fraction of one."""
 
     cpus: float
     gpus: float = 0.0
@@ -33,8 +33,9 @@ class Share:
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster at `address` (`auto`: $RAY_ADDRESS, or the one
-    that runs on this machine); MissingError if that does not work.
+    """Context with the module `ray`, connected to the cluster at `address` (`auto`: $RAY_ADDRESS,
+    or the one that runs on this machine). Raises UsageError for an address of Ray's client, and
+    MissingError if Ray is not installed or no cluster answers.
     """
     if "://" in address:
         raise UsageError(
@@ -53,8 +54,9 @@ def connected(address: str) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
-            if terminated is not None:  # one that Python can put back
-                signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there
+            # Ray installs a handler of its own. None: the former one was not set by Python.
+            if terminated is not None:
+                signal.signal(signal.SIGTERM, terminated)
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -73,7 +75,7 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _refuse_if_nobody_listens(address: str) -> None:
-    """OSError if nobody listens at HOST:PORT: Ray itself would try it for minutes."""
+    """Raise OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()
@@ -81,8 +83,8 @@ def _refuse_if_nobody_listens(address: str) -> None:
 
 @contextlib.contextmanager
 def _ray_stdout_hidden() -> Iterator[None]:
-    """Ray writes to stdout what its nodes say before they die, pages of it; our results go there.
-    It is in Ray's logs as well.
+    """Discard stdout: Ray prints pages of its dying nodes' output there, where our results go. All
+    of it is in Ray's logs as well.
     """
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
