@@ -106,9 +106,8 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
     calm = metrics_of(wanted, load_shapes(str(tiny_bert)))
     assert [*notes, *problems_of(home, calm)] == []
     written = [path.read_bytes() for path in nodes.files.rglob("*") if path.is_file()]
-    assert any(
-        b"WorkerActor" in content for content in written
-    )  # so it is looked at where it counts
+    # The actors are named in these files: it is looked at where it counts.
+    assert any(b"WorkerActor" in content for content in written)
     words = (PASSWORD.encode(), quote(PASSWORD, safe="").encode())
     assert [word for word in words if any(word in content for content in written)] == []
 
