@@ -149,6 +149,7 @@ class CohortScheduler:
         """
         try:
             request = step()
+            # A checkpoint at a rung: it is to be evaluated or judged before it trains.
             while request.run.step >= request.step:
                 request = steps.send(True)
         except StopIteration as end:

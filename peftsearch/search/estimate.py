@@ -114,7 +114,7 @@ def _step_s(run: TrainingRun) -> float:
     began, end = run.wall_s, min(run.full_steps, 1 + _STEPS)
     while run.step < end and (run.step == 1 or run.wall_s - began < _ENOUGH_S):
         run.train_to(run.step + 1)
-    if run.step == 1:
+    if run.step == 1:  # a trial of one step: there is no other to measure
         return run.wall_s
     tokens = sum(_padded(run, step) for step in range(1, run.step))
     return (run.wall_s - began) * _mean_padded(run) / max(tokens, 1)

@@ -174,7 +174,7 @@ class PreparedTrial:
         known = {value.rung: value for value in self.folder.read_curve()}
         last = len(run.rung_steps) - 1
         for rung, step in run.rungs:
-            if step < run.step:
+            if step < run.step:  # judged before the checkpoint that the run continues from
                 continue
             reached = yield TrainTo(run, step)
             if not reached:
@@ -189,7 +189,7 @@ class PreparedTrial:
                     self._save(run)
                     return None
                 self.runner.record(self.assignment, value)
-                if rung < last:
+                if rung < last:  # full length leaves the adapter instead
                     self._save(run)
             if not self.runner.judge(self.assignment, value).go_on:
                 return "stopped"

@@ -74,6 +74,7 @@ def _resident_beside_malloc() -> int:
         fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:
         return 0
+    # Resident less shared pages: mapped files, such as cached states, are not malloc's.
     own = (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
     return max(0, own - _in_use())
 
@@ -97,6 +98,7 @@ def _in_use() -> int:
         return 0
     mallinfo.restype = _Counts
     counts = mallinfo()
+    # `uordblks` leaves out blocks that malloc mapped by themselves.
     return int(counts.uordblks + counts.hblkhd)
 
 

@@ -48,6 +48,7 @@ class WeightAverage:
             self._swap()
 
     def _swap(self) -> None:
+        # Tensors change places rather than values: hooks and optimiser hold the parameters.
         for name, parameter in self._parameters.items():
             parameter.data, self.values[name] = self.values[name], parameter.data
 

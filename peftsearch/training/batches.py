@@ -93,6 +93,7 @@ def token_batches(
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
+    # Texts of a batch of mean length: buckets then hold as many batches as those of a fixed size.
     usual = max(1, int(tokens / max(float(lengths.mean()), 1.0)))
     batches = _filled(_by_length(order, lengths, usual * bucket), lengths, tokens)
     return [batches[i] for i in generator.permutation(len(batches))]

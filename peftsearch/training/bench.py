@@ -119,6 +119,7 @@ class Workbench:
         """
         bench = self
         dtype = DTYPES[training.precision]
+        # A backbone in fp64, as in tests, has no precision of `DTYPES` and keeps its own.
         if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
             bench = bench._variant(training.precision, lambda b: b._in_precision(dtype))
         length = min(training.max_length, self.lengths.text) or self.lengths.text

@@ -139,6 +139,7 @@ def _load_state(
     """Set the optimiser's state of one parameter, kept in the file as `KEY/NAME`."""
     keyed = ((n.split("/", 1), tensor) for n, tensor in states.items())
     state = {key: tensor for (key, owner), tensor in keyed if owner == name}
+    # Before its first step AdamW has no state.
     if progress.step and not _fits(state, parameter):
         raise ValueError(f"the optimiser's state of '{name}' does not fit it")
     # The fused AdamW keeps its count of steps on the device, the others on the CPU.

@@ -68,6 +68,7 @@ class TrainingRun:
             keep_freed_memory()
         self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
+        # Before anything is attached: cached states are keyed by the bare backbone's weights.
         self.frozen = FrozenStates(
             backbone, configuration, optimisations, objective.first_stack_inputs, shared_by
         )
@@ -156,6 +157,7 @@ class TrainingRun:
         """
         before, data = self.wall_s, self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
+            # A trial reads the validation set once a rung.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             with self.low_precision.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)

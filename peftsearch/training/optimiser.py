@@ -35,7 +35,7 @@ def make_optimiser(model: TunedModel, fused: bool = True) -> AdamW:
             for (lr, decay), parameters in groups.items()
         ],
         fused=fused,
-        foreach=False,
+        foreach=False,  # without `fused` one call a tensor; torch would take foreach on a GPU
     )
 
 

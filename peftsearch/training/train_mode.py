@@ -76,6 +76,7 @@ def _set_dropout(model: nn.Module, share: float) -> list[tuple[Any, str, float]]
 
 def _dropouts(holder: Any) -> list[str]:
     """Names of the attributes that functional dropout reads its probability from."""
+    # By type, since bool is an int: flags are no probabilities.
     return [n for n, v in vars(holder).items() if "drop" in n and type(v) in (int, float)]
 
 

@@ -144,6 +144,7 @@ class LocalWorkers:
                 continue
             self._deaths += 1
             on_death(worker)
+            # Not an error: killed by the user, or terminated by `stop` while it was loading.
             if self._killed or (self._stop.value and process.exitcode == -signal.SIGTERM):
                 yield WorkerStopped(worker)
                 continue

@@ -139,7 +139,7 @@ def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
     failed: dict[TrainingRun, TrialFailure] = {}
     for run in runs:
         try:
-            if run.pieces.all_taken:
+            if run.pieces.all_taken:  # members with accumulation take several passes a step
                 with memory_errors():
                     run.finish_step()
         except TrialFailure as failure:

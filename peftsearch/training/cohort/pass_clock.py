@@ -61,6 +61,6 @@ class PassClock:
         return replace(memory, peak=self._peaks[members])
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # passes are launched, not done, when the host goes on
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

@@ -48,6 +48,7 @@ class Activations:
     def padded(self, indices: Indices) -> Tensor:
         """States [batch, longest, hidden] of examples, with zeros as padding, on the CPU."""
         where, own = self._rows(indices)
+        # Padding of the last example would read rows beyond the end.
         states = self.flat.index_select(0, where.clamp(max=len(self.flat) - 1).flatten())
         states = states.view(*where.shape, -1)
         return states if bool(own.all()) else states.masked_fill_(~own.unsqueeze(-1), 0)
@@ -117,6 +118,7 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
         "data": data.digest,
         "dtype": str(backbone.dtype),
         "device": _device_name(backbone.device),
+        # Sums are divided among threads, and kernels chosen by the shape of a batch.
         "threads": torch.get_num_threads(),
         "batch_tokens": evaluation_tokens(backbone.device),
         "torch": torch.__version__,
@@ -143,6 +145,7 @@ def backbone_digest(backbone: Backbone) -> str:
     if model not in _DIGESTS:
         digest = hashlib.sha256()
         settings = model.config.to_dict()
+        # These say where a model was loaded from and by what, not what it computes.
         for name in ("_name_or_path", "transformers_version", "architectures"):
             settings.pop(name, None)
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

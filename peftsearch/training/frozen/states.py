@@ -84,6 +84,7 @@ class FrozenStates:
             return
         layers = self.layers or self.backbone.shapes.layers
         pays = caching_pays(self.backbone, layers, passes, self.shared_by)
+        # The data set is held, too: else another one could get its id.
         self._found[id(whole)] = (whole, self._entry(whole, pooled, stop) if pays else None)
 
     def _entry(self, data: Encoded, pooled: Pooled, stop: Stop) -> Activations | None:

@@ -156,6 +156,7 @@ def _model_inputs(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) ->
 def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> ModelInputs:
     """Inputs of a decoder: prompt and response as one text, with the response as targets."""
     ids, mask, is_response = prompts_with_responses(prompts, written, indices, padding)
+    # The logits of a token predict the next one.
     targets = ids.masked_fill(~is_response, IGNORED)[:, 1:]
     asked = is_response[:, 1:].any(0).int()
     # No logits are computed for tokens that are targets in none of the texts.

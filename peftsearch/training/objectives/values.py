@@ -32,6 +32,7 @@ class Values(HeadObjective):
     def of(cls, train: Encoded) -> Values:
         """The objective with mean and standard deviation of the training examples."""
         numbers = train.labels.double()
+        # Equal numbers have no spread to divide by.
         return cls(float(numbers.mean()), max(float(numbers.std(correction=0)), 1e-12))
 
     def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
