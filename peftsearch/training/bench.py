@@ -53,6 +53,7 @@ class Workbench:
 
     @property
     def max_length(self) -> int:
+        """Tokens that texts are cut to."""
         return self.lengths.text
 
     @classmethod
@@ -128,11 +129,13 @@ class Workbench:
         return bench
 
     def _variant(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
+        """The variant for a precision or a length, made by `make` the first time."""
         if key not in self._variants:
             self._variants[key] = make(self)
         return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
+        """The same bench on a backbone of its own."""
         backbone = load_backbone(
             self.backbone.name,
             str(self.backbone.device),
@@ -143,6 +146,7 @@ class Workbench:
         return self._with(backbone, self.train, self.validation, self.lengths)
 
     def _cut_to(self, length: int) -> Workbench:
+        """The same bench with texts of at most `length` tokens."""
         lengths = Lengths(length, self.lengths.target)
         self.refuse_no_room(length)
         splits = (self.task.train, self.task.validation)
@@ -163,6 +167,7 @@ class Workbench:
 def _encoded(
     split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
 ) -> Encoded:
+    """A split tokenised for the backbone, and cut to `lengths`."""
     if writing is None:
         return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
     return encode_texts(split, writing, lengths.text, lengths.target)

@@ -28,7 +28,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, and what that cost. Times are in seconds."""
+    """Progress of a run, and its cost in seconds."""
 
     step: int = 0
     """Optimiser steps taken."""
@@ -44,7 +44,7 @@ class Progress:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any], full_steps: int) -> Progress:
-        """Read from a checkpoint's facts; KeyError or ValueError for what makes no sense."""
+        """Read from a checkpoint's facts; KeyError or ValueError if they make no sense."""
         step = int(number_in(facts, "step"))
         if step > full_steps:
             raise ValueError(f"step {step} of {full_steps}")

@@ -238,7 +238,7 @@ class TrainingRun:
 
     @property
     def progress(self) -> Progress:
-        """How far the run has come, and what that cost."""
+        """Progress and cost so far, as checkpoints hold them."""
         return Progress(
             step=self.step,
             smoothed_loss=self.loss_monitor.smoothed,

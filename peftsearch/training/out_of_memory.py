@@ -1,4 +1,4 @@
-"""Out of memory: every way in which torch says so, as one error of ours."""
+"""Out-of-memory errors: all forms in which torch raises them, as OutOfMemory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["memory_errors"]
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise OutOfMemory for every error by which torch says that memory does not suffice."""
+    """Context that raises OutOfMemory in place of torch's errors for want of memory."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:

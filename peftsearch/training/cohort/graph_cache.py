@@ -1,4 +1,4 @@
-"""A cache of CUDA graphs: shared passes replayed where that is correct, and where it is faster.
+"""Graph cache: shared passes replayed as CUDA graphs where that is correct and faster.
 
 A small model computes faster than the host can launch its kernels; a graph launches a whole forward
 and backward with one call. No graph is trusted: the first batch after the one it was captured with
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from peftsearch.training.cohort.joint_batch import JointBatch
-from peftsearch.training.cohort.recorded_pass import RecordedPass, add, addresses, alike, result_of
+from peftsearch.training.cohort.recorded_pass import RecordedPass, add, addresses, agree, result_of
 from peftsearch.training.cohort.recorder import Recorder
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
@@ -106,7 +106,7 @@ class GraphCache:
         """
         self.is_ordinary = True
         self._passes += 1
-        self._meet(do)
+        self._clear_if_changed(do)
         if self._is_off or self._failures >= _MAX_FAILURES:
             return do(joint)
         kind = self._kind(joint.key)
@@ -121,7 +121,7 @@ class GraphCache:
         with self._timed(kind.ordinary):
             return do(joint)
 
-    def _meet(self, do: SharedPass) -> None:
+    def _clear_if_changed(self, do: SharedPass) -> None:
         """Drop all recordings if members, their order or their parameters' addresses changed."""
         found = addresses(do)
         if do.runs == self._runs and found == self._addresses:
@@ -194,7 +194,7 @@ class GraphCache:
         expected = result_of(do, do.parameters, joint)
         add(do.parameters, expected[1])
         try:
-            agrees = alike(result_of(recorded, do.parameters, joint), expected, do)
+            agrees = agree(result_of(recorded, do.parameters, joint), expected, do)
         except Exception as error:
             self.disable(_first_line(error))
             return expected[0]

@@ -12,7 +12,7 @@ from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import Recorder
 from peftsearch.training.cohort.shared_pass import SharedPass
 
-__all__ = ["RecordedPass", "Result", "add", "addresses", "alike", "result_of"]
+__all__ = ["RecordedPass", "Result", "add", "addresses", "agree", "result_of"]
 
 Result = tuple[Tensor, list[Tensor | None]]
 """Losses [runs], and the gradient of every parameter, of its shape; None where it got none."""
@@ -92,7 +92,7 @@ def _without_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def alike(found: Result, expected: Result, do: SharedPass) -> bool | None:
+def agree(found: Result, expected: Result, do: SharedPass) -> bool | None:
     """Whether losses and every gradient agree, each to a tolerance of its own largest value, or of
     `_FLOOR` times its run's if that is more. None where `expected` is not finite: nothing can be
     said then.

@@ -44,7 +44,7 @@ class Evaluation:
     losses: NDArray[np.float64]
     """[n], or [fewer] where texts were written; each is a sum over the example's weight."""
     weights: NDArray[np.int64]
-    """Of the shape of `losses`: 1, or the number of an example's target tokens."""
+    """1 for each of `losses`, or the number of the example's target tokens."""
 
     @property
     def examples(self) -> int:

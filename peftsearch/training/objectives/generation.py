@@ -40,8 +40,9 @@ def generate(
     an encoder reads a batch; `positions`: those that the attached configuration adds to each text;
     `before_batch` is called before each batch, and may raise.
 
-    A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
-    model's own generation settings only its special tokens count, which `writing` holds.
+    A decoder's prompts are padded on the left, so that generation starts at the same index in all
+    texts of a batch. Of the model's own generation settings only its special tokens count, which
+    `writing` holds.
     """
     config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)

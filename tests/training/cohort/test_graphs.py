@@ -30,7 +30,7 @@ from peftsearch.training.cohort import recorded_pass
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations
 from peftsearch.training.cohort.graph_cache import PAYS, GraphCache
 from peftsearch.training.cohort.joint_batch import JointBatch
-from peftsearch.training.cohort.recorded_pass import alike, result_of
+from peftsearch.training.cohort.recorded_pass import agree, result_of
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
@@ -316,9 +316,9 @@ def test_a_recording_that_forgets_one_small_gradient_is_found(bench: Workbench) 
         if largest[index] > 1e-5 * max(largest):
             wrong = [*gradients]
             wrong[index] = torch.zeros_like(gradient)
-            assert alike((losses, wrong), (losses, gradients), do) is False, index
+            assert agree((losses, wrong), (losses, gradients), do) is False, index
     assert min(largest) < 1e-2 * max(largest)
-    assert alike((losses, gradients), (losses, gradients), do) is True
+    assert agree((losses, gradients), (losses, gradients), do) is True
     run.model.detach()
 
 
