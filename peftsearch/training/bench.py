@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -11,29 +12,18 @@ from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.backbone.loading.load import Backbone, load_backbone
 from peftsearch.backbone.precision import DTYPES, dtype_of
 from peftsearch.design.training import Training
-from peftsearch.errors import ConfigurationError
 from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.split import Split
 from peftsearch.task.task import Task
-from peftsearch.task.tokens.encode import Encoded, choose_max_length, encode
+from peftsearch.task.tokens.encode import Encoded, encode
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
+from peftsearch.training.choose_lengths import MAX_SAMPLE, Lengths, choose_lengths
 from peftsearch.training.objectives.choose import Objective, objective_of
-from peftsearch.training.text_lengths import max_text_tokens, max_text_tokens_beside, refuse_no_room
+from peftsearch.training.text_lengths import refuse_no_room
 from peftsearch.training.writing import end_of_text_notes, writing_of
 
-__all__ = ["Lengths", "Workbench", "set_threads"]
-
-_MEASURED = 10_000
-"""Most training examples to choose lengths from."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens that texts and target texts are cut to; `target`: 0 if a task has no target texts."""
-
-    text: int
-    target: int = 0
+__all__ = ["Workbench", "set_threads"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class Workbench:
         writing = writing_of(backbone, task.spec) if writes else None
         for note in end_of_text_notes(backbone, writing) if writing else ():
             say(note)
-        lengths, train = _chosen_lengths(task, backbone, writing, with_prompts, max_length)
+        lengths, train = choose_lengths(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
@@ -110,7 +100,7 @@ class Workbench:
 
     def refuse_no_room(self, length: int) -> None:
         """Raise ConfigurationError if cutting texts to `length` tokens leaves nothing of them."""
-        few = self.task.train.between(0, _MEASURED)
+        few = self.task.train.between(0, MAX_SAMPLE)
         refuse_no_room(length, few, self.backbone, self.writing, "max_length")
 
     def for_training(self, training: Training) -> Workbench:
@@ -122,16 +112,16 @@ class Workbench:
         dtype = DTYPES[training.precision]
         # A backbone in fp64, as in tests, has no precision of `DTYPES` and keeps its own.
         if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
-            bench = bench._variant(training.precision, lambda b: b._in_precision(dtype))
+            bench = bench._variant(training.precision, partial(bench._in_precision, dtype))
         length = min(training.max_length, self.lengths.text) or self.lengths.text
         if length != bench.lengths.text:
-            bench = bench._variant(length, lambda b: b._cut_to(length))
+            bench = bench._variant(length, partial(bench._cut_to, length))
         return bench
 
-    def _variant(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
+    def _variant(self, key: str | int, make: Callable[[], Workbench]) -> Workbench:
         """The variant for a precision or a length, made by `make` the first time."""
         if key not in self._variants:
-            self._variants[key] = make(self)
+            self._variants[key] = make()
         return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
@@ -171,52 +161,6 @@ def _encoded(
     if writing is None:
         return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
     return encode_texts(split, writing, lengths.text, lengths.target)
-
-
-def _chosen_lengths(
-    task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
-) -> tuple[Lengths, Encoded | None]:
-    """Lengths within the model's limit, chosen from training texts unless the user named them; and
-    the training set if it was tokenised with that length on the way, else None.
-    """
-    few, room = task.train.sample(_MEASURED, seed=0), max_text_tokens(backbone, with_prompts)
-    if writing is not None:
-        return _chosen_text_lengths(task.spec, few, backbone, writing, with_prompts, asked), None
-    limit = min(room, asked or room)
-    refuse_no_room(limit, few, backbone, writing, "--max-length")
-    if asked is not None and len(few) < len(task.train):
-        return Lengths(limit), None
-    probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
-    length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
-    return Lengths(length), probe if length == limit and few is task.train else None
-
-
-def _chosen_text_lengths(
-    spec: TaskSpec,
-    few: Split,
-    backbone: Backbone,
-    writing: Writing,
-    with_prompts: bool,
-    asked: int | None,
-) -> Lengths:
-    """Lengths of inputs and target texts, chosen from some examples."""
-    room = max_text_tokens(backbone, with_prompts)
-    # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
-    most = room if writing.is_decoder else backbone.max_length
-    probe = encode_texts(few, writing, room, most)
-    assert probe.written is not None
-    target = min(spec.max_target or choose_max_length(probe.written.lengths, most), most)
-    if target < writing.shortest_target:
-        raise ConfigurationError(
-            f"a target length of {target} leaves no room for a word beside special tokens: raise "
-            f"--max-target to {writing.shortest_target} or more"
-        )
-    left = max_text_tokens_beside(
-        target, spec.generation.max_tokens or 0, backbone, writing, with_prompts
-    )
-    wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
-    refuse_no_room(wanted, few, backbone, writing, "--max-length")
-    return Lengths(wanted, target)
 
 
 def set_threads(threads: int) -> None:
