@@ -91,6 +91,7 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, 
     """Seconds to full length, seconds to the first rung, and steps of full length."""
     bench = study.bench.for_training(configuration.training)
     budget = budget_of(study.space, study.info)
+    # Cached states, and recordings, come from trials before: the estimate is of one by itself.
     known = {*study.info.without, "activations", "features", "graphs"}
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration, budget, study.info.seed),

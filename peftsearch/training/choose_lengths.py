@@ -38,6 +38,7 @@ def choose_lengths(
         return _text_task_lengths(task.spec, few, backbone, writing, with_prompts, asked), None
     limit = min(room, asked or room)
     refuse_no_room(limit, few, backbone, writing, "--max-length")
+    # The length is known, and a sample of the training set of no further use.
     if asked is not None and len(few) < len(task.train):
         return Lengths(limit), None
     probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)

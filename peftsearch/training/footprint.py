@@ -42,6 +42,7 @@ class Footprint:
     def of(cls, shapes: BackboneShapes, batch: int, tokens: int) -> Footprint:
         """The bound for training in fp32, in batches of `batch` texts of `tokens` tokens."""
         weights = shapes.body_parameters * _FLOAT
+        # A batch with a prompt is trained in parts of at most so many positions.
         positions = max(batch * tokens, MAX_TRAINED_POSITIONS["cpu"])
         modified = _PROCESS + weights + positions * _kept_floats(shapes) * _FLOAT
         return cls(modified, modified + _FULL * weights, modified + _SPARSE * weights)

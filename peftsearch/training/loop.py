@@ -158,6 +158,7 @@ class TrainingRun:
         before, data = self.wall_s, self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             # A trial reads the validation set once a rung.
+            # States are cached for the whole set, of which a rung may evaluate the first examples.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             with self.low_precision.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)

@@ -112,6 +112,7 @@ class TunedModule(nn.Module):
         parameters, so the configuration is attached again to the backbone once that was moved.
         """
         backbone, before = self.backbone, self.tuned
+        # `fn` is opaque: an empty tensor shows the device and dtype that it leads to.
         probe = fn(torch.empty(0, dtype=backbone.dtype, device=backbone.device))
         if (probe.device, probe.dtype) == (backbone.device, backbone.dtype):
             return self

@@ -64,9 +64,11 @@ def _file(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Iterator[m
             "data_offsets": [start, end],
         }
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # The format pads its header with spaces, so that the data are aligned to 8 bytes.
     encoded += b" " * (-len(encoded) % 8)
     yield memoryview(len(encoded).to_bytes(8, "little") + encoded)
     for name in names:
+        # As bytes: numpy has no bfloat16.
         flat = held[name].cpu().contiguous().flatten()
         yield flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
 

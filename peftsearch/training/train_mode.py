@@ -27,6 +27,7 @@ def train_mode(backbone: Backbone, training: Training) -> Iterator[None]:
         yield
         return
     model = backbone.lm if backbone.lm is not None else backbone.model
+    # First, since train mode lets every dropout act; transformers checkpoints layers in it alone.
     before = _set_dropout(model, training.dropout)
     model.train()
     try:

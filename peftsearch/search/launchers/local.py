@@ -116,6 +116,7 @@ class LocalWorkers:
         )
         with _signals_blocked():
             process.start()
+        # Else the parent, holding the other end, would never see the pipe end with the worker.
         sending.close()
         self._loading.add(worker)
         self._running[worker] = (process, receiving)

@@ -77,6 +77,7 @@ class JointBatch:
 
     def copy_from(self, other: JointBatch) -> None:
         """Copy the values of another batch with the same key into these buffers."""
+        # One call for all buffers: a recording is there to save the host's time.
         torch._foreach_copy_(
             [*self.inputs.values, self.weights], [*other.inputs.values, other.weights]
         )

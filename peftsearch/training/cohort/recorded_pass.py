@@ -48,6 +48,7 @@ class RecordedPass:
             begin += len(run.parameters)
             # With accumulation the gradient must outlast the next replay, which overwrites it.
             add(run.parameters, own, copied=not run.pieces.all_taken)
+        # The next replay overwrites the output.
         return self.recording.output.clone()
 
 

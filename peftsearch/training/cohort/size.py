@@ -62,6 +62,7 @@ class CohortSize:
 
     def measured(self, members: int, pass_s: float, memory: Memory | None) -> None:
         """Take in that a pass of so many members took so long, and grow or settle."""
+        # Passes of fewer members, as at the end of a search, say nothing about this size.
         if self.is_settled or members < self.size:
             return
         each_s = pass_s / members

@@ -129,6 +129,7 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    # Vector instructions decide which kernels compute.
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -46,6 +46,7 @@ def generate(
     """
     config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)
+    # A text without a prompt is read as one token (`_never_empty`).
     read = positions.effective_lengths(data.inputs.lengths.clip(min=1))
     lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):

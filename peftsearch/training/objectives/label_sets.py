@@ -37,6 +37,7 @@ class LabelSets(HeadObjective):
         ignored = targets.isnan()
         logits = at_least_fp32(outputs)
         smoothing = model.configuration.training.label_smoothing
+        # Ignored targets are replaced by 0, not weighted by it: NaN · 0 is NaN, in gradients too.
         smoothed = targets * (1 - smoothing) + smoothing / 2
         each = _losses(logits, smoothed.masked_fill(ignored, 0).to(logits.dtype))
         return each.masked_fill(ignored, 0).sum() / targets.shape[1]

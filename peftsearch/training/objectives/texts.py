@@ -96,6 +96,7 @@ class Texts(Objective):
         for indices in read_batches(data.lengths, model):
             model.before_batch()
             logits, targets = target_logits(model, data, indices, self.writing.is_decoder)
+            # `cross_entropy` wants classes in the second dimension: [batch, vocabulary, tokens].
             each = cross_entropy(
                 at_least_fp32(logits.transpose(1, 2)),
                 targets,

@@ -42,6 +42,7 @@ class Values(HeadObjective):
 
     def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
         ignored = targets.isnan()
+        # Ignored targets are replaced, not weighted by 0: NaN · 0 is NaN, in gradients too.
         predicted = at_least_fp32(outputs)[:, 0].masked_fill(ignored, 0)
         return mse_loss(predicted, targets.masked_fill(ignored, 0), reduction="sum")
 

@@ -123,6 +123,7 @@ class RayWorkers:
         )
         limits = self._order.limits
         if self._deadline < float("inf"):
+            # One that starts later has the time that is left of all.
             limits = replace(limits, seconds=self._deadline - time.monotonic())
         order = replace(self._order, worker=worker, limits=limits)
         events = actor.run.options(num_returns="streaming").remote(worker, order.packed())
@@ -145,6 +146,7 @@ class RayWorkers:
         if not ready:
             yield None
             return
+        # Then all that are ready: one busy worker must not hold up the others' events.
         everyone = list(self._running)
         ready, _ = self._ray.wait(everyone, num_returns=len(everyone), timeout=0)
         for events in ready:
@@ -186,7 +188,7 @@ class RayWorkers:
         yield WorkerStopped(started.worker, text, 1)
 
     def _death_reason(self, started: _Started, error: Exception) -> str:
-        """How a worker died, as the user is told."""
+        """The cause of a worker's death, as the user is told."""
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
             return "out of memory"
         if isinstance(error, self._ray.exceptions.RayTaskError):
