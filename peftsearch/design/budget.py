@@ -1,4 +1,4 @@
-"""Training length: how long a configuration trains, and at which lengths it is evaluated."""
+"""Training budgets: the full length of training, and the rungs at which trials are evaluated."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from dataclasses import dataclass
 
 from peftsearch.errors import ConfigurationError
 
-__all__ = ["MAX_EPOCHS", "MAX_STEPS", "TrainingBudget", "check_length", "check_rungs"]
+__all__ = ["MOST_EPOCHS", "MOST_STEPS", "TrainingBudget", "check_length", "check_rungs"]
 
-MAX_EPOCHS, MAX_STEPS = 10_000, 1_000_000_000
+MOST_EPOCHS, MOST_STEPS = 10_000, 1_000_000_000
+"""Upper limits, the same in space files."""
 
 
 @dataclass(frozen=True)
 class TrainingBudget:
-    """Full length in epochs or optimiser steps; rungs are fractions of it, the last one 1.
+    """The full length, in epochs or in optimiser steps, and rungs as fractions of it, the last 1.
 
-    Raises ConfigurationError for anything else. Made from a space file by
-    `Budgets.training_budget`, from a recipe by `Recipe.budget`.
+    `rung_examples`: the most evaluation examples below the last rung (always the same ones).
+    Raises ConfigurationError unless exactly one of `epochs` and `max_steps` is given, for a length
+    out of bounds, and for rungs that do not rise from above 0 to 1.
+
+    >>> from peftsearch.design.budget import TrainingBudget
+    >>> TrainingBudget(epochs=3, rungs=(0.25, 1.0)).rung_steps(per_epoch=100)
+    (75, 300)
     """
 
     epochs: float | None = None
     max_steps: int | None = None
     rungs: tuple[float, ...] = (0.25, 1.0)
     rung_examples: int = 400
-    """Most examples of an evaluation below the last rung, always the same ones."""
 
     def __post_init__(self) -> None:
         check_length(self.epochs, self.max_steps)
@@ -32,7 +37,7 @@ class TrainingBudget:
             raise ConfigurationError("rung_examples must be at least 1")
 
     def full_steps(self, per_epoch: int) -> int:
-        """Optimiser steps of a full-length trial with so many batches an epoch."""
+        """Optimiser steps of a full-length trial with `per_epoch` batches an epoch."""
         if self.max_steps is not None:
             return self.max_steps
         return max(1, round((self.epochs or 0) * per_epoch))
@@ -48,8 +53,8 @@ def check_length(epochs: float | None, max_steps: int | None) -> None:
     if (epochs is None) == (max_steps is None):
         raise ConfigurationError("give epochs or max_steps, one of the two")
     for name, length, most in (
-        ("epochs", epochs, MAX_EPOCHS),
-        ("max_steps", max_steps, MAX_STEPS),
+        ("epochs", epochs, MOST_EPOCHS),
+        ("max_steps", max_steps, MOST_STEPS),
     ):
         if length is not None and not 0 < length <= most:
             raise ConfigurationError(f"{name} must be above 0, and at most {most:,}")

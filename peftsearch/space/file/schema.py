@@ -12,8 +12,8 @@ from pydantic import (
 )
 
 from peftsearch.design.budget import (
-    MAX_EPOCHS,
-    MAX_STEPS,
+    MOST_EPOCHS,
+    MOST_STEPS,
     TrainingBudget,
     check_length,
     check_rungs,
@@ -39,8 +39,8 @@ class Budgets(Model):
     """`tuned_pct`: bounds of the parameter budget. The rest: how long a trial trains."""
 
     tuned_pct: Numbers
-    epochs: float | None = Field(None, gt=0, le=MAX_EPOCHS)
-    max_steps: int | None = Field(None, gt=0, le=MAX_STEPS)
+    epochs: float | None = Field(None, gt=0, le=MOST_EPOCHS)
+    max_steps: int | None = Field(None, gt=0, le=MOST_STEPS)
     rungs: tuple[float, ...] = TrainingBudget.rungs
     rung_examples: int = Field(TrainingBudget.rung_examples, gt=0)
     train_examples: int | None = Field(None, gt=0)
