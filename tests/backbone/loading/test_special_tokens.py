@@ -19,7 +19,7 @@ from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.objectives.generation import generate
-from peftsearch.training.objectives.texts import _given as given_of
+from peftsearch.training.objectives.texts import _model_inputs as given_of
 from peftsearch.training.writing import end_of_text_notes, writing_of
 from support.families import EOS
 from support.texts import BOS, PAD, encoded, twin, writer
