@@ -184,11 +184,11 @@ def _cohort(
             run.train_to(steps)
         return
     cohort = Cohort.of(bench.backbone, optimisations, lambda line: print(line, file=sys.stderr))
-    runs = [run_of(cohort.place(), one, seed) for seed, one in enumerate(members)]
+    runs = [run_of(cohort.member_backbone(), one, seed) for seed, one in enumerate(members)]
     for _ in range(steps):
         cohort.step(runs)
     for run in runs:
-        run.watch.look()
+        run.loss_monitor.check()
         run.model.detach()
 
 

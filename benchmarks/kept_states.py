@@ -21,7 +21,7 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
-from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
 

@@ -34,7 +34,7 @@ from peftsearch.space.reach import sampled_reach  # noqa: E402
 from peftsearch.space.space import load_space  # noqa: E402
 from peftsearch.task.spec import TaskSpec  # noqa: E402
 from peftsearch.training.bench import Workbench  # noqa: E402
-from peftsearch.training.frozen.cost import SHARED_BY  # noqa: E402
+from peftsearch.training.frozen.caching_cost import SHARED_BY  # noqa: E402
 from peftsearch.training.loop import TrainingRun  # noqa: E402
 
 _EXACT, _AGAIN = "exact", "exact, another seed"

@@ -28,9 +28,9 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.space.reach import sampled_reach
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator, loop, run_state
+from peftsearch.training import allocator, checkpoint, loop
 from peftsearch.training.bench import Workbench
-from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
 
 _LIMIT = 14 << 30
@@ -75,7 +75,7 @@ def _trial(bench: Workbench, one: Configuration, budget: TrainingBudget) -> Tria
     faults, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         _train(bench, one, budget, Path(folder))
-    allocator.give_back(allocator.BETWEEN_TRIALS)
+    allocator.trim_above(allocator.BETWEEN_TRIALS)
     cpu_s = time.process_time() - began
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     status = _status()
@@ -97,7 +97,7 @@ def _train(bench: Workbench, one: Configuration, budget: TrainingBudget, folder:
 def _count_no_prompts() -> None:
     from peftsearch.training import positions
 
-    positions.MOST_TRAINED = dict.fromkeys(positions.MOST_TRAINED, 1 << 62)
+    positions.MAX_TRAINED_POSITIONS = dict.fromkeys(positions.MAX_TRAINED_POSITIONS, 1 << 62)
     positions.Positions.of = classmethod(lambda cls, *_: cls())  # type: ignore[method-assign, assignment]
 
 
@@ -108,7 +108,7 @@ def _copy_checkpoints() -> None:
         held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         path.write_bytes(save(held))
 
-    run_state.save_tensors = copied  # type: ignore[assignment]
+    checkpoint.save_tensors = copied  # type: ignore[assignment]
 
 
 def _status() -> dict[str, float]:

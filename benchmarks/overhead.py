@@ -22,7 +22,7 @@ from peftsearch.records import derive
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.report import html
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial import PreparedTrial
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import load_space
 from peftsearch.study.create import NewStudy, create_study
@@ -34,7 +34,7 @@ _STEPS: list[tuple[str, Any, str]] = [
     ("train", TrainingRun, "train_to"),
     ("evaluate", TrainingRun, "evaluate"),
     ("ask", Study, "ask"),
-    ("attach", TrialRunner, "_begin"),
+    ("attach", PreparedTrial, "_begin"),
     ("detach", TrainingRun, "__exit__"),
     ("record a rung", Study, "record_rung"),
     ("schedule: peers of a rung", Study, "peers"),

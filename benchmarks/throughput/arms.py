@@ -19,7 +19,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.allocator import keep_freed_memory
 from peftsearch.training.bench import Workbench
-from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.head import ClassificationHead
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel

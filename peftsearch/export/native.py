@@ -24,11 +24,11 @@ from peftsearch.export.package import ADAPTER, CONFIGURATION, Package
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.encode import encode
 from peftsearch.task.tokens.encode_texts import encode_texts
-from peftsearch.training.checkpoint import as_bytes, load_tensors
 from peftsearch.training.model import TunedModel
 from peftsearch.training.module import TunedModule
 from peftsearch.training.objectives.generation import generate
-from peftsearch.training.objectives.heads import outputs_of
+from peftsearch.training.objectives.head_objective import outputs_of
+from peftsearch.training.tensor_file import as_bytes, load_tensors
 from peftsearch.training.writing import writing_of
 from peftsearch.wording import counted
 

@@ -32,8 +32,8 @@ class Recipe(BaseModel):
     task: TaskSpec
     epochs: float | None = None
     max_steps: int | None = None
-    rungs: tuple[float, ...] = (0.25, 1.0)
-    rung_examples: int = 400
+    rungs: tuple[float, ...] = TrainingBudget.rungs
+    rung_examples: int = TrainingBudget.rung_examples
     max_length: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**53)
     tokenizer: str | None = None

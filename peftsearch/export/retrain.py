@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.backbone.loading.language import Tokenizers
+from peftsearch.design.configuration import Configuration
 from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
@@ -16,9 +17,9 @@ from peftsearch.task.split import Split
 from peftsearch.task.task import Task
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.bench import Workbench, set_threads
-from peftsearch.training.checkpoint import as_bytes
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.objective import scale_of_values
+from peftsearch.training.objectives.choose import scale_of_values
+from peftsearch.training.tensor_file import as_bytes
 
 __all__ = ["retrain"]
 
@@ -63,7 +64,7 @@ def retrain(
         if open_test:
             outcome[f"test_{metric.name}"] = _test(run, bench)
         if out is not None:
-            package = _package(recipe, bench, value)
+            package = _package(recipe, configuration, bench, value)
             write_native(out, package, as_bytes(run.adapter(), {}))
             outcome["written"] = str(out)
     return outcome
@@ -82,9 +83,10 @@ def _test(run: TrainingRun, bench: Workbench) -> float:
     return _measured(run, bench.encode(split), split, bench.task.metric)
 
 
-def _package(recipe: Recipe, bench: Workbench, value: float) -> Package:
+def _package(
+    recipe: Recipe, configuration: Configuration, bench: Workbench, value: float
+) -> Package:
     shapes = bench.backbone.shapes
-    configuration = recipe.parsed().within(shapes)
     return Package.of(
         *(configuration, bench.task.spec),
         model=recipe.model,

@@ -53,7 +53,7 @@ def _to_peft(out: Path, package: Package, adapter: Path, result: TrialResult) ->
     from peftsearch.backbone.loading.load import family_for
     from peftsearch.export.native import backbone_of
     from peftsearch.export.peft.write import refuse_without_peft, write_peft
-    from peftsearch.training.checkpoint import load_tensors
+    from peftsearch.training.tensor_file import load_tensors
 
     try:  # before the weights are loaded, which takes longer
         refuse_without_peft(

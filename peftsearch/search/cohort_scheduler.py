@@ -1,4 +1,8 @@
-"""Trials that share the passes of a cohort, each on its own straight line (`trial.py`)."""
+"""Cohort scheduler: trials in flight on one backbone, trained in passes that they share.
+
+Each trial keeps its own straight line (`trial.py`); the scheduler trains all of them by one pass at
+a time, lets a trial evaluate once it reached its rung, and puts trials back that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from peftsearch.errors import OutOfMemory, TrialFailure
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.trial import Trial, TrialRunner, Wanted
+from peftsearch.search.trial import PreparedTrial, TrainTo, TrialRunner, TrialSteps
 from peftsearch.study.study import Assignment
 from peftsearch.training.cohort.cohort import Cohort, why_not_in_a_cohort
 from peftsearch.training.cohort.pass_clock import PassClock
@@ -20,18 +24,23 @@ from peftsearch.training.loop import TrainingRun
 __all__ = ["CohortScheduler", "Ended"]
 
 Ended = tuple[Assignment, TrialResult | None]
-"""A trial and its result; None: it was interrupted, and its checkpoint is written."""
+"""A trial and its result; None if it was interrupted: its checkpoint is then written."""
 
 
 @dataclass
 class _InFlight:
     assignment: Assignment
-    trial: Trial
-    wanted: Wanted
+    steps: TrialSteps
+    request: TrainTo
 
     @property
     def run(self) -> TrainingRun:
-        return self.wanted.run
+        return self.request.run
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it was trained as far as it asked for."""
+        return self.run.step >= self.request.step and self.run.pieces.between_steps
 
 
 @dataclass
@@ -45,138 +54,145 @@ class CohortScheduler:
     _ended: list[Ended] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.optimisations, self._say)
-        self.runner = replace(self.runner, make_room=self.cohort.give_back)
+        self.cohort = Cohort.of(self.runner.bench.backbone, self.runner.optimisations, self._log)
+        self.runner = replace(self.runner, make_room=self.cohort.free_memory)
         self._clock = PassClock(self.cohort.backbone.device, self.size)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is in flight, nor waits to be told."""
+        """Whether no trial is in flight, nor ended without having been returned."""
         return not self.in_flight and not self._ended
 
     @property
     def has_room(self) -> bool:
+        """Whether another trial can be begun before the next pass."""
         return len(self.in_flight) < self.size.size
 
-    def takes(self, assignment: Assignment) -> bool:
-        """Whether a trial can share passes: some cannot, some need another precision, and one that
-        was cut off may have been what cut it off.
+    def begin(self, assignment: Assignment) -> Ended | None:
+        """Start a trial: it joins the cohort, to train from the next pass on. One that cannot share
+        passes is trained to its end, while the others wait, and returned.
         """
-        if self.size.most == 1 or self.runner.low_rungs is not None or assignment.alone:
+        trial = self.runner.prepare(assignment, self.folder.trial(assignment.number))
+        self.cohort.free_memory()  # recordings are of other members
+        if not self.shares_passes(trial):
+            return assignment, trial.run()
+        steps = trial.steps(self.cohort.member_backbone())
+        self._resume(assignment, steps, lambda: next(steps))
+        return None
+
+    def shares_passes(self, trial: PreparedTrial) -> bool:
+        """Whether a trial can join the cohort: not if it needs another precision, and not if it was
+        cut off together with all others of a cohort, since it may be the cause.
+        """
+        if self.size.most == 1 or self.runner.low_rungs is not None or trial.assignment.alone:
             return False
-        one = assignment.configuration
-        bench = self.runner.bench.for_training(one.training)
-        same = bench.backbone.model is self.cohort.backbone.model
-        return same and why_not_in_a_cohort(self.cohort.backbone, one) is None
-
-    def join(self, assignment: Assignment) -> None:
-        """Attach a trial's configuration; it trains from the next pass on."""
-        self.cohort.give_back()  # recordings are of other members
-        folder = self.folder.trial(assignment.number)
-        trial = self.runner.trial(assignment, folder, self.cohort.place())
-        self._go_on(assignment, trial, lambda: next(trial))
-
-    def alone(self, assignment: Assignment) -> TrialResult | None:
-        """A trial trained by itself, while the others wait; None if it was interrupted."""
-        self.cohort.give_back()
-        return self.runner.run(assignment, self.folder.trial(assignment.number))
+        backbone = self.cohort.backbone
+        same = trial.bench.backbone.model is backbone.model
+        return same and why_not_in_a_cohort(backbone, trial.assignment.configuration) is None
 
     def advance(self) -> list[Ended]:
-        """Passes until a trial ends, or the size has grown; what has ended."""
+        """Run passes until a trial ends or there is room for another one; returns what ended."""
         room = self.has_room
         while self.in_flight and not self._ended and self.has_room == room:
-            self._advance()
+            self._pass()
         ended, self._ended = self._ended, []
         return ended
 
-    def _advance(self) -> None:
-        """One pass of all, and whatever it has brought to its next rung."""
+    def _pass(self) -> None:
+        """One pass of all trials; those it brought to their next rung are evaluated."""
         if self.runner.stop():
             self._put_back(self.in_flight)
             return
         runs = [one.run for one in self.in_flight]
-        lacking = None
+        out_of_memory = None
         try:
             failed = self.cohort.step(runs)
         except OutOfMemory as failure:
-            lacking = str(failure)
-        if lacking is not None:  # with the exception gone nothing holds what the pass had made
-            self._too_many(lacking)
+            out_of_memory = str(failure)
+        # Outside `except`: the exception's traceback holds the tensors of the failed pass.
+        if out_of_memory is not None:
+            self._halve(out_of_memory)
             return
-        self._clock.passed(runs, self.cohort.was_usual)
+        self._clock.passed(runs, self.cohort.was_ordinary)
         for one in self.in_flight:
-            self.runner.watched(one.assignment, one.run, False)
+            self.runner.on_progress(one.assignment, one.run, False)
         for one in list(self.in_flight):
             if one.run in failed:
                 self._leave(one, failed[one.run])
-            elif one.run.step >= one.wanted.step and one.run.between_steps:
+            elif one.is_due:
                 self._leave(one)
 
     def _leave(self, one: _InFlight, failure: TrialFailure | None = None) -> None:
-        """A trial leaves the passes, to be evaluated; it may come back for more, to its place, so
-        that what was recorded of these members stays right.
+        """Take a trial out of the passes, to be evaluated or to fail. If it wants to train on, it
+        comes back to the same index: recordings are of these members in this order.
         """
-        place = self.in_flight.index(one)
+        index = self.in_flight.index(one)
         self.in_flight.remove(one)
         self._clock.restart()
-        failure = failure or _lost(one.run)
-        self._go_on(
+        failure = failure or _late_failure(one.run)
+        self._resume(
             one.assignment,
-            one.trial,
-            lambda: one.trial.throw(failure) if failure is not None else one.trial.send(True),
-            place,
+            one.steps,
+            lambda: one.steps.throw(failure) if failure is not None else one.steps.send(True),
+            index,
         )
 
-    def _go_on(
+    def _resume(
         self,
         assignment: Assignment,
-        trial: Trial,
-        step: Callable[[], Wanted],
-        place: int | None = None,
+        steps: TrialSteps,
+        step: Callable[[], TrainTo],
+        index: int | None = None,
     ) -> None:
-        """Let a trial do what it does between two trainings; it is then at `place`, or the last."""
+        """Run a trial up to its next request, and put it at `index` (None: last) among those in
+        flight; or note that it has ended.
+        """
         try:
-            wanted = step()
-            while wanted.run.step >= wanted.step:
-                wanted = trial.send(True)
+            request = step()
+            # A checkpoint at a rung: it is to be evaluated or judged before it trains.
+            while request.run.step >= request.step:
+                request = steps.send(True)
         except StopIteration as end:
-            self.cohort.give_back()
+            self.cohort.free_memory()
             self._ended.append((assignment, end.value))
         else:
-            place = len(self.in_flight) if place is None else place
-            self.in_flight.insert(place, _InFlight(assignment, trial, wanted))
+            index = len(self.in_flight) if index is None else index
+            self.in_flight.insert(index, _InFlight(assignment, steps, request))
 
-    def _say(self, line: str) -> None:
-        """Into the logs of all that are in flight."""
-        for one in self.in_flight:
-            self.folder.trial(one.assignment.number).log(line)
-
-    def _too_many(self, lacking: str) -> None:
-        """Half of the trials are put back, for later; one that does not fit alone has failed."""
+    def _halve(self, out_of_memory: str) -> None:
+        """Put half of the trials back, for later; a trial that does not fit by itself fails."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         count = len(self.in_flight)
         if count == 1:
-            self._leave(self.in_flight[0], OutOfMemory(lacking))
+            self._leave(self.in_flight[0], OutOfMemory(out_of_memory))
             return
         self.size.shrink(count // 2)
         self._put_back(self.in_flight[count // 2 :])
 
     def _put_back(self, some: list[_InFlight]) -> None:
+        """Interrupt trials: each writes its checkpoint and ends without a result."""
         for one in list(some):
-            failure = _lost(one.run)
+            failure = _late_failure(one.run)
             if failure is not None:
                 self._leave(one, failure)
                 continue
             self.in_flight.remove(one)
             self._clock.restart()
-            self._go_on(one.assignment, one.trial, lambda one=one: one.trial.send(False))  # type: ignore[misc]
+            self._resume(one.assignment, one.steps, lambda one=one: one.steps.send(False))  # type: ignore[misc]
+
+    def _log(self, line: str) -> None:
+        """Write a line to the logs of all trials in flight."""
+        for one in self.in_flight:
+            self.folder.trial(one.assignment.number).log(line)
 
 
-def _lost(run: TrainingRun) -> TrialFailure | None:
-    """What losses that nobody has looked at yet say of a run."""
+def _late_failure(run: TrainingRun) -> TrialFailure | None:
+    """The failure found in losses that were not checked yet: on a GPU they are checked only every
+    few steps.
+    """
     try:
-        run.watch.look()
+        run.loss_monitor.check()
     except TrialFailure as failure:
         return failure
     return None

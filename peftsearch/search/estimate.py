@@ -1,4 +1,4 @@
-"""Estimate of a trial's duration, from a few steps of a few random configurations."""
+"""Estimated duration of a trial, from a few steps of a few random configurations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["TrialTime", "parallel_trials", "trial_time", "trials_within"]
 
 _CONFIGURATIONS = 3
 _STEPS = 6
-"""Steps measured for each configuration, after a first one that allocates memory."""
+"""Most steps measured for each configuration, after a first one that allocates memory."""
 _ENOUGH_S = 2.0
-"""Measuring a configuration's steps, or its evaluation, ends after so many seconds."""
+"""Seconds after which measuring a configuration's steps ends."""
 _EVALUATED = (64, 512)
-"""Examples of the measured evaluation; the larger number if the smaller takes no time."""
+"""Examples of the measured evaluation; the larger number if the smaller takes too little time."""
 _ORDER = 500
 """Maximum number of batches to compute the mean batch from."""
 
@@ -38,26 +38,30 @@ class TrialTime:
     """
 
     full_s: tuple[float, ...]
-    """Trained to full length, with every evaluation on the way."""
+    """Seconds to full length, with every evaluation on the way."""
     first_rung_s: tuple[float, ...]
-    """Stopped at the first rung; as long as `full_s` where none is stopped."""
+    """Seconds to the first rung; as many as `full_s` where no trial is stopped."""
     steps: int
     """Steps of a trial of full length."""
 
     @property
     def mean_s(self) -> float:
+        """Mean seconds to full length."""
         return sum(self.full_s) / len(self.full_s)
 
     @property
     def stopped_s(self) -> float:
+        """Mean seconds to the first rung."""
         return sum(self.first_rung_s) / len(self.first_rung_s)
 
 
 def trial_time(study: PlannedStudy) -> TrialTime | None:
-    """The estimate, from a few configurations that train something; None if the space has none."""
+    """The estimate, from a few configurations that train something; None if the space has none, or
+    each of them fails.
+    """
     times = []
     for configuration in _drawn(study):
-        with contextlib.suppress(TrialFailure):  # a search would go on, too
+        with contextlib.suppress(TrialFailure):  # as a search would
             times.append(_time_of(study, configuration))
     if not times:
         return None
@@ -87,6 +91,7 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, 
     """Seconds to full length, seconds to the first rung, and steps of full length."""
     bench = study.bench.for_training(configuration.training)
     budget = budget_of(study.space, study.info)
+    # Cached states, and recordings, come from trials before: the estimate is of one by itself.
     known = {*study.info.without, "activations", "features", "graphs"}
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration, budget, study.info.seed),
@@ -105,29 +110,31 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, 
 
 
 def _step_s(run: TrainingRun) -> float:
-    """Seconds of a mean step: in proportion to the padded tokens of its batch."""
+    """Seconds of a mean step, taken to be proportional to the padded tokens of its batch."""
     run.train_to(1)
     began, end = run.wall_s, min(run.full_steps, 1 + _STEPS)
     while run.step < end and (run.step == 1 or run.wall_s - began < _ENOUGH_S):
         run.train_to(run.step + 1)
-    if run.step == 1:
+    if run.step == 1:  # a trial of one step: there is no other to measure
         return run.wall_s
     tokens = sum(_padded(run, step) for step in range(1, run.step))
     return (run.wall_s - began) * _mean_padded(run) / max(tokens, 1)
 
 
 def _padded(run: TrainingRun, step: int) -> int:
+    """Padded tokens of a step's batch."""
     batch = run.order.batch(step)
     return int(run.order.lengths[batch].max(initial=1)) * len(batch)
 
 
 def _mean_padded(run: TrainingRun) -> float:
+    """Mean padded tokens of a batch of the first epoch."""
     steps = range(min(run.order.per_epoch, _ORDER))
     return float(np.mean([_padded(run, step) for step in steps]))
 
 
 def _example_s(run: TrainingRun, bench: Workbench) -> float:
-    """Seconds that evaluating one example takes, predictions and metric among them."""
+    """Seconds of evaluating one example, including predictions and metric."""
     metric, targets = bench.task.metric, bench.task.validation.targets
     for count in _counts(len(bench.validation)):
         before = run.wall_s

@@ -1,4 +1,4 @@
-"""What workers tell the one who watches: small immutable values, safe to send between processes."""
+"""Events: messages from workers to whoever shows their progress; immutable, and sent by pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WorkersWait:
-    """So many workers have no place in the cluster yet; `wants` is what one of them needs."""
+    """So many workers have no place in the cluster yet; `wants`: the resources that one needs."""
 
     workers: int
     wants: str
@@ -45,6 +45,8 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class TrialBegan:
+    """A worker has begun a trial."""
+
     worker: int
     number: int
     description: str
@@ -70,6 +72,8 @@ class TrialAt:
 
 @dataclass(frozen=True)
 class TrialEvaluated:
+    """A trial was evaluated at a rung; `decision`: the reason why it goes on or ends."""
+
     worker: int
     number: int
     value: RungValue
@@ -78,6 +82,8 @@ class TrialEvaluated:
 
 @dataclass(frozen=True)
 class TrialEnded:
+    """A trial ended with a result, or was found to need no training."""
+
     worker: int
     result: TrialResult
 

@@ -1,4 +1,4 @@
-"""When a search ends, what its workers have to work with, and how they are called."""
+"""Limits of a search, resources of its workers, and their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRACE = 0.1
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search ends: evaluated configurations in the study, or seconds of this search.
+    """The end of a search: evaluated configurations in the study, or seconds of this search.
 
     `waits`: a worker with nothing to do stays while others train, to go on for one that dies.
     """
@@ -28,14 +28,14 @@ class Limits:
         return float("inf") if self.seconds is None else began + self.seconds
 
     def last_call(self, began: float) -> float:
-        """When trials still in flight are interrupted."""
+        """The time at which trials still in flight are interrupted."""
         grace = 0.0 if self.seconds is None else max(GRACE * self.seconds, 5.0)
         return self.deadline(began) + grace
 
 
 @dataclass(frozen=True)
 class Means:
-    """What each worker has to work with."""
+    """Resources and settings of each worker."""
 
     threads: int = 1
     cohort: int | None = None
@@ -43,7 +43,7 @@ class Means:
     device: str | None = None
     """None: the study's."""
     crew: str | None = None
-    """Begins the names of this search's workers (`worker_name`); None: each makes up its own."""
+    """Prefix of the names of this search's workers (`worker_name`); None: each makes up its own."""
     policy: str | None = None
     """Decides what runs next: a row of `policy/table.py`; None: the default."""
 

@@ -1,7 +1,7 @@
-"""One trial: attach → train to the next rung → evaluate → record → go on, or stop.
+"""One trial: attach → train to the next rung → evaluate → record → judge, until it ends.
 
-A trial says how far it wants to be trained, and goes on when it has been: alone, or in passes that
-it shares with others (`cohort_scheduler.py`).
+A trial yields the step it wants its run trained to, and continues once that was done: by
+`PreparedTrial.run`, alone, or by `cohort_scheduler.py` in passes shared with other trials.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
 
 import torch
 
@@ -22,43 +20,48 @@ from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
 from peftsearch.policy.decisions import Pause, Stop, Verdict
 from peftsearch.records.folder import TrialFolder
 from peftsearch.records.records import RungValue, TrialResult
-from peftsearch.search.samples import samples_of
+from peftsearch.search.example_predictions import example_predictions
+from peftsearch.search.trial_result import EndState, ended_result, failed_result
 from peftsearch.study.study import Assignment
-from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import member_optimisations
-from peftsearch.training.frozen.cost import SHARED_BY
+from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.frozen.states import Stopped
-from peftsearch.training.loop import TrainingRun, memory_errors
+from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives.base import Evaluation
 from peftsearch.training.optimisations import Optimisations
+from peftsearch.training.out_of_memory import memory_errors
 
-__all__ = ["Trial", "TrialRunner", "Wanted"]
+__all__ = ["PreparedTrial", "TrainTo", "TrialRunner", "TrialSteps"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Training up to a step. What is sent back says whether it was reached, or interrupted."""
+class TrainTo:
+    """A trial's request to train `run` up to `step`. The answer to send is True once the step was
+    reached, False if training was interrupted before.
+    """
 
     run: TrainingRun
     step: int
 
 
-Trial = Generator[Wanted, bool, TrialResult | None]
-"""Ends with the result, or None if the trial was interrupted (its checkpoint is written)."""
+TrialSteps = Generator[TrainTo, bool, TrialResult | None]
+"""Returns the result, or None if the trial was interrupted: its checkpoint is then written."""
 
 
 @dataclass(frozen=True)
 class TrialRunner:
-    """Evaluates assignments on one workbench.
+    """The settings that all trials of a worker share, and its callbacks.
 
-    `record(assignment, value)` keeps a rung's value before anything depends on it;
-    `judge(assignment, value)` then says whether the trial goes on, pauses or stops; `stop()`
-    turning true interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears
-    of every checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step,
-    and of evaluations as they begin; `make_room()` gives memory back that others can do without,
-    and says whether there was any; `cut()` turning true ends an evaluation between two batches,
-    with a checkpoint from which it begins anew.
+    - `record(assignment, value)` keeps a rung's value before anything depends on it;
+    - `judge(assignment, value)` then decides whether the trial continues, pauses or stops;
+    - `stop()` turning true interrupts a trial at its next step, with a checkpoint;
+    - `cut()` turning true ends an evaluation between two batches, with a checkpoint from which
+      the evaluation is begun again;
+    - `saved(assignment)` is called after every checkpoint;
+    - `on_progress(assignment, run, evaluates)` is called before every step of a trial that trains
+      alone, after every step in a cohort, and as each evaluation begins;
+    - `make_room()` frees memory that others can do without; returns whether there was any.
     """
 
     bench: Workbench
@@ -68,131 +71,155 @@ class TrialRunner:
     judge: Callable[[Assignment, RungValue], Verdict]
     stop: Callable[[], bool]
     saved: Callable[[Assignment], None] = lambda _: None
-    watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
+    on_progress: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
     cut: Callable[[], bool] = lambda: False
     optimisations: Optimisations = Optimisations()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
+    def prepare(self, assignment: Assignment, folder: TrialFolder) -> PreparedTrial:
+        """The trial on the bench of its precision and text length, resolved here and only here.
+
+        Raises ConfigurationError where that length leaves nothing of a text.
+        """
+        bench = self.bench.for_training(assignment.configuration.training)
+        return PreparedTrial(self, assignment, folder, bench)
+
     def run(self, assignment: Assignment, folder: TrialFolder) -> TrialResult | None:
-        """A trial by itself: the result, or None if it was interrupted."""
-        with closing(self.trial(assignment, folder)) as trial:
+        """The result of a trial trained by itself; None if it was interrupted."""
+        return self.prepare(assignment, folder).run()
+
+
+@dataclass(frozen=True)
+class PreparedTrial:
+    """One trial, with the bench that its configuration trains on."""
+
+    runner: TrialRunner
+    assignment: Assignment
+    folder: TrialFolder
+    bench: Workbench
+
+    def run(self) -> TrialResult | None:
+        """Train it by itself; None if it was interrupted."""
+        with closing(self.steps()) as steps:
             try:
-                wanted = next(trial)
+                request = next(steps)
                 while True:
-                    stop = partial(self._stops, assignment, wanted.run)
+                    stop = partial(self._stops, request.run)
                     try:
-                        reached = wanted.run.train_to(wanted.step, stop)
+                        reached = request.run.train_to(request.step, stop)
                     except TrialFailure as failure:
-                        wanted = trial.throw(failure)
+                        request = steps.throw(failure)
                     else:
-                        wanted = trial.send(reached)
+                        request = steps.send(reached)
             except StopIteration as end:
                 result: TrialResult | None = end.value
                 return result
 
-    def _stops(self, assignment: Assignment, run: TrainingRun) -> bool:
+    def _stops(self, run: TrainingRun) -> bool:
         """Called before every step of a trial that trains alone."""
-        self.watched(assignment, run, False)
-        return self.stop()
+        self.runner.on_progress(self.assignment, run, False)
+        return self.runner.stop()
 
-    def trial(
-        self, assignment: Assignment, folder: TrialFolder, place: Backbone | None = None
-    ) -> Trial:
-        """The whole trial, to be trained by whoever holds it; in `place` of a cohort, if given."""
+    def steps(self, backbone: Backbone | None = None) -> TrialSteps:
+        """The whole trial, trained by whoever iterates; `backbone`: the one that a member of a
+        cohort is attached to.
+        """
         try:
             with memory_errors():
-                run = self._begin(assignment, folder, place)
+                run = self._begin(backbone)
         except TrialFailure as failure:
-            return self._failed(assignment, folder, failure)
+            return self._failed(failure)
         with run:
             try:
-                state = yield from self._climb(run, assignment, folder)
-                return None if state is None else self._result(run, assignment, folder, state)
+                state = yield from self._train_rungs(run)
+                return None if state is None else self._ended(run, state)
             except TrialFailure as failure:
-                return self._failed(assignment, folder, failure, run)
+                return self._failed(failure, run)
 
-    def _begin(
-        self, assignment: Assignment, folder: TrialFolder, place: Backbone | None
-    ) -> TrainingRun:
-        run = self._new_run(assignment, place)
-        if assignment.resumed and folder.checkpoint_path.exists():
+    def _begin(self, backbone: Backbone | None) -> TrainingRun:
+        """A new run, continued from its checkpoint if there is one."""
+        run = self._new_run(backbone)
+        if self.assignment.resumed and self.folder.checkpoint_path.exists():
             try:
-                run.restore(folder.checkpoint_path)
+                run.restore(self.folder.checkpoint_path)
             except DataError as error:  # a damaged checkpoint costs time, not the trial
-                folder.log(f"begins anew: {error}")
+                self.folder.log(f"begins anew: {error}")
                 run.model.detach()
-                run = self._new_run(assignment, place)  # some of it may have been read
-        folder.keep_rungs_up_to(run.step)  # what lies beyond the checkpoint is trained again
+                run = self._new_run(backbone)  # some of the damaged tensors may have been read
+        self.folder.keep_rungs_up_to(run.step)  # rungs beyond the checkpoint are trained again
         return run
 
-    def _new_run(self, assignment: Assignment, place: Backbone | None) -> TrainingRun:
-        configuration = assignment.configuration
-        bench = self.bench.for_training(configuration.training)
+    def _new_run(self, backbone: Backbone | None) -> TrainingRun:
+        runner, bench = self.runner, self.bench
+        own = runner.optimisations
         run = TrainingRun(
-            place or bench.backbone,
-            *(bench.train, bench.objective, configuration, self.budget, self.seed),
-            optimisations=member_optimisations(self.optimisations) if place else self.optimisations,
+            backbone or bench.backbone,
+            *(bench.train, bench.objective, self.assignment.configuration),
+            *(runner.budget, runner.seed),
+            optimisations=own if backbone is None else member_optimisations(own),
             shared_by=SHARED_BY,
-            low_rungs=self.low_rungs,
+            low_rungs=runner.low_rungs,
         )
         run.model.before_batch = self._before_batch
         return run
 
     def _before_batch(self) -> None:
-        """Called before each batch of an evaluation; Stopped to end it."""
-        if self.cut():
+        """Called before each batch of an evaluation; raises Stopped to end it."""
+        if self.runner.cut():
             raise Stopped
 
-    def _climb(
-        self, run: TrainingRun, assignment: Assignment, folder: TrialFolder
-    ) -> Generator[Wanted, bool, Literal["full", "stopped"] | None]:
-        known = {value.rung: value for value in folder.read_curve()}
+    def _train_rungs(self, run: TrainingRun) -> Generator[TrainTo, bool, EndState | None]:
+        """From rung to rung until the last one, or until it is stopped; None if interrupted."""
+        known = {value.rung: value for value in self.folder.read_curve()}
         last = len(run.rung_steps) - 1
         for rung, step in run.rungs:
-            if step < run.step:
+            if step < run.step:  # judged before the checkpoint that the run continues from
                 continue
-            reached = yield Wanted(run, step)
+            reached = yield TrainTo(run, step)
             if not reached:
-                self._save(run, assignment, folder)
+                self._save(run)
                 return None
             value = known.get(rung)
             if value is None:
-                self.watched(assignment, run, True)
+                self.runner.on_progress(self.assignment, run, True)
                 try:
-                    value = self._evaluate(run, rung, folder)
+                    value = self._evaluate(run, rung)
                 except Stopped:
-                    self._save(run, assignment, folder)
+                    self._save(run)
                     return None
-                self.record(assignment, value)
-                if rung < last:
-                    self._save(run, assignment, folder)
-            verdict = self.judge(assignment, value)
+                self.runner.record(self.assignment, value)
+                if rung < last:  # full length leaves the adapter instead
+                    self._save(run)
+            verdict = self.runner.judge(self.assignment, value)
             if isinstance(verdict, Pause):
                 return None  # its checkpoint was written before it was judged
             if isinstance(verdict, Stop):
                 return "stopped"
         return "full"
 
-    def _save(self, run: TrainingRun, assignment: Assignment, folder: TrialFolder) -> None:
-        run.save(folder.checkpoint_path)
-        self.saved(assignment)
+    def _save(self, run: TrainingRun) -> None:
+        run.save(self.folder.checkpoint_path)
+        self.runner.saved(self.assignment)
 
-    def _evaluate(self, run: TrainingRun, rung: int, folder: TrialFolder) -> RungValue:
+    def _evaluate(self, run: TrainingRun, rung: int) -> RungValue:
+        """The rung's value, from the first examples of the validation set, or at the last rung
+        from all of them. Raises NotANumber if the metric is not finite.
+        """
         is_last = rung == len(run.rung_steps) - 1
-        bench, metric = self.bench.for_training(run.training), self.bench.task.metric
-        limit = None if is_last else self.budget.rung_examples
-        evaluation = self._predicted(run, bench.validation, limit, metric.of != "loss")
-        compared = evaluation.pair(metric, self.bench.task.validation.targets)
+        metric, budget, task = self.bench.task.metric, self.runner.budget, self.bench.task
+        limit = None if is_last else budget.rung_examples
+        evaluation = self._evaluation(run, limit, predict=metric.of != "loss")
+        compared = evaluation.pair(metric, task.validation.targets)
         value = metric.value(*compared)
         if not math.isfinite(value):
             raise NotANumber(f"{metric.name} became {value} at step {run.step}")
         if is_last:
-            folder.write_samples(samples_of(self.bench.task, evaluation))
+            self.folder.write_samples(example_predictions(task, evaluation))
         return RungValue(
             rung=rung,
             step=run.step,
-            fraction=self.budget.rungs[rung],
+            fraction=budget.rungs[rung],
             metric=value,
             metric_se=metric.standard_error(*compared),
             loss=evaluation.loss,
@@ -201,89 +228,28 @@ class TrialRunner:
             wall_s=round(run.wall_s, 3),
             cpu_s=round(run.cpu_s, 3),
             eval_s=round(run.eval_s, 3),
-            low_precision=run.low_rungs.evaluated_in(run.step),
+            low_precision=run.low_precision.evaluated_in(run.step),
         )
 
-    def _predicted(
-        self, run: TrainingRun, data: Encoded, limit: int | None, predict: bool
-    ) -> Evaluation:
-        """An evaluation; once more if memory did not suffice and there is more now."""
+    def _evaluation(self, run: TrainingRun, limit: int | None, predict: bool) -> Evaluation:
+        """Losses and predictions; a second try if memory did not suffice and some can be freed."""
         try:
-            return run.evaluate(data, limit, predict)
+            return run.evaluate(self.bench.validation, limit, predict)
         except OutOfMemory:
-            if not self.make_room():
+            if not self.runner.make_room():
                 raise
-        if torch.cuda.is_available():  # with the exception gone nothing holds what was made
+        # Outside `except`: the exception's traceback holds the tensors of the failed evaluation.
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return run.evaluate(data, limit, predict)
+        return run.evaluate(self.bench.validation, limit, predict)
 
-    def _result(
-        self,
-        run: TrainingRun,
-        assignment: Assignment,
-        folder: TrialFolder,
-        state: Literal["full", "stopped"],
-    ) -> TrialResult:
-        curve = folder.read_curve()
+    def _ended(self, run: TrainingRun, state: EndState) -> TrialResult:
+        curve = self.folder.read_curve()
         if state == "full":
-            run.save_adapter(folder.adapter_path)
-        result = self._record(assignment, state)
-        return result.model_copy(
-            update={
-                "metric": curve[-1].metric,
-                "metric_se": curve[-1].metric_se,
-                "rung": curve[-1].rung,
-                "curve": tuple(curve),
-                **_course(run),
-            }
-        )
+            run.save_adapter(self.folder.adapter_path)
+        return ended_result(self.assignment, self.bench, run, curve, state)
 
-    def _failed(
-        self,
-        assignment: Assignment,
-        folder: TrialFolder,
-        failure: TrialFailure,
-        run: TrainingRun | None = None,
-    ) -> TrialResult:
-        """What came of a trial that was lost, in training or (no run) as it was attached."""
-        folder.log(f"{failure.cause}: {failure}")
-        why = {"cause": failure.cause, "message": str(failure), "curve": tuple(folder.read_curve())}
-        course = _course(run) if run is not None else {}
-        return self._record(assignment, "failed").model_copy(update=why | course)
-
-    def _record(
-        self, assignment: Assignment, state: Literal["full", "stopped", "failed"]
-    ) -> TrialResult:
-        """Everything about the trial but its outcome."""
-        configuration, shapes = assignment.configuration, self.bench.backbone.shapes
-        backbone = self.bench.for_training(configuration.training).backbone
-        return TrialResult(
-            number=assignment.number,
-            state=state,
-            origin=assignment.origin,
-            method=assignment.method,
-            configuration=configuration.to_json(),
-            configuration_hash=configuration.hash,
-            description=configuration.describe(),
-            budget_pct=assignment.budget_pct,
-            tuned_parameters=configuration.tuned_parameters(shapes),
-            trained_parameters=configuration.trained_parameters(shapes, self.bench.task.outputs),
-            tuned_pct=configuration.tuned_pct(shapes),
-            seed=self.seed,
-            threads=torch.get_num_threads(),
-            device=str(self.bench.backbone.device),
-            dtype=str(backbone.dtype).removeprefix("torch."),
-            model_fingerprint=backbone.fingerprint,
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-
-def _course(run: TrainingRun) -> dict[str, Any]:
-    """How a run went: what it cost, and what it shared."""
-    return {
-        "wall_s": round(run.wall_s, 3),
-        "cpu_s": round(run.cpu_s, 3),
-        "eval_s": round(run.eval_s, 3),
-        "kept_layers": run.frozen.kept_layers,
-        "cohort": run.cohort,
-    }
+    def _failed(self, failure: TrialFailure, run: TrainingRun | None = None) -> TrialResult:
+        self.folder.log(f"{failure.cause}: {failure}")
+        curve, seed = self.folder.read_curve(), self.runner.seed
+        return failed_result(self.assignment, self.bench, seed, curve, failure, run)

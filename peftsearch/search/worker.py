@@ -34,7 +34,7 @@ from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, tokenizers_of
 from peftsearch.study.study import Assignment, Study
-from peftsearch.training.allocator import BETWEEN_TRIALS, give_back
+from peftsearch.training.allocator import BETWEEN_TRIALS, trim_above
 from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
@@ -99,12 +99,12 @@ class Worker:
             stop=self._interrupted,
             cut=self._stopped,  # a search whose time is over lets evaluations finish
             saved=lambda assignment: self.study.give_checkpoint(assignment.number),
-            watched=self._watched,
+            on_progress=self._on_progress,
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
         size = CohortSize.of(means.cohort, self.bench.backbone.device)
-        self.together = CohortScheduler(runner, self.folder, size)
+        self.scheduler = CohortScheduler(runner, self.folder, size)
 
     def run(self) -> None:
         """Ask and train until there is no more to do."""
@@ -125,16 +125,16 @@ class Worker:
         """Ask until the cohort is full, advance it until a trial ends, and so on."""
         idle = 0
         while True:
-            while self.together.has_room and idle < EXHAUSTED and not self._finished():
+            while self.scheduler.has_room and idle < EXHAUSTED and not self._finished():
                 asked = self._begin_one()
                 if isinstance(asked, Nothing):
                     break
                 idle = 0 if isinstance(asked, Assignment) else idle + 1
-                if idle >= _DUPLICATES and self.together.in_flight:
+                if idle >= _DUPLICATES and self.scheduler.in_flight:
                     break  # they may wait for one of those
-            if self.together.is_idle:
+            if self.scheduler.is_idle:
                 return
-            for assignment, result in self.together.advance():
+            for assignment, result in self.scheduler.advance():
                 self._end(assignment, result)
                 idle = 0
 
@@ -164,16 +164,15 @@ class Worker:
         described = asked.configuration.describe()
         self.emit(TrialBegan(self.worker, asked.number, described, asked.method))
         self.began_at[asked.number] = time.monotonic()
-        if self.together.takes(asked):
-            self.together.join(asked)
-        else:
-            self._end(asked, self.together.alone(asked))
+        ended = self.scheduler.begin(asked)
+        if ended is not None:
+            self._end(*ended)
         return asked
 
     def _end(self, assignment: Assignment, result: TrialResult | None) -> None:
         self._shown_at.pop(assignment.number, None)
         if "allocator" not in self.info.without:
-            give_back(BETWEEN_TRIALS)
+            trim_above(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)
             self.emit(TrialPutBack(self.worker, assignment.number))
@@ -181,7 +180,7 @@ class Worker:
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
 
-    def _watched(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
+    def _on_progress(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
         """Emit a trial's progress, at most once in `_SHOW_S`."""
         now = time.monotonic()
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:

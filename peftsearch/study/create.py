@@ -21,9 +21,9 @@ from peftsearch.study.new_study import NewStudy
 from peftsearch.study.settings import for_kind
 from peftsearch.task.task import Task
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.bench import Workbench, training_budget
+from peftsearch.training.bench import Workbench
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.objective import scale_of_values
+from peftsearch.training.objectives.choose import scale_of_values
 
 __all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 
@@ -116,7 +116,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
     task = bench.task
     usual = asked.space.training_like(())
     per_epoch = BatchOrder(bench.train.lengths, usual, asked.seed).per_epoch
-    budget = training_budget(budgets)
+    budget = budgets.training_budget()
     spec = asked.limited_task.model_copy(update={"max_target": bench.lengths.target or None})
     return StudyInfo(
         name=asked.name,

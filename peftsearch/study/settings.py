@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.records.folder import StudyFolder
@@ -12,7 +10,6 @@ from peftsearch.records.task_spec import task_of
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.task.kind import kind_named
-from peftsearch.training.bench import training_budget
 
 __all__ = ["budget_of", "for_kind", "space_of", "tokenizers_of"]
 
@@ -29,10 +26,7 @@ def for_kind(space: Space, kind: str) -> Space:
 
 def budget_of(space: Space, info: StudyInfo) -> TrainingBudget:
     """The space's training budget, with the study's own number of rung examples."""
-    budget = training_budget(space.file.budgets)
-    if info.rung_examples is None:
-        return budget
-    return replace(budget, rung_examples=info.rung_examples)
+    return space.file.budgets.training_budget(info.rung_examples)
 
 
 def tokenizers_of(info: StudyInfo) -> Tokenizers:

@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-__all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "give_back", "keep_freed_memory", "trim"]
+__all__ = ["BETWEEN_TRIALS", "WITHIN_A_TRIAL", "keep_freed_memory", "trim", "trim_above"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-"""Names of malloc.h."""
+"""M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h."""
 _PAD = 1 << 28
 """Bytes requested from the kernel at a time."""
 _LARGEST = 2**31 - 1
@@ -33,7 +33,7 @@ so that their pages are reused; within a trial, what was just freed is likely to
 
 @cache
 def keep_freed_memory() -> bool:
-    """Set it, once a process; False where there is no such setting (musl, macOS)."""
+    """Have malloc keep freed memory from now on; False without glibc (musl, macOS)."""
     mallopt = _of_the_c_library("mallopt")
     if mallopt is None:
         return False
@@ -42,8 +42,8 @@ def keep_freed_memory() -> bool:
     return mapped and others == [1, 1]
 
 
-def give_back(above: int) -> bool:
-    """Trim if more than `above` free bytes are resident; True if it was done. To be called when
+def trim_above(above: int) -> bool:
+    """Trim if more than `above` free bytes are resident; whether it was done. To be called when
     tensors have just been freed.
     """
     if _resident_beside_malloc() - _Rest.others <= above or not trim():
@@ -61,7 +61,7 @@ class _Rest:
 
 
 def trim() -> bool:
-    """Return all free memory to the kernel; False where the C library cannot (musl, macOS)."""
+    """Return all free memory to the kernel; False without glibc (musl, macOS)."""
     malloc_trim = _of_the_c_library("malloc_trim")
     return malloc_trim is not None and malloc_trim(ctypes.c_size_t(0)) == 1
 
@@ -74,6 +74,7 @@ def _resident_beside_malloc() -> int:
         fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
     except OSError:
         return 0
+    # Resident less shared pages: mapped files, such as cached states, are not malloc's.
     own = (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
     return max(0, own - _in_use())
 
@@ -97,6 +98,7 @@ def _in_use() -> int:
         return 0
     mallinfo.restype = _Counts
     counts = mallinfo()
+    # `uordblks` leaves out blocks that malloc mapped by themselves.
     return int(counts.uordblks + counts.hblkhd)
 
 

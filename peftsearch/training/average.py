@@ -1,4 +1,4 @@
-"""Averaged weights for evaluation, so that a constant learning rate can be judged at any rung.
+"""Weight averaging: evaluation at any rung without a decaying learning rate.
 
 Polynomial-decay averaging (Shamir and Zhang 2013, arXiv 1212.1824): the average leans on about the
 last ninth of the steps so far, whatever the final length. On 2,000 tweets it lifts BitFit from .675
@@ -19,8 +19,8 @@ _ETA = 9
 
 
 class WeightAverage:
-    """Averages of parameters, by name; before the first update they are the parameters' own, and
-    with `averages` false they always are.
+    """Averages of parameters, by name: before the first update, and always with `averages` false,
+    the parameters' own values.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], averages: bool = True) -> None:
@@ -31,6 +31,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after `step` (from 1) optimiser steps."""
+        # (η + 1) / (t + η) of the paper's section 4 with η = 8, the initial values being t = 1.
         weight = _ETA / (step + _ETA) if self._averages else 1.0
         parameters = [p.detach() for p in self._parameters.values()]
         if not parameters:
@@ -39,7 +40,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The averages stand in the parameters' place."""
+        """Context in which the parameters hold the averages."""
         self._swap()
         try:
             yield
@@ -47,11 +48,12 @@ class WeightAverage:
             self._swap()
 
     def _swap(self) -> None:
+        # Tensors change places rather than values: hooks and optimiser hold the parameters.
         for name, parameter in self._parameters.items():
             parameter.data, self.values[name] = self.values[name], parameter.data
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from saved averages; KeyError or ValueError if they are another model's."""
+        """Continue from saved averages; KeyError or ValueError if they are another model's."""
         with torch.no_grad():
             for name, value in self.values.items():
                 if values[name].shape != value.shape:

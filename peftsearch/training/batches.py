@@ -1,4 +1,4 @@
-"""Which examples make up a step: length-bucketed batches in shuffled order.
+"""Batches: index arrays of examples of similar length, in an order that only the seed decides.
 
 The order is a pure function of (seed, epoch), so a run can be continued at any step.
 Sorting without shuffling the batches' order costs accuracy (.549 against .60, measured).
@@ -25,8 +25,8 @@ _BUCKET = 16
 """Batches a bucket: examples are sorted by length within so many batches' worth of examples."""
 
 _TOKENS = {"cpu": 2048, "cuda": 4096}
-"""Padded tokens a batch without gradients: 480 tweets on a CPU took 3.0 s of its time at 1,024 and
-2,048 tokens, 3.2 at 4,096 and 3.5 at 8,192, whose states its caches do not hold.
+"""Padded tokens of a batch without gradients. 480 tweets took 3.0 CPU seconds at 1,024 and 2,048
+tokens, 3.2 at 4,096 and 3.5 at 8,192, whose states the processor's caches do not hold.
 """
 
 Indices = NDArray[np.int64]
@@ -35,7 +35,8 @@ Indices = NDArray[np.int64]
 class BatchOrder:
     """The batches of a configuration's training, step by step through as many epochs as it takes.
 
-    `lengths`: tokens of each example; without `buckets` their batches are of any lengths.
+    `lengths` [n] int64: tokens of each example. Without `buckets` a batch holds texts of any
+    length.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class BatchOrder:
         """Batches of the first epoch; with `batch_tokens` others may have a few more or fewer."""
 
     def batch(self, step: int) -> Indices:
-        """The examples of a step, counted from 0."""
+        """Indices [batch] int64 of the examples of a step, counted from 0."""
         if step < self._first:
             self._epoch, self._first, self._batches = 0, 0, self._batches_of(0)
         while step - self._first >= len(self._batches):
@@ -65,16 +66,17 @@ class BatchOrder:
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """The last batch of an epoch may be smaller; none is dropped."""
+    """Batches of an epoch. The last one may be smaller; no example is dropped."""
     return -(-examples // batch_size)
 
 
 def epoch_batches(
     lengths: Indices, batch_size: int, seed: int, epoch: int, bucket: int = _BUCKET
 ) -> list[Indices]:
-    """Every example once; batches of similar length, in random order.
+    """Every example once, in batches of similar length, in random order.
 
-    `lengths`: tokens of each example. Returns `steps_per_epoch` index arrays.
+    `lengths` [n]: tokens of each example. `bucket`: batches within which examples are sorted by
+    length. Returns `steps_per_epoch` index arrays [batch_size].
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
@@ -86,18 +88,19 @@ def epoch_batches(
 def token_batches(
     lengths: Indices, tokens: int, seed: int, epoch: int, bucket: int = _BUCKET
 ) -> list[Indices]:
-    """Every example once; batches of similar length with at most `tokens` padded tokens each (one
-    example at least), in random order.
+    """Every example once, in batches of similar length with at most `tokens` padded tokens each
+    (but at least one example), in random order.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
+    # Texts of a batch of mean length: buckets then hold as many batches as those of a fixed size.
     usual = max(1, int(tokens / max(float(lengths.mean()), 1.0)))
     batches = _filled(_by_length(order, lengths, usual * bucket), lengths, tokens)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def evaluation_tokens(device: torch.device) -> int:
-    """Padded tokens a batch of whatever is computed without gradients."""
+    """Padded tokens of a batch that is computed without gradients."""
     return _TOKENS["cuda" if device.type == "cuda" else "cpu"]
 
 
@@ -107,7 +110,7 @@ def evaluation_batches(lengths: Indices, tokens: int) -> list[Indices]:
 
 
 def _by_length(order: Indices, lengths: Indices, span: int) -> Indices:
-    """Sorted by length within runs of `span` examples."""
+    """`order`, sorted by length within runs of `span` examples."""
     buckets = (order[start : start + span] for start in range(0, len(order), span))
     return np.concatenate([b[np.argsort(lengths[b], kind="stable")] for b in buckets])
 

@@ -1,50 +1,34 @@
-"""What every trial of a process shares: the frozen backbone and the tokenised data."""
+"""Workbench: the frozen backbone and the tokenised data that all trials of a process share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.backbone.loading.load import Backbone, load_backbone
 from peftsearch.backbone.precision import DTYPES, dtype_of
-from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.training import Training
-from peftsearch.errors import ConfigurationError
-from peftsearch.space.file.schema import Budgets
 from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.split import Split
 from peftsearch.task.task import Task
-from peftsearch.task.tokens.encode import Encoded, choose_max_length, encode
+from peftsearch.task.tokens.encode import Encoded, encode
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
-from peftsearch.training.objectives.objective import Objective, objective_of
-from peftsearch.training.text_lengths import refuse_no_room, room_beside, room_for_texts
-from peftsearch.training.writing import notes_on_ends, writing_of
+from peftsearch.training.choose_lengths import MAX_SAMPLE, Lengths, choose_lengths
+from peftsearch.training.objectives.choose import Objective, objective_of
+from peftsearch.training.text_lengths import refuse_no_room
+from peftsearch.training.writing import end_of_text_notes, writing_of
 
-__all__ = [
-    "Lengths",
-    "Workbench",
-    "training_budget",
-]
-
-_MEASURED = 10_000
-"""Training examples that lengths are chosen from."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens that texts, and targets to be written, are cut to; 0 of what there is none of."""
-
-    text: int
-    target: int = 0
+__all__ = ["Workbench", "set_threads"]
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """A backbone, and a task tokenised for it, cut to `lengths`."""
+    """A backbone, and a task tokenised for it and cut to `lengths`."""
 
     backbone: Backbone
     task: Task
@@ -54,11 +38,12 @@ class Workbench:
     objective: Objective
     writing: Writing | None = None
     tokenizers: Tokenizers = field(default_factory=Tokenizers)
-    _others: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
-    """This bench in other precisions and lengths, made when a configuration first asks."""
+    _variants: dict[str | int, Workbench] = field(default_factory=dict, repr=False)
+    """This bench in other precisions or lengths, made when a configuration first needs it."""
 
     @property
     def max_length(self) -> int:
+        """Tokens that texts are cut to."""
         return self.lengths.text
 
     @classmethod
@@ -74,9 +59,12 @@ class Workbench:
         precision: str = "fp32",
         task: Task | None = None,
     ) -> Workbench:
-        """Load and tokenise once. `max_length` None: the 99.5th percentile, within the model's;
-        `with_prompts`: texts leave room for the longest prompt before them; `task`: what `spec`
-        asks for, if it was read already.
+        """Load model and data, and tokenise.
+
+        `max_length`: tokens of a text; None: the 99.5th percentile, within the model's limit.
+        `with_prompts`: texts leave room for the longest prompt before them. `task`: the data of
+        `spec`, if they were read already. `say` is told notes for the user.
+        Raises ConfigurationError if a length leaves no room, MissingError, DataError.
         """
         task = task or load_task(spec)
         task.metric.refuse_if_missing()
@@ -87,9 +75,9 @@ class Workbench:
         for note in filter(None, (backbone.family.note, backbone.note)):
             say(note)
         writing = writing_of(backbone, task.spec) if writes else None
-        for note in notes_on_ends(backbone, writing) if writing else ():
+        for note in end_of_text_notes(backbone, writing) if writing else ():
             say(note)
-        lengths, train = _measured(task, backbone, writing, with_prompts, max_length)
+        lengths, train = choose_lengths(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
         validation = _encoded(task.validation, backbone, writing, lengths)
@@ -107,31 +95,37 @@ class Workbench:
         )
 
     def encode(self, split: Split) -> Encoded:
-        """Another split, as this bench reads texts."""
+        """Another split, tokenised in the same way."""
         return _encoded(split, self.backbone, self.writing, self.lengths)
 
     def refuse_no_room(self, length: int) -> None:
-        """ConfigurationError if cutting texts to `length` leaves nothing of them."""
-        few = self.task.train.between(0, _MEASURED)
+        """Raise ConfigurationError if cutting texts to `length` tokens leaves nothing of them."""
+        few = self.task.train.between(0, MAX_SAMPLE)
         refuse_no_room(length, few, self.backbone, self.writing, "max_length")
 
     def for_training(self, training: Training) -> Workbench:
-        """The bench as a configuration's training wants it: its precision and its length."""
+        """The bench in the precision and with the text length of a configuration's training.
+
+        Raises ConfigurationError if that length leaves nothing of a text.
+        """
         bench = self
         dtype = DTYPES[training.precision]
+        # A backbone in fp64, as in tests, has no precision of `DTYPES` and keeps its own.
         if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
-            bench = bench._kept(training.precision, lambda b: b._in_precision(dtype))
+            bench = bench._variant(training.precision, partial(bench._in_precision, dtype))
         length = min(training.max_length, self.lengths.text) or self.lengths.text
         if length != bench.lengths.text:
-            bench = bench._kept(length, lambda b: b._cut_to(length))
+            bench = bench._variant(length, partial(bench._cut_to, length))
         return bench
 
-    def _kept(self, key: str | int, make: Callable[[Workbench], Workbench]) -> Workbench:
-        if key not in self._others:
-            self._others[key] = make(self)
-        return self._others[key]
+    def _variant(self, key: str | int, make: Callable[[], Workbench]) -> Workbench:
+        """The variant for a precision or a length, made by `make` the first time."""
+        if key not in self._variants:
+            self._variants[key] = make()
+        return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
+        """The same bench on a backbone of its own."""
         backbone = load_backbone(
             self.backbone.name,
             str(self.backbone.device),
@@ -142,6 +136,7 @@ class Workbench:
         return self._with(backbone, self.train, self.validation, self.lengths)
 
     def _cut_to(self, length: int) -> Workbench:
+        """The same bench with texts of at most `length` tokens."""
         lengths = Lengths(length, self.lengths.target)
         self.refuse_no_room(length)
         splits = (self.task.train, self.task.validation)
@@ -162,63 +157,10 @@ class Workbench:
 def _encoded(
     split: Split, backbone: Backbone, writing: Writing | None, lengths: Lengths
 ) -> Encoded:
+    """A split tokenised for the backbone, and cut to `lengths`."""
     if writing is None:
         return encode(split, backbone.tokenizer, lengths.text, backbone.type_rows)
     return encode_texts(split, writing, lengths.text, lengths.target)
-
-
-def _measured(
-    task: Task, backbone: Backbone, writing: Writing | None, with_prompts: bool, asked: int | None
-) -> tuple[Lengths, Encoded | None]:
-    """Lengths within the model's, from the training texts where the user named none; and those
-    tokens, if they are cut alike.
-    """
-    few, room = task.train.sample(_MEASURED, seed=0), room_for_texts(backbone, with_prompts)
-    if writing is not None:
-        return _lengths_of_texts(task.spec, few, backbone, writing, with_prompts, asked), None
-    limit = min(room, asked or room)
-    refuse_no_room(limit, few, backbone, writing, "--max-length")
-    if asked is not None and len(few) < len(task.train):
-        return Lengths(limit), None
-    probe = encode(few, backbone.tokenizer, limit, backbone.type_rows)
-    length = min(asked or choose_max_length(probe.inputs.lengths, limit), limit)
-    return Lengths(length), probe if length == limit and few is task.train else None
-
-
-def _lengths_of_texts(
-    spec: TaskSpec,
-    few: Split,
-    backbone: Backbone,
-    writing: Writing,
-    with_prompts: bool,
-    asked: int | None,
-) -> Lengths:
-    """Lengths of inputs and targets, measured on some examples."""
-    room = room_for_texts(backbone, with_prompts)
-    # A prompt stands before what an encoder reads, and takes nothing of what a decoder writes.
-    most = room if writing.is_decoder else backbone.max_length
-    probe = encode_texts(few, writing, room, most)
-    assert probe.written is not None
-    target = min(spec.max_target or choose_max_length(probe.written.lengths, most), most)
-    if target < writing.shortest_target:
-        raise ConfigurationError(
-            f"a target length of {target} leaves no room for a word beside special tokens: raise "
-            f"--max-target to {writing.shortest_target} or more"
-        )
-    left = room_beside(target, spec.generation.max_tokens or 0, backbone, writing, with_prompts)
-    wanted = min(asked or choose_max_length(probe.inputs.lengths.clip(min=1), left), left)
-    refuse_no_room(wanted, few, backbone, writing, "--max-length")
-    return Lengths(wanted, target)
-
-
-def training_budget(budgets: Budgets) -> TrainingBudget:
-    """The training budget that a space file states."""
-    return TrainingBudget(
-        epochs=budgets.epochs,
-        max_steps=budgets.max_steps,
-        rungs=budgets.rungs,
-        rung_examples=budgets.rung_examples,
-    )
 
 
 def set_threads(threads: int) -> None:

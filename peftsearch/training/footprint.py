@@ -1,4 +1,4 @@
-"""Upper bound on the memory of a CPU worker, from a model's shapes.
+"""Memory footprint: an upper bound on the bytes of a CPU worker, from a model's shapes.
 
 Constants are measured (benchmarks/memory.py, docs/performance.md), rounded up.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.training.positions import MOST_TRAINED
+from peftsearch.training.positions import MAX_TRAINED_POSITIONS
 
 __all__ = ["Footprint", "machine_bytes"]
 
@@ -40,14 +40,17 @@ class Footprint:
 
     @classmethod
     def of(cls, shapes: BackboneShapes, batch: int, tokens: int) -> Footprint:
-        """For training in fp32, in batches of `batch` texts of `tokens` tokens."""
+        """The bound for training in fp32, in batches of `batch` texts of `tokens` tokens."""
         weights = shapes.body_parameters * _FLOAT
-        positions = max(batch * tokens, MOST_TRAINED["cpu"])
+        # A batch with a prompt is trained in parts of at most so many positions.
+        positions = max(batch * tokens, MAX_TRAINED_POSITIONS["cpu"])
         modified = _PROCESS + weights + positions * _kept_floats(shapes) * _FLOAT
         return cls(modified, modified + _FULL * weights, modified + _SPARSE * weights)
 
     def workers(self, machine: int) -> tuple[int, int, int]:
-        """Workers of each kind that fit into `machine` bytes."""
+        """Numbers of workers that fit into `machine` bytes: with modifications alone, with full
+        fine-tuning, with diff-pruning.
+        """
         modified, full, sparse = (
             machine // each for each in (self.modified, self.full, self.sparse)
         )
@@ -61,7 +64,7 @@ def _kept_floats(shapes: BackboneShapes) -> int:
 
 
 def machine_bytes() -> int:
-    """Memory of this machine, or the container's limit if that is lower."""
+    """Bytes of memory of this machine, or the container's limit if that is lower."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = _LIMIT.read_text(encoding="ascii").strip()

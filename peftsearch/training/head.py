@@ -12,9 +12,10 @@ __all__ = ["ClassificationHead"]
 
 
 class ClassificationHead(nn.Module):
-    """Last hidden states (batch, seq, d) and mask (batch, seq) → logits (batch, outputs).
+    """Pooling, an optional pooler (linear and tanh), and a linear layer.
 
-    In fp32 where the backbone is in half precision, as all that is trained.
+    Its parameters and logits are in fp32 where the backbone is in half precision, else in the
+    backbone's dtype.
     """
 
     def __init__(self, backbone: Backbone, head: Head, outputs: int, seed: int) -> None:
@@ -33,18 +34,21 @@ class ClassificationHead(nn.Module):
         self.to(backbone.device, self.dtype)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits [batch, outputs] of last hidden states [batch, tokens, hidden]; `attention_mask`:
+        [batch, tokens], 1 where there is a token.
+        """
         return self.read(self.pool(hidden, attention_mask))
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """One state (batch, d) for each text."""
+        """One state a text, [batch, hidden], of all; shapes as in `forward`."""
         return _POOLINGS[self.pooling](hidden, attention_mask)
 
-    def row(self, attention_mask: Tensor) -> Tensor | None:
-        """Which token's state (batch,) is all that is read; None: the first. Not for `mean`."""
-        return _last_place(attention_mask) if self.pooling == "last" else None
+    def token_index(self, attention_mask: Tensor) -> Tensor | None:
+        """Index [batch] int64 of the only token that is read; None: the first. Not for `mean`."""
+        return _last_index(attention_mask) if self.pooling == "last" else None
 
     def read(self, pooled: Tensor) -> Tensor:
-        """Logits of pooled states (batch, d)."""
+        """Logits [batch, outputs] of pooled states [batch, hidden]."""
         pooled = pooled.to(self.dtype)
         if self.pooler is not None:
             pooled = torch.tanh(self.pooler(pooled))
@@ -53,6 +57,7 @@ class ClassificationHead(nn.Module):
 
 
 def _linear(d_in: int, d_out: int, generator: Generator) -> nn.Linear:
+    """A linear layer with weights from N(0, 0.02) and biases of 0, on the CPU."""
     with torch.device("meta"):  # no draw from the global generator
         layer = nn.Linear(d_in, d_out)
     layer = layer.to_empty(device="cpu")
@@ -63,6 +68,7 @@ def _linear(d_in: int, d_out: int, generator: Generator) -> nn.Linear:
 
 
 def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean over the tokens that are not masked."""
     weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
 
@@ -72,14 +78,15 @@ def _first(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def _last(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Of the last token that is no padding, on whichever side that is."""
+    """State of the last token that is no padding, whichever side is padded."""
     texts = torch.arange(len(hidden), device=hidden.device)
-    return hidden[texts, _last_place(attention_mask)]
+    return hidden[texts, _last_index(attention_mask)]
 
 
-def _last_place(attention_mask: Tensor) -> Tensor:
-    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    return (attention_mask * places).argmax(1)
+def _last_index(attention_mask: Tensor) -> Tensor:
+    """[batch] int64."""
+    indices = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (attention_mask * indices).argmax(1)
 
 
 _POOLINGS = {"first": _first, "mean": _mean, "last": _last}

@@ -1,11 +1,10 @@
-"""One configuration's training: steps on the shared backbone, evaluations at rungs, checkpoints.
+"""Training run: one configuration's steps on the shared backbone, its evaluations and checkpoints.
 
-Bit-equal given (configuration, seed, thread count, dtype); a checkpoint continues bit for bit.
+Runs of one configuration, seed, thread count and dtype are bit-equal, also across a checkpoint.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,32 +18,38 @@ from torch import Tensor
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
-from peftsearch.errors import OutOfMemory
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.training.allocator import WITHIN_A_TRIAL, give_back, keep_freed_memory
+from peftsearch.training.allocator import WITHIN_A_TRIAL, keep_freed_memory, trim_above
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
-from peftsearch.training.checkpoint import save_tensors
-from peftsearch.training.conditions import conditions, seeded
+from peftsearch.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    run_facts,
+    save_checkpoint,
+)
 from peftsearch.training.frozen.states import FrozenStates, Stopped
-from peftsearch.training.loss_watch import LossWatch
-from peftsearch.training.low_precision_steps import LowRungs
+from peftsearch.training.loss_monitor import LossMonitor
+from peftsearch.training.low_precision_steps import LowPrecisionSteps
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
-from peftsearch.training.positions import most_trained
-from peftsearch.training.run_state import facts_of, restore_run, save_run
+from peftsearch.training.out_of_memory import memory_errors
+from peftsearch.training.pieces import Pieces
+from peftsearch.training.tensor_file import save_tensors
+from peftsearch.training.train_mode import seeded_dropout, train_mode
 
-__all__ = ["TrainingRun", "memory_errors"]
+__all__ = ["TrainingRun"]
 
 
 class TrainingRun:
-    """Trains one configuration from rung to rung. Use as a context manager: leaving detaches.
-    OutOfMemory where its tensors do not fit.
+    """Trains one configuration from rung to rung. A context manager: leaving it detaches.
 
-    `shared_by`: trials that are expected to read the same frozen states, where they are kept.
-    `low_rungs`: the low precision of frozen layers below full length, where there is to be one.
+    `shared_by`: trials that are expected to read the same cached states. `low_rungs`: name of the
+    low precision of frozen layers below full length; None: computed exactly.
+    Raises OutOfMemory if its tensors do not fit, ConfigurationError if the backbone cannot take the
+    configuration, MissingError if the CPU cannot compute in `low_rungs`.
     """
 
     def __init__(
@@ -63,9 +68,9 @@ class TrainingRun:
             keep_freed_memory()
         self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
-        configuration = configuration.within(backbone.shapes)
+        # Before anything is attached: cached states are keyed by the bare backbone's weights.
         self.frozen = FrozenStates(
-            backbone, configuration, optimisations, objective.reads, shared_by
+            backbone, configuration, optimisations, objective.first_stack_inputs, shared_by
         )
         with memory_errors():
             self.model = TunedModel(
@@ -74,35 +79,36 @@ class TrainingRun:
                 frozen=self.frozen,
             )
         self.parameters = list(self.model.parameters.values())
-        self.training = configuration.training
+        self.training = self.model.configuration.training
         self.order = BatchOrder(train.lengths, self.training, seed, optimisations.buckets)
         self.rung_steps = budget.rung_steps(self.order.per_epoch)
         self.full_steps = self.rung_steps[-1]
         self.rungs = self._rungs()
         evaluated = (step for _, step in self.rungs)
-        self.low_rungs = LowRungs.of(backbone, low_rungs, evaluated, self.full_steps)
+        self.low_precision = LowPrecisionSteps.of(backbone, low_rungs, evaluated, self.full_steps)
         self.optimiser = (
             make_optimiser(self.model, optimisations.fused) if self.model.parameters else None
         )
         self.warmup = warmup_steps(self.model, self.full_steps)
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
-        self.watch = LossWatch(objective, backbone.device)
-        self._pieces: list[NDArray[np.int64]] | None = None
-        self._losses: list[Tensor] = []
-        self._weight = 1
+        self.loss_monitor = LossMonitor(objective, backbone.device)
+        self.pieces = Pieces(self.model, objective, self.train_set, self.order)
         self.wall_s = self.cpu_s = self.eval_s = 0.0
+        """Seconds spent on this run; `eval_s` is a part of `wall_s`."""
         self.prepares = False
         """Whether states of frozen layers are being computed, for all steps to come."""
         self.cohort = 1
-        """The most runs that it has shared a pass with, itself among them."""
+        """The most runs that have shared a pass, this one included."""
 
     def _read(self, data: Encoded) -> Encoded:
+        """The data, tokenised again at each read without the optimisation `tokens`."""
         return data if self.optimisations.tokens else data.read_anew()
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
-        """(index, step) of the rungs to evaluate: where the learning rate falls towards the full
-        length, that alone; where nothing is trained, the first step is the last.
+        """(index, step) of the rungs to evaluate. With a learning rate that falls towards the full
+        length only that one, since a rung's value would depend on it; with nothing to train only
+        the full length, at step 0.
         """
         rungs = tuple(enumerate(self.rung_steps))
         if not self.model.parameters:
@@ -111,8 +117,8 @@ class TrainingRun:
 
     @property
     def smoothed_loss(self) -> float | None:
-        """Of training so far; None before the first step where no beginning is known."""
-        return self.watch.smoothed
+        """Smoothed training loss; None before the first step if no initial loss is known."""
+        return self.loss_monitor.smoothed
 
     @property
     def next_rung(self) -> int:
@@ -124,8 +130,8 @@ class TrainingRun:
 
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
-        whole = conditions(self.model.backbone, self.training)
-        with self._timed(), memory_errors(), self.model.alone(), whole:
+        mode = train_mode(self.model.backbone, self.training)
+        with self._timed(), memory_errors(), self.model.alone(), mode:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
                 self.prepares = True
@@ -137,33 +143,39 @@ class TrainingRun:
                     self.prepares = False
             while self.step < step:
                 if stop():
-                    self.watch.look()
+                    self.loss_monitor.check()
                     return False
-                with self.low_rungs.training(self.step):
+                with self.low_precision.training(self.step):
                     self._train_step()
-            self.watch.look()
-        self._give_back()
+            self.loss_monitor.check()
+        self._trim()
         return True
 
     def evaluate(self, data: Encoded, limit: int | None = None, predict: bool = True) -> Evaluation:
-        """Losses and predictions of the averaged weights on (the first `limit` of) a data set."""
+        """Losses and predictions of the averaged weights on a data set, or its first `limit`
+        examples. Raises OutOfMemory, or Stopped if `model.before_batch` does.
+        """
         before, data = self.wall_s, self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
+            # A trial reads the validation set once a rung.
+            # States are cached for the whole set, of which a rung may evaluate the first examples.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
-            with self.low_rungs.evaluating(self.step):
+            with self.low_precision.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
         self.eval_s += self.wall_s - before
-        self._give_back()
+        self._trim()
         return evaluation
 
-    def _give_back(self) -> None:
-        """Training and evaluation need tensors of other sizes."""
+    def _trim(self) -> None:
+        """Return freed memory between training and evaluation: malloc cannot always reuse it, since
+        each needs tensors of other sizes.
+        """
         if self.optimisations.allocator:
-            give_back(WITHIN_A_TRIAL)
+            trim_above(WITHIN_A_TRIAL)
 
     def _train_step(self) -> None:
-        with seeded(self.model.backbone, self.training, self.seed, self.step):
-            while not self.step_is_whole:
+        with seeded_dropout(self.model.backbone, self.training, self.seed, self.step):
+            while not self.pieces.all_taken:
                 piece = self.next_piece()
                 loss = self.objective.loss(self.model, self.train_set, piece)
                 self.backward(loss)
@@ -171,49 +183,20 @@ class TrainingRun:
 
     # -- a step, piece by piece ----------------------------------------------------------------
 
-    @property
-    def step_is_whole(self) -> bool:
-        """Whether every piece of the step under way has had its backward pass."""
-        return self._pieces is not None and not self._pieces
-
-    @property
-    def between_steps(self) -> bool:
-        return self._pieces is None
-
     def next_piece(self) -> NDArray[np.int64]:
-        """The examples of the next forward pass: a step's batch, or with accumulation its next
-        part.
-        """
-        if self._pieces is None:
-            batch = self.order.batch(self.step)
-            self._weight = max(self.objective.weight(self.train_set, batch), 1)
-            self._pieces = np.array_split(batch, self._parts(batch))
-            self._losses = []
-        self.model.attachment.begin_step(self.step)  # the same gates for every piece
-        return self._pieces.pop(0)
-
-    def _parts(self, batch: NDArray[np.int64]) -> int:
-        """Pieces that a batch is trained in: as asked for, more where a prompt makes it large."""
-        room = self.model.positions.pieces(
-            self.order.lengths[batch], most_trained(self.model.backbone.device)
-        )
-        return max(min(self.training.accumulation, len(batch)), room)
-
-    @property
-    def weight(self) -> int:
-        """What a piece's summed loss is divided by: then it is its share of the batch's mean."""
-        return self._weight
+        """The examples of the next forward pass, as indices into `train_set`."""
+        # Sparse changes draw their gates once a step, the same ones for every piece of it.
+        self.model.attachment.begin_step(self.step)
+        return self.pieces.take(self.step)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of one piece, from its summed loss and what training adds to it."""
-        loss = loss / self._weight
-        penalty = None if self._losses else self.model.attachment.penalty()
-        self.note(loss.detach())
+        """Gradients of one piece from its summed loss, a scalar tensor []. The first piece of a
+        step adds the penalty of sparse changes.
+        """
+        loss = loss / self.pieces.divisor
+        penalty = None if self.pieces.losses else self.model.attachment.penalty()
+        self.pieces.losses.append(loss.detach())
         (loss if penalty is None else loss + penalty).backward()
-
-    def note(self, loss: Tensor) -> None:
-        """A piece's share of the batch's mean loss, once its gradients are there."""
-        self._losses.append(loss)
 
     def finish_step(self) -> None:
         """The optimiser's step with the gradients of all pieces.
@@ -228,12 +211,12 @@ class TrainingRun:
         self._forget_gradients()
         self.step += 1
         self.average.update(self.step)
-        self.watch.add(self.step, self._losses)
-        self._pieces = None
+        self.loss_monitor.add(self.step, self.pieces.losses)
+        self.pieces.end_step()
 
     def abandon_step(self) -> None:
-        """Forget a step under way, which begins anew with the next piece."""
-        self._pieces = None
+        """Forget the step under way, to begin it again with the next piece."""
+        self.pieces.end_step()
         self._forget_gradients()
 
     def _forget_gradients(self) -> None:
@@ -241,7 +224,7 @@ class TrainingRun:
             parameter.grad = None
 
     def charge(self, wall_s: float, cpu_s: float) -> None:
-        """Time that was spent on this run elsewhere: its share of a cohort's steps."""
+        """Add seconds spent on this run elsewhere: its share of a cohort's passes."""
         self.wall_s += wall_s
         self.cpu_s += cpu_s
 
@@ -254,21 +237,44 @@ class TrainingRun:
             self.wall_s += time.perf_counter() - wall
             self.cpu_s += time.process_time() - cpu
 
+    @property
+    def progress(self) -> Progress:
+        """Progress and cost so far, as checkpoints hold them."""
+        return Progress(
+            step=self.step,
+            smoothed_loss=self.loss_monitor.smoothed,
+            first_loss=self.loss_monitor.first,
+            wall_s=self.wall_s,
+            cpu_s=self.cpu_s,
+            eval_s=self.eval_s,
+            cohort=self.cohort,
+        )
+
     def save(self, path: Path) -> None:
-        """Write everything needed to go on: tuned tensors, head, averages, optimiser, step."""
-        save_run(self, path)
+        """Write a checkpoint."""
+        save_checkpoint(path, self.model, self.average, self.optimiser, self.seed, self.progress)
 
     def restore(self, path: Path) -> None:
-        """Go on from `save`; DataError if the file belongs to another run or is damaged."""
-        restore_run(self, path)
+        """Continue from a checkpoint.
+
+        Raises DataError if it belongs to another run or is damaged; a damaged one may leave the
+        run useless.
+        """
+        state = (self.model, self.average, self.optimiser)
+        progress = load_checkpoint(path, *state, self.seed, self.full_steps)
+        self.step, self.cohort = progress.step, progress.cohort
+        self.wall_s, self.cpu_s, self.eval_s = progress.wall_s, progress.cpu_s, progress.eval_s
+        self.loss_monitor.first = progress.first_loss
+        if progress.smoothed_loss is not None:
+            self.loss_monitor.smoothed = progress.smoothed_loss
 
     def save_adapter(self, path: Path) -> None:
-        """Write `adapter()` to `path` with the run's identity."""
-        save_tensors(path, self.adapter(), facts_of(self))
+        """Write `adapter()` to `path`, with the run's identity and progress."""
+        save_tensors(path, self.adapter(), run_facts(self.model, self.seed, self.progress))
 
     def adapter(self) -> dict[str, Tensor]:
-        """Averaged tuned tensors and head alone: what was evaluated, and an export carries away.
-        They are as they are stored, which for some forms is not as they are trained.
+        """Averaged tuned tensors and head by name: what was evaluated, and what exports contain.
+        In stored form, which for some forms differs from the trained one.
         """
         with self.average.swapped_in():
             return {name: t.clone() for name, t in self.model.stored().items()}
@@ -278,24 +284,3 @@ class TrainingRun:
 
     def __exit__(self, *_: object) -> None:
         self.model.detach()
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn every way torch says "out of memory" into OutOfMemory."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(_lacking(error)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
-            raise OutOfMemory(_lacking(error)) from error
-        raise
-
-
-def _lacking(error: BaseException) -> str:
-    """One sentence of what torch says, which on a CPU begins with its own source."""
-    wanted = re.search(r"tried to allocate (\d+) bytes", str(error))
-    if wanted is not None:
-        return f"out of memory: {int(wanted[1]) / 2**30:,.1f} GiB more were needed"
-    return str(error).split("\n")[0] or "out of memory"

@@ -1,6 +1,6 @@
-"""Which steps and rungs of a trial are computed in low precision: all before full length.
+"""Low-precision steps: training and evaluations below full length, in a trial with low rungs.
 
-From the last low rung on everything is exact, and so is every evaluation at full length.
+After the last low rung everything is exact, and so is the evaluation at full length.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from peftsearch.backbone.savings.frozen_linear import frozen_in
 from peftsearch.backbone.savings.low_precision import LowPrecision, low_precision
 from peftsearch.errors import ConfigurationError
 
-__all__ = ["LowRungs"]
+__all__ = ["LowPrecisionSteps"]
 
 
 @dataclass(frozen=True)
-class LowRungs:
-    """Frozen layers in `precision` up to the last low rung, at step `until`."""
+class LowPrecisionSteps:
+    """Frozen layers are computed in `precision` up to the last low rung, at step `until`; exactly
+    afterwards, or always with None.
+    """
 
     backbone: Backbone
     precision: LowPrecision | None = None
@@ -30,9 +32,11 @@ class LowRungs:
     @classmethod
     def of(
         cls, backbone: Backbone, name: str | None, rung_steps: Iterable[int], full_steps: int
-    ) -> LowRungs:
-        """Of a trial that is evaluated at `rung_steps`. MissingError where the CPU cannot do it,
-        ConfigurationError where the backbone is not meant.
+    ) -> LowPrecisionSteps:
+        """The low-precision steps of a trial evaluated at `rung_steps`; none for `name` None.
+
+        Raises MissingError if the CPU lacks the instructions, ConfigurationError if the backbone is
+        not in fp32 on a CPU.
         """
         if name is None:
             return cls(backbone)
@@ -47,11 +51,11 @@ class LowRungs:
         return cls(backbone, precision if until else None, until)
 
     def training(self, step: int) -> AbstractContextManager[None]:
-        """For the step after `step` steps."""
+        """Context for training the step that follows `step` steps."""
         return frozen_in(self.backbone, self.precision if step < self.until else None)
 
     def evaluating(self, step: int) -> AbstractContextManager[None]:
-        """For an evaluation after `step` steps."""
+        """Context for an evaluation after `step` steps."""
         return frozen_in(self.backbone, self._evaluated_in(step))
 
     def evaluated_in(self, step: int) -> str | None:

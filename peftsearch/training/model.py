@@ -1,4 +1,4 @@
-"""The backbone with one configuration attached and its head: what is trained, exported, loaded."""
+"""A tuned model: the backbone with one configuration attached, and its head."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ __all__ = ["TunedModel"]
 
 
 class TunedModel:
-    """Logits (batch, outputs) from token ids (batch, seq), with a configuration attached; with no
-    outputs the language model `backbone.lm` writes with what is attached, and has no head of ours.
+    """Trained, exported and loaded as one; leaving it as a context manager detaches.
 
-    Only one may be attached to a backbone at a time, unless its hooks are those of a `Slices`
-    member; leaving the context detaches it.
+    `outputs`: logits of the head; with 0 there is no head, and the language model `backbone.lm`
+    generates with the configuration attached. `finished`: attached with the tensors that exports
+    store. Only one may be attached to a backbone at a time, unless its hooks are those of a
+    `Slices` member. Raises ConfigurationError if the backbone cannot take the configuration.
     """
 
     def __init__(
@@ -47,25 +48,25 @@ class TunedModel:
         frozen: FrozenStates | None = None,
     ) -> None:
         self.backbone, self.optimisations, self.frozen = backbone, optimisations, frozen
-        self.configuration = configuration.within(backbone.shapes)
-        self.positions = Positions.of(self.configuration)
         self.outputs = outputs
         self.before_batch: Callable[[], None] = _nothing
         """Called before each batch of an evaluation; may raise to cut it short."""
         self.head: ClassificationHead | None = None
         if outputs:
-            self.head = ClassificationHead(backbone, self.configuration.head, outputs, seed)
-        self.attachment = attach(
-            backbone, self.configuration, seed, finished, optimisations.fused_sum
-        )
+            self.head = ClassificationHead(backbone, configuration.head, outputs, seed)
+        self.attachment = attach(backbone, configuration, seed, finished, optimisations.fused_sum)
+        self.configuration = self.attachment.configuration
+        self.positions = Positions.of(self.configuration)
         straight = backbone.hooks is STRAIGHT
-        self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
+        self.last_tokens = LastRows(backbone) if straight and self.reads_one_token else None
         if not optimisations.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
     @property
-    def reads_one_row(self) -> bool:
-        """Whether the last layer need not be computed for every token. A prompt moves tokens on."""
+    def reads_one_token(self) -> bool:
+        """Whether the last layer need not be computed for every token. Not with a prompt: it shifts
+        the index of the token that is read.
+        """
         prompts = any(isinstance(m.form, Prompt) for m in self.configuration.modifications)
         pooling = self.configuration.head.pooling
         return (
@@ -73,25 +74,33 @@ class TunedModel:
         )
 
     def outputs_of(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
-        """Logits (batch, outputs) of examples: from what is kept of them where something is."""
+        """Logits [batch, outputs] of examples, from cached states or features if there are any."""
         assert self.head is not None
         features = self.frozen.features(data, indices) if self.frozen else None
         if features is not None:
             return self.head.read(features)
-        with self.reading(data, indices):
+        with self.with_frozen_states(data, indices):
             return self(**data.batch(indices, self.backbone.device))
 
-    def reading(self, data: Encoded, indices: NDArray[np.int64]) -> AbstractContextManager[None]:
-        """Forwards of these examples take what the lowest layers would give from what is kept."""
-        return nullcontext() if self.frozen is None else self.frozen.given(data, indices)
+    def with_frozen_states(
+        self, data: Encoded, indices: NDArray[np.int64]
+    ) -> AbstractContextManager[None]:
+        """Forwards of these examples take the states of the lowest layers from the cache, if it has
+        them.
+        """
+        return nullcontext() if self.frozen is None else self.frozen.in_use(data, indices)
 
     def pooled(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
-        """The states (batch, d) that the head reads."""
+        """States [batch, hidden] that the head reads."""
         return self._pooled(**data.batch(indices, self.backbone.device))
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
+        """Logits [batch, outputs] of token ids, mask and token types, [batch, tokens] each.
+
+        Raises ValueError without a head.
+        """
         if self.head is None:
             raise ValueError("a model without a head has no outputs of its own")
         return self.head.read(self._pooled(input_ids, attention_mask, token_type_ids))
@@ -99,16 +108,19 @@ class TunedModel:
     def _pooled(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
+        """States [batch, hidden] in the backbone's dtype, of arguments [batch, tokens] each."""
         assert self.head is not None
-        if self.last_rows is not None:
-            self.last_rows.read(self.head.row(attention_mask))
+        if self.last_tokens is not None:
+            self.last_tokens.read(self.head.token_index(attention_mask))
         states = last_states(self.backbone, input_ids, attention_mask, token_type_ids)
-        if self.last_rows is not None:
-            return self.last_rows.of(states)[:, 0]
+        if self.last_tokens is not None:
+            return self.last_tokens.of(states)[:, 0]
         return self.head.pool(states, attention_mask)
 
     def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits from last states (batch, seq, d), or of the one token a text (batch, 1, d)."""
+        """Logits [batch, outputs] of last states: [batch, tokens, hidden], or [batch, 1, hidden] of
+        the one token that the head reads. `attention_mask`: [batch, tokens].
+        """
         assert self.head is not None
         if states.shape[1] < attention_mask.shape[1]:
             return self.head.read(states[:, 0])
@@ -116,21 +128,21 @@ class TunedModel:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Forwards of this model alone, where it shares its backbone with others."""
+        """Context in which forwards are of this model alone, though it is a member of a cohort."""
         with self.backbone.hooks.alone():
-            if self.backbone.hooks is STRAIGHT or not self.reads_one_row:
+            if self.backbone.hooks is STRAIGHT or not self.reads_one_token:
                 yield
                 return
-            self.last_rows = LastRows(self.backbone)
+            self.last_tokens = LastRows(self.backbone)
             try:
                 yield
             finally:
-                self.last_rows.detach()
-                self.last_rows = None
+                self.last_tokens.detach()
+                self.last_tokens = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Everything trained: `tuned/…` and `head/…`."""
+        """All trained tensors by name: `tuned/…` and `head/…`."""
         tuned = {f"tuned/{name}": p for name, p in self.attachment.tensors.items()}
         return tuned | self._head_parameters()
 
@@ -139,13 +151,14 @@ class TunedModel:
         return {f"head/{name}": parameter for name, parameter in own}
 
     def stored(self) -> dict[str, Tensor]:
-        """What is saved: `tuned/…` as stored (see `Attachment.stored`), and `head/…`."""
+        """Tensors to save by name: `tuned/…` as stored (see `Attachment.stored`), and `head/…`."""
         tuned = {f"tuned/{name}": t for name, t in self.attachment.stored().items()}
         return tuned | {name: p.detach() for name, p in self._head_parameters().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy values into every trained tensor (of a finished model, every stored one); raises
-        ConfigurationError if any does not fit.
+        """Copy values into every trained tensor, or with `finished` into every stored one.
+
+        Raises ConfigurationError if names or shapes are not those of this configuration.
         """
         indices = {f"tuned/{name}": t for name, t in self.attachment.indices.items()}
         own: dict[str, Tensor] = {**self.parameters, **indices}
@@ -162,8 +175,9 @@ class TunedModel:
                 parameter.copy_(tensors[name])
 
     def detach(self) -> None:
-        if self.last_rows is not None:
-            self.last_rows.detach()
+        """Remove the configuration from the backbone, whose outputs are then as before."""
+        if self.last_tokens is not None:
+            self.last_tokens.detach()
         self.attachment.detach()
 
     def __enter__(self) -> TunedModel:
@@ -178,7 +192,9 @@ def _nothing() -> None:
 
 
 def _long_backward(backbone: Backbone) -> Callable[[], None]:
-    """Gradients down to the embeddings, as `enable_input_require_grads`; and the way back."""
+    """Have gradients computed down to the embeddings, as `enable_input_require_grads` of
+    transformers does; returns a function that undoes it.
+    """
 
     def grown(module: nn.Module, args: object, output: Tensor) -> None:
         if torch.is_grad_enabled():

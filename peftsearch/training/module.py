@@ -1,7 +1,7 @@
 """A tuned model as an `nn.Module` with the forward of a transformers model, for any training loop.
 
-Its parameters are what is tuned, and the head; the frozen backbone is none of them, so that a
-checkpoint of a `transformers.Trainer` is small and whole.
+Its parameters are the tuned ones and the head's; the frozen backbone is not registered, so that a
+checkpoint of a `transformers.Trainer` is small and complete.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ __all__ = ["TunedModule"]
 
 
 class TunedModule(nn.Module):
-    """`forward` takes what a tokenizer gives and labels, and returns an output with `loss` (where
-    labels are given) and `logits`: (batch, outputs), or (batch, seq, vocabulary) of a model that
-    writes. `value_scale`: mean and spread that a head's numbers are in units of; `gives_sets`: each
-    output stands for a label that a text has or has not.
+    """`forward` takes a tokenizer's output and labels, and returns an output with `loss` (None
+    without labels) and `logits`: [batch, outputs], or [batch, tokens, vocabulary] of a model
+    without a head.
+
+    `value_scale`: mean and standard deviation of the training targets, whose units a head's numbers
+    are in. `gives_sets`: each output is one label, which a text has or has not.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class TunedModule(nn.Module):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Any:
-        """`input_ids`, `attention_mask`, `token_type_ids`: (batch, seq). `labels`: (batch,) label
-        indices or numbers, (batch, outputs) 0 or 1 for sets of labels; of a model that writes
-        (batch, seq) token ids, -100 where none is wanted. The loss is a mean, of numbers in units
-        of `value_scale`.
+        """`input_ids`, `attention_mask`, `token_type_ids`: [batch, tokens]. `labels`: label indices
+        or numbers [batch], 0 or 1 for sets of labels [batch, outputs], or without a head token ids
+        [batch, tokens], -100 where none is predicted. The loss is a mean; of numbers in units of
+        `value_scale`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if self.head is None:
@@ -83,11 +85,14 @@ class TunedModule(nn.Module):
         return SequenceClassifierOutput(loss=loss, logits=self._in_own_units(outputs))
 
     def _known_types(self, token_type_ids: Tensor | None) -> Tensor | None:
-        """Token types, for a tokenizer that gives them and a model that has rows for a pair's."""
+        """Token types, or None if the tokenizer gives none or the model has embeddings of one type
+        only.
+        """
         known = "token_type_ids" in self.backbone.tokenizer.model_input_names
         return token_type_ids if known and self.backbone.type_rows > 1 else None
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss, a scalar tensor [], of outputs [batch, outputs]."""
         if self.gives_sets:
             return binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.value_scale is None:
@@ -96,17 +101,18 @@ class TunedModule(nn.Module):
         return mse_loss(outputs[:, 0], ((labels.flatten() - mean) / spread).to(outputs.dtype))
 
     def _in_own_units(self, outputs: Tensor) -> Tensor:
-        """The head's outputs, numbers as large as the training targets'."""
+        """Logits, or numbers in the units of the data, [batch, outputs]."""
         if self.value_scale is None:
             return outputs
         mean, spread = self.value_scale
         return outputs * spread + mean
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TunedModule:
-        """Move or cast everything, as `to`, `cuda` and `double` do: hooks hold tensors that are no
-        parameters, so the configuration is attached anew on the backbone where it then is.
+        """Move or cast everything, as `to`, `cuda` and `double` do. Hooks hold tensors that are no
+        parameters, so the configuration is attached again to the backbone once that was moved.
         """
         backbone, before = self.backbone, self.tuned
+        # `fn` is opaque: an empty tensor shows the device and dtype that it leads to.
         probe = fn(torch.empty(0, dtype=backbone.dtype, device=backbone.device))
         if (probe.device, probe.dtype) == (backbone.device, backbone.dtype):
             return self

@@ -1,4 +1,4 @@
-"""AdamW over the few tuned tensors, with a learning rate a form and one for the head."""
+"""The optimiser: AdamW over the tuned tensors, with a learning rate for each form and the head."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ __all__ = ["make_optimiser", "set_rates", "warmup_steps"]
 
 
 def make_optimiser(model: TunedModel, fused: bool = True) -> AdamW:
-    """The optimiser; every group keeps the rate it warms up to as `full_lr`.
+    """AdamW with one group for each learning rate and weight decay; a group keeps the rate that it
+    warms up to as `full_lr`.
 
-    Scales, gates, biases and norms are not decayed; up-projections may have a higher rate (LoRA+).
+    Scales, gates, biases and norms are not decayed. Up-projections have `up_lr_ratio` times their
+    form's rate (LoRA+, Hayou et al. 2024, arXiv 2402.12354). `fused`: one kernel over all tensors.
     """
     training = model.configuration.training
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -33,7 +35,7 @@ def make_optimiser(model: TunedModel, fused: bool = True) -> AdamW:
             for (lr, decay), parameters in groups.items()
         ],
         fused=fused,
-        foreach=False,
+        foreach=False,  # without `fused` one call a tensor; torch would take foreach on a GPU
     )
 
 
@@ -43,8 +45,10 @@ def warmup_steps(model: TunedModel, full_steps: int) -> int:
 
 
 def set_rates(optimiser: Optimizer, step: int, warmup: int, decays_to: int | None = None) -> None:
-    """Linear warm-up, then constant, or falling linearly to 0 at step `decays_to`: a function of
-    the step alone, so nothing to save.
+    """Set the learning rates of a step, counted from 0: a linear warm-up over `warmup` steps, then
+    constant, or falling linearly to 0 at step `decays_to`.
+
+    A function of the step alone, so that a checkpoint has no scheduler to save.
     """
     share = min(1.0, (step + 1) / (warmup + 1))
     if decays_to is not None:

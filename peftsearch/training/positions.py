@@ -1,4 +1,4 @@
-"""Effective length of a text in a batch: its tokens, and positions that a configuration adds.
+"""Positions that a configuration adds to each text, and effective lengths for batching.
 
 Effective lengths only decide how texts are batched. Without prompts and prefixes the batches are
 exactly those by tokens.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix, Prompt
 
-__all__ = ["Positions", "most_trained"]
+__all__ = ["Positions", "max_trained_positions"]
 
 Indices = NDArray[np.int64]
 
@@ -24,7 +24,7 @@ _A_PREFIX_POSITION = 4
 value), a token about 8·d at a time (states, and the feed-forward layer's).
 """
 
-MOST_TRAINED = {"cpu": 4096, "cuda": 16384}
+MAX_TRAINED_POSITIONS = {"cpu": 4096, "cuda": 16384}
 """Maximum positions of a forward and backward pass if there is a prompt."""
 
 
@@ -39,21 +39,24 @@ class Positions:
 
     @classmethod
     def of(cls, configuration: Configuration) -> Positions:
-        """Positions added by a configuration whose layers are resolved (`within`)."""
+        """Positions added by a configuration that is placed on a backbone (`within`)."""
         widest = {
             kind: [m.widest for m in configuration.modifications if isinstance(m.form, kind)]
             for kind in (Prompt, Prefix)
         }
         return cls(sum(widest[Prompt]), max(widest[Prefix], default=0))
 
-    def without_gradients(self, lengths: Indices) -> Indices:
-        """Effective lengths for batching without gradients: one layer's states exist at a time."""
+    def effective_lengths(self, lengths: Indices) -> Indices:
+        """Effective lengths [n] for batches without gradients, of token counts `lengths` [n]. Only
+        one layer's states exist at a time then.
+        """
         return lengths + (self.prompt + -(-self.prefix // _A_PREFIX_POSITION))
 
-    def pieces(self, lengths: Indices, most: int) -> int:
-        """Number of parts in which a step's texts are trained, so that each has at most `most`
-        positions. One without a prompt: the batch size is then the user's choice. Prefixes are not
-        counted: they are a small part of what a backward pass keeps.
+    def parts(self, lengths: Indices, most: int) -> int:
+        """Number of parts to train a batch in, so that each has at most `most` padded positions.
+
+        `lengths` [batch]: tokens of each text. 1 without a prompt: the batch size is then the
+        user's choice. Prefixes do not count: they are a small part of what a backward pass keeps.
         """
         if not self.prompt or not len(lengths):
             return 1
@@ -61,6 +64,6 @@ class Positions:
         return min(-(-padded // most), len(lengths))
 
 
-def most_trained(device: torch.device) -> int:
+def max_trained_positions(device: torch.device) -> int:
     """Maximum positions of a forward and backward pass if there is a prompt, on this device."""
-    return MOST_TRAINED["cuda" if device.type == "cuda" else "cpu"]
+    return MAX_TRAINED_POSITIONS["cuda" if device.type == "cuda" else "cpu"]

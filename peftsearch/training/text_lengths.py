@@ -1,4 +1,4 @@
-"""Lengths that fit: the model's positions less prompts, templates and special tokens."""
+"""Maximum text lengths: the model's positions less prompts, templates and special tokens."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.encode_texts import Writing
 
-__all__ = ["refuse_no_room", "room_beside", "room_for_texts"]
+__all__ = ["max_text_tokens", "max_text_tokens_beside", "refuse_no_room"]
 
 
-def room_for_texts(backbone: Backbone, with_prompts: bool) -> int:
+def max_text_tokens(backbone: Backbone, with_prompts: bool) -> int:
     """Maximum tokens of a text. The longest prompt takes positions of the model, but does not count
     towards the tokenizer's limit.
     """
@@ -22,13 +22,15 @@ def positions_left(backbone: Backbone, with_prompts: bool) -> int:
     return backbone.positions - (backbone.shapes.longest_prompt if with_prompts else 0)
 
 
-def room_beside(
+def max_text_tokens_beside(
     target: int, written: int, backbone: Backbone, writing: Writing, with_prompts: bool
 ) -> int:
-    """Maximum tokens of a text, given targets of `target` tokens and generation of up to `written`
-    (0: as many as targets): a decoder reads and writes in one sequence. ConfigurationError if none.
+    """Maximum tokens of a text beside targets of `target` tokens and generation of up to `written`
+    (0: as many as targets): a decoder reads and generates in one sequence.
+
+    Raises ConfigurationError if nothing is left.
     """
-    room, positions = room_for_texts(backbone, with_prompts), backbone.positions
+    room, positions = max_text_tokens(backbone, with_prompts), backbone.positions
     if writing.is_decoder:
         positions = positions_left(backbone, with_prompts)
     if written > positions - writing.is_decoder:
@@ -48,8 +50,8 @@ def room_beside(
 def refuse_no_room(
     length: int, split: Split, backbone: Backbone, writing: Writing | None, flag: str
 ) -> None:
-    """ConfigurationError if cutting to `length` tokens leaves nothing of a text; `flag` is the
-    option to raise.
+    """Raise ConfigurationError if cutting to `length` tokens leaves nothing of a text; `flag`: the
+    option that the message says to increase.
     """
     if writing is None:
         around, of_what = _added(backbone, split), "the tokenizer's special tokens"

@@ -1,4 +1,4 @@
-"""The tokens around a task's texts for a backbone that writes, and notes on them for the user."""
+"""Special tokens and templates of text tasks, from a backbone's tokenizers and settings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from peftsearch.backbone.loading.special_tokens import special_tokens
 from peftsearch.task.spec import TaskSpec
 from peftsearch.task.tokens.encode_texts import Writing
 
-__all__ = ["notes_on_ends", "writing_of"]
+__all__ = ["end_of_text_notes", "writing_of"]
 
 
 def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
-    """The tokenizers, template and special tokens of a task's texts, the same for training and for
-    writing.
-    """
+    """Tokenizers, template and special tokens of a text task, for training and for generation."""
     own = special_tokens(backbone.lm, backbone.target_tokenizer)
     writing = Writing(
         tokenizer=backbone.tokenizer,
@@ -34,14 +32,14 @@ def writing_of(backbone: Backbone, spec: TaskSpec) -> Writing:
         never_padding=own.never_padding,
     )
     if writing.end_id is None and writing.closing:
-        # BERT's tokenizers name no end, and close every text with [SEP].
+        # BERT's tokenizers name no end-of-text token, and close every text with [SEP].
         writing = replace(writing, end_id=writing.closing[0])
     return writing if writing.is_decoder else replace(writing, start_id=_start(backbone, writing))
 
 
 def _start(backbone: Backbone, writing: Writing) -> int:
-    """The first token that the decoder reads in training. With mBART it is the end of the target,
-    whatever the config says.
+    """Id of the first token that the decoder reads in training. With mBART it is the last token of
+    the target, whatever the config says.
     """
     (target,) = writing.write(["a"])
     padding = writing.padding_id
@@ -49,10 +47,8 @@ def _start(backbone: Backbone, writing: Writing) -> int:
     return int(first[0, 0])
 
 
-def notes_on_ends(backbone: Backbone, writing: Writing) -> Iterator[str]:
-    """Yields sentences for the user on texts without an end, or with another one than the model's
-    settings name.
-    """
+def end_of_text_notes(backbone: Backbone, writing: Writing) -> Iterator[str]:
+    """Sentences for the user: the model names no end of text, or one that is an ordinary word."""
     if writing.end_id is None:
         yield (
             f"'{backbone.name}' names no end of text, in its tokenizer or its settings: targets "

@@ -15,7 +15,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
 from peftsearch.search.launchers.ray import workers as ray_workers
-from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.cluster import Share, connected
 from peftsearch.search.launchers.ray.order import Order
 from peftsearch.search.limits import Limits, Means
 from peftsearch.study.storage.database.address import StorageAddress
@@ -35,12 +35,12 @@ def test_a_study_with_a_journal_is_refused(
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     extra = r"pip install 'peftsearch\[ray\]'"
-    with pytest.raises(MissingError, match=extra), joined("auto"):
+    with pytest.raises(MissingError, match=extra), connected("auto"):
         raise AssertionError("unreachable")
 
 
 def test_a_rays_client_is_refused_with_what_to_do_instead() -> None:
-    with pytest.raises(UsageError, match="ray job submit"), joined("ray://head:10001"):
+    with pytest.raises(UsageError, match="ray job submit"), connected("ray://head:10001"):
         raise AssertionError("unreachable")
 
 
@@ -50,7 +50,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence_at_once() -> None:
         pytest.raises(
             MissingError, match=r"no Ray cluster at '127\.0\.0\.1:1' \(Connection refused\)"
         ),
-        joined("127.0.0.1:1"),
+        connected("127.0.0.1:1"),
     ):
         raise AssertionError("unreachable")
 

@@ -22,8 +22,8 @@ from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import UsageError
 from peftsearch.export.native import LoadedModel, write_native
-from peftsearch.training.checkpoint import as_bytes
 from peftsearch.training.model import TunedModel
+from peftsearch.training.tensor_file import as_bytes
 from support.backbones import perturb
 from support.exports import package
 

@@ -24,20 +24,20 @@ from peftsearch.search import worker as workers
 from peftsearch.search.cohort_scheduler import CohortScheduler
 from peftsearch.search.events import Event, TrialAt, TrialPutBack
 from peftsearch.search.limits import Limits, Means
-from peftsearch.search.trial import TrialRunner
+from peftsearch.search.trial import PreparedTrial, TrialRunner
 from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.allocator import BETWEEN_TRIALS
 from peftsearch.training.bench import Workbench
-from peftsearch.training.cohort import graphs
+from peftsearch.training.cohort import graph_cache
 from peftsearch.training.cohort import joint_batch as joint
 from peftsearch.training.cohort.cohort import Cohort
-from peftsearch.training.cohort.graphs import Graphs
+from peftsearch.training.cohort.graph_cache import GraphCache
 from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from support.emulated_graphs import EmulatedRecorder
@@ -93,9 +93,8 @@ def together(
     while waiting or trials.in_flight:
         while waiting and trials.has_room:
             asked = waiting.pop(0)
-            assert trials.takes(asked)
             folder.trial(asked.number).write_configuration({})
-            trials.join(asked)
+            assert trials.begin(asked) is None
         for ended, result in trials.advance():
             assert ended.number not in found
             found[ended.number] = result
@@ -145,7 +144,7 @@ def test_interrupted_they_are_all_saved_and_go_on_alone(
     asked = [a for a in assignments() if a.number != DIVERGES][:3]
     for one in asked:
         folder.trial(one.number).write_configuration({})
-        trials.join(one)
+        assert trials.begin(one) is None
     ended = trials.advance()
     assert [result for _, result in ended] == [None] * 3
     assert all(folder.trial(one.number).checkpoint_path.exists() for one in asked)
@@ -189,7 +188,7 @@ def test_one_that_does_not_fit_alone_has_failed_with_its_cause(
 
     monkeypatch.setattr(Cohort, "step", full)
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
-    trials.join(assignments()[0])
+    assert trials.begin(assignments()[0]) is None
     ((_, result),) = trials.advance()
     assert result is not None
     assert (result.state, result.cause) == ("failed", "out_of_memory")
@@ -203,14 +202,14 @@ def test_losses_that_nobody_has_looked_at_are_saved_with_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on a GPU, where losses are looked at after every few steps."""
-    monkeypatch.setitem(watch._STEPS, "cpu", 16)
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", 16)
     passes: list[int] = []
     runner = replace(
         runner_in(folder, bench), stop=lambda: len(passes) > 3 or bool(passes.append(1))
     )
     trials, asked = CohortScheduler(runner, folder, CohortSize(2, 2)), assignments()[0]
     folder.trial(0).write_configuration({})
-    trials.join(asked)
+    assert trials.begin(asked) is None
     assert trials.advance() == [(asked, None)]
     result = runner_in(folder, bench).run(replace(asked, resumed=True), folder.trial(0))
     other = create(tiny_bert, tmp_path / "alone")
@@ -240,7 +239,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
 
         monkeypatch.setattr(owner, name, timed)
 
-    takes(TrialRunner, "_evaluate", 1000.0)
+    takes(PreparedTrial, "_evaluate", 1000.0)
     takes(Cohort, "step", 2.0)
     monkeypatch.setattr(PassClock, "_now", lambda self: clock_s[0])
     budget = TrainingBudget(max_steps=90, rungs=(0.1, 0.4, 1.0), rung_examples=10)
@@ -248,7 +247,7 @@ def test_evaluations_are_no_part_of_the_time_of_a_pass(
     trials = CohortScheduler(runner, folder, CohortSize(64, 2))
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
-        trials.join(asked)
+        assert trials.begin(asked) is None
     while trials.in_flight:
         trials.advance()
     assert windows
@@ -259,8 +258,10 @@ def test_a_trial_that_was_cut_off_trains_by_itself(bench: Workbench, folder: Stu
     """It may be what took the others with it."""
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(4, 4))
     asked = assignments()[0]
-    assert trials.takes(asked)
-    assert not trials.takes(replace(asked, resumed=True, alone=True))
+    trial = trials.runner.prepare(asked, folder.trial(0))
+    cut_off = replace(asked, resumed=True, alone=True)
+    assert trials.shares_passes(trial)
+    assert not trials.shares_passes(replace(trial, assignment=cut_off))
     study = open_study(folder)
     number = take(study).number
     study.recover()
@@ -286,7 +287,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
         made = Worker(*arguments, lambda _: None, lambda: False)
         policy = made.study.policy
         policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
-        object.__setattr__(made.together.runner, "judge", judge)
+        object.__setattr__(made.scheduler.runner, "judge", judge)
         return made
 
     def killed(*_: object) -> Verdict:
@@ -329,7 +330,7 @@ def test_a_search_of_cohorts_evaluates_everything_once(
 ) -> None:
     """Heads and full fine-tuning train alone in between; each ends with memory given back."""
     asked: list[int] = []
-    monkeypatch.setattr(workers, "give_back", asked.append)
+    monkeypatch.setattr(workers, "trim_above", asked.append)
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
     arguments = (str(study.root), 0, Limits(trials=12), time.monotonic, Means(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()
@@ -375,13 +376,13 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
     """A rung changes no member, so that passes after it are replays at once."""
     monkeypatch.setattr(attention, "ASKED_ON", ())
     monkeypatch.setitem(joint._MULTIPLE, "cpu", 64)
-    monkeypatch.setattr(graphs, "PAYS", float("inf"))
+    monkeypatch.setattr(graph_cache, "PAYS", float("inf"))
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     recorder = EmulatedRecorder()
-    trials.cohort.graphs = Graphs(recorder, trials._say)
+    trials.cohort.graphs = GraphCache(recorder, trials._log)
     for asked in assignments()[:2]:
         folder.trial(asked.number).write_configuration({})
-        trials.join(asked)
+        assert trials.begin(asked) is None
     trials.advance()
     assert recorder.made == 1
     before_it, compared = 3, 1
@@ -395,9 +396,9 @@ def test_why_passes_do_without_graphs_is_in_the_logs_of_all(
 ) -> None:
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))
     for asked in assignments()[:2]:
-        trials.join(asked)
-    graphs_of_them = Graphs(EmulatedRecorder(), trials._say)
-    graphs_of_them.give_up("the device said no")
+        assert trials.begin(asked) is None
+    graphs_of_them = GraphCache(EmulatedRecorder(), trials._log)
+    graphs_of_them.disable("the device said no")
     for number in (0, 1):
         assert "the device said no" in folder.trial(number).log_path.read_text("utf-8")
     for one in list(trials.in_flight):
@@ -426,7 +427,7 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
 
     heard.clear()
     late = worker(lambda: False)
-    object.__setattr__(late.together.runner, "stop", evaluates)
+    object.__setattr__(late.scheduler.runner, "stop", evaluates)
     late._last_start = lambda: -math.inf if evaluates() else math.inf  # type: ignore[method-assign]
     late.run()
     assert isinstance(heard[-1], TrialPutBack)

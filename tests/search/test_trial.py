@@ -20,7 +20,7 @@ from peftsearch.search.trial import TrialRunner
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
-from peftsearch.training.checkpoint import load_tensors, save_tensors
+from peftsearch.training.tensor_file import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +162,24 @@ def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
     found = load_tensors(folder.adapter_path)[0]
     for name, tensor in load_tensors(whole.adapter_path)[0].items():
         assert torch.equal(found[name], tensor)
+
+
+def test_a_trial_resolves_its_bench_once_and_places_its_configuration_once(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for owner, name in ((Workbench, "for_training"), (Configuration, "within")):
+        inner = getattr(owner, name)
+
+        def counted(
+            self: Any, argument: Any, inner: Callable[..., Any] = inner, name: str = name
+        ) -> Any:
+            calls.append(name)
+            return inner(self, argument)
+
+        monkeypatch.setattr(owner, name, counted)
+    folder = TrialFolder(tmp_path / "trial", 0)
+    result = runner(bench, folder).run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    assert (result.state, len(result.curve)) == ("full", 2)
+    assert sorted(calls) == ["for_training", "within"]

@@ -22,6 +22,7 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
+from peftsearch.search.cohort_scheduler import Ended
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import Space
@@ -35,8 +36,8 @@ PULSE = Pulse(every_s=0.4, missed=5)
 
 @dataclass
 class WaitingTrainer:
-    """In place of the trials together: a trial waits for a while at each rung. It is
-    judged there, and goes on to its end whatever the judgement.
+    """In place of the cohort scheduler: a trial waits for a while at each rung. It is judged
+    there, and goes on to its end whatever the judgement.
     """
 
     worker: Worker
@@ -47,10 +48,7 @@ class WaitingTrainer:
     in_flight: tuple[()] = ()
     is_idle: bool = True
 
-    def takes(self, assignment: Assignment) -> bool:
-        return False
-
-    def alone(self, assignment: Assignment) -> TrialResult | None:
+    def begin(self, assignment: Assignment) -> Ended:
         study = self.worker.study
         path = self.worker.folder.trial(assignment.number).checkpoint_path
         known = assignment.resumed and path.exists()
@@ -63,7 +61,7 @@ class WaitingTrainer:
                 write_atomic(path, str(rung))
                 study.give_checkpoint(assignment.number)
             self.worker._judge(assignment, value)
-        return finish(assignment, study.shapes)
+        return assignment, finish(assignment, study.shapes)
 
 
 class WaitingWorker(Worker):
@@ -79,7 +77,7 @@ class WaitingWorker(Worker):
         where = (self.folder, self.info, space, self.shapes)
         self.study = Study(*where, self.worker, self.name, self.pulse)
         trainer = WaitingTrainer(self, self.rung_s, self.saves)
-        self.together = trainer  # type: ignore[assignment]
+        self.scheduler = trainer  # type: ignore[assignment]
 
 
 class TimedWorker(WaitingWorker):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.records import TrialResult
+from peftsearch.search.cohort_scheduler import Ended
 from peftsearch.search.events import Event, TrialBegan
 from peftsearch.search.limits import Limits, Means
 from peftsearch.study.study import Assignment
@@ -25,10 +25,10 @@ HELD = 8
 
 
 class _Held(WaitingTrainer):
-    def alone(self, assignment: Assignment) -> TrialResult | None:
+    def begin(self, assignment: Assignment) -> Ended:
         while assignment.number >= HELD and not (self.worker.folder.root / GO).exists():
             time.sleep(0.05)
-        return super().alone(assignment)
+        return super().begin(assignment)
 
 
 def waits_at_rungs(
@@ -38,5 +38,5 @@ def waits_at_rungs(
     emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
     WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
     waits = WaitingWorker(root, worker, limits, begin, means, emit, stop)
-    waits.together = _Held(waits, 0.1)  # type: ignore[assignment]
+    waits.scheduler = _Held(waits, 0.1)  # type: ignore[assignment]
     waits.run()

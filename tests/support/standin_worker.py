@@ -56,7 +56,7 @@ class StandInWorker(Worker):
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, shapes, self.worker, self.name)
         self.study = Study(*where, policy=means.policy)
-        self.together = _Trainer(self)  # type: ignore[assignment]
+        self.scheduler = _Trainer(self)  # type: ignore[assignment]
 
 
 def search_without_training(

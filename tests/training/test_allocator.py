@@ -84,7 +84,7 @@ def resident():
 
 assert allocator.keep_freed_memory()
 above = 100_000_000
-allocator.give_back(0)  # what is not malloc's is no matter from here on
+allocator.trim_above(0)  # what is not malloc's is no matter from here on
 before = resident()
 def used(tensors):
     made = [torch.ones(2_000_000) for _ in range(tensors)]
@@ -92,11 +92,11 @@ def used(tensors):
     del made
     return last
 little = used(4)
-kept = allocator.give_back(above), resident() - before
+kept = allocator.trim_above(above), resident() - before
 much = used(32)
 held = resident() - before
-print(*kept, held, allocator.give_back(above), resident() - before,
-      allocator.give_back(above))
+print(*kept, held, allocator.trim_above(above), resident() - before,
+      allocator.trim_above(above))
 """
 
 
@@ -121,4 +121,4 @@ def test_much_free_memory_is_given_back_and_little_stays() -> None:
 
 def test_a_c_library_that_cannot_trim_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_of_the_c_library", lambda name: None)
-    assert allocator.give_back(above=0) is False
+    assert allocator.trim_above(above=0) is False

@@ -23,7 +23,7 @@ from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.generation import generate
-from peftsearch.training.objectives.heads import outputs_of
+from peftsearch.training.objectives.head_objective import outputs_of
 from peftsearch.training.objectives.labels import Labels
 from support.families import EOS, backbone_of
 from support.texts import PAD, objective, tokenizer, untuned, words, writer, writing

@@ -16,7 +16,7 @@ from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
 from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.texts import joined, target_logits
+from peftsearch.training.objectives.texts import prompts_with_responses, target_logits
 from support.families import EOS
 from support.points import point
 from support.texts import BOS, NEWLINE, PAD, objective, tokenizer, twin, untuned, words, writer
@@ -67,7 +67,7 @@ WANTED = [
 def test_prompts_and_padding_weigh_nothing_responses_and_their_end_one() -> None:
     examples = data()
     assert examples.written is not None
-    ids, mask, is_response = joined(examples.inputs, examples.written, ALL, PAD)
+    ids, mask, is_response = prompts_with_responses(examples.inputs, examples.written, ALL, PAD)
     assert ids.tolist() == IDS
     assert mask.int().tolist() == READ
     assert is_response.int().tolist() == WEIGHTS
@@ -228,7 +228,7 @@ def test_a_long_prompt_is_cut_in_its_text_and_the_response_is_kept() -> None:
     long = Split([words(*range(20, 29))], None, [words(30)])
     examples = data(long, "w10 {text} w11 w12", text=7)
     assert examples.written is not None
-    ids, _, is_response = joined(examples.inputs, examples.written, ALL[:1], PAD)
+    ids, _, is_response = prompts_with_responses(examples.inputs, examples.written, ALL[:1], PAD)
     assert ids.tolist() == [[BOS, 10, 20, 21, 22, 11, 12, 30, EOS]]
     assert is_response.int().tolist() == [[0, 0, 0, 0, 0, 0, 0, 1, 1]]
     assert examples.truncated == 1
@@ -277,7 +277,9 @@ def test_the_side_on_which_a_tokenizer_pads_does_not_matter() -> None:
         own.padding_side = side
         examples = data()
         assert examples.written is not None
-        assert joined(examples.inputs, examples.written, ALL, PAD)[0].tolist() == IDS
+        assert (
+            prompts_with_responses(examples.inputs, examples.written, ALL, PAD)[0].tolist() == IDS
+        )
 
 
 def test_nothing_is_read_before_the_first_token_of_a_text_without_a_prompt() -> None:

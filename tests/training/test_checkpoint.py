@@ -15,10 +15,10 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError, DataError, OutOfMemory, TrialFailure
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import checkpoint
+from peftsearch.training import tensor_file
 from peftsearch.training.bench import Workbench
-from peftsearch.training.checkpoint import load_tensors, save_tensors
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.tensor_file import load_tensors, save_tensors
 
 STEPS = 14
 BUDGET = TrainingBudget(max_steps=STEPS, rungs=(0.5, 1.0))
@@ -181,7 +181,7 @@ def test_a_file_is_to_the_byte_what_safetensors_would_have_written(tmp_path: Pat
 def test_a_checkpoint_is_written_from_where_its_tensors_are() -> None:
     """None of it is copied: the state of full fine-tuning is five times the model."""
     tensor = torch.arange(6.0).view(2, 3)
-    *_, last = checkpoint._file({"a": tensor}, {})
+    *_, last = tensor_file._file({"a": tensor}, {})
     tensor[1, 2] = 7.0
     assert torch.frombuffer(last, dtype=torch.float32).tolist() == [0, 1, 2, 3, 4, 7]
 

@@ -16,10 +16,10 @@ from peftsearch.design.place import Place
 from peftsearch.errors import DataError, Diverged, NotANumber, OutOfMemory
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
-from peftsearch.training.checkpoint import load_tensors
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.model import TunedModel
 from peftsearch.training.optimiser import set_rates
+from peftsearch.training.tensor_file import load_tensors
 from support.rounding import apart_in_fp32
 
 BUDGET = TrainingBudget(max_steps=12, rungs=(0.5, 1.0), rung_examples=8)
@@ -154,7 +154,7 @@ def test_a_failed_run_leaves_the_backbone_clean(
 ) -> None:
     def fail() -> None:
         with begin(bench, configured("full")) as run:
-            monkeypatch.setattr(run.objective, "limit", 0.0)
+            monkeypatch.setattr(run.objective, "max_loss", 0.0)
             run.train_to(12)
 
     with pytest.raises(Diverged):

@@ -18,7 +18,7 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.frozen.activations import CACHE
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.low_precision_steps import LowRungs
+from peftsearch.training.low_precision_steps import LowPrecisionSteps
 from support.backbones import backbone_at
 
 pytestmark = pytest.mark.skipif(
@@ -101,7 +101,7 @@ def test_below_it_neither_training_nor_evaluation_is(
 
 def test_the_precision_of_a_step_follows_from_the_rungs(bench: Workbench) -> None:
     def of(*rung_steps: int) -> list[str | None]:
-        low = LowRungs.of(bench.backbone, "int8", rung_steps, rung_steps[-1])
+        low = LowPrecisionSteps.of(bench.backbone, "int8", rung_steps, rung_steps[-1])
         return [low.evaluated_in(step) for step in range(rung_steps[-1] + 1)]
 
     assert of(1, 3) == ["int8", "int8", None, None]
@@ -164,4 +164,4 @@ def test_states_that_are_kept_are_exact(
 def test_a_backbone_in_another_precision_is_refused(bench: Workbench) -> None:
     backbone = backbone_at(Path(bench.backbone.name), torch.bfloat16)
     with pytest.raises(ConfigurationError, match=r"in fp32 on a CPU, not in torch\.bfloat16"):
-        LowRungs.of(backbone, "int8", (1, 3), 3)
+        LowPrecisionSteps.of(backbone, "int8", (1, 3), 3)

@@ -241,7 +241,7 @@ def test_other_weights_tokens_or_layers_are_other_entries(bench: Workbench) -> N
 
 def test_what_stands_in_a_weights_place_is_no_part_of_an_entrys_name(bench: Workbench) -> None:
     backbone = load_backbone(bench.backbone.name, dtype=torch.float32)
-    clean = activations.digest_of(load_backbone(bench.backbone.name, dtype=torch.float32))
+    clean = activations.backbone_digest(load_backbone(bench.backbone.name, dtype=torch.float32))
     one = CASES["bitfit, upper layer, first"]
     with TrainingRun(*(backbone, bench.train, bench.objective, one, BUDGET, 3), shared_by=8) as run:
         perturb(dict(run.model.attachment.tensors))

@@ -17,7 +17,7 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.objective import objective_of
+from peftsearch.training.objectives.choose import objective_of
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.writing import writing_of
 from support.tiny import copying_rows, write_csv

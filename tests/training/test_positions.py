@@ -17,7 +17,7 @@ from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.task.spec import Generation, TaskSpec
-from peftsearch.training import loop
+from peftsearch.training import pieces
 from peftsearch.training.batches import evaluation_batches
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
@@ -64,20 +64,20 @@ def sizes(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
 def test_what_is_added_to_a_text_is_counted_by_hand() -> None:
     lengths = np.array([5, 5, 6, 9, 30])
     prompt, prefix = Positions(prompt=20), Positions(prefix=33)
-    assert prompt.without_gradients(lengths).tolist() == [25, 25, 26, 29, 50]
-    assert prefix.without_gradients(lengths).tolist() == [14, 14, 15, 18, 39]  # ⌈33 / 4⌉ = 9
-    batches = evaluation_batches(prompt.without_gradients(lengths), 78)
+    assert prompt.effective_lengths(lengths).tolist() == [25, 25, 26, 29, 50]
+    assert prefix.effective_lengths(lengths).tolist() == [14, 14, 15, 18, 39]  # ⌈33 / 4⌉ = 9
+    batches = evaluation_batches(prompt.effective_lengths(lengths), 78)
     assert [b.tolist() for b in batches] == [[0, 1, 2], [3], [4]]  # 3 · 26 = 78, 2 · 50 > 78
 
 
 def test_a_step_is_trained_in_as_many_parts_as_its_positions_need() -> None:
     lengths = np.array([10] * 7 + [30])
-    assert Positions(prompt=20).pieces(lengths, 400) == 1  # 8 · 50 = 400
-    assert Positions(prompt=20).pieces(lengths, 399) == 2
-    assert Positions(prompt=20).pieces(lengths, 100) == 4
-    assert Positions(prompt=20).pieces(lengths, 1) == 8  # a text at a time, and no less
-    assert Positions(prefix=500).pieces(lengths, 1) == 1
-    assert Positions().pieces(lengths, 1) == 1
+    assert Positions(prompt=20).parts(lengths, 400) == 1  # 8 · 50 = 400
+    assert Positions(prompt=20).parts(lengths, 399) == 2
+    assert Positions(prompt=20).parts(lengths, 100) == 4
+    assert Positions(prompt=20).parts(lengths, 1) == 8  # a text at a time, and no less
+    assert Positions(prefix=500).parts(lengths, 1) == 1
+    assert Positions().parts(lengths, 1) == 1
 
 
 def test_prompts_add_up_and_of_prefixes_the_longest_counts() -> None:
@@ -116,7 +116,7 @@ def test_no_training_pass_computes_more_positions_than_it_may(
 ) -> None:
     longest = int(bench.train.lengths.max())
     most = 9 * (longest + LENGTH)
-    monkeypatch.setattr(loop, "most_trained", lambda device: most)
+    monkeypatch.setattr(pieces, "max_trained_positions", lambda device: most)
     with (
         begin(bench, configured("prompt", LENGTH, accumulation=accumulation)) as run,
         sizes(bench.backbone) as seen,
@@ -136,7 +136,7 @@ def test_parts_of_a_step_add_up_to_the_whole(
     try:
         found = []
         for most in (1 << 20, 200):
-            monkeypatch.setattr(loop, "most_trained", lambda device, most=most: most)
+            monkeypatch.setattr(pieces, "max_trained_positions", lambda device, most=most: most)
             with begin(bench, configured("prompt", LENGTH)) as run, sizes(bench.backbone) as seen:
                 run.train_to(3)
                 found.append({n: p.detach().clone() for n, p in run.model.parameters.items()})

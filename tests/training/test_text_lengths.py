@@ -16,7 +16,7 @@ from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError
 from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.training.bench import Workbench
-from peftsearch.training.text_lengths import room_for_texts
+from peftsearch.training.text_lengths import max_text_tokens
 from support.backbones import backbone_at
 from support.tiny import copying_rows, sentiment_rows, write_csv
 
@@ -43,8 +43,8 @@ def test_a_prompt_takes_positions_of_the_model_not_of_the_tokenizers_limit(
     tokenizer: int, positions: int, prompt: int, room: int, tiny_bert: Path
 ) -> None:
     backbone = limits(backbone_at(tiny_bert), tokenizer, positions, prompt)
-    assert room_for_texts(backbone, with_prompts=True) == room
-    assert room_for_texts(backbone, with_prompts=False) == min(tokenizer, positions)
+    assert max_text_tokens(backbone, with_prompts=True) == room
+    assert max_text_tokens(backbone, with_prompts=False) == min(tokenizer, positions)
 
 
 def with_limit(model: Path, folder: Path, limit: int) -> str:

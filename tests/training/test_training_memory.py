@@ -14,8 +14,8 @@ from transformers import AutoModel
 from peftsearch.backbone.loading.load import Backbone, wrap
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Head, Training
-from peftsearch.training.conditions import conditions, seeded
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.train_mode import seeded_dropout, train_mode
 from support.families import TINY, inputs, states, tiny_body, tiny_config
 from support.points import point
 from support.texts import (
@@ -59,7 +59,7 @@ def test_gradient_checkpointing_changes_nothing_but_the_work(family: str) -> Non
 def test_checkpointing_leaves_no_hook_and_no_gradient_in_the_backbone(family: str) -> None:
     """transformers makes embeddings need a gradient, which would go through every later trial."""
     backbone = writer(family)
-    with conditions(backbone, Training(checkpointing=True)):
+    with train_mode(backbone, Training(checkpointing=True)):
         inside = backbone.lm.get_input_embeddings()(torch.tensor([5]))
     after_it = backbone.lm.get_input_embeddings()(torch.tensor([5]))
     assert not inside.requires_grad
@@ -94,8 +94,8 @@ def loss_at(backbone: Backbone, training: Training, seed: int, step: int) -> flo
     with (
         untuned(backbone) as model,
         torch.no_grad(),
-        conditions(backbone, training),
-        seeded(backbone, training, seed, step),
+        train_mode(backbone, training),
+        seeded_dropout(backbone, training, seed, step),
     ):
         return float(own.loss(model, data, np.arange(8)))
 
@@ -167,10 +167,10 @@ def test_dropout_is_what_training_says_and_not_what_the_model_had(family: str) -
     torch.manual_seed(0)
     with torch.no_grad():
         plain = states(family, backbone, batch)
-        with conditions(backbone, Training(checkpointing=True)):
+        with train_mode(backbone, Training(checkpointing=True)):
             assert backbone.model.training
             assert torch.equal(states(family, backbone, batch), plain)
-        with conditions(backbone, Training(dropout=0.3)):
+        with train_mode(backbone, Training(dropout=0.3)):
             one, other = (states(family, backbone, batch) for _ in range(2))
         assert not torch.equal(one, other)
         assert torch.equal(states(family, backbone, batch), plain)
@@ -183,7 +183,7 @@ def test_what_held_before_holds_again_after_a_failure() -> None:
     encoder = backbone.model.encoder
 
     def fail() -> None:
-        with conditions(backbone, Training(dropout=0.1, checkpointing=True)):
+        with train_mode(backbone, Training(dropout=0.1, checkpointing=True)):
             assert encoder.dropout == 0.1
             assert encoder.gradient_checkpointing
             raise InterruptedError

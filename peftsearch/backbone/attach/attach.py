@@ -55,7 +55,7 @@ def attach(
     Raises ConfigurationError for what the backbone cannot take.
     """
     configuration = configuration.within(backbone.shapes)
-    attachment = Attachment()
+    attachment = Attachment(configuration)
     generator = Generator().manual_seed(seed)
     captures = Captures(backbone.hooks, attachment.undo, attachment.captured)
     waiting: list[_Waiting] = []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.hard_concrete import SparseDelta
+from peftsearch.design.configuration import Configuration
 
 __all__ = ["Attachment", "TunedParameter", "registered_name"]
 
@@ -38,6 +39,8 @@ class TunedParameter:
 class Attachment:
     """The result of `attach`; leaving it as a context manager detaches."""
 
+    configuration: Configuration
+    """As placed on the backbone (`Configuration.within`)."""
     tuned: list[TunedParameter] = field(default_factory=list)
     undo: list[Callable[[], object]] = field(default_factory=list)
     not_stored: set[str] = field(default_factory=set)

@@ -1,9 +1,9 @@
-"""Local worker processes: started, watched, replaced when one dies, stopped.
+"""Local worker processes: started, monitored, replaced when one dies, stopped.
 
-A worker that is killed (out of memory, say) loses nothing that finished: its trial is queued again.
-Workers share no lock with one another or with the parent, since whoever is killed holding one
-blocks all others for ever: each reports through its own pipe, and the order to stop is one byte of
-shared memory.
+A worker that is killed (out of memory, say) loses no finished trial, and its unfinished one is
+queued again. Workers share no lock with one another or with the parent: a process killed while it
+held one would block all others for ever. So each reports through a pipe of its own, and the request
+to stop is one byte of shared memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["LocalWorkers"]
 _PR_SET_PDEATHSIG = 1
 _MAX_DEATHS = 3
 _POLL_S = 0.2
-_TO_THE_PARENT = {signal.SIGINT, signal.SIGTERM}
+_PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 Begin = Callable[[], float]
@@ -48,8 +48,9 @@ def search(
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> None:
-    """The body of every search."""
-    from peftsearch.search.worker import Worker  # seconds: by now it dies with its parent
+    """Run a worker: the body of every search."""
+    # Importing torch takes seconds; only now has it been arranged that it dies with its parent.
+    from peftsearch.search.worker import Worker
 
     Worker(root, worker, limits, begin, means, emit, stop).run()
 
@@ -74,14 +75,14 @@ class LocalWorkers:
         self._count = count
 
     def stop(self) -> None:
-        """Ask all to checkpoint their trials and end; those still loading end at once."""
+        """Ask all workers to checkpoint their trials and end; those still loading end at once."""
         self._stop.value = True
         for worker in self._loading & self._running.keys():
             self._running[worker][0].terminate()
         self._loading.clear()
 
     def kill(self) -> None:
-        """End all at once, as `kill -9` does; checkpoints are kept."""
+        """Kill all workers (SIGKILL); checkpoints written before are kept."""
         self._killed = True
         for process, _ in self._running.values():
             process.kill()
@@ -92,9 +93,9 @@ class LocalWorkers:
         return self._killed
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:
-        """Every event as it comes, None every now and then; ends with the last worker.
+        """Yields every event, and None every now and then, until the last worker has ended.
 
-        `on_death(worker)` is called when one died without a word, before another takes its place.
+        `on_death(worker)` is called when one exited with an error, before another takes its place.
         """
         for worker in range(self._count):
             self._start(worker)
@@ -113,14 +114,15 @@ class LocalWorkers:
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        with _deaf():
+        with _signals_blocked():
             process.start()
+        # Else the parent, holding the other end, would never see the pipe end with the worker.
         sending.close()
         self._loading.add(worker)
         self._running[worker] = (process, receiving)
 
     def _heard(self) -> Iterator[Event | None]:
-        """One event of every worker that has any; None if none has for a while."""
+        """One event of every worker that sent any; None if none did within `_POLL_S`."""
         ready = wait([receiving for _, receiving in self._running.values()], _POLL_S)
         if not ready:
             yield None
@@ -138,27 +140,30 @@ class LocalWorkers:
                 continue
             process.join()
             del self._running[worker]
-            yield from _last_words(receiving)
+            yield from _remaining_events(receiving)
             if process.exitcode == 0:
                 continue
             self._deaths += 1
             on_death(worker)
+            # Not an error: killed by the user, or terminated by `stop` while it was loading.
             if self._killed or (self._stop.value and process.exitcode == -signal.SIGTERM):
                 yield WorkerStopped(worker)
                 continue
-            yield WorkerStopped(worker, f"worker {worker} died ({_how(process.exitcode)})", 1)
+            yield WorkerStopped(
+                worker, f"worker {worker} died ({_exit_reason(process.exitcode)})", 1
+            )
             if self._deaths < _MAX_DEATHS and not self._stop.value:
                 self._start(worker)
 
 
-def _last_words(receiving: Connection) -> Iterator[Event]:
-    """What an ended worker had sent; the last of it may have been cut off."""
+def _remaining_events(receiving: Connection) -> Iterator[Event]:
+    """Events that an ended worker had sent and nobody has read; the last may be cut off."""
     with receiving, contextlib.suppress(EOFError, OSError):
         while receiving.poll():
             yield receiving.recv()
 
 
-def _how(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = ": out of memory?" if name == "SIGKILL" else ""
@@ -177,7 +182,7 @@ def _child(
     stop: Any,
     parent: int,
 ) -> None:
-    """What a worker process runs. Interrupts are the parent's to handle."""
+    """The main function of a worker process. Ctrl-C is left to the parent to handle."""
     has_loaded = False
 
     def stop_all(*_: object) -> None:
@@ -193,8 +198,8 @@ def _child(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop_all)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_THE_PARENT)
-    _die_with(parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENT_SIGNALS)
+    _die_with_parent(parent)
     if stop.value:  # asked before it could hear
         return
     try:
@@ -206,21 +211,24 @@ def _child(
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """A process started meanwhile hears no signal of a terminal until it is ready to: Ctrl-C goes
-    to the whole group, and would end its imports with a traceback.
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM for a process started in this context until it unblocks them: Ctrl-C
+    goes to the whole process group, and would end its imports with a traceback.
     """
-    resource_tracker.ensure_running()  # starting it would unblock them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_THE_PARENT)
+    # multiprocessing starts its resource tracker with the first process, and unblocks signals then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _die_with(parent: int) -> None:
-    """Never outlive a killed parent: two searches must not work on one study."""
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process with its parent: else it would go on with a study that the
+    user may search again.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)

@@ -11,8 +11,16 @@ from pydantic import (
     model_validator,
 )
 
+from peftsearch.design.budget import (
+    MOST_EPOCHS,
+    MOST_STEPS,
+    TrainingBudget,
+    check_length,
+    check_rungs,
+)
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
+from peftsearch.errors import ConfigurationError
 from peftsearch.space.file.file_model import Model, all_known
 from peftsearch.space.file.published import Published
 from peftsearch.space.file.seed_method import SeedMethod, as_seed
@@ -31,10 +39,10 @@ class Budgets(Model):
     """`tuned_pct`: bounds of the parameter budget. The rest: how long a trial trains."""
 
     tuned_pct: Numbers
-    epochs: float | None = Field(None, gt=0, le=10_000)
-    max_steps: int | None = Field(None, gt=0, le=1_000_000_000)
-    rungs: tuple[float, ...] = (0.25, 1.0)
-    rung_examples: int = Field(400, gt=0)
+    epochs: float | None = Field(None, gt=0, le=MOST_EPOCHS)
+    max_steps: int | None = Field(None, gt=0, le=MOST_STEPS)
+    rungs: tuple[float, ...] = TrainingBudget.rungs
+    rung_examples: int = Field(TrainingBudget.rung_examples, gt=0)
     train_examples: int | None = Field(None, gt=0)
     eval_examples: int | None = Field(None, gt=0)
 
@@ -50,15 +58,28 @@ class Budgets(Model):
     @field_validator("rungs")
     @classmethod
     def _rungs_rise(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
-        if not rungs or rungs[-1] != 1 or rungs[0] <= 0 or list(rungs) != sorted(set(rungs)):
-            raise ValueError(f"rungs {list(rungs)} must rise from above 0 to 1, the full length")
+        try:
+            check_rungs(rungs)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
         return rungs
 
     @model_validator(mode="after")
     def _one_length(self) -> Budgets:
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give epochs or max_steps, one of the two")
+        try:
+            check_length(self.epochs, self.max_steps)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
         return self
+
+    def training_budget(self, rung_examples: int | None = None) -> TrainingBudget:
+        """How long a trial trains; `rung_examples`: a study's own number in the file's place."""
+        return TrainingBudget(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            rungs=self.rungs,
+            rung_examples=self.rung_examples if rung_examples is None else rung_examples,
+        )
 
 
 class SlotPlaces(Model):

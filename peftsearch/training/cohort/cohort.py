@@ -1,8 +1,8 @@
-"""Several configurations trained at once: one pass of the shared backbone for all their batches.
+"""Cohort: several configurations trained at once, in one pass of the shared backbone.
 
 Each keeps its modifications, head, optimiser, learning rates, clipping, seed and data order; only
-the rows of a pass are shared (`backbone/sharing/slices.py`). Members may be at different steps, and
-join and leave between any two passes.
+the passes are shared, in which each has its own rows (`backbone/sharing/slices.py`). Members may be
+at different steps, and join and leave between any two passes.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.sharing.slices import Slices, why_alone
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
-from peftsearch.training.cohort.graphs import Graphs, ReplayFailed
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
-from peftsearch.training.loop import TrainingRun, memory_errors
+from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
+from peftsearch.training.out_of_memory import memory_errors
 
 __all__ = ["Cohort", "member_optimisations", "why_not_in_a_cohort"]
 
 
 def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str | None:
-    """Why a configuration trains alone; None if it can share passes."""
+    """The reason why a configuration trains alone; None if it can share passes."""
     training = configuration.training
     if not configuration.modifications:
         return "a head alone is trained on states that are computed once"
@@ -40,7 +41,7 @@ def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str
 
 
 def member_optimisations(optimisations: Optimisations) -> Optimisations:
-    """Of a member: layers that another member tunes have no states that could be kept."""
+    """Optimisations for a member: no cached states, since other members may tune any layer."""
     return optimisations.without("activations", "features")
 
 
@@ -49,8 +50,8 @@ class Cohort:
     """The passes of one backbone that several runs share."""
 
     backbone: Backbone
-    graphs: Graphs | None = None
-    """Recordings of passes, where there may be any."""
+    graphs: GraphCache | None = None
+    """Recordings of passes; None where the device or the backbone cannot be recorded."""
     slices: Slices = field(default_factory=Slices)
 
     @classmethod
@@ -60,34 +61,34 @@ class Cohort:
         optimisations: Optimisations,
         say: Callable[[str], None] = lambda _: None,
     ) -> Cohort:
-        """With recordings where the device can make them; `say` hears why passes do without."""
+        """With CUDA graphs where they can be made; `say` is told why passes do without."""
         can = optimisations.graphs and backbone.family.can_be_recorded
         recorder = recorder_for(backbone.device) if can else None
-        return cls(backbone, None if recorder is None else Graphs(recorder, say))
+        return cls(backbone, None if recorder is None else GraphCache(recorder, say))
 
     @property
-    def was_usual(self) -> bool:
-        """Whether the last pass took what the next ones take: nothing was recorded in it."""
-        return self.graphs is None or self.graphs.is_usual
+    def was_ordinary(self) -> bool:
+        """Whether the last pass is a measure of the next ones: nothing was recorded in it."""
+        return self.graphs is None or self.graphs.is_ordinary
 
-    def give_back(self) -> bool:
-        """Whatever memory is held for the next passes, which can do without; whether any was."""
+    def free_memory(self) -> bool:
+        """Free the memory of recordings, which passes can do without; whether there were any."""
         if self.graphs is None:
             return False
         held = self.graphs.held > 0
-        self.graphs.forget()
+        self.graphs.clear()
         return held
 
-    def place(self) -> Backbone:
-        """The backbone as one more member sees it: what a `TrainingRun` is made with."""
+    def member_backbone(self) -> Backbone:
+        """The backbone for one more member's `TrainingRun`: its hooks act on own rows alone."""
         return replace(self.backbone, hooks=self.slices.member())
 
     def step(self, runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
-        """One pass, forward and backward, over the next piece of every run's batch, and the
-        optimiser's step of every run whose batch is whole.
+        """One pass, forward and backward, over the next piece of every run's batch; then the
+        optimiser's step of every run whose batch is complete.
 
-        Returns the runs that failed, which are useless after it; raises OutOfMemory where a pass
-        of so many does not fit, after which every run is as it was before its step.
+        Returns the runs that failed, which are useless afterwards. Raises OutOfMemory if the pass
+        does not fit, after which every run is as it was before its step.
         """
         wall, cpu = time.perf_counter(), time.process_time()
         joint = self._pass(runs)
@@ -98,47 +99,47 @@ class Cohort:
             run.charge(*(seconds * own / sum(joint.tokens) for seconds in spent))
         return failed
 
-    def _pass(self, runs: Sequence[TrainingRun]) -> Joint:
-        """Losses and gradients of one piece of each."""
+    def _pass(self, runs: Sequence[TrainingRun]) -> JointBatch:
+        """Losses and gradients of one piece of every run."""
         try:
             with memory_errors():
-                joint = self._joint(runs).sent(self.backbone.device)
+                joint = self._joint(runs).to(self.backbone.device)
                 losses = self._computed(runs, joint)
         except BaseException as error:
             for run in runs:
                 run.abandon_step()
-            if not self._goes_without_recordings(error):
+            if not self._can_retry(error):
                 raise
         else:
             for run, loss in zip(runs, losses.unbind(), strict=True):
-                run.note(loss)
+                run.pieces.losses.append(loss)
             return joint
         return self._pass(runs)
 
-    def _goes_without_recordings(self, error: BaseException) -> bool:
-        """Whether the pass may be begun anew, as an ordinary one."""
+    def _can_retry(self, error: BaseException) -> bool:
+        """Whether the pass can be begun again without recordings."""
         if isinstance(error, OutOfMemory) and self.graphs is not None and self.graphs.held:
-            self.graphs.give_up("their memory is needed")
+            self.graphs.disable("their memory is needed")
             return True
         return isinstance(error, ReplayFailed)
 
-    def _joint(self, runs: Sequence[TrainingRun]) -> Joint:
-        """The next piece of each, put together on the host."""
-        return Joint.of(runs, self.backbone)
+    def _joint(self, runs: Sequence[TrainingRun]) -> JointBatch:
+        """The next piece of every run, put together on the host."""
+        return JointBatch.next_of(runs, self.backbone)
 
-    def _computed(self, runs: Sequence[TrainingRun], joint: Joint) -> Tensor:
+    def _computed(self, runs: Sequence[TrainingRun], joint: JointBatch) -> Tensor:
         do = SharedPass(self.backbone, self.slices, runs)
         return do(joint) if self.graphs is None else self.graphs(do, joint)
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
-    """Optimisers' steps of the runs whose batches are whole; what failed, for want of memory too:
-    such a run's tensors may be half changed.
+    """Take the optimiser's step of every run whose batch is complete; returns those that failed.
+    One that ran out of memory failed, too: only some of its tensors may have been updated.
     """
     failed: dict[TrainingRun, TrialFailure] = {}
     for run in runs:
         try:
-            if run.step_is_whole:
+            if run.pieces.all_taken:  # members with accumulation take several passes a step
                 with memory_errors():
                     run.finish_step()
         except TrialFailure as failure:

@@ -1,4 +1,4 @@
-"""The next examples of several runs as one batch: what the host puts together for a pass."""
+"""Joint batch: the next examples of several runs, put together on the host for one pass."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from torch import Tensor
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.task.tokens.transfer import sent
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 
-__all__ = ["Joint"]
+__all__ = ["JointBatch"]
 
 Indices = NDArray[np.int64]
 
 _MULTIPLE = {"cuda": 16}
-"""A recorded pass serves one length and one number of texts. So on a device where passes are
-recorded lengths are rounded up to a multiple of so many tokens, and smaller batches filled up to
-whole ones; whether any is recorded or not, so that what is computed depends on no measurement.
+"""Tokens that lengths are rounded up to a multiple of, by device. A CUDA graph serves one length
+and one number of texts; rounding, and filling up an epoch's last batch, make few kinds of passes.
+Both happen whether passes are recorded or not, so that results depend on no measurement.
 """
 
 
 @dataclass(frozen=True)
-class Joint:
-    """One pass: how many texts are each run's, all texts, and what each run's summed loss is
-    divided by, (runs,).
-    """
+class JointBatch:
+    """The inputs of one pass, texts of all runs in the order of the runs."""
 
     counts: tuple[int, ...]
+    """Texts of each run."""
     tokens: tuple[int, ...]
-    """Of each run's texts, padded to its own longest: its share of what the pass costs."""
-    given: Given
+    """Tokens of each run, padded to its own longest text: its share of the cost of the pass."""
+    inputs: ModelInputs
+    """Tensors [texts, tokens] of all runs."""
     weights: Tensor
+    """[runs] int64: the divisor of each run's summed loss."""
 
     @classmethod
-    def of(cls, runs: Sequence[TrainingRun], backbone: Backbone) -> Joint:
-        """The next piece of each, on the host."""
+    def next_of(cls, runs: Sequence[TrainingRun], backbone: Backbone) -> JointBatch:
+        """The next piece of every run, on the host."""
         multiple = _MULTIPLE.get(backbone.device.type, 1)
         pieces = [run.next_piece() for run in runs]
         missing = [
@@ -51,37 +52,42 @@ class Joint:
         return cls(
             counts=tuple(len(piece) + more for piece, more in zip(pieces, missing, strict=True)),
             tokens=tuple(_tokens(run, piece) for run, piece in zip(runs, pieces, strict=True)),
-            given=Given.joined(_parts(runs, pieces, missing), multiple, backbone.max_length),
-            weights=torch.tensor([run.weight for run in runs]),
+            inputs=ModelInputs.concatenated(
+                _parts(runs, pieces, missing), multiple, backbone.max_length
+            ),
+            weights=torch.tensor([run.pieces.divisor for run in runs]),
         )
 
-    def sent(self, device: torch.device) -> Joint:
-        """The same on the device; nobody waits for it."""
-        return Joint(self.counts, self.tokens, self.given.sent(device), sent(self.weights, device))
+    def to(self, device: torch.device) -> JointBatch:
+        """A copy on the device; the host does not wait for the transfer."""
+        return JointBatch(
+            self.counts, self.tokens, self.inputs.to(device), sent(self.weights, device)
+        )
 
     @property
     def key(self) -> Hashable:
-        """Equal for passes that differ in the values of tensors alone."""
-        shapes = ((value.shape, value.dtype) for value in self.given.values)
-        return self.counts, self.given.first, tuple(self.given.tensors), tuple(shapes)
+        """Equal for batches that differ only in the values of their tensors."""
+        shapes = ((value.shape, value.dtype) for value in self.inputs.values)
+        return self.counts, self.inputs.first_target, tuple(self.inputs.tensors), tuple(shapes)
 
-    def copied(self) -> Joint:
-        """Buffers of their own with the same values."""
-        given = self.given.each(torch.clone)
-        return Joint(self.counts, self.tokens, given, self.weights.clone())
+    def cloned(self) -> JointBatch:
+        """A copy with buffers of its own."""
+        inputs = self.inputs.map(torch.clone)
+        return JointBatch(self.counts, self.tokens, inputs, self.weights.clone())
 
-    def take(self, other: Joint) -> None:
-        """The values of another one with the same key, into these buffers."""
+    def copy_from(self, other: JointBatch) -> None:
+        """Copy the values of another batch with the same key into these buffers."""
+        # One call for all buffers: a recording is there to save the host's time.
         torch._foreach_copy_(
-            [*self.given.values, self.weights], [*other.given.values, other.weights]
+            [*self.inputs.values, self.weights], [*other.inputs.values, other.weights]
         )
 
 
 def _parts(
     runs: Sequence[TrainingRun], pieces: Sequence[Indices], missing: Sequence[int]
-) -> list[Given]:
-    """The texts of all in their order, those of neighbours with the same data at once; a piece is
-    filled up with its last text, of which then nothing is wanted.
+) -> list[ModelInputs]:
+    """Inputs of all pieces in order, encoded at once for neighbouring runs with the same data. A
+    piece with `missing` texts is filled up with copies of its last one, without targets.
     """
     parts = []
     for _, several in groupby(range(len(runs)), lambda index: id(runs[index].train_set)):
@@ -91,17 +97,18 @@ def _parts(
             [np.arange(len(f)) >= len(pieces[i]) for i, f in zip(own, filled, strict=True)]
         )
         run = runs[own[0]]
-        given = run.objective.given(run.model, run.train_set, np.concatenate(filled))
-        parts.append(given.ignoring(ignored) if ignored.any() else given)
+        inputs = run.objective.model_inputs(run.model, run.train_set, np.concatenate(filled))
+        parts.append(inputs.without_targets(ignored) if ignored.any() else inputs)
     return parts
 
 
 def _tokens(run: TrainingRun, piece: Indices) -> int:
+    """Tokens of a piece, padded to its longest text."""
     return len(piece) * int(run.order.lengths[piece].max())
 
 
 def _missing(run: TrainingRun, piece: Indices) -> int:
-    """Texts that a piece of a whole batch has more; 0 where batches are of so many tokens."""
+    """Texts missing from a piece of a full batch; 0 where batches are sized in tokens."""
     if run.training.batch_tokens:
         return 0
     batch = min(run.training.batch_size, len(run.train_set))

@@ -1,4 +1,4 @@
-"""Times passes of unchanged members, for the size of a cohort to be chosen by."""
+"""Pass clock: times passes of unchanged members, to choose the size of a cohort by."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["PassClock"]
 _WINDOW = 16
 """Passes that are timed as one."""
 _SETTLING = 4
-"""Passes before them, in which a device finds its memory and its kernels."""
+"""Passes before them, in which allocator and kernels warm up."""
 
 
 class PassClock:
-    """Tells `size` what passes take, and what memory they need."""
+    """Reports to `size` the seconds that passes take and the bytes they need."""
 
     def __init__(self, device: torch.device, size: CohortSize) -> None:
         self.device, self.size = device, size
@@ -27,17 +27,17 @@ class PassClock:
         self._members: list[TrainingRun] = []
         self._passes, self._began = 0, 0.0
         self._peaks: dict[int, int] = {}
-        """Members → bytes: replays allocate nothing, so what ordinary passes needed is kept."""
+        """Members → peak bytes of their ordinary passes: replays allocate nothing."""
 
-    def passed(self, runs: list[TrainingRun], is_usual: bool = True) -> None:
-        """After a pass; one in which something was recorded is no measure of the next ones."""
+    def passed(self, runs: list[TrainingRun], is_ordinary: bool = True) -> None:
+        """Called after every pass; one that recorded something is no measure of the next ones."""
         if self.size.is_settled:
             return
         if runs != self._members:
             self._members, self._passes = list(runs), 0
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
-        if not is_usual:
+        if not is_ordinary:
             self._memory(len(runs))
             self._passes = 0
             return
@@ -50,7 +50,7 @@ class PassClock:
             self.restart()
 
     def restart(self) -> None:
-        """Something else than passes has taken time."""
+        """Discard what was timed: something other than passes has taken time."""
         self._members = []
 
     def _memory(self, members: int) -> Memory | None:
@@ -61,6 +61,6 @@ class PassClock:
         return replace(memory, peak=self._peaks[members])
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # passes are launched, not done, when the host goes on
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

@@ -1,8 +1,8 @@
-"""Recording what a device is asked to compute, to have it computed again by one call: CUDA graphs.
+"""Recorders: capture the work of a function on a device, to replay it with one call (CUDA graphs).
 
-A recording reads and writes the same memory every time. So what differs from time to time has to be
-copied into tensors that were there when it was made, and what it gives is taken before the next one
-is played: all recordings share the memory of what they compute on the way.
+A recording reads and writes the same memory at every replay. Inputs therefore have to be copied
+into the tensors that it was made with, and its output has to be used before another recording is
+replayed: all of them share one memory pool for their intermediate results.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from torch import Tensor
 __all__ = ["CudaRecorder", "Recorder", "Recording", "recorder_for"]
 
 Computes = Callable[[], Tensor]
-"""Asks the device for something, and returns a tensor with it."""
+"""Launches work on the device, and returns a tensor of its result."""
 
 
 class Recording(Protocol):
-    """Something that was recorded."""
+    """One recorded function call."""
 
     @property
     def output(self) -> Tensor:
-        """What the function returned, written anew by every replay."""
+        """The tensor that the function returned, overwritten by every replay."""
 
     def replay(self) -> None:
-        """Have it computed again, on whatever its tensors hold now."""
+        """Compute again, on the present values of the function's tensors."""
 
 
 class Recorder(Protocol):
-    """How functions are recorded on a device, and its clock."""
+    """Records functions on a device, and times it."""
 
     def ordinary(self, function: Computes) -> Tensor:
-        """Compute as usual, where it is going to be recorded."""
+        """Call a function as usual, in the state in which it is going to be recorded."""
 
     def record(self, function: Computes) -> Recording:
-        """Record without computing; whatever error the device has with it."""
+        """Record a function call without computing it; raises whatever the device raises."""
 
     def mark(self) -> Any:
-        """A point in the device's time; nobody waits for it."""
+        """A point on the device's clock; does not wait for the device."""
 
     def seconds(self, first: Any, second: Any) -> float:
-        """From one mark to another one, both of which are waited for."""
+        """Seconds between two marks; waits until the device has reached the second."""
 
 
 def recorder_for(device: torch.device) -> Recorder | None:
-    """None where nothing can be recorded, or a recording that fails would leave the allocator as
-    if it went on (torch before 2.12).
+    """A recorder for a GPU; None for a CPU, and with torch before 2.12, where a capture that fails
+    leaves the allocator as if it were still going on.
     """
     can = device.type == "cuda" and torch.__version__ >= (2, 12)  # type: ignore[operator]
     return CudaRecorder(device) if can else None
@@ -67,18 +67,18 @@ class CudaRecorder:
         self._alive: WeakSet[_CudaRecording] = WeakSet()
 
     def ordinary(self, function: Computes) -> Tensor:
-        """On the stream that recordings are made on, whose kernels and handles it warms up."""
-        with self._aside():
+        """On the stream that recordings are made on: the call warms up its kernels and handles."""
+        with self._on_own_stream():
             return function()
 
     def record(self, function: Computes) -> Recording:
-        """torch.OutOfMemoryError, too, if what it takes leaves no room for as much again."""
-        if not self._alive:  # a pool ends with the last recording in it
+        """Raises torch.OutOfMemoryError also if less memory is left than all recordings hold."""
+        if not self._alive:  # a pool is freed with the last recording in it
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         own = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
-        # After an error `own` leaves the current stream at its own: `_aside` comes back from there.
-        with self._aside(), _no_collection(), own:
+        # After an error torch.cuda.graph leaves its own stream current; `_on_own_stream` restores.
+        with self._on_own_stream(), _gc_disabled(), own:
             output = function()
         self._refuse_if_full()
         recording = _CudaRecording(graph, output)
@@ -95,8 +95,10 @@ class CudaRecorder:
         return float(first.elapsed_time(second)) / 1000
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """On the stream of recordings, after what was begun and before what is begun next."""
+    def _on_own_stream(self) -> Iterator[None]:
+        """The recordings' stream is current: it waits for work launched before, and work launched
+        afterwards waits for it.
+        """
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         try:
@@ -106,11 +108,12 @@ class CudaRecorder:
             current.wait_stream(self._stream)
 
     def _refuse_if_full(self) -> None:
-        """An ordinary pass, or an evaluation, must still find room beside all recordings. Right
-        after one, what is reserved and not allocated is theirs alone.
+        """Raise torch.OutOfMemoryError if no ordinary pass or evaluation would fit beside all
+        recordings.
         """
         free, _ = torch.cuda.mem_get_info(self.device)
         reserved = torch.cuda.memory_reserved(self.device)
+        # Right after a capture, memory that is reserved and not allocated is that of recordings.
         held = reserved - torch.cuda.memory_allocated(self.device)
         if free < held:
             raise torch.OutOfMemoryError(f"{held} bytes of recordings leave {free}")
@@ -129,8 +132,8 @@ class _CudaRecording:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """What the garbage collector would free meanwhile may be what cannot be freed meanwhile."""
+def _gc_disabled() -> Iterator[None]:
+    """Disable the garbage collector during capture: freeing CUDA memory would break it."""
     was_on = gc.isenabled()
     gc.disable()
     try:

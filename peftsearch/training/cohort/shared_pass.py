@@ -1,7 +1,7 @@
-"""What the device computes for several runs at once: a function of tensors alone.
+"""A shared pass: forward and backward of several runs at once, a function of tensors alone.
 
-Whatever differs from pass to pass of the same `Joint.key` is in the tensors of the joint batch, and
-in those that are trained: so a pass can be recorded, and played again on other values.
+Everything that differs between passes of one `JointBatch.key` is in the tensors of the batch and in
+the trained ones, so that a pass can be recorded and replayed on other values.
 """
 
 from __future__ import annotations
@@ -15,54 +15,56 @@ from torch import Tensor, nn
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.last_tokens import LastRows
 from peftsearch.backbone.sharing.slices import Member, Slices
-from peftsearch.training.cohort.joint_batch import Joint
+from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 
 __all__ = ["SharedPass"]
 
 
 class SharedPass:
-    """Forward and backward of the runs' texts, in their order."""
+    """Forward and backward over the texts of several runs, in the order of the runs."""
 
     def __init__(self, backbone: Backbone, slices: Slices, runs: Sequence[TrainingRun]) -> None:
         self.backbone, self.slices, self.runs = backbone, slices, list(runs)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Whatever gets a gradient."""
+        """All tensors that get a gradient."""
         return [parameter for run in self.runs for parameter in run.parameters]
 
-    def __call__(self, joint: Joint) -> Tensor:
-        """Each run's share of its batch's mean loss, (runs,); gradients are the parameters'."""
-        given = joint.given.split(joint.counts)
+    def __call__(self, joint: JointBatch) -> Tensor:
+        """Each run's share of its batch's mean loss, [runs] on the device, detached; gradients are
+        added to the parameters'.
+        """
+        inputs = joint.inputs.split(joint.counts)
         with ExitStack() as held:
             members = [_member(run) for run in self.runs]
             held.enter_context(self.slices.sharing(list(zip(members, joint.counts, strict=True))))
-            rows = self._rows(given, held)
-            outputs = self.runs[0].objective.run(self.backbone, joint.given)
+            rows = self._rows(inputs, held)
+            outputs = self.runs[0].objective.forward(self.backbone, joint.inputs)
             outputs = outputs if rows is None else rows.of(outputs)
             losses = [
-                run.objective.loss_of(run.model, own, one)
+                run.objective.loss_of_outputs(run.model, own, one)
                 for run, own, one in zip(
-                    self.runs, outputs.split(list(joint.counts)), given, strict=True
+                    self.runs, outputs.split(list(joint.counts)), inputs, strict=True
                 )
             ]
             weighted = torch.stack(losses) / joint.weights
             weighted.sum().backward()
-        # A node that adds to a parameter's gradient keeps to the stream that it was made on: of a
-        # pass nothing may be left when the next one is recorded on another.
+        # Autograd's node that accumulates a parameter's gradient runs on the stream it was made on:
+        # nothing of this pass may be alive when the next one is recorded on another stream.
         for run in self.runs:
             run.model.attachment.forget_captured()
         return weighted.detach()
 
-    def _rows(self, given: Sequence[Given], held: ExitStack) -> LastRows | None:
-        """The last layer for one token a text, where that is all that any member reads."""
-        if not all(run.model.reads_one_row for run in self.runs):
+    def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastRows | None:
+        """The last layer computed for one token a text, if no member reads more; else None."""
+        if not all(run.model.reads_one_token for run in self.runs):
             return None
         rows = LastRows(self.backbone)
         held.callback(rows.detach)
-        where = [_where(run, one) for run, one in zip(self.runs, given, strict=True)]
+        where = [_token_index(run, one) for run, one in zip(self.runs, inputs, strict=True)]
         rows.read(torch.cat(where))
         return rows
 
@@ -73,9 +75,9 @@ def _member(run: TrainingRun) -> Member:
     return hooks
 
 
-def _where(run: TrainingRun, given: Given) -> Tensor:
-    """Which token of each text a head reads, (texts,)."""
+def _token_index(run: TrainingRun, inputs: ModelInputs) -> Tensor:
+    """Index of the token of each text that a run's head reads, [texts] int64."""
     assert run.model.head is not None
-    mask = given.tensors["attention_mask"]
-    where = run.model.head.row(mask)
+    mask = inputs.tensors["attention_mask"]
+    where = run.model.head.token_index(mask)
     return mask.new_zeros(len(mask)) if where is None else where

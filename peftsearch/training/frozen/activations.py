@@ -1,4 +1,4 @@
-"""What frozen layers give, on the disk: computed once for a data set, mapped by every trial.
+"""Cached activations: states of frozen layers on disk, computed once and mapped by every trial.
 
 An entry is named by everything that it depends on: weights and configuration of the model, tokens,
 layers, dtype, device, threads and versions. States are 4·d bytes a token in fp32; the limit of all
@@ -27,51 +27,58 @@ from peftsearch.disk.cache import DiskCache
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_tokens
 
-__all__ = ["CACHE", "Activations", "digest_of", "kept"]
+__all__ = ["CACHE", "Activations", "backbone_digest", "cached_activations"]
 
 CACHE = DiskCache("activations", "PEFTSEARCH_ACTIVATIONS_GB", default_gb=10)
 
 Indices = NDArray[np.int64]
 Fill = Callable[["Activations"], None]
-"""Writes every row."""
+"""Writes every row of an empty entry."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """`flat` (rows, d), mapped from a file; those of example i are rows offsets[i] to [i + 1]."""
+    """States of all examples of a data set, one row a token, or one row a text once pooled."""
 
     flat: Tensor
+    """[rows, hidden] in the backbone's dtype, mapped from a file."""
     offsets: NDArray[np.int64]
+    """[examples + 1]: rows of example i are `flat[offsets[i]:offsets[i + 1]]`."""
 
     def padded(self, indices: Indices) -> Tensor:
-        """(batch, longest, d), zeros beyond an example's own."""
+        """States [batch, longest, hidden] of examples, with zeros as padding, on the CPU."""
         where, own = self._rows(indices)
+        # Padding of the last example would read rows beyond the end.
         states = self.flat.index_select(0, where.clamp(max=len(self.flat) - 1).flatten())
         states = states.view(*where.shape, -1)
         return states if bool(own.all()) else states.masked_fill_(~own.unsqueeze(-1), 0)
 
     def write(self, indices: Indices, states: Tensor) -> None:
-        """Keep states (batch, longest, d) of these examples."""
+        """Store states [batch, longest, hidden] of these examples."""
         where, own = self._rows(indices)
         self.flat[where[own]] = states[own.to(states.device)].to(self.flat.device)
 
     def _rows(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Which row stands at each place of a padded batch, and which places are no padding."""
+        """The row of each token of a padded batch, and a mask of what is no padding; [batch,
+        longest] int64 and bool.
+        """
         starts, ends = (torch.from_numpy(self.offsets[indices + i]) for i in (0, 1))
         columns = torch.arange(int((ends - starts).max()))
         where = starts[:, None] + columns
         return where, where < ends[:, None]
 
 
-def kept(
+def cached_activations(
     backbone: Backbone,
     data: Encoded,
     what: str,
     offsets: NDArray[np.int64],
     fill: Fill | None,
 ) -> Activations | None:
-    """The entry of `what` about a data set, made by `fill` where there is none; None where the disk
-    or the limit has no room for it, or there is none and nothing to make it with.
+    """The entry `what` of a data set, made by `fill` if there is none.
+
+    `offsets` [examples + 1]: rows of each example. None if disk or limit have no room for the
+    entry, or if there is none and `fill` is None.
     """
     rows, dtype = int(offsets[-1]), backbone.dtype
     shape = (rows, backbone.shapes.hidden)
@@ -88,7 +95,8 @@ def kept(
 
     def make(folder: Path) -> None:
         path = folder / "states.bin"
-        with open(path, "wb") as file:  # a full disk says so here, not as a fault in the mapping
+        # A full disk raises OSError here; later it would be a fault (SIGBUS) in the mapping.
+        with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
         assert fill is not None
         fill(Activations(_mapped(path, shape, dtype, True), offsets))
@@ -103,13 +111,14 @@ def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, shared: bool
 
 
 def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
-    """Everything that a bit of the states could depend on."""
+    """All that any bit of the states could depend on."""
     return {
         "what": what,
-        "backbone": digest_of(backbone),
+        "backbone": backbone_digest(backbone),
         "data": data.digest,
         "dtype": str(backbone.dtype),
         "device": _device_name(backbone.device),
+        # Sums are divided among threads, and kernels chosen by the shape of a batch.
         "threads": torch.get_num_threads(),
         "batch_tokens": evaluation_tokens(backbone.device),
         "torch": torch.__version__,
@@ -120,20 +129,24 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
+    # Vector instructions decide which kernels compute.
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 _DIGESTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def digest_of(backbone: Backbone) -> str:
-    """Of every weight and of the model's configuration: once a process, and first while nothing is
-    attached, since what is tuned may stand in a weight's place.
+def backbone_digest(backbone: Backbone) -> str:
+    """SHA-256 of every weight and of the model's configuration, computed once a process.
+
+    The first call must come while nothing is attached: attaching can replace weights by tuned
+    tensors.
     """
     model = backbone.model
     if model not in _DIGESTS:
         digest = hashlib.sha256()
         settings = model.config.to_dict()
+        # These say where a model was loaded from and by what, not what it computes.
         for name in ("_name_or_path", "transformers_version", "architectures"):
             settings.pop(name, None)
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

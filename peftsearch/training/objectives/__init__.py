@@ -1,1 +1,1 @@
-"""What is trained for, and what is evaluated: a file for each output of a task."""
+"""Objectives: losses, predictions and evaluations, a file for each kind of output."""

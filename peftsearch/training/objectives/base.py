@@ -1,6 +1,6 @@
-"""What an objective is: the loss of examples, and what a model predicts of them.
+"""The interface of an objective: the loss of examples, and a model's predictions for them.
 
-The loss of a step is a sum over its examples divided by their whole weight, so that it does not
+The loss of a step is a sum over its examples divided by their total weight, so that it does not
 depend on the pieces in which it is computed.
 """
 
@@ -22,7 +22,7 @@ from peftsearch.task.metrics.metric import Metric
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.model import TunedModel
-from peftsearch.training.objectives.batch import Given
+from peftsearch.training.objectives.model_inputs import ModelInputs
 from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_gradients"]
@@ -30,101 +30,110 @@ __all__ = ["Evaluation", "Objective", "at_least_fp32", "read_batches", "without_
 Indices = NDArray[np.int64]
 
 _FEW = 32
-"""Examples a batch of an evaluation without the optimisation for large ones."""
+"""Examples a batch of an evaluation without the optimisation `inference`."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """n examples in their order: `predicted` (label indices, logits (n, labels) of sets of labels,
-    numbers or texts; None if only losses were asked for), `losses` each summed over the example's
-    `weights`: 1, or the tokens of its target. Losses are of all n examples, or where texts were
-    written of the first few.
-    """
+    """Predictions and losses of n examples, in their order."""
 
     predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
+    """Label indices [n], logits of sets of labels [n, labels], numbers [n] or n texts; None if only
+    losses were asked for.
+    """
     losses: NDArray[np.float64]
+    """[n], or [fewer] where texts were written; each is a sum over the example's weight."""
     weights: NDArray[np.int64]
+    """1 for each of `losses`, or the number of the example's target tokens."""
 
     @property
     def examples(self) -> int:
+        """Number of examples that were evaluated."""
         return len(self.losses) if self.predicted is None else len(self.predicted)
 
     @property
     def loss(self) -> float:
-        """The mean; of texts in nats a token."""
+        """Mean loss an example, or of texts a target token, in nats."""
         return float(self.losses.sum() / max(int(self.weights.sum()), 1))
 
     def pair(self, metric: Metric, targets: Any) -> tuple[Any, Any]:
-        """What a metric compares: references (of the examples evaluated) and predictions."""
+        """The arguments of a metric: references of the evaluated examples, and predictions."""
         if metric.of == "loss":
             return self.weights, self.losses
         return targets[: self.examples], self.predicted
 
 
 class Objective(ABC):
-    """A loss over examples, and predictions."""
+    """A loss over examples, and predictions for them."""
 
     outputs: int = 0
     """Width of the trained head; 0 without one."""
-    begins_at: float | None = None
-    """The loss of a model that knows nothing; None: the loss of the first step."""
-    limit: float
-    """A smoothed loss above it never came back in our runs; `limit_is` says in words what it is."""
-    limit_is: str = "4 times a constant predictor's"
+    initial_loss: float | None = None
+    """The loss of constant predictions; None: the loss of the first step stands in for it."""
+    max_loss: float
+    """A smoothed loss above it never came back in our runs."""
+    max_loss_meaning: str = "4 times a constant predictor's"
+    """`max_loss` in words, for the message of a run that diverged."""
 
-    def reads(self, data: Encoded) -> Encoded:
-        """What the backbone's first stack reads of a data set."""
+    def first_stack_inputs(self, data: Encoded) -> Encoded:
+        """The data as the backbone's first stack reads it; cached states are those of this data."""
         return data
 
     @abstractmethod
     def weight(self, data: Encoded, indices: Indices) -> int:
-        """What the loss of these examples is divided by."""
+        """The divisor of these examples' summed loss: their number, or their target tokens."""
 
     @abstractmethod
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """The loss summed over examples, a scalar to differentiate."""
+        """The loss summed over examples: a scalar tensor [] to differentiate."""
 
-    # -- the same in a batch with others' examples (cohort.py) --------------------------------
-
-    @abstractmethod
-    def given(self, model: TunedModel, data: Encoded, indices: Indices) -> Given:
-        """What the backbone reads for these examples, and what is wanted; still on the host."""
+    # -- the same in three parts, for batches of several configurations (cohort.py) -----------
 
     @abstractmethod
-    def run(self, backbone: Backbone, given: Given) -> Tensor:
-        """What it gives, (texts, tokens, …)."""
+    def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:
+        """Inputs of the backbone and targets of these examples, on the host."""
 
     @abstractmethod
-    def loss_of(self, model: TunedModel, outputs: Tensor, given: Given) -> Tensor:
-        """`loss` from what the backbone gave for these texts: a function of tensors alone, which
-        can be recorded.
+    def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
+        """The backbone's outputs: last states [texts, tokens, hidden] where there is a head, else
+        logits [texts, target tokens, vocabulary].
+        """
+
+    @abstractmethod
+    def loss_of_outputs(self, model: TunedModel, outputs: Tensor, inputs: ModelInputs) -> Tensor:
+        """`loss`, a scalar tensor [], from the outputs of `forward`, or from states of one token a
+        text [texts, 1, hidden]: a function of tensors alone, which can be recorded.
         """
 
     # -- evaluation ----------------------------------------------------------------------------
 
     @abstractmethod
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
-        """Losses, and with `predict` predictions, of all examples of a data set."""
+        """Losses, and with `predict` predictions, of all examples of a data set.
+
+        Calls `model.before_batch`, which may raise, before every batch.
+        """
 
 
 def at_least_fp32(outputs: Tensor) -> Tensor:
-    """A loss is computed in fp32 where the model is in half precision."""
+    """The same tensor in fp32 if it is in half precision: losses are computed in fp32 then."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 @contextmanager
 def without_gradients(optimisations: Optimisations) -> Iterator[None]:
-    """Evaluation: in inference mode, or as it is done without that optimisation."""
+    """Inference mode, or `no_grad` without the optimisation `inference`."""
     with torch.inference_mode() if optimisations.inference else torch.no_grad():
         yield
 
 
 def read_batches(lengths: Indices, model: TunedModel) -> list[Indices]:
-    """Batches of an evaluation: large ones sorted by length, or small ones as examples come.
+    """Batches of an evaluation, as index arrays: large and sorted by length, or without the
+    optimisation `inference` small and in the examples' order.
 
-    `lengths`: tokens of each example; what the configuration adds to them counts as well.
+    `lengths` [n]: tokens of each example; positions that the configuration adds count as well.
     """
     if model.optimisations.inference:
-        room = model.positions.without_gradients(lengths)
+        room = model.positions.effective_lengths(lengths)
         return evaluation_batches(room, evaluation_tokens(model.backbone.device))
     return [np.arange(i, min(i + _FEW, len(lengths))) for i in range(0, len(lengths), _FEW)]

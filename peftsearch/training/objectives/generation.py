@@ -1,4 +1,4 @@
-"""Writing texts with a language model: greedy or beams, in batches of similar length."""
+"""Generation with a language model: greedy or with beams, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from peftsearch.training.positions import Positions
 
 __all__ = ["generate", "generation_config", "settings_of"]
 
-Reading = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
+EncoderContext = Callable[[Encoded, NDArray[np.int64]], AbstractContextManager[None]]
 
 _TOKENS = 8192
-"""Padded tokens a batch, those to be written and every beam among them."""
+"""Padded tokens a batch, counting those to be generated, and every beam."""
 
 
 @torch.inference_mode()
@@ -32,25 +32,27 @@ def generate(
     writing: Writing,
     asked: Generation,
     max_tokens: int,
-    reading: Reading | None = None,
+    encoder_context: EncoderContext | None = None,
     positions: Positions = Positions(),  # noqa: B008 (frozen)
     before_batch: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """The generated text of each example, in their order. `reading`: context in which an encoder
-    reads a batch; `positions`: what the attached configuration adds to each text; `before_batch` is
-    called before each batch, and may raise.
+    """The generated text of each example, in their order. `encoder_context`: the context in which
+    an encoder reads a batch; `positions`: those that the attached configuration adds to each text;
+    `before_batch` is called before each batch, and may raise.
 
-    A decoder's prompts are padded on the left, so that all texts go on from one place. Of the
-    model's own generation settings only its special tokens count, which `writing` holds.
+    A decoder's prompts are padded on the left, so that generation starts at the same index in all
+    texts of a batch. Of the model's own generation settings only its special tokens count, which
+    `writing` holds.
     """
     config = generation_config(writing, asked, max_tokens)
     written: list[str] = [""] * len(data)
-    read = positions.without_gradients(data.inputs.lengths.clip(min=1))
+    # A text without a prompt is read as one token (`_never_empty`).
+    read = positions.effective_lengths(data.inputs.lengths.clip(min=1))
     lengths = (read + config.max_new_tokens) * asked.beams
     for indices in evaluation_batches(lengths, _TOKENS):
         before_batch()
         inputs = _never_empty(data.batch(indices, lm.device, left=writing.is_decoder), writing)
-        own = reading(data, indices) if reading else nullcontext()
+        own = encoder_context(data, indices) if encoder_context else nullcontext()
         with own, _without_own_settings(lm):
             found = lm.generate(**inputs, generation_config=config)
         begins = inputs["input_ids"].shape[1] if writing.is_decoder else 0
@@ -60,8 +62,8 @@ def generate(
 
 
 def _never_empty(inputs: dict[str, Any], writing: Writing) -> dict[str, Any]:
-    """Texts without a prompt are written from the end of text, as after another one; a batch may
-    hold some of them.
+    """Inputs [batch, tokens] in which a text without a prompt has one token, the end of text: it is
+    generated as after another text.
     """
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     if not ids.shape[1]:
@@ -82,7 +84,7 @@ def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> G
 
 
 def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
-    """Special tokens and the settings asked for, by transformers' names."""
+    """Special tokens and the settings asked for, under transformers' names."""
     wanted: dict[str, Any] = {
         "do_sample": False,
         "num_beams": asked.beams,

@@ -11,33 +11,36 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Indices, at_least_fp32
-from peftsearch.training.objectives.heads import Headed, outputs_of
+from peftsearch.training.objectives.head_objective import HeadObjective, outputs_of
 
 __all__ = ["LabelSets"]
 
 
-class LabelSets(Headed):
-    """`outputs` labels, of which an example has any number."""
+class LabelSets(HeadObjective):
+    """Any number of `outputs` labels for each example."""
 
-    begins_at = math.log(2)
-    limit = 4 * math.log(2)
+    initial_loss = math.log(2)
+    max_loss = 4 * math.log(2)
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
 
-    def wanted(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        """(batch, labels) of 0 and 1, as numbers, which can be nan where nothing is wanted."""
+    def targets(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
+        """0.0 and 1.0, [batch, labels] in the head's dtype: `without_targets` sets NaN in them."""
         assert model.head is not None
         return data.labels_of(indices).to(model.head.dtype)
 
-    def compared(self, model: TunedModel, outputs: Tensor, wanted: Tensor) -> Tensor:
-        """Label smoothing moves both answers towards a half, as it moves labels to the uniform."""
-        ignored = wanted.isnan()
+    def loss_of_logits(self, model: TunedModel, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Summed over examples, mean over labels. Label smoothing moves 0 and 1 towards a half, as
+        it moves labels of a classification towards the uniform distribution.
+        """
+        ignored = targets.isnan()
         logits = at_least_fp32(outputs)
         smoothing = model.configuration.training.label_smoothing
-        smoothed = wanted * (1 - smoothing) + smoothing / 2
+        # Ignored targets are replaced by 0, not weighted by it: NaN · 0 is NaN, in gradients too.
+        smoothed = targets * (1 - smoothing) + smoothing / 2
         each = _losses(logits, smoothed.masked_fill(ignored, 0).to(logits.dtype))
-        return each.masked_fill(ignored, 0).sum() / wanted.shape[1]
+        return each.masked_fill(ignored, 0).sum() / targets.shape[1]
 
     def evaluate(self, model: TunedModel, data: Encoded, predict: bool = True) -> Evaluation:
         logits = outputs_of(model, data)
@@ -46,6 +49,6 @@ class LabelSets(Headed):
         return Evaluation(predicted, losses.double().numpy(), np.ones(len(data), np.int64))
 
 
-def _losses(logits: Tensor, wanted: Tensor) -> Tensor:
-    """(batch, labels)."""
-    return binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropies [batch, labels] of logits and targets of that shape."""
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")

@@ -19,8 +19,8 @@ from peftsearch.task.spec import Generation, TaskSpec
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.objectives.generation import generate
-from peftsearch.training.objectives.texts import _given as given_of
-from peftsearch.training.writing import notes_on_ends, writing_of
+from peftsearch.training.objectives.texts import _model_inputs as given_of
+from peftsearch.training.writing import end_of_text_notes, writing_of
 from support.families import EOS
 from support.texts import BOS, PAD, encoded, twin, writer
 
@@ -174,14 +174,14 @@ def test_a_tokenizer_that_closes_texts_and_names_no_end_ends_them_with_what_clos
 
 def test_what_a_user_should_know_of_ends_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = writer("llama")
-    assert list(notes_on_ends(backbone, writing_of(backbone, TaskSpec()))) == []
+    assert list(end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))) == []
     monkeypatch.setattr(backbone.lm.generation_config, "eos_token_id", 30)
-    (note,) = notes_on_ends(backbone, writing_of(backbone, TaskSpec()))
+    (note,) = end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))
     assert note.startswith("'w30' is an end of text by the settings of 'llama', and a plain word")
     monkeypatch.setattr(backbone.lm.generation_config, "eos_token_id", None)
     monkeypatch.setattr(backbone.lm.config, "eos_token_id", None)
     endless = copy.deepcopy(backbone.tokenizer)
     endless.eos_token = None
     backbone = replace(backbone, tokenizer=endless, target_tokenizer=endless)
-    (note,) = notes_on_ends(backbone, writing_of(backbone, TaskSpec()))
+    (note,) = end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))
     assert note.startswith("'llama' names no end of text")

@@ -13,7 +13,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
-from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.cluster import Share, connected
 from peftsearch.search.launchers.ray.order import Order
 from peftsearch.search.launchers.ray.workers import RayWorkers
 from peftsearch.search.limits import Limits, Means
@@ -79,7 +79,7 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
     )
     events: list[Event] = []
     lost, moved = "", set[int]()
-    with joined(nodes.address) as ray:
+    with connected(nodes.address) as ray:
         for event in RayWorkers(ray, order, WORKERS, Share(1, 0.25)).run():
             events += [] if event is None else [event]
             first = dict(places(events)[:WORKERS])
@@ -108,7 +108,8 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
     calm = metrics_of(wanted, load_shapes(str(tiny_bert)))
     assert [*notes, *problems_of(home, calm)] == []
     written = [path.read_bytes() for path in nodes.files.rglob("*") if path.is_file()]
-    assert any(b"ray_place" in content for content in written)  # so it is looked at where it counts
+    # The actors are named in these files: it is looked at where it counts.
+    assert any(b"WorkerActor" in content for content in written)
     words = (PASSWORD.encode(), quote(PASSWORD, safe="").encode())
     assert [word for word in words if any(word in content for content in written)] == []
 

@@ -17,7 +17,7 @@ from peftsearch.search.events import (
     WorkersWait,
 )
 from peftsearch.search.launchers.ray import workers as ray_workers
-from peftsearch.search.launchers.ray.actor import Place
+from peftsearch.search.launchers.ray.actor import WorkerActor
 from peftsearch.search.launchers.ray.cluster import Share
 from peftsearch.search.launchers.ray.order import Order
 from peftsearch.search.launchers.ray.workers import RayWorkers
@@ -179,6 +179,6 @@ def test_an_order_does_not_show_the_password() -> None:
 
 def test_an_order_that_cannot_be_carried_out_is_a_death_with_its_reason() -> None:
     said: list[object] = []
-    Place()._work(0, b"no order", said.append)
+    WorkerActor()._work(0, b"no order", said.append)
     assert [type(one) for one in said] == [RuntimeError, type(None)]
     assert "UnpicklingError" in str(said[0])

@@ -17,11 +17,11 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import Diverged, NotANumber, OutOfMemory
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations, why_not_in_a_cohort
 from peftsearch.training.loop import TrainingRun
-from peftsearch.training.objectives.objective import objective_of
+from peftsearch.training.objectives.choose import objective_of
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.writing import writing_of
 from support.backbones import backbone_at
@@ -101,14 +101,14 @@ def test_mixed_methods_train_as_alone_each_with_its_own_seed_batches_and_rates(
     while waiting or running:
         if waiting and (passes % 4 == 0 or not running):
             name, seed = waiting.pop(0)
-            running[name] = begun(bench, cohort.place(), MIXED[name], seed)
+            running[name] = begun(bench, cohort.member_backbone(), MIXED[name], seed)
         assert not cohort.step(list(running.values()))
         passes += 1
         for name, run in list(running.items()):
             if run.step == STEPS // 2 and name not in halves:
                 halves[name] = run.evaluate(bench.validation).losses
             if run.step == STEPS:
-                run.watch.look()
+                run.loss_monitor.check()
                 ends[name] = state(run), run.smoothed_loss or 0.0
                 running.pop(name).model.detach()
     assert passes < 4 * len(MIXED) + 3 * STEPS, "passes were shared"
@@ -125,7 +125,7 @@ def test_methods_that_read_earlier_states_train_as_alone_on_one_row(bench: Workb
     names = ("unipelt", "parallel-adapter-attn", "lora", "pa-pa", "pfeiffer", "loreft", "bitfit")
     members = [method(name, "first") for name in names]
     cohort = Cohort(fp64(bench))
-    runs = [begun(bench, cohort.place(), one, seed) for seed, one in enumerate(members)]
+    runs = [begun(bench, cohort.member_backbone(), one, seed) for seed, one in enumerate(members)]
     for _ in range(STEPS):
         assert not cohort.step(runs)
     found = [state(run) for run in runs]
@@ -145,7 +145,7 @@ def test_one_row_is_computed_where_no_member_reads_more(
     last = cohort.backbone.layer(1).get_submodule("output.dense")
     hook = last.register_forward_hook(lambda m, a, output: rows.append(output.shape[1]))
     members = [method("lora", poolings[0]), method("mam", poolings[1])]
-    runs = [begun(bench, cohort.place(), one) for one in members]
+    runs = [begun(bench, cohort.member_backbone(), one) for one in members]
     for _ in range(STEPS):
         cohort.step(runs)
     hook.remove()
@@ -168,7 +168,7 @@ def test_gradients_of_one_step_in_fp32(bench: Workbench) -> None:
         return given
 
     cohort = Cohort(backbone)
-    runs = [begun(bench, cohort.place(), one) for one in MIXED.values()]
+    runs = [begun(bench, cohort.member_backbone(), one) for one in MIXED.values()]
     together = [noted(run) for run in runs]
     for _ in range(3):  # as many as the member that trains in pieces takes
         cohort.step([run for run in runs if run.step == 0])
@@ -199,7 +199,7 @@ def test_texts_are_learned_as_alone(
     )
     members = [method(name, "none") for name in ("lora", "prefix", "ia3")]
     cohort = Cohort(backbone)
-    runs = [begun(bench, cohort.place(), one, seed) for seed, one in enumerate(members)]
+    runs = [begun(bench, cohort.member_backbone(), one, seed) for seed, one in enumerate(members)]
     for _ in range(STEPS):
         assert not cohort.step(runs)
     found = [(state(run), run.evaluate(bench.validation)) for run in runs]
@@ -217,7 +217,7 @@ def test_texts_are_learned_as_alone(
 def test_a_member_that_fails_leaves_the_others_as_they_would_be(bench: Workbench) -> None:
     lost = method("lora", lr=(("linear", 10.0),), head_lr=10.0, max_grad_norm=1e6)
     cohort = Cohort(fp64(bench))
-    good, bad = (begun(bench, cohort.place(), one) for one in (MIXED["lora"], lost))
+    good, bad = (begun(bench, cohort.member_backbone(), one) for one in (MIXED["lora"], lost))
     running, failed = [good, bad], {}
     while good.step < STEPS:
         failed |= (now := cohort.step(running))
@@ -236,18 +236,18 @@ def test_a_pass_that_does_not_fit_leaves_every_run_where_it_was(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cohort = Cohort(fp64(bench))
-    runs = [begun(bench, cohort.place(), one) for one in list(MIXED.values())[:4]]
+    runs = [begun(bench, cohort.member_backbone(), one) for one in list(MIXED.values())[:4]]
     cohort.step(runs)
     cohort.step(runs)  # the member that trains in pieces is within a step
-    inner = type(bench.objective).loss_of
+    inner = type(bench.objective).loss_of_outputs
 
     def full(*args: Any, **options: Any) -> torch.Tensor:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(type(bench.objective), "loss_of", full)
+    monkeypatch.setattr(type(bench.objective), "loss_of_outputs", full)
     with pytest.raises(OutOfMemory, match="out of memory"):
         cohort.step(runs)
-    monkeypatch.setattr(type(bench.objective), "loss_of", inner)
+    monkeypatch.setattr(type(bench.objective), "loss_of_outputs", inner)
     fewer = runs[2:]
     while any(run.step < STEPS for run in fewer):
         cohort.step([run for run in fewer if run.step < STEPS])
@@ -265,7 +265,7 @@ def test_an_optimiser_without_memory_fails_its_own_run_alone(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     cohort = Cohort(fp64(bench))
-    good, bad = (begun(bench, cohort.place(), MIXED["lora"], seed) for seed in (0, 1))
+    good, bad = (begun(bench, cohort.member_backbone(), MIXED["lora"], seed) for seed in (0, 1))
     monkeypatch.setattr(bad.optimiser, "step", full)
     failed = cohort.step([bad, good])
     assert list(failed) == [bad]
@@ -277,7 +277,7 @@ def test_an_optimiser_without_memory_fails_its_own_run_alone(
 
 def test_a_checkpoint_of_a_member_goes_on_alone(bench: Workbench, tmp_path: Path) -> None:
     cohort = Cohort(fp64(bench))
-    runs = [begun(bench, cohort.place(), MIXED[name]) for name in ("lora", "bitfit")]
+    runs = [begun(bench, cohort.member_backbone(), MIXED[name]) for name in ("lora", "bitfit")]
     for _ in range(7):
         cohort.step(runs)
     runs[0].save(tmp_path / "checkpoint.safetensors")
@@ -310,9 +310,9 @@ def test_on_a_gpu_no_step_waits_for_the_device(
 ) -> None:
     """As it would be run there: with the CPU's rules replaced by the GPU's."""
     monkeypatch.setattr(attention, "ASKED_ON", ())
-    monkeypatch.setitem(watch._STEPS, "cpu", watch._STEPS["cuda"])
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", loss_monitor._STEPS["cuda"])
     cohort = Cohort(backbone_at(Path(bench.backbone.name), torch.float32))
-    runs = [begun(bench, cohort.place(), MIXED[name]) for name in members]
+    runs = [begun(bench, cohort.member_backbone(), MIXED[name]) for name in members]
     inner = Cohort._joint
     prepared = []
 

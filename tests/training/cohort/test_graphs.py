@@ -21,16 +21,16 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import TrialFailure
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_watch as watch
+from peftsearch.training import loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import cohort as cohort_module
-from peftsearch.training.cohort import graphs as graphs_module
+from peftsearch.training.cohort import graph_cache as graphs_module
 from peftsearch.training.cohort import joint_batch as joint_module
 from peftsearch.training.cohort import recorded_pass
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations
-from peftsearch.training.cohort.graphs import PAYS, Graphs
-from peftsearch.training.cohort.joint_batch import Joint
-from peftsearch.training.cohort.recorded_pass import alike, result_of
+from peftsearch.training.cohort.graph_cache import PAYS, GraphCache
+from peftsearch.training.cohort.joint_batch import JointBatch
+from peftsearch.training.cohort.recorded_pass import agree, result_of
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
@@ -85,11 +85,11 @@ def fp64(bench: Workbench) -> Backbone:
 
 def begun(bench: Workbench, cohort: Cohort, one: Configuration, seed: int = 0) -> TrainingRun:
     data = bench.train, bench.objective
-    return TrainingRun(cohort.place(), *data, one, BUDGET, seed, optimisations=ALONE)
+    return TrainingRun(cohort.member_backbone(), *data, one, BUDGET, seed, optimisations=ALONE)
 
 
 def state(run: TrainingRun) -> State:
-    run.watch.look()
+    run.loss_monitor.check()
     own = {n: p.detach().clone() for n, p in run.model.parameters.items()}
     own |= {f"average/{n}": v.clone() for n, v in run.average.values.items()}
     return own | {"loss": torch.tensor(run.smoothed_loss)}
@@ -132,7 +132,7 @@ class Emulated:
     def __init__(self, backbone: Backbone, recorder: EmulatedRecorder | None = None) -> None:
         self.recorder = recorder or EmulatedRecorder()
         self.said: list[str] = []
-        self.graphs = Graphs(self.recorder, self.said.append)
+        self.graphs = GraphCache(self.recorder, self.said.append)
         self.cohort = Cohort(backbone, self.graphs)
 
 
@@ -316,16 +316,16 @@ def test_a_recording_that_forgets_one_small_gradient_is_found(bench: Workbench) 
     cohort = Cohort(fp64(bench))
     run = begun(bench, cohort, MIXED["houlsby"])
     do = SharedPass(cohort.backbone, cohort.slices, [run])
-    losses, gradients = result_of(do, do.parameters, Joint.of([run], cohort.backbone))
+    losses, gradients = result_of(do, do.parameters, JointBatch.next_of([run], cohort.backbone))
     largest = [float(g.abs().max()) for g in gradients if g is not None]
     for index, gradient in enumerate(gradients):
         assert gradient is not None
         if largest[index] > 1e-5 * max(largest):
             wrong = [*gradients]
             wrong[index] = torch.zeros_like(gradient)
-            assert alike((losses, wrong), (losses, gradients), do) is False, index
+            assert agree((losses, wrong), (losses, gradients), do) is False, index
     assert min(largest) < 1e-2 * max(largest)
-    assert alike((losses, gradients), (losses, gradients), do) is True
+    assert agree((losses, gradients), (losses, gradients), do) is True
     run.model.detach()
 
 
@@ -333,7 +333,7 @@ def test_gradients_that_are_no_numbers_say_nothing_of_a_recording(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run fails by itself."""
-    monkeypatch.setitem(watch._STEPS, "cpu", 16)
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", 16)
     emulated = Emulated(fp64(bench))
     run = begun(bench, emulated.cohort, MIXED["lora"])
     with torch.no_grad():
@@ -355,8 +355,8 @@ def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     emulated = Emulated(fp64(bench))
     inner, refused = SharedPass.__call__, []
 
-    def full(self: SharedPass, joint: Joint) -> Tensor:
-        if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].step_is_whole:
+    def full(self: SharedPass, joint: JointBatch) -> Tensor:
+        if emulated.recorder.played > 2 and emulated.graphs.held and self.runs[0].pieces.all_taken:
             refused.append(joint.counts)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return inner(self, joint)
@@ -409,7 +409,7 @@ def test_only_so_many_are_kept_and_what_is_no_longer_used_gives_way(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 1)
-    monkeypatch.setattr(graphs_module, "_MOST", 1)
+    monkeypatch.setattr(graphs_module, "_MAX_RECORDINGS", 1)
     held: list[int] = []
     for stale, recorded in ((1000, 1), (0, 6)):
         monkeypatch.setattr(graphs_module, "_STALE", stale)
@@ -521,11 +521,11 @@ def _counted(cohort: Cohort) -> list[object]:
     """A list that grows with every replay that is taken for a pass."""
     assert cohort.graphs is not None
     played: list[object] = []
-    inner = cohort.graphs._play
+    inner = cohort.graphs._replay
 
     def play(*arguments: Any) -> Tensor:
         played.append(arguments)
         return inner(*arguments)
 
-    cohort.graphs._play = play  # type: ignore[method-assign]
+    cohort.graphs._replay = play  # type: ignore[method-assign]
     return played

@@ -1,11 +1,9 @@
-"""One worker of a study on some node of a Ray cluster: what Ray's actor does.
+"""The Ray actor of a worker: trains in the actor's process, and streams its events.
 
-The actor's process is the worker: it trains there, and dies with it. What it says goes to whoever
-launched it, event by event. Its order, with the database's address and the password, comes as an
-argument of a method: Ray hands those to the process and shows them nowhere, unlike a runtime
-environment.
+Its order, with the database's address and password, comes as an argument of a method: Ray passes
+those to the process and shows them nowhere, unlike a runtime environment.
 
-Importing torch takes seconds: that is left until it has been said that the worker has a place.
+Importing torch takes seconds: it is imported after the event that the worker has a place.
 """
 
 from __future__ import annotations
@@ -22,11 +20,11 @@ from queue import SimpleQueue
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, TrialAt, WorkerPlaced, WorkerStopped
 
-__all__ = ["Place"]
+__all__ = ["WorkerActor"]
 
 
-class Place:
-    """`run` is called once; `stop`, while it runs, asks the worker to save and end."""
+class WorkerActor:
+    """`run` is called once; `stop`, called meanwhile, asks the worker to save and end."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -36,8 +34,8 @@ class Place:
         self._stop.set()
 
     def run(self, worker: int, order: bytes) -> Iterator[Event]:
-        """The worker's events until it has ended. Whatever is not a sentence for the user is
-        raised: the worker died.
+        """Yields the worker's events until it has ended. Raises any error that is not a message for
+        the user: the worker then counts as dead.
         """
         yield WorkerPlaced(worker, _node())
         heard: SimpleQueue[Event | Exception | None] = SimpleQueue()
@@ -52,10 +50,10 @@ class Place:
         self, worker: int, packed: bytes, say: Callable[[Event | Exception | None], None]
     ) -> None:
         def hide(text: str) -> str:
-            return text  # nothing is known yet that must not be shown
+            return text  # the password is not known yet
 
         def tell(event: Event) -> None:
-            if not isinstance(event, TrialAt):  # of thousands of workers these would be too many
+            if not isinstance(event, TrialAt):  # too many with thousands of workers
                 say(event)
 
         try:
@@ -64,7 +62,7 @@ class Place:
             order = Order.unpacked(packed)
             hide = order.without_password
             order.carry_out(time.monotonic, tell, self._stop.is_set)
-            if os.getppid() != self._node:  # that is why it stopped
+            if os.getppid() != self._node:  # which made the worker stop
                 raise RuntimeError("its node is gone")
             say(WorkerStopped(worker))
         except PeftsearchError as error:
@@ -78,7 +76,7 @@ class Place:
 
 
 def _node() -> str:
-    """As `ray list nodes` has it, shortened, and the host."""
+    """The node's id as in `ray list nodes`, shortened, and its host name."""
     import ray
 
     return f"{ray.get_runtime_context().get_node_id()[:8]} ({socket.gethostname()})"

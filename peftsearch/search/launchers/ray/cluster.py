@@ -1,4 +1,4 @@
-"""Joining a Ray cluster to start workers on it, and leaving nothing of Ray's on the terminal."""
+"""Connecting to a Ray cluster, with Ray's own output kept off the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from peftsearch.errors import MissingError, UsageError
 
-__all__ = ["Share", "joined"]
+__all__ = ["Share", "connected"]
 
 
 _ANSWERS_S = 10.0
@@ -21,7 +21,7 @@ _ANSWERS_S = 10.0
 
 @dataclass(frozen=True)
 class Share:
-    """What of a node each worker takes: CPUs, and GPUs, of which it may be a part."""
+    """Resources that each worker takes of a node; `gpus` may be a fraction of one."""
 
     cpus: float
     gpus: float = 0.0
@@ -32,9 +32,10 @@ class Share:
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster at `address` (`auto`: $RAY_ADDRESS, or the one
-    that runs on this machine); MissingError if that does not work.
+def connected(address: str) -> Iterator[Any]:
+    """Context with the module `ray`, connected to the cluster at `address` (`auto`: $RAY_ADDRESS,
+    or the one that runs on this machine). Raises UsageError for an address of Ray's client, and
+    MissingError if Ray is not installed or no cluster answers.
     """
     if "://" in address:
         raise UsageError(
@@ -47,19 +48,22 @@ def joined(address: str) -> Iterator[Any]:
     except ImportError:
         raise MissingError("Ray is not installed; pip install 'peftsearch[ray]'") from None
     terminated = signal.getsignal(signal.SIGTERM)
-    with _without_rays_output():
+    with _ray_stdout_hidden():
         try:
             _connect(ray, address)
             yield ray
         finally:
             ray.shutdown()
-            if terminated is not None:  # one that Python can put back
-                signal.signal(signal.SIGTERM, terminated)  # Ray has put its own there
+            # Ray installs a handler of its own. None: the former one was not set by Python.
+            if terminated is not None:
+                signal.signal(signal.SIGTERM, terminated)
 
 
 def _connect(ray: Any, address: str) -> None:
     try:
-        _refuse_nobody(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+        _refuse_if_nobody_listens(
+            os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+        )
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
@@ -70,17 +74,17 @@ def _connect(ray: Any, address: str) -> None:
         ) from None
 
 
-def _refuse_nobody(address: str) -> None:
-    """OSError if nobody listens at HOST:PORT: Ray itself would try it for minutes."""
+def _refuse_if_nobody_listens(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()
 
 
 @contextlib.contextmanager
-def _without_rays_output() -> Iterator[None]:
-    """Ray writes to stdout what its nodes say before they die, pages of it; our results go there.
-    It is in Ray's logs as well.
+def _ray_stdout_hidden() -> Iterator[None]:
+    """Discard stdout: Ray prints pages of its dying nodes' output there, where our results go. All
+    of it is in Ray's logs as well.
     """
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

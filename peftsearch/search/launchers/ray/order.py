@@ -1,4 +1,4 @@
-"""Instructions for a worker on a node of a Ray cluster, and running them there."""
+"""Orders: a worker's instructions, sent to a node of a Ray cluster and carried out there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Order"]
 
 @dataclass(frozen=True)
 class Order:
-    """`storage` may hold a password; `studies` is a path on the worker's node."""
+    """`storage` may contain a password; `studies` is a path on the worker's node."""
 
     worker: int
     study: str
@@ -43,8 +43,10 @@ class Order:
     def carry_out(
         self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]
     ) -> None:
-        """Work on the node's copy of the study, made if there is none, until there is no more to
-        do. `begin` says when its search began, of `time.monotonic()`.
+        """Work on the node's copy of the study, made if there is none, until no work is left.
+
+        `begin()` returns the search's start in `time.monotonic()` seconds. Raises MissingError if
+        the folder of studies cannot be written.
         """
         os.environ[VARIABLE] = self.storage
         try:

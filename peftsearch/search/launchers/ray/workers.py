@@ -1,8 +1,7 @@
-"""Workers on the nodes of a Ray cluster: spread over them, started again elsewhere when they die.
+"""Workers on a Ray cluster: spread over its nodes, and started again elsewhere when they die.
 
-Ray finds a place for each that has the CPUs and the share of a GPU. Nothing is known of trials
-here: what a dead worker was doing is given to another by the study itself, once its heartbeats are
-missed.
+Ray finds a node with free CPUs and GPU for each. Trials are not known here: the study itself gives
+those of a dead worker to another one, once its heartbeats are missed.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from peftsearch.search.events import (
     WorkersWait,
 )
 from peftsearch.search.interrupt import interruptible, with_stops
-from peftsearch.search.launchers.ray.actor import Place
-from peftsearch.search.launchers.ray.cluster import Share, joined
+from peftsearch.search.launchers.ray.actor import WorkerActor
+from peftsearch.search.launchers.ray.cluster import Share, connected
 from peftsearch.search.launchers.ray.order import Order
 
 __all__ = ["RayWorkers", "run_on_ray"]
 
 _MAX_DEATHS = 5
-"""Deaths of a worker in a row, without a trial that ended between them."""
+"""Deaths of a worker without an ended trial between them, after which it is given up."""
 _PAUSE_S = 2.0
-"""Before a worker is started again, doubled with each such death: it takes Ray some seconds to see
-that a node is gone, until which it may give it places there.
+"""Seconds before a worker is started again, doubled with each such death: for some seconds Ray does
+not notice that a node is gone, and may place workers there.
 """
 _POLL_S = 0.5
-_PATIENCE_S = 30.0
-"""How long a cluster may look for places before it is said."""
+_WAIT_NOTICE_S = 30.0
+"""Seconds after which the user is told of workers without a place."""
 
 
 def run_on_ray(
@@ -45,10 +44,10 @@ def run_on_ray(
     share: Share,
     hear: Callable[[Event | None], None],
 ) -> bool:
-    """Start workers of a study and stay until all have ended; every event is given to `hear` (None
-    every now and then). Returns whether the user interrupted it.
+    """Start workers of a study and wait until all have ended; `hear` is called with every event,
+    and with None every now and then. Returns whether the user interrupted them.
     """
-    with joined(address) as ray:
+    with connected(address) as ray:
         started = RayWorkers(ray, order, workers, share)
         with interruptible(started) as interrupted:
             for event in with_stops(started.run(), interrupted):
@@ -58,7 +57,7 @@ def run_on_ray(
 
 @dataclass
 class _Started:
-    """One of the workers. `node`: None until it has a place."""
+    """A started worker. `node`: None until it has a place."""
 
     worker: int
     actor: Any
@@ -68,7 +67,7 @@ class _Started:
 
 @dataclass
 class _Due:
-    """One that is to be started again at `when`, of `time.monotonic()`."""
+    """A worker to start again at `when`, in `time.monotonic()` seconds."""
 
     worker: int
     deaths: int
@@ -76,7 +75,7 @@ class _Due:
 
 
 class RayWorkers:
-    """`count` workers with the same order, but for their number and the time that is left."""
+    """`count` workers with the same order, except for their number and the time left."""
 
     def __init__(self, ray: Any, order: Order, count: int, share: Share) -> None:
         self._ray, self._order, self._count = ray, order, count
@@ -85,34 +84,35 @@ class RayWorkers:
         self._deadline = self._last_call = float("inf")
         """Unknown until the first worker has loaded model and data."""
         self._running: dict[Any, _Started] = {}
-        """By what Ray hands its events through."""
+        """By Ray's stream of the worker's events."""
         self._due: list[_Due] = []
-        self._ended_well = self._stop = self._stop_told = self._kill = self._wait_told = False
+        self._ended_well = self._stop = self._stop_sent = self._kill = self._wait_notified = False
 
     def stop(self) -> None:
-        """Ask all to checkpoint what they do and end."""
+        """Ask all workers to checkpoint their trials and end."""
         self._stop = True
 
     def kill(self) -> None:
+        """End all workers at once."""
         self._kill = True
 
     def run(self) -> Iterator[Event | None]:
-        """Every event as it comes, None every now and then; ends with the last worker."""
+        """Yields every event, and None every now and then, until the last worker has ended."""
         for worker in range(self._count):
             self._start(worker)
         try:
             while (self._running or self._due) and not self._kill:
                 self._start_due()
                 yield from self._heard()
-                self._obey()
-                yield from self._told_to_wait()
+                self._apply_stop()
+                yield from self._wait_notice()
         finally:
             for started in self._running.values():
                 self._ray.kill(started.actor)
 
     def _start(self, worker: int, deaths: int = 0) -> None:
         actor = (
-            self._ray.remote(Place)
+            self._ray.remote(WorkerActor)
             .options(
                 num_cpus=self.share.cpus,
                 num_gpus=self.share.gpus,
@@ -123,6 +123,7 @@ class RayWorkers:
         )
         limits = self._order.limits
         if self._deadline < float("inf"):
+            # One that starts later has the time that is left of all.
             limits = replace(limits, seconds=self._deadline - time.monotonic())
         order = replace(self._order, worker=worker, limits=limits)
         events = actor.run.options(num_returns="streaming").remote(worker, order.packed())
@@ -136,7 +137,7 @@ class RayWorkers:
             self._start(one.worker, one.deaths)
 
     def _heard(self) -> Iterator[Event | None]:
-        """One event of every worker that has any; None if none has for a while."""
+        """One event of every worker that sent any; None if none did within `_POLL_S`."""
         if not self._running:
             time.sleep(_POLL_S)
             yield None
@@ -145,6 +146,7 @@ class RayWorkers:
         if not ready:
             yield None
             return
+        # Then all that are ready: one busy worker must not hold up the others' events.
         everyone = list(self._running)
         ready, _ = self._ray.wait(everyone, num_returns=len(everyone), timeout=0)
         for events in ready:
@@ -156,6 +158,7 @@ class RayWorkers:
                 yield self._noted(events, event)
 
     def _noted(self, events: Any, event: Event) -> Event:
+        """The event, after taking in what it says of its worker."""
         started = self._running[events]
         if isinstance(event, WorkerPlaced):
             started.node = event.node
@@ -172,9 +175,10 @@ class RayWorkers:
         return event
 
     def _died(self, started: _Started, error: Exception) -> Iterator[Event]:
+        """The event of a worker that died; it is due to start again unless it died too often."""
         deaths = started.deaths + 1
         where = f" on {started.node}" if started.node else ""
-        text = f"died{where} ({self._how(started, error)})"
+        text = f"died{where} ({self._death_reason(started, error)})"
         if deaths >= _MAX_DEATHS:
             text += f": {deaths} times without ending a trial, given up"
         elif not self._is_over:
@@ -183,7 +187,8 @@ class RayWorkers:
             self._due.append(_Due(started.worker, deaths, when))
         yield WorkerStopped(started.worker, text, 1)
 
-    def _how(self, started: _Started, error: Exception) -> str:
+    def _death_reason(self, started: _Started, error: Exception) -> str:
+        """The cause of a worker's death, as the user is told."""
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
             return "out of memory"
         if isinstance(error, self._ray.exceptions.RayTaskError):
@@ -195,18 +200,18 @@ class RayWorkers:
 
     @property
     def _is_over(self) -> bool:
-        """True if no more workers are to be started. Workers wait for one another, so one that
+        """Whether no more workers are to be started. Workers wait for one another, so one that
         ended by itself found no work left for any of them. Workers without a place in the cluster
-        are not waited for beyond the time limit.
+        are waited for until the time limit.
         """
         now = time.monotonic()
         has_place = any(started.node is not None for started in self._running.values())
         in_vain = not has_place and now > self._order.limits.deadline(self.began)
         return self._stop or self._ended_well or now > self._deadline or in_vain
 
-    def _obey(self) -> None:
-        """Tell all that have a place to stop, once; let go whoever has none when it is over. The
-        clock of a worker begins when it has loaded: the time limit of all is kept here.
+    def _apply_stop(self) -> None:
+        """Tell workers with a place to stop, once, and kill those without one when the search is
+        over. The time limit is kept here, since a worker's clock begins when it has loaded.
         """
         if self._is_over:
             self._due.clear()
@@ -215,14 +220,15 @@ class RayWorkers:
                     self._ray.kill(started.actor)
                     del self._running[events]
         self._stop |= time.monotonic() > self._last_call
-        if self._stop and not self._stop_told:
-            self._stop_told = True
+        if self._stop and not self._stop_sent:
+            self._stop_sent = True
             for started in self._running.values():
                 started.actor.stop.remote()
 
-    def _told_to_wait(self) -> Iterator[WorkersWait]:
+    def _wait_notice(self) -> Iterator[WorkersWait]:
+        """One event, once, if workers have waited for a place for long."""
         waiting = sum(started.node is None for started in self._running.values())
-        late = time.monotonic() - self.began > _PATIENCE_S
-        if waiting and late and not self._wait_told:
-            self._wait_told = True
+        late = time.monotonic() - self.began > _WAIT_NOTICE_S
+        if waiting and late and not self._wait_notified:
+            self._wait_notified = True
             yield WorkersWait(waiting, str(self.share))

@@ -1,7 +1,7 @@
-"""What holds while a step is trained: dropout, gradient checkpointing; undone afterwards.
+"""Train mode: dropout and gradient checkpointing of the backbone, set for a while and undone.
 
-The backbone is shared by every trial and stands in evaluation mode: whatever a configuration's
-training asks for is set for its own steps alone.
+The backbone is shared by every trial and otherwise in evaluation mode, so that one configuration's
+training settings must not outlast its own steps.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from transformers import PreTrainedConfig
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.training import Training
 
-__all__ = ["conditions", "seeded"]
+__all__ = ["seeded_dropout", "train_mode"]
 
 
 @contextmanager
-def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
-    """The backbone as `training` wants it."""
+def train_mode(backbone: Backbone, training: Training) -> Iterator[None]:
+    """Context in which the backbone has the dropout and checkpointing of `training`."""
     if not training.dropout and not training.checkpointing:
         yield
         return
     model = backbone.lm if backbone.lm is not None else backbone.model
+    # First, since train mode lets every dropout act; transformers checkpoints layers in it alone.
     before = _set_dropout(model, training.dropout)
     model.train()
     try:
@@ -42,8 +43,8 @@ def conditions(backbone: Backbone, training: Training) -> Iterator[None]:
 
 
 def _checkpointed(model: Any, on: bool) -> None:
-    """Layers are computed again in the backward pass, or no longer."""
-    # `activation_…` since transformers 5.23 or so, which warns of the older name.
+    """Switch gradient checkpointing on or off: layers computed again in the backward pass."""
+    # Named `activation_…` since transformers 5.23 or so, which warns about `gradient_…`.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if not on:
         getattr(model, f"{kind}_checkpointing_disable")()
@@ -51,14 +52,18 @@ def _checkpointed(model: Any, on: bool) -> None:
     options = {f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
     getattr(model, f"{kind}_checkpointing_enable")(**options)
     if hasattr(model, "_require_grads_hooks"):
-        # Reentrant checkpointing alone needs embeddings with a gradient; their hooks would stay.
+        # transformers adds hooks for a gradient of the embeddings, which only reentrant
+        # checkpointing needs, and does not remove them.
         model.disable_input_require_grads()
 
 
 def _set_dropout(model: nn.Module, share: float) -> list[tuple[Any, str, float]]:
-    """Set every dropout of a model, but LayerDrop to 0; returns what was there."""
+    """Set every dropout probability of a model to `share`, and LayerDrop to 0.
+
+    Returns (object, attribute, former value) of each.
+    """
     modules = list(model.modules())
-    # Falcon's layers read their config in every forward.
+    # Falcon's layers read probabilities from their config in every forward.
     found = (getattr(module, "config", None) for module in modules)
     configs = {id(one): one for one in found if isinstance(one, PreTrainedConfig)}
     before = []
@@ -71,13 +76,16 @@ def _set_dropout(model: nn.Module, share: float) -> list[tuple[Any, str, float]]
 
 
 def _dropouts(holder: Any) -> list[str]:
-    """Attributes that functional dropout reads."""
+    """Names of the attributes that functional dropout reads its probability from."""
+    # By type, since bool is an int: flags are no probabilities.
     return [n for n, v in vars(holder).items() if "drop" in n and type(v) in (int, float)]
 
 
 @contextmanager
-def seeded(backbone: Backbone, training: Training, seed: int, step: int) -> Iterator[None]:
-    """Dropout as a function of seed and step alone, so that a checkpoint needs no random state."""
+def seeded_dropout(backbone: Backbone, training: Training, seed: int, step: int) -> Iterator[None]:
+    """Context in which dropout depends on seed and step alone, so that a checkpoint needs no random
+    state; the global generators are restored afterwards.
+    """
     if not training.dropout:
         yield
         return

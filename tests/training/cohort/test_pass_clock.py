@@ -34,10 +34,10 @@ class _Clock(PassClock):
         super().__init__(torch.device("cpu"), size)
         self.now_s = 0.0
 
-    def passes(self, count: int, is_usual: bool = True, takes_s: float = 1.0) -> None:
+    def passes(self, count: int, is_ordinary: bool = True, takes_s: float = 1.0) -> None:
         for _ in range(count):
             self.now_s += takes_s
-            self.passed(MEMBERS, is_usual)
+            self.passed(MEMBERS, is_ordinary)
 
     def _now(self) -> float:
         return self.now_s
@@ -57,7 +57,7 @@ def test_a_pass_in_which_something_was_recorded_begins_the_window_anew() -> None
     size = _Size()
     clock = _Clock(size)
     clock.passes(SETTLING + WINDOW - 1)
-    clock.passes(1, is_usual=False, takes_s=100.0)
+    clock.passes(1, is_ordinary=False, takes_s=100.0)
     clock.passes(SETTLING + WINDOW - 1)
     assert size.told == []
     clock.passes(1)
@@ -71,7 +71,7 @@ def test_memory_that_ordinary_passes_needed_counts_where_replays_need_none(
     clock = _Clock(size)
     peaks = {"now": 70}
     monkeypatch.setattr(pass_clock, "memory_of", lambda *_: Memory(10, peaks["now"], 1000))
-    clock.passes(1, is_usual=False)
+    clock.passes(1, is_ordinary=False)
     peaks["now"] = 20
     clock.passes(SETTLING + WINDOW)
     assert size.told == [(2, 1.0, Memory(10, 70, 1000))]

@@ -1,4 +1,4 @@
-"""A training loss under watch: smoothed, and refused where it is lost."""
+"""Loss monitor: smooths the training loss, and ends runs whose loss is not finite or diverges."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from torch import Tensor
 from peftsearch.errors import Diverged, NotANumber
 from peftsearch.training.objectives.base import Objective
 
-__all__ = ["LossWatch"]
+__all__ = ["LossMonitor"]
 
 _SMOOTHING = 0.9
+"""Weight of the past in the exponential moving average of losses."""
 _RISE = 2.0
+"""A smoothed loss may reach this multiple of the first one, whatever the objective's limit."""
 _STEPS = {"cuda": 16}
-"""Steps between two looks: on a GPU a look waits for everything that was begun."""
+"""Steps between two checks, by device: on a GPU reading a loss waits for all launched work."""
 
 
-class LossWatch:
-    """Losses of steps, looked at after every few of them: a function of the step alone."""
+class LossMonitor:
+    """Checks the losses of steps, after every few of them: when is a function of the step alone."""
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.objective = objective
-        self.smoothed, self.first = objective.begins_at, 0.0
+        self.smoothed, self.first = objective.initial_loss, 0.0
         self._every = _STEPS.get(device.type, 1)
         self._unseen: list[tuple[int, list[Tensor]]] = []
 
     def add(self, step: int, losses: Sequence[Tensor]) -> None:
-        """The losses of a step's pieces, which add up to the batch's mean."""
+        """Add the losses of a step's pieces, scalar tensors [] that add up to the batch's mean.
+
+        Raises NotANumber or Diverged, also for steps before.
+        """
         self._unseen.append((step, list(losses)))
         if step % self._every == 0:
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Take in what has not been looked at; NotANumber or Diverged where training is lost."""
+    def check(self) -> None:
+        """Check all losses added since the last time; raises NotANumber or Diverged."""
         unseen, self._unseen = self._unseen, []
         for step, losses in unseen:
             self._see(step, sum(loss.item() for loss in losses))
@@ -46,9 +51,9 @@ class LossWatch:
         if self.smoothed is None:
             self.smoothed = self.first = loss
         self.smoothed = _SMOOTHING * self.smoothed + (1 - _SMOOTHING) * loss
-        # A model may begin beyond the limit (an untuned head of another size): that is no fault.
-        if self.smoothed > max(self.objective.limit, _RISE * self.first):
+        # A run may begin above the limit, say with an untuned head: that alone is no failure.
+        if self.smoothed > max(self.objective.max_loss, _RISE * self.first):
             raise Diverged(
                 f"training loss rose to {self.smoothed:.2f} by step {step}, "
-                f"over {self.objective.limit_is}"
+                f"over {self.objective.max_loss_meaning}"
             )

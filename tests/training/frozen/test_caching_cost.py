@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from peftsearch.backbone.loading.load import Backbone, load_shapes
-from peftsearch.training.frozen.cost import SHARED_BY, keeping_pays, token_bytes
+from peftsearch.training.frozen.caching_cost import SHARED_BY, caching_pays, token_bytes
 from support.backbones import backbone_at
 
 
@@ -35,11 +35,11 @@ def test_states_of_a_token_are_4_d_bytes(minilm_shapes: Backbone) -> None:
 def test_on_a_cpu_a_search_keeps_every_layer_and_a_single_pass_none(
     layers: int, minilm_shapes: Backbone
 ) -> None:
-    assert keeping_pays(minilm_shapes, layers, 1.0, SHARED_BY)
-    assert not keeping_pays(minilm_shapes, layers, 1.0, 1)
+    assert caching_pays(minilm_shapes, layers, 1.0, SHARED_BY)
+    assert not caching_pays(minilm_shapes, layers, 1.0, 1)
 
 
 def test_on_a_gpu_a_single_small_layer_is_not_worth_the_transfer(minilm_shapes: Backbone) -> None:
     there = OnDevice(**{f: getattr(minilm_shapes, f) for f in minilm_shapes.__dataclass_fields__})
-    assert not keeping_pays(there, 1, 3.0, SHARED_BY)
-    assert keeping_pays(minilm_shapes, 1, 3.0, SHARED_BY)
+    assert not caching_pays(there, 1, 3.0, SHARED_BY)
+    assert caching_pays(minilm_shapes, 1, 3.0, SHARED_BY)

@@ -1,4 +1,4 @@
-"""Which objective a task's output is trained for."""
+"""Choosing the objective of a task by its kind of output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ __all__ = ["Evaluation", "Objective", "objective_of", "scale_of_values"]
 def objective_of(
     task: Task, train: Encoded, backbone: Backbone, writing: Writing | None, max_target: int
 ) -> Objective:
-    """The objective of a task on its tokenised training examples."""
+    """The objective of a task on its tokenised training examples. `max_target`: tokens that the
+    targets of a text task are cut to.
+    """
     if task.kind.output == "labels":
         return Labels(task.outputs)
     if task.kind.output == "label sets":
@@ -30,5 +32,7 @@ def objective_of(
 
 
 def scale_of_values(objective: Objective) -> tuple[float, float] | None:
-    """Mean and spread that a head's numbers are in units of; None where none are predicted."""
+    """Mean and standard deviation of training targets, whose units a head's numbers are in; None
+    unless numbers are predicted.
+    """
     return (objective.mean, objective.spread) if isinstance(objective, Values) else None

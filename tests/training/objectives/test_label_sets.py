@@ -22,8 +22,8 @@ from peftsearch.training.cohort import joint_batch as joint_module
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.module import TunedModule
-from peftsearch.training.objectives.batch import Given
 from peftsearch.training.objectives.label_sets import LabelSets
+from peftsearch.training.objectives.model_inputs import ModelInputs
 from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at
 from support.tiny import tagged_rows
@@ -98,10 +98,10 @@ def test_loss_and_gradients_are_torchs(bench: Workbench, smoothing: float) -> No
 
 def test_texts_that_only_fill_a_batch_up_add_nothing(bench: Workbench) -> None:
     with begun(bench, method("lora"), fp64(bench)) as run:
-        part = bench.objective.given(run.model, run.train_set, np.array([3, 5, 5]))
-        given = part.ignoring(np.array([False, False, True]))
-        outputs = bench.objective.run(run.model.backbone, given)
-        filled = bench.objective.loss_of(run.model, outputs, given)
+        part = bench.objective.model_inputs(run.model, run.train_set, np.array([3, 5, 5]))
+        inputs = part.without_targets(np.array([False, False, True]))
+        outputs = bench.objective.forward(run.model.backbone, inputs)
+        filled = bench.objective.loss_of_outputs(run.model, outputs, inputs)
         plain = bench.objective.loss(run.model, run.train_set, np.array([3, 5]))
         filled.backward()
     assert abs(filled.item() - plain.item()) < 1e-12
@@ -113,12 +113,12 @@ def test_sets_of_labels_are_joined_as_they_are() -> None:
     ids = [torch.ones(1, 2, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)]
     sets = [torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.0, 1, 1], [0, 0, 0]])]
     parts = [
-        Given({"input_ids": own, "attention_mask": own}, 0, wanted)
+        ModelInputs({"input_ids": own, "attention_mask": own}, 0, wanted)
         for own, wanted in zip(ids, sets, strict=True)
     ]
-    whole = Given.joined(parts, multiple=4)
-    assert torch.equal(whole.wanted, torch.cat(sets))
-    assert [torch.equal(o.wanted, s) for o, s in zip(whole.split([1, 2]), sets, strict=True)]
+    whole = ModelInputs.concatenated(parts, multiple=4)
+    assert torch.equal(whole.targets, torch.cat(sets))
+    assert [torch.equal(o.targets, s) for o, s in zip(whole.split([1, 2]), sets, strict=True)]
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_cohort_trains_each_as_alone(
     cohort = Cohort(fp64(bench))
     optimisations = member_optimisations(Optimisations())
     runs = [
-        begun(bench, one, cohort.place(), seed, optimisations=optimisations)
+        begun(bench, one, cohort.member_backbone(), seed, optimisations=optimisations)
         for seed, one in enumerate(members)
     ]
     while any(run.step < STEPS for run in runs):
@@ -188,7 +188,7 @@ def test_an_evaluation_of_the_first_few_is_scored_on_those(bench: Workbench) -> 
 
 
 def test_training_begins_at_the_loss_of_one_who_knows_nothing(bench: Workbench) -> None:
-    assert bench.objective.begins_at == pytest.approx(np.log(2))
+    assert bench.objective.initial_loss == pytest.approx(np.log(2))
     with begun(replace(bench, train=bench.train.first(20)), method("lora")) as run:
         run.train_to(1)
         assert run.smoothed_loss == pytest.approx(np.log(2), abs=0.1)

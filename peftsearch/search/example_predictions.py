@@ -1,18 +1,18 @@
-"""A few validation examples as a model answers them."""
+"""Example predictions: a few validation texts with reference and generated text, for reports."""
 
 from __future__ import annotations
 
 from peftsearch.task.task import Task
-from peftsearch.training.objectives.objective import Evaluation
+from peftsearch.training.objectives.choose import Evaluation
 
-__all__ = ["samples_of"]
+__all__ = ["example_predictions"]
 
 _COUNT = 8
 _CHARACTERS = 600
 
 
-def samples_of(task: Task, evaluation: Evaluation) -> list[dict[str, str]]:
-    """The first examples of the (shuffled) validation split; none unless texts were written."""
+def example_predictions(task: Task, evaluation: Evaluation) -> list[dict[str, str]]:
+    """The first examples of the (shuffled) validation split; none unless texts were generated."""
     if task.kind.output != "texts" or evaluation.predicted is None:
         return []
     count = min(_COUNT, evaluation.examples)
