@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +14,20 @@ from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before
 from peftsearch.backbone.attach.modified import modified_together
 from peftsearch.backbone.attach.sites import OnInput, OnOutput
-
-if TYPE_CHECKING:
-    from peftsearch.backbone.sharing.slices import Member, Slices
+from peftsearch.backbone.sharing.shares import Owner, Shares, Span
 
 __all__ = ["SharedModule"]
-
-Span = tuple["Member", slice]
-"""A member and its rows."""
 
 
 class SharedModule:
     """One module with what members have at it, and the hooks that give each its rows."""
 
-    def __init__(self, slices: Slices, module: nn.Module) -> None:
-        self.slices, self.module = slices, module
-        self.before: dict[Member, list[Before]] = {}
-        self.after: dict[Member, list[After]] = {}
-        self.stands_in: set[Member] = set()
-        self.prefixes: dict[Member, list[AttachedPrefix]] = {}
+    def __init__(self, shares: Shares, module: nn.Module) -> None:
+        self.shares, self.module = shares, module
+        self.before: dict[Owner, list[Before]] = {}
+        self.after: dict[Owner, list[After]] = {}
+        self.stands_in: set[Owner] = set()
+        self.prefixes: dict[Owner, list[AttachedPrefix]] = {}
         self._forward: Callable[..., Any] = module.forward
         self._handles = [
             module.register_forward_pre_hook(self._on_input),
@@ -43,7 +38,7 @@ class SharedModule:
     def is_used(self) -> bool:
         return bool(self.before or self.after or self.stands_in or self.prefixes)
 
-    def stand_in(self, member: Member) -> None:
+    def stand_in(self, member: Owner) -> None:
         """Have the member's tensors stand in the module's places, in its rows."""
         if not self.stands_in:
             self.module.forward = self._computed
@@ -59,7 +54,7 @@ class SharedModule:
         if not self.before or not args:
             return None
 
-        def own(member: Member, rows: slice) -> Tensor:
+        def own(member: Owner, rows: slice) -> Tensor:
             x: Tensor = args[0][rows]
             for hook in self.before.get(member, ()):
                 changed = hook(module, (x, *args[1:]))
@@ -74,7 +69,7 @@ class SharedModule:
             return None
         states = output if isinstance(output, Tensor) else output[0]
 
-        def own(member: Member, rows: slice) -> Tensor:
+        def own(member: Owner, rows: slice) -> Tensor:
             h: Tensor = states[rows]
             given = (args[0][rows], *args[1:])
             for hook in self.after.get(member, ()):
@@ -87,12 +82,12 @@ class SharedModule:
 
     def _computed(self, *args: Any, **options: Any) -> Tensor:
         """The module's output, with a member's own tensors for its rows."""
-        standing = self.stands_in.intersection(member for member, _ in self.slices.rows)
-        if not standing or self.slices.someone_runs:
+        standing = self.stands_in.intersection(member for member, _ in self.shares.rows)
+        if not standing or self.shares.someone_runs:
             whole: Tensor = self._forward(*args, **options)
             return whole
 
-        def own(member: Member | None, rows: slice) -> Tensor:
+        def own(member: Owner | None, rows: slice) -> Tensor:
             result: Tensor = self._forward(args[0][rows], *args[1:], **options)
             return result
 
@@ -101,15 +96,15 @@ class SharedModule:
     def _split(
         self,
         states: Tensor,
-        own: Callable[[Member, slice], Tensor],
-        who: Container[Member],
+        own: Callable[[Owner, slice], Tensor],
+        who: Container[Owner],
         read: Tensor | None,
         others: Callable[[None, slice], Tensor] | None = None,
     ) -> Tensor:
         """`states` with what `own` gives for the rows of each member in `who`, or of several alike
         at once that `read`; the others' rows as they are, or as `others` gives them.
         """
-        spans = self.slices.spans(len(states)) if self.slices.rows else []
+        spans = self.shares.spans(len(states)) if self.shares.rows else []
         if not any(member in who for member, _ in spans):
             return states
         parts: list[Tensor] = []
@@ -119,13 +114,13 @@ class SharedModule:
             elif len(members) > 1 and read is not None:
                 parts.append(self._alike(members, read[rows], states[rows]))
             else:
-                with self.slices.running(members[0], self.module):
+                with self.shares.running(members[0], self.module):
                     parts.append(own(members[0], rows))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _runs(
-        self, spans: Sequence[Span], who: Container[Member], together: bool
-    ) -> Iterator[tuple[list[Member], slice]]:
+        self, spans: Sequence[Span], who: Container[Owner], together: bool
+    ) -> Iterator[tuple[list[Owner], slice]]:
         """Neighbours as one where none has anything here, or where all have the same with other
         numbers and as many rows.
         """
@@ -141,13 +136,13 @@ class SharedModule:
             found = list(run)
             yield [member for member, _ in found], slice(found[0][1].start, found[-1][1].stop)
 
-    def _kind(self, member: Member) -> Hashable | None:
+    def _kind(self, member: Owner) -> Hashable | None:
         """What is computed for a member here, if it is one thing that can be for several."""
         hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
         one = hooks[0] if len(hooks) == 1 and not member.tensors.get(self.module) else None
         return one.kind if isinstance(one, OnInput | OnOutput) else None
 
-    def _alike(self, members: Sequence[Member], x: Tensor, h: Tensor) -> Tensor:
+    def _alike(self, members: Sequence[Owner], x: Tensor, h: Tensor) -> Tensor:
         """Of members that have the same here: computed side by side."""
         hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
         count = len(members)
@@ -159,7 +154,7 @@ class SharedModule:
         one; empty where no member has rows.
         """
         found: list[tuple[slice, list[AttachedPrefix]]] = []
-        for member, span in self.slices.spans(rows) if self.slices.rows else []:
+        for member, span in self.shares.spans(rows) if self.shares.rows else []:
             own = self.prefixes.get(member, [])
             if found and not own and not found[-1][1]:
                 found[-1] = (slice(found[-1][0].start, span.stop), [])

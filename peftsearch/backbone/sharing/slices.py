@@ -7,9 +7,9 @@ member's own hooks see its own rows alone, and what they give is joined again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,62 +19,25 @@ from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before, Undo
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.sharing.shared_module import SharedModule
+from peftsearch.backbone.sharing.shares import Owner, Shares
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Dense, Prompt, Sparse
 
 __all__ = ["Member", "Slices", "why_alone"]
 
 
-class Slices:
-    """Which rows belong to whom in the forwards of a `with` block; a backbone has at most one."""
+class Slices(Shares):
+    """The owners of rows, and the hooks at every module that any of them modifies; a backbone has
+    at most one.
+    """
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Member, int]] = []
-        self._total = 0
-        self._running: Member | None = None
+        super().__init__()
         self._shared: dict[nn.Module, SharedModule] = {}
 
     def member(self) -> Member:
-        """A place for one more configuration, to attach it with."""
-        return Member(self)
-
-    @contextmanager
-    def sharing(self, rows: Sequence[tuple[Member, int]]) -> Iterator[None]:
-        """Forwards (and their backwards) of so many texts of each member, in this order."""
-        before = self.rows, self._total
-        self.rows, self._total = list(rows), sum(count for _, count in rows)
-        try:
-            yield
-        finally:
-            self.rows, self._total = before
-
-    @contextmanager
-    def running(self, member: Member, module: nn.Module) -> Iterator[None]:
-        """A member's own code runs: its tensors stand in the module's places."""
-        own = dict(module._parameters)
-        module._parameters.update(member.tensors.get(module, {}))  # type: ignore[arg-type]
-        before, self._running = self._running, member
-        try:
-            yield
-        finally:
-            self._running = before
-            module._parameters.update(own)
-
-    @property
-    def someone_runs(self) -> bool:
-        return self._running is not None
-
-    def spans(self, rows: int) -> list[tuple[Member, slice]]:
-        """Whose are which of a tensor's rows: as many as texts, or so many times as many."""
-        if len(self.rows) == 1:
-            return [(self.rows[0][0], slice(0, rows))]
-        if not self._total or rows % self._total:
-            raise ValueError(f"{rows} rows cannot be shared among {self._total} texts")
-        times, found, start = rows // self._total, [], 0
-        for member, count in self.rows:
-            found.append((member, slice(start, start + count * times)))
-            start += count * times
-        return found
+        """The hooks of one more configuration, to attach it with."""
+        return Member(slices=self)
 
     def at(self, module: nn.Module) -> SharedModule:
         """What members have at a module; its hooks are put in place with the first."""
@@ -89,13 +52,11 @@ class Slices:
             del self._shared[module]
 
 
-@dataclass(eq=False)
-class Member:
+@dataclass(eq=False, kw_only=True)
+class Member(Owner):
     """One configuration's `Hooks`: they act on its own rows alone."""
 
     slices: Slices
-    tensors: dict[nn.Module, dict[str, Tensor]] = field(default_factory=dict)
-    """What stands in the place of modules' own tensors, in this member's rows."""
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
         return self._entered(module, self.slices.at(module).before, hook)
@@ -103,7 +64,7 @@ class Member:
     def after(self, module: nn.Module, hook: After) -> Undo:
         return self._entered(module, self.slices.at(module).after, hook)
 
-    def _entered(self, module: nn.Module, hooks: dict[Member, list[Any]], hook: Any) -> Undo:
+    def _entered(self, module: nn.Module, hooks: dict[Owner, list[Any]], hook: Any) -> Undo:
         own = hooks.setdefault(self, [])
         own.append(hook)
 
