@@ -120,15 +120,15 @@ class Family:
     """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
     takes_prefix: bool = True
     """Whether its attention goes through transformers' attention interface."""
-    texts_apart: bool = True
+    texts_are_independent: bool = True
     """False: its projections read what belongs to no text, too (DeBERTa's relative positions), so
     that configurations cannot share a forward.
     """
-    can_be_recorded: bool = True
+    allows_cuda_graphs: bool = True
     """False: its own code makes tensors on the host in every forward, which no CUDA graph holds."""
     sums_attention: bool = True
     """False: attention and ffn join the stream in one sum."""
-    layer_gives: Callable[[Any, Any], Any] = field(
+    layer_output: Callable[[Any, Any], Any] = field(
         default=lambda states, others: states, compare=False
     )
     """What a layer returns, from its states and the positional arguments after its first."""
@@ -263,7 +263,7 @@ def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
         ("t5", "mt5"),
         _t5(gated),
         pre_norm=True,
-        layer_gives=lambda states, others: (states, others[1], others[4]),
+        layer_output=lambda states, others: (states, others[1], others[4]),
         first_layer_shares=True,
         when=when,
     )
@@ -294,9 +294,9 @@ def _falcon(
         pre_norm=True,
         key_bias="alive",
         takes_prefix=False,
-        can_be_recorded=False,  # it takes keys and values out by lists of places
+        allows_cuda_graphs=False,  # it takes keys and values out by lists of places
         sums_attention=sums_attention,
-        layer_gives=_with_nothing,
+        layer_output=_with_nothing,
         when=lambda config: when(config) and not config.alibi,
         note="its attention computes its softmax itself: no prefix can stand inside it",
     )
@@ -334,8 +334,8 @@ FAMILIES: tuple[Family, ...] = (
         key_bias="alive",
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
-        texts_apart=False,
-        layer_gives=_with_nothing,
+        texts_are_independent=False,
+        layer_output=_with_nothing,
         note="its attention adds terms of relative positions: no prefix can stand beside them",
         when=lambda config: "p2c" in (config.pos_att_type or ()),
     ),
@@ -345,8 +345,8 @@ FAMILIES: tuple[Family, ...] = (
         _bert("query_proj key_proj value_proj"),
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
-        texts_apart=False,
-        layer_gives=_with_nothing,
+        texts_are_independent=False,
+        layer_output=_with_nothing,
     ),
     Family("ModernBERT", ("modernbert",), (_MODERNBERT,), pre_norm=True, key_bias="alive"),
     Family("BART", ("bart",), _BART),

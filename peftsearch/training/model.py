@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.attach import attach
-from peftsearch.backbone.attach.hooks import STRAIGHT
+from peftsearch.backbone.attach.hooks import DIRECT_HOOKS
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.backbone.states import last_states
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prompt
@@ -58,8 +58,8 @@ class TunedModel:
         self.attachment = attach(
             backbone, self.configuration, seed, finished, optimisations.fused_sum
         )
-        straight = backbone.hooks is STRAIGHT
-        self.last_rows = LastRows(backbone) if straight and self.reads_one_row else None
+        straight = backbone.hooks is DIRECT_HOOKS
+        self.last_rows = LastTokens(backbone) if straight and self.reads_one_row else None
         if not optimisations.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
@@ -118,10 +118,10 @@ class TunedModel:
     def alone(self) -> Iterator[None]:
         """Forwards of this model alone, where it shares its backbone with others."""
         with self.backbone.hooks.alone():
-            if self.backbone.hooks is STRAIGHT or not self.reads_one_row:
+            if self.backbone.hooks is DIRECT_HOOKS or not self.reads_one_row:
                 yield
                 return
-            self.last_rows = LastRows(self.backbone)
+            self.last_rows = LastTokens(self.backbone)
             try:
                 yield
             finally:

@@ -22,7 +22,7 @@ from peftsearch.design.form import Prefix
 
 __all__ = [
     *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
-    *("read_all", "read_rows", "register"),
+    *("select_all_queries", "select_queries", "register"),
 ]
 
 NAME = "peftsearch"
@@ -71,12 +71,12 @@ class Rows(Protocol):
 _ROWS: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
 
 
-def read_rows(module: nn.Module, rows: Rows) -> None:
+def select_queries(module: nn.Module, rows: Rows) -> None:
     """From now on one query a text is computed: `rows` of them."""
     _ROWS[module] = rows
 
 
-def read_all(module: nn.Module) -> None:
+def select_all_queries(module: nn.Module) -> None:
     _ROWS.pop(module, None)
 
 
@@ -92,14 +92,14 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, _mask)
 
 
-ASKED_ON = ("cpu",)
+MASK_SKIP_DEVICES = ("cpu",)
 """Devices on which a mask is read to see whether it masks anything: elsewhere that would wait."""
 
 
 def _mask(*args: Any, **options: Any) -> Tensor | None:
     """transformers' mask for SDPA; left out where nothing is padded, if that is cheap to know."""
     given = options.get("attention_mask")
-    if given is not None and given.device.type not in ASKED_ON:
+    if given is not None and given.device.type not in MASK_SKIP_DEVICES:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask: Tensor | None = sdpa_mask(*args, **options)
     return mask
@@ -114,7 +114,7 @@ def share_prefixes(module: nn.Module, prefixes_of: PrefixesOf) -> None:
     _SHARED[module] = prefixes_of
 
 
-def share_no_prefixes(module: nn.Module) -> None:
+def unshare_prefixes(module: nn.Module) -> None:
     _SHARED.pop(module, None)
 
 

@@ -11,33 +11,33 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.attach.build import Making
+from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.hooks import Undo
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Stand", "attach_copies", "replace_tensor"]
+__all__ = ["Substitutes", "attach_copies", "replace_tensor"]
 
 
-def attach_copies(making: Making) -> None:
+def attach_copies(builder: TensorBuilder) -> None:
     """Copies of tensors of the body: swapped in as they are, or cast and joined."""
-    backbone, attachment = making.backbone, making.attachment
-    stand = Stand()
-    (key,) = making.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
-    for site, _ in making.modification.sources(backbone.shapes):
+    backbone, attachment = builder.backbone, builder.attachment
+    substitutes = Substitutes()
+    (key,) = builder.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
+    for site, _ in builder.modification.sources(backbone.shapes):
         frozen = backbone.model.get_parameter(site.key)
         live = backbone.live(site)
-        value = frozen.detach().to(making.dtype)
+        value = frozen.detach().to(builder.dtype)
         value = value.clone() if live is None else value.flatten()[live]
-        parameter = making.tuned(f"{site.key}/{key}", value)
+        parameter = builder.parameter(f"{site.key}/{key}", value)
         put, undo = replace_tensor(backbone, frozen)
         attachment.undo.append(undo)
-        if live is None and frozen.dtype == making.dtype:
+        if live is None and frozen.dtype == builder.dtype:
             put(parameter)
         else:
-            stand.add(parameter, put, _cast(frozen, parameter, live))
-    if stand.trained:
-        attachment.undo += stand.begin(making)
+            substitutes.add(parameter, put, _cast(frozen, parameter, live))
+    if substitutes.trained:
+        attachment.undo += substitutes.begin(builder)
 
 
 def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Tensor]:
@@ -74,7 +74,7 @@ def replace_tensor(backbone: Backbone, frozen: Tensor) -> tuple[Callable[[Tensor
     return put, undo
 
 
-class Stand:
+class Substitutes:
     """Computed tensors in the places of frozen ones.
 
     Without gradients they are computed only when a trained tensor has changed since.
@@ -96,11 +96,11 @@ class Stand:
         self.puts.append(put)
         self._each.append(compute)
 
-    def begin(self, making: Making) -> list[Undo]:
+    def begin(self, builder: TensorBuilder) -> list[Undo]:
         """Refresh before each forward of the model, and of a part of it that runs on its own, as an
         encoder does in generation; returns the ways back.
         """
-        model, stacks = making.backbone.model, making.backbone.family.stacks
+        model, stacks = builder.backbone.model, builder.backbone.family.stacks
         parts = [model.get_submodule(stack.module) for stack in stacks if stack.module]
         with torch.no_grad():
             self.refresh()

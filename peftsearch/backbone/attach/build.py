@@ -1,4 +1,4 @@
-"""Making a modification's tuned tensors: their names, their beginnings, what goes with them."""
+"""A modification's tuned tensors: their names, initial values, and what training must know."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from peftsearch.backbone.attach.attachment import Attachment, TunedParameter
-from peftsearch.backbone.attach.sites import Port
+from peftsearch.backbone.attach.sites import SiteModules
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Making"]
+__all__ = ["TensorBuilder"]
 
 
 @dataclass(frozen=True)
-class Making:
+class TensorBuilder:
     """One modification being attached: tensors are made here and entered in the attachment."""
 
     backbone: Backbone
@@ -26,7 +26,7 @@ class Making:
     index: int
     generator: Generator
     attachment: Attachment
-    in_one: bool = True
+    fused: bool = True
     """Whether Δh is scaled and added by its form, in as few passes as it can."""
     held: Mapping[str, nn.Parameter] = field(default_factory=dict)
     """Parameters of an earlier attachment, by name: taken as they are, in place of new ones."""
@@ -39,7 +39,7 @@ class Making:
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=self.dtype)
 
-    def tuned(
+    def parameter(
         self, name: str, value: Tensor, of_composition: bool = False, rate: float = 1.0
     ) -> nn.Parameter:
         """A parameter of the attachment, under a name unique in the configuration."""
@@ -54,7 +54,7 @@ class Making:
         )
         return parameter
 
-    def shared(self) -> dict[str, Tensor]:
+    def shared_tensors(self) -> dict[str, Tensor]:
         """Tuned tensors and constants of the whole modification."""
         form, widest = self.modification.form, self.modification.widest
         sources = self.modification.sources(self.backbone.shapes)
@@ -67,10 +67,10 @@ class Making:
         for name, shape in form.shared(sources, widest).items():
             value = self.empty(shape)
             form.initialise(name, value, self.generator)
-            tensors[name] = self.tuned(f"shared/{name}", value)
+            tensors[name] = self.parameter(f"shared/{name}", value)
         return tensors
 
-    def of_site(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
+    def site_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
         """A site's own tensors and its composition's, by name."""
         form = self.modification.form
         width = self.modification.width_at(site, self.backbone.shapes)
@@ -78,18 +78,18 @@ class Making:
         with torch.no_grad():
             constants = form.begin(own, self.generator, self._pretrained(site))
         tensors: dict[str, Tensor] = {
-            name: self.tuned(f"{site.key}/{name}", value) for name, value in own.items()
+            name: self.parameter(f"{site.key}/{name}", value) for name, value in own.items()
         }
         tensors |= {n: value.to(self.backbone.device) for n, value in constants.items()}
-        return tensors | self.of_composition(site, d_source)
+        return tensors | self.composition_tensors(site, d_source)
 
-    def of_composition(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
+    def composition_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
         composition, pretrained = self.modification.composition, self._pretrained(site)
         tensors: dict[str, Tensor] = {}
         for name, shape in composition.tensors(site, d_source).items():
             value = self.empty(shape)
             composition.begin(name, value, pretrained)
-            tensors[name] = self.tuned(f"{site.key}/{name}", value, of_composition=True)
+            tensors[name] = self.parameter(f"{site.key}/{name}", value, of_composition=True)
         return tensors
 
     def _pretrained(self, site: SiteShape) -> Callable[[], Tensor]:
@@ -99,7 +99,7 @@ class Making:
             if site.place == "embedding":
                 found: Tensor = self.backbone.model.get_input_embeddings().weight
             else:
-                linear = Port.of(self.backbone, site).linear
+                linear = SiteModules.of(self.backbone, site).linear
                 assert linear is not None
                 found = linear.weight()
             return found.detach().to("cpu", self.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 
-__all__ = ["STRAIGHT", "Hooks", "Undo"]
+__all__ = ["DIRECT_HOOKS", "Hooks", "Undo"]
 
 Undo = Callable[[], object]
 Before = Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
@@ -52,7 +52,7 @@ class Hooks(Protocol):
         ...
 
 
-class _Straight:
+class _DirectHooks:
     """Hooks of one configuration on modules that nothing else modifies."""
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
@@ -78,4 +78,4 @@ class _Straight:
         return slice(None)
 
 
-STRAIGHT: Hooks = _Straight()
+DIRECT_HOOKS: Hooks = _DirectHooks()

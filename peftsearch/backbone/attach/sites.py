@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.hooks import Hooks, Undo
-from peftsearch.backbone.attach.modified import Modified
+from peftsearch.backbone.attach.site_modification import SiteModification
 from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import head_dim_of
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Captures", "OnInput", "OnOutput", "Port", "own_input", "sums_at"]
+__all__ = ["Captures", "InputHook", "OutputHook", "SiteModules", "own_input", "residual_sums"]
 
 Read = Callable[[Tensor], Tensor]
 """The input of the module whose h it is → x."""
@@ -38,11 +38,11 @@ def own_input(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class OnOutput:
+class OutputHook:
     """A hook after the linear layer that computes h."""
 
     linear: LinearView
-    modified: Modified
+    modified: SiteModification
     read: Read
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -57,10 +57,10 @@ class OnOutput:
 
 
 @dataclass(frozen=True, eq=False)
-class OnInput:
+class InputHook:
     """A hook before the module that reads h."""
 
-    modified: Modified
+    modified: SiteModification
     read: Read
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -72,7 +72,7 @@ class OnInput:
 
 
 @dataclass(frozen=True)
-class Port:
+class SiteModules:
     """One site's modules."""
 
     site: SiteShape
@@ -83,7 +83,7 @@ class Port:
     hooks: Hooks
 
     @classmethod
-    def of(cls, backbone: Backbone, site: SiteShape) -> Port:
+    def of(cls, backbone: Backbone, site: SiteShape) -> SiteModules:
         assert site.layer is not None
         stack, layer = backbone.stack_and_layer(site.layer)
         head_dim = head_dim_of(layer, stack.attention, backbone.model.config)
@@ -146,18 +146,18 @@ class Port:
 
     # -- hooks ---------------------------------------------------------------------------------
 
-    def hook(self, modified: Modified, read: Read, renorms: bool) -> Undo:
+    def hook(self, modified: SiteModification, read: Read, renorms: bool) -> Undo:
         """Have h pass `modified` in every forward; `read` turns the module's input into x."""
         place = self.site.place
         if place in ("attn.heads", "ffn.activated"):
-            return self.hooks.before(self.module(self.paths.out), OnInput(modified, read))
+            return self.hooks.before(self.module(self.paths.out), InputHook(modified, read))
         if place.startswith("residual."):
             return self._on_sum(modified, renorms)
         linear = self.linear
         assert linear is not None
-        return self.hooks.after(linear.module, OnOutput(linear, modified, read))
+        return self.hooks.after(linear.module, OutputHook(linear, modified, read))
 
-    def _on_sum(self, modified: Modified, renorms: bool) -> Undo:
+    def _on_sum(self, modified: SiteModification, renorms: bool) -> Undo:
         """At the stream after a sub-layer has been added to it."""
         if not self.pre_norm:
             return self._renormed(modified) if renorms else self._output(self.norm, modified)
@@ -165,11 +165,11 @@ class Port:
             return self._output(self.layer, modified)
         return self._before_the_sum(modified)
 
-    def _renormed(self, modified: Modified) -> Undo:
+    def _renormed(self, modified: SiteModification) -> Undo:
         """Pfeiffer: LN(t + Δ(LN(t))), the same frozen norm twice. forward() skips the hooks."""
 
         def on_norm(module: nn.Module, args: tuple[Any, ...], normed: Tensor) -> Any:
-            cell = sums_at(module)
+            cell = residual_sums(module)
             # A second modification goes on from the first one's sum, not from the layer's.
             t: Tensor = cell["t"] if cell.get("normed") is normed else args[0]
             cell["t"] = t + (modified(normed, normed) - normed)
@@ -180,11 +180,11 @@ class Port:
 
         def undo() -> None:
             take_off()
-            sums_at(self.norm).clear()
+            residual_sums(self.norm).clear()
 
         return undo
 
-    def _output(self, module: nn.Module, modified: Modified) -> Undo:
+    def _output(self, module: nn.Module, modified: SiteModification) -> Undo:
         def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if isinstance(output, tuple):
                 return (modified(output[0], output[0]), *output[1:])
@@ -192,7 +192,7 @@ class Port:
 
         return self.hooks.after(module, on_output)
 
-    def _before_the_sum(self, modified: Modified) -> Undo:
+    def _before_the_sum(self, modified: SiteModification) -> Undo:
         """t = x + A with A what attention adds: A becomes A + Δ(t)."""
         assert isinstance(self.paths, AttentionPaths)
         stream: dict[str, Tensor] = {}
@@ -221,7 +221,7 @@ class Port:
 _SUMS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
 
-def sums_at(norm: nn.Module) -> dict[str, Tensor]:
+def residual_sums(norm: nn.Module) -> dict[str, Tensor]:
     """What the last forward's modifications of a norm's sum have left there."""
     return _SUMS.setdefault(norm, {})
 
@@ -234,13 +234,13 @@ class Captures:
         self._hooks, self._undo, self._captured = hooks, undo, captured
         self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
 
-    def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port, port.entrance, "x")
+    def sublayer_input(self, modules: SiteModules) -> Callable[[], Tensor]:
+        return self._of(modules, modules.entrance, "x")
 
-    def residual_stream(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port, port.norm, "stream")
+    def residual_stream(self, modules: SiteModules) -> Callable[[], Tensor]:
+        return self._of(modules, modules.norm, "stream")
 
-    def _of(self, port: Port, module: nn.Module, what: str) -> Callable[[], Tensor]:
+    def _of(self, modules: SiteModules, module: nn.Module, what: str) -> Callable[[], Tensor]:
         if (module, what) not in self._cells:
             cell: dict[str, Tensor] = {}
 
@@ -251,4 +251,4 @@ class Captures:
             self._cells[module, what] = cell
             self._captured.append(cell)
         found = self._cells[module, what]
-        return lambda: port.wanted(found["x"])
+        return lambda: modules.wanted(found["x"])

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from peftsearch.backbone.families import Family
-from peftsearch.backbone.loading.quiet_stdout import hushed
+from peftsearch.backbone.loading.quiet_stdout import quiet_stdout
 from peftsearch.backbone.loading.special_tokens import complete_special_tokens
 from peftsearch.errors import ConfigurationError
 
@@ -40,7 +40,7 @@ class Tokenizers:
     ) -> tuple[Any, Any]:
         """The tokenizer of what is read, and that of what is written (the same one if not told)."""
         source = self.source or model_source
-        with hushed():
+        with quiet_stdout():
             tokenizer = from_pretrained(AutoTokenizer, self.source or name, source)
         if self.languages is not None:
             if not hasattr(tokenizer, "src_lang"):
@@ -50,7 +50,7 @@ class Tokenizers:
             tokenizer.src_lang, tokenizer.tgt_lang = self.languages
         if self.target is None:
             return tokenizer, tokenizer
-        with hushed():
+        with quiet_stdout():
             return tokenizer, from_pretrained(AutoTokenizer, self.target, self.target)
 
 

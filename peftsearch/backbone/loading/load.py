@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone.attach import attention
-from peftsearch.backbone.attach.hooks import STRAIGHT, Hooks
+from peftsearch.backbone.attach.hooks import DIRECT_HOOKS, Hooks
 from peftsearch.backbone.device import checked_device
 from peftsearch.backbone.families import Family, Stack
 from peftsearch.backbone.loading.adapter_files import (
@@ -36,7 +36,7 @@ from peftsearch.backbone.loading.language import (
     prepare_language_model,
 )
 from peftsearch.backbone.loading.reference_configs import PREFIX, reference_config
-from peftsearch.backbone.loading.size_limits import refuse_endless
+from peftsearch.backbone.loading.size_limits import refuse_oversized
 from peftsearch.backbone.loading.source import (
     DEMO_MODELS,
     model_source,
@@ -90,7 +90,7 @@ class Backbone:
     """Of the texts to be written; the same as `tokenizer` for nearly every model."""
     note: str = ""
     """A sentence on how it was loaded that its user should read."""
-    hooks: Hooks = STRAIGHT
+    hooks: Hooks = DIRECT_HOOKS
     """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
 
     @property
@@ -259,7 +259,7 @@ def shapes_of(config: Any) -> BackboneShapes:
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
     local = Path(source).is_dir()
     if local:
-        refuse_endless(Path(source) / "config.json", name)
+        refuse_oversized(Path(source) / "config.json", name)
     state = "" if local else prepare_hub()
     try:
         return auto.from_pretrained(

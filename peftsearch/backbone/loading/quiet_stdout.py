@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["hushed"]
+__all__ = ["quiet_stdout"]
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def quiet_stdout() -> Iterator[None]:
     """What is printed on file descriptor 1 meanwhile goes nowhere: `tokenizers` names options of a
     file that it does not know, as they are written there.
     """

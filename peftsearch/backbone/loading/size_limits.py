@@ -10,7 +10,7 @@ from typing import Any
 
 from peftsearch.errors import MissingError
 
-__all__ = ["refuse_endless"]
+__all__ = ["refuse_oversized"]
 
 _MOST = {
     r"(num_|n_|\w+_)(\w+_)?(layers?|blocks|groups)": 2_000,
@@ -20,7 +20,7 @@ _MOST = {
 """Of what a whole key counts; each is made one by one."""
 
 
-def refuse_endless(path: Path, name: str) -> None:
+def refuse_oversized(path: Path, name: str) -> None:
     """MissingError if the config.json at `path` has too many of anything; one that
     cannot be read is left to transformers, which says why.
     """

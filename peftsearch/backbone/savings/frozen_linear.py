@@ -20,11 +20,11 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
 from peftsearch.backbone.savings.low_precision import LowPrecision, Product
 
-__all__ = ["frozen_in"]
+__all__ = ["frozen_layers_in"]
 
 
 @contextmanager
-def frozen_in(backbone: Backbone, precision: LowPrecision | None) -> Iterator[None]:
+def frozen_layers_in(backbone: Backbone, precision: LowPrecision | None) -> Iterator[None]:
     """Linear layers of the backbone's stacks compute their forward in `precision`, but for those
     whose weight is tuned; biases are whatever stands in their place. None: nothing changes.
     """

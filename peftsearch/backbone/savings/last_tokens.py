@@ -18,10 +18,10 @@ from peftsearch.backbone.families import AttentionPaths
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
 
-__all__ = ["LastRows"]
+__all__ = ["LastTokens"]
 
 
-class LastRows:
+class LastTokens:
     """The last layer of the backbone, for one token a text; set `where` before each forward.
 
     To be attached after a configuration is: what it reads is selected before every modification,
@@ -37,7 +37,7 @@ class LastRows:
             self._layer.get_submodule(p.module) for p in (paths, stack.cross) if p is not None
         ]
         for module in self._attentions:
-            attention.read_rows(module, self)
+            attention.select_queries(module, self)
         after = [paths.out, *self._norms(backbone, paths)]
         handles = [self._select_before(path) for path in dict.fromkeys(after)]
         if backbone.family.takes_prefix and paths.query.of == 1:
@@ -102,4 +102,4 @@ class LastRows:
         while self._undo:
             self._undo.pop()()
         for module in self._attentions:
-            attention.read_all(module)
+            attention.select_all_queries(module)

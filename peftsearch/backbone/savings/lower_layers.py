@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
 
-__all__ = ["standing_aside", "states_after"]
+__all__ = ["skipping_lower_layers", "states_after"]
 
 
 class _Reached(Exception):
@@ -29,11 +29,11 @@ class _Reached(Exception):
 
 
 @contextmanager
-def standing_aside(backbone: Backbone, count: int, states: Tensor) -> Iterator[None]:
+def skipping_lower_layers(backbone: Backbone, count: int, states: Tensor) -> Iterator[None]:
     """In every forward of this context the lowest `count` layers (at least 1) give `states`
     (batch, seq, d), whatever they read.
     """
-    gives = backbone.family.layer_gives
+    gives = backbone.family.layer_output
     layers = _lowest(backbone, count)
 
     def passing(hidden: Tensor, *others: Any, **options: Any) -> Any:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before
-from peftsearch.backbone.attach.modified import modified_together
-from peftsearch.backbone.attach.sites import OnInput, OnOutput
+from peftsearch.backbone.attach.site_modification import modify_together
+from peftsearch.backbone.attach.sites import InputHook, OutputHook
 from peftsearch.backbone.sharing.shares import Owner, Shares, Span
 
 __all__ = ["SharedModule"]
@@ -48,7 +48,7 @@ class SharedModule:
         for handle in self._handles:
             handle.remove()
         self.module.__dict__.pop("forward", None)  # the class's own again
-        attention.share_no_prefixes(self.module)
+        attention.unshare_prefixes(self.module)
 
     def _on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not self.before or not args:
@@ -140,14 +140,14 @@ class SharedModule:
         """What is computed for a member here, if it is one thing that can be for several."""
         hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
         one = hooks[0] if len(hooks) == 1 and not member.tensors.get(self.module) else None
-        return one.kind if isinstance(one, OnInput | OnOutput) else None
+        return one.kind if isinstance(one, InputHook | OutputHook) else None
 
     def _alike(self, members: Sequence[Owner], x: Tensor, h: Tensor) -> Tensor:
         """Of members that have the same here: computed side by side."""
         hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
         count = len(members)
         beside = [values.reshape(count, -1, *values.shape[1:]) for values in (x, h)]
-        return modified_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
+        return modify_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
 
     def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
         """For the attention function: which rows have which prefixes, neighbours without any as

@@ -23,7 +23,7 @@ from peftsearch.backbone.sharing.shares import Owner, Shares
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Dense, Prompt, Sparse
 
-__all__ = ["Member", "Slices", "why_alone"]
+__all__ = ["Member", "Slices", "why_not_shared"]
 
 
 class Slices(Shares):
@@ -112,9 +112,9 @@ class Member(Owner):
             yield
 
 
-def why_alone(backbone: Backbone, configuration: Configuration) -> str | None:
+def why_not_shared(backbone: Backbone, configuration: Configuration) -> str | None:
     """Why a configuration cannot share a forward; None if it can."""
-    if not backbone.family.texts_apart:
+    if not backbone.family.texts_are_independent:
         return f"{backbone.family.name} computes relative positions for all texts at once"
     for modification in configuration.within(backbone.shapes).modifications:
         if isinstance(modification.form, Prompt):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.backbone.sharing.slices import Member, Slices
 from peftsearch.training.cohort.joint_batch import Joint
 from peftsearch.training.loop import TrainingRun
@@ -56,11 +56,11 @@ class SharedPass:
             run.model.attachment.forget_captured()
         return weighted.detach()
 
-    def _rows(self, given: Sequence[Given], held: ExitStack) -> LastRows | None:
+    def _rows(self, given: Sequence[Given], held: ExitStack) -> LastTokens | None:
         """The last layer for one token a text, where that is all that any member reads."""
         if not all(run.model.reads_one_row for run in self.runs):
             return None
-        rows = LastRows(self.backbone)
+        rows = LastTokens(self.backbone)
         held.callback(rows.detach)
         where = [_where(run, one) for run, one in zip(self.runs, given, strict=True)]
         rows.read(torch.cat(where))

@@ -12,7 +12,7 @@ from torch import Tensor
 from peftsearch.backbone.attach.attach import attach
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.design.composition import TanhGate
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Relu
@@ -27,7 +27,7 @@ from support.points import POINT_NAMES
 
 
 def last_states(
-    name: str, backbone: Backbone, rows: LastRows | None, where: Tensor | None
+    name: str, backbone: Backbone, rows: LastTokens | None, where: Tensor | None
 ) -> Tensor:
     """(texts, d): of the tokens at `where`."""
     batch = inputs(name)
@@ -49,8 +49,8 @@ def gradients(states: Tensor, tuned: dict[str, torch.nn.Parameter]) -> list[Tens
 
 
 @contextmanager
-def on(backbone: Backbone) -> Iterator[LastRows]:
-    rows = LastRows(backbone)
+def on(backbone: Backbone) -> Iterator[LastTokens]:
+    rows = LastTokens(backbone)
     try:
         yield rows
     finally:

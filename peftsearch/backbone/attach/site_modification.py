@@ -14,14 +14,14 @@ from peftsearch.backbone.linear import LinearView
 from peftsearch.design.composition import Surroundings
 from peftsearch.design.modification import Modification
 
-__all__ = ["Modified", "Tensors", "modified_together"]
+__all__ = ["SiteModification", "Tensors", "modify_together"]
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 """A site's tensors by name; computed anew in every forward where they are re-parametrised."""
 
 
 @dataclass(frozen=True, eq=False)
-class Modified:
+class SiteModification:
     """(x, h) → the new h, with the modification's tensors at one site."""
 
     modification: Modification
@@ -41,9 +41,9 @@ class Modified:
         return one.form, one.insertion, one.composition, self.width, self.dtype
 
     def __call__(self, x: Tensor, h: Tensor) -> Tensor:
-        return self.given(self.tensors(), x, h)
+        return self.with_tensors(self.tensors(), x, h)
 
-    def given(self, held: Mapping[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
+    def with_tensors(self, held: Mapping[str, Tensor], x: Tensor, h: Tensor) -> Tensor:
         form, linear = self.modification.form, self.linear
         source = self.modification.insertion.source(x, h).to(self.dtype)
         if self.factor is not None:
@@ -54,7 +54,7 @@ class Modified:
         return self.modification.composition.compose(held, h, delta, around)
 
 
-def modified_together(several: Sequence[Modified], x: Tensor, h: Tensor) -> Tensor:
+def modify_together(several: Sequence[SiteModification], x: Tensor, h: Tensor) -> Tensor:
     """The new h of several of one kind, x and h (members, texts, …): every operation once, on their
     tensors side by side, instead of once a member.
     """
@@ -64,7 +64,7 @@ def modified_together(several: Sequence[Modified], x: Tensor, h: Tensor) -> Tens
         key: held[0][key] if dim is None else torch.stack([tensors[key] for tensors in held])
         for key, dim in dims.items()
     }
-    result: Tensor = torch.vmap(several[0].given, in_dims=(dims, 0, 0))(stacked, x, h)
+    result: Tensor = torch.vmap(several[0].with_tensors, in_dims=(dims, 0, 0))(stacked, x, h)
     return result
 
 
