@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from peftsearch.design.checks import check_keys, checked_mapping
 from peftsearch.design.head import Head
 from peftsearch.design.modification import Modification, options_json
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.training import Training
 from peftsearch.design.validity import reads_alike
-from peftsearch.errors import ConfigurationError, did_you_mean
+from peftsearch.errors import ConfigurationError
 
 __all__ = ["Configuration", "Head", "Training"]
 
@@ -92,13 +93,13 @@ class Configuration:
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Configuration:
         """The inverse of `to_json`; raises ConfigurationError naming the key that is wrong."""
-        json = _mapping(json, "configuration")
-        _known(json, {f.name for f in fields(cls)}, "configuration")
-        head = _mapping(json.get("head", {}), "head")
-        _known(head, {f.name for f in fields(Head)}, "head")
-        training = _mapping(json.get("training", {}), "training")
-        _known(training, {f.name for f in fields(Training)}, "training")
-        training["lr"] = tuple(_mapping(training.get("lr", {}), "lr").items())
+        json = checked_mapping("configuration", json)
+        check_keys("configuration", json, (f.name for f in fields(cls)))
+        head = checked_mapping("head", json.get("head", {}))
+        check_keys("head", head, (f.name for f in fields(Head)))
+        training = checked_mapping("training", json.get("training", {}))
+        check_keys("training", training, (f.name for f in fields(Training)))
+        training["lr"] = tuple(checked_mapping("lr", training.get("lr", {})).items())
         modifications = json.get("modifications", [])
         if not isinstance(modifications, list):
             raise ConfigurationError("modifications must be a list")
@@ -157,15 +158,3 @@ def _overlap(first: Modification, second: Modification) -> bool:
 
 def _meet(here: tuple[object, ...] | None, there: tuple[object, ...] | None) -> bool:
     return here is None or there is None or bool(set(here) & set(there))
-
-
-def _mapping(json: Any, what: str) -> dict[str, Any]:
-    if not isinstance(json, Mapping):
-        raise ConfigurationError(f"{what} must be a mapping, not {type(json).__name__}")
-    return dict(json)
-
-
-def _known(json: Mapping[str, Any], known: set[str], what: str) -> None:
-    for key in json:
-        if key not in known:
-            raise ConfigurationError(f"{what} has no key '{key}'{did_you_mean(str(key), known)}")

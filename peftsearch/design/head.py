@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from peftsearch.design.checks import check_name
-from peftsearch.errors import ConfigurationError
+from peftsearch.design.checks import check_flag, check_name
 
 __all__ = ["POOLINGS", "Head"]
 
@@ -29,8 +28,7 @@ class Head:
     def __post_init__(self) -> None:
         check_name("pooling", self.pooling, POOLINGS)
         check_name("pooler", self.pooler, ("none", "trained"))
-        if not isinstance(self.pooler_counts, bool):
-            raise ConfigurationError(f"pooler_counts {self.pooler_counts} is not true or false")
+        check_flag("pooler_counts", self.pooler_counts)
         if self.pooling == "none":
             object.__setattr__(self, "pooler", "none")
         if self.pooler == "none" and self.pooler_counts:

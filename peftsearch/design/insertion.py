@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from peftsearch.design.checks import check_name
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +54,7 @@ class Parallel(Insertion):
 
     def __post_init__(self) -> None:
         known = ("sublayer_input", "projection_input", "residual_stream")
-        if not isinstance(self.reads, str) or self.reads not in known:
-            hint = did_you_mean(str(self.reads), known)
-            raise ConfigurationError(f"reads '{self.reads}' unknown{hint}")
+        check_name("reads", self.reads, known)
 
     def source_width(self, site: SiteShape) -> int:
         return site.d_projection if self.reads == "projection_input" else site.d_sublayer

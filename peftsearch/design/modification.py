@@ -8,6 +8,7 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
+from peftsearch.design.checks import check_keys, checked_mapping
 from peftsearch.design.composition import COMPOSITIONS, Add, Composition, RankStabilised, Scaled
 from peftsearch.design.form import FORMS, Form, Prefix
 from peftsearch.design.forms.base import Source
@@ -116,7 +117,7 @@ class Modification:
     def identity_at_init(self) -> bool:
         """Whether attaching it, before training, leaves the backbone as it was."""
         zero = self.form.identity_at_init and self.composition.keeps_identity
-        return zero or self.composition.begins_closed
+        return zero or self.composition.closed_at_init
 
     def within(self, shapes: BackboneShapes) -> Modification:
         """The same modification as one backbone would write it: see `Place.within`.
@@ -237,10 +238,10 @@ class Modification:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Modification:
-        known = {f.name for f in fields(cls)}
-        _refuse_unknown(json, known, "modification")
-        place = json.get("place", {})
-        _refuse_unknown(place, {"at", "layers"}, "place")
+        json = checked_mapping("modification", json)
+        check_keys("modification", json, (f.name for f in fields(cls)))
+        place = checked_mapping("place", json.get("place", {}))
+        check_keys("place", place, ("at", "layers"))
         layers, width = place.get("layers"), json.get("width")
         if not (layers is None or isinstance(layers, list)):
             raise ConfigurationError(f"place '{place.get('at')}': layers must be a list, or null")
@@ -284,13 +285,5 @@ def _dimension(json: Any, registry: Mapping[str, type[Any]], what: str) -> Any:
         raise ConfigurationError(f"{what} '{name}' unknown{did_you_mean(str(name), registry)}")
     cls = registry[name]
     options = {key: value for key, value in json.items() if key != "name"}
-    _refuse_unknown(options, {f.name for f in fields(cls)}, what)
+    check_keys(what, options, (f.name for f in fields(cls)))
     return cls(**options)
-
-
-def _refuse_unknown(json: Mapping[str, Any], known: set[str], what: str) -> None:
-    if not isinstance(json, Mapping):
-        raise ConfigurationError(f"a {what} must be a mapping, not {type(json).__name__}")
-    for key in json:
-        if key not in known:
-            raise ConfigurationError(f"{what} has no key '{key}'{did_you_mean(key, known)}")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from peftsearch.design.checks import check_name, check_number, check_share, check_whole
+from peftsearch.design.checks import (
+    check_flag,
+    check_name,
+    check_number,
+    check_share,
+    check_whole,
+)
 from peftsearch.design.form import FORMS
 from peftsearch.design.forms.base import LATER
 from peftsearch.errors import ConfigurationError
@@ -78,8 +84,7 @@ class Training:
         check_share("dropout", self.dropout)
         for name, most in (("accumulation", 65536), ("batch_tokens", 2**31), ("max_length", 2**31)):
             check_whole(name, getattr(self, name), 1 if name == "accumulation" else 0, most)
-        if not isinstance(self.checkpointing, bool):
-            raise ConfigurationError(f"checkpointing {self.checkpointing} is not true or false")
+        check_flag("checkpointing", self.checkpointing)
         for name in _FLOATS:
             # 1 and 1.0 are equal and must hash equal, but are two texts in JSON.
             object.__setattr__(self, name, float(getattr(self, name)))

@@ -168,7 +168,7 @@ class _SiteAttacher:
 
     def _prefix(self, modules: SiteModules, form: Prefix, tensors: Tensors) -> None:
         composition = self.builder.modification.composition
-        read = self.captures.sublayer_input(modules) if composition.reads else None
+        read = self.captures.sublayer_input(modules) if composition.reads_source else None
         prefix = AttachedPrefix(form, composition, tensors, read)
         self.builder.attachment.undo.append(modules.hooks.prefix(modules.attention, prefix))
 

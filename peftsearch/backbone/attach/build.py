@@ -76,7 +76,7 @@ class TensorBuilder:
         width = self.modification.width_at(site, self.backbone.shapes)
         own = {n: self.empty(s) for n, s in form.tensors(site, d_source, width).items()}
         with torch.no_grad():
-            constants = form.begin(own, self.generator, self._pretrained(site))
+            constants = form.initialise_site(own, self.generator, self._pretrained(site))
         tensors: dict[str, Tensor] = {
             name: self.parameter(f"{site.key}/{name}", value) for name, value in own.items()
         }
@@ -88,7 +88,7 @@ class TensorBuilder:
         tensors: dict[str, Tensor] = {}
         for name, shape in composition.tensors(site, d_source).items():
             value = self.empty(shape)
-            composition.begin(name, value, pretrained)
+            composition.initialise(name, value, pretrained)
             tensors[name] = self.parameter(f"{site.key}/{name}", value, of_composition=True)
         return tensors
 

@@ -47,7 +47,7 @@ class SiteModification:
         form, linear = self.modification.form, self.linear
         source = self.modification.insertion.source(x, h).to(self.dtype)
         if self.factor is not None:
-            return form.added(held, source, h, self.factor)
+            return form.add_to(held, source, h, self.factor)
         delta = form.delta(held, source).to(h.dtype)
         weight, bias = (linear.weight, linear.bias) if linear else (None, None)
         around = Surroundings(source, self.width, held, weight, bias)

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Add", "Composition", "Surroundings", "positive"]
+__all__ = ["Add", "Composition", "Surroundings"]
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What a composition may look at besides h and Δh."""
 
-    read: Tensor
+    source: Tensor
     """What Δh was computed from, (batch, seq, d_source); for a prefix the sub-layer's input."""
     width: int = 0
     form: Mapping[str, Tensor] | None = None
@@ -38,16 +37,16 @@ class Composition(ABC):
     name: ClassVar[str]
     keeps_identity: ClassVar[bool] = True
     """Whether Δh = 0 leaves h as it was."""
-    reads: ClassVar[bool] = False
+    reads_source: ClassVar[bool] = False
     """Whether it looks at what Δh was computed from."""
-    begins_closed: ClassVar[bool] = False
+    closed_at_init: ClassVar[bool] = False
     """Whether h is left as it was before training whatever Δh is."""
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its own tuned tensors at one site."""
         return {}
 
-    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+    def initialise(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
         """Fill one of them in place; `weight()` is the frozen weight as in `Surroundings`."""
         tensor.fill_(1.0)
 
@@ -78,12 +77,3 @@ class Add(Composition):
 
     def factor(self, width: int) -> float | None:
         return 1.0
-
-
-def positive(what: str, value: object) -> float:
-    """A finite number above 0, as a float; else a ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(f"{what}={value} must be a positive number")
-    if not 0 < value < float("inf"):
-        raise ConfigurationError(f"{what}={value} must be a positive number")
-    return float(value)

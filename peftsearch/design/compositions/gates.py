@@ -42,19 +42,19 @@ class SigmoidGate(Composition):
     """
 
     name: ClassVar[str] = "sigmoid_gate"
-    reads: ClassVar[bool] = True
+    reads_source: ClassVar[bool] = True
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         return {"gate_w": (d_source,), "gate_b": (1,)}
 
-    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+    def initialise(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
         tensor.zero_()
 
     def compose(
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
         w = tensors["gate_w"]
-        gate = (around.read.to(w.dtype) @ w[:, None] + tensors["gate_b"]).sigmoid()
+        gate = (around.source.to(w.dtype) @ w[:, None] + tensors["gate_b"]).sigmoid()
         gate = gate.reshape(*gate.shape, *[1] * (h.ndim - gate.ndim))  # one axis more for heads
         return h + gate.to(delta.dtype) * delta
 
@@ -69,12 +69,12 @@ class TanhGate(Composition):
     """
 
     name: ClassVar[str] = "tanh_gate"
-    begins_closed: ClassVar[bool] = True
+    closed_at_init: ClassVar[bool] = True
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         return {"gate": (site.heads if site.place == "attn.heads" else 1,)}
 
-    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+    def initialise(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
         tensor.zero_()
 
     def compose(

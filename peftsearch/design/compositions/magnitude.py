@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from peftsearch.design.compositions.base import Composition, Surroundings, positive
+from peftsearch.design.checks import positive_number
+from peftsearch.design.compositions.base import Composition, Surroundings
 from peftsearch.design.shapes import SiteShape
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ class Dora(Composition):
     name: ClassVar[str] = "dora"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "s", positive("scale s", self.s))
+        object.__setattr__(self, "s", positive_number("scale s", self.s))
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         return {"m": (site.d_h,)}
 
-    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+    def initialise(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
         tensor.copy_(weight().to(tensor.dtype).norm(dim=0))
 
     def compose(

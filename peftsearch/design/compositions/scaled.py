@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.compositions.base import Composition, Surroundings, positive
+from peftsearch.design.checks import positive_number
+from peftsearch.design.compositions.base import Composition, Surroundings
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -65,7 +66,7 @@ class RankStabilised(Composition):
     name: ClassVar[str] = "rank_stabilised"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", positive("alpha", self.alpha))
+        object.__setattr__(self, "alpha", positive_number("alpha", self.alpha))
 
     def scale(self, width: int) -> float:
         return self.alpha / math.sqrt(width)

@@ -9,15 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["LATER", "Form", "Shapes", "Source", "one_of"]
+__all__ = ["LATER", "Form", "Shapes", "Source"]
 
 LATER = {"later": True}
 """Metadata of an option that came after the first configurations were recorded: at its default it
@@ -74,7 +73,7 @@ class Form(ABC):
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
         """Fill one tensor in place."""
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
@@ -96,7 +95,7 @@ class Form(ABC):
         `tensors` holds the site's own, the shared ones and the constants.
         """
 
-    def added(
+    def add_to(
         self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
     ) -> Tensor:
         """h + scale Δh, shaped as h and in its precision; a form may compute it in fewer passes."""
@@ -119,9 +118,3 @@ class Form(ABC):
     def describe(self) -> str:
         """Options other than the usual ones, for one line: `bias, pissa`."""
         return ""
-
-
-def one_of(what: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse an option that is not among the known ones, with the nearest."""
-    if not isinstance(value, str) or value not in known:
-        raise ConfigurationError(f"{what} '{value}' unknown{did_you_mean(str(value), known)}")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.forms.base import Form, Shapes, one_of
+from peftsearch.design.checks import check_flag, check_name
+from peftsearch.design.forms.base import Form, Shapes
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -36,9 +36,8 @@ class Bottleneck(Form):
     INITS: ClassVar[tuple[str, ...]] = ("lora", "bert")
 
     def __post_init__(self) -> None:
-        one_of("init", self.init, self.INITS)
-        if not isinstance(self.bias, bool):
-            raise ConfigurationError(f"bias {self.bias} is not true or false")
+        check_name("init", self.init, self.INITS)
+        check_flag("bias", self.bias)
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
         shapes: Shapes = {"down": (d_source, width), "up": (width, site.d_h)}
@@ -59,7 +58,7 @@ class Bottleneck(Form):
         result = self.hidden(tensors, source) @ tensors["up"]
         return result + tensors["up_bias"] if self.bias else result
 
-    def added(
+    def add_to(
         self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
     ) -> Tensor:
         """One product that adds to h, where shapes, precision and beginning allow it: of a PiSSA
@@ -68,7 +67,7 @@ class Bottleneck(Form):
         up, tokens = tensors["up"], h.shape[:-1]
         plain = h.is_contiguous() and h.dtype == up.dtype and source.shape[:-1] == tokens
         if not plain or self.init == "pissa":
-            return super().added(tensors, source, h, scale)
+            return super().add_to(tensors, source, h, scale)
         from torch import addmm
 
         hidden = self.hidden(tensors, source).flatten(0, -2)
@@ -107,14 +106,14 @@ class Linear(Bottleneck):
     def nonlinearity(self, hidden: Tensor) -> Tensor:
         return hidden
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
         if self.init != "pissa":
-            return super().begin(tensors, generator, pretrained)
+            return super().initialise_site(tensors, generator, pretrained)
         from torch.linalg import svd
 
         down, up = tensors["down"], tensors["up"]

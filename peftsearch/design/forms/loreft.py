@@ -39,13 +39,13 @@ class Loreft(Form):
         else:
             tensor.normal_(0.0, 1.0, generator=generator)
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
-        super().begin(tensors, generator, pretrained)
+        super().initialise_site(tensors, generator, pretrained)
         rotation = _orthonormal(tensors["rotation"])
         tensors["rotation"].copy_(rotation)
         # Decomposed once more, as delta will: W − R is then zero to the last bit.

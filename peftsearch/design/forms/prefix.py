@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.forms.base import LATER, Form, Shapes, Source, one_of
+from peftsearch.design.checks import check_name
+from peftsearch.design.forms.base import LATER, Form, Shapes, Source
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -41,7 +42,7 @@ class Prefix(Form):
     is_softmax: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        one_of("prefix init", self.init, ("zero", "normal"))
+        check_name("prefix init", self.init, ("zero", "normal"))
         if self.mlp is not None and (type(self.mlp) is not int or self.mlp < 1):
             raise ConfigurationError(f"prefix mlp {self.mlp} is not a number of hidden units")
 
@@ -138,7 +139,7 @@ class Prompt(Form):
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
         tensor.normal_(0.0, 0.02, generator=generator)
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
