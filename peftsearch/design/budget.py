@@ -1,4 +1,4 @@
-"""How long a configuration trains, and at which lengths it is evaluated."""
+"""Training budgets: the full length of training, and the rungs at which trials are evaluated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from peftsearch.errors import ConfigurationError
 __all__ = ["TrainingBudget"]
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 1_000_000_000
-"""Space files end there, too."""
+"""Upper limits, the same in space files."""
 
 
 @dataclass(frozen=True)
 class TrainingBudget:
-    """Full length in epochs or steps; rungs are fractions of it, the last one 1.
+    """The full length, in epochs or in optimiser steps, and rungs as fractions of it, the last 1.
 
-    `rung_examples`: at most so many evaluation examples below the last rung (always the same ones).
+    `rung_examples`: the most evaluation examples below the last rung (always the same ones).
+    Raises ConfigurationError unless exactly one of `epochs` and `max_steps` is given, for a length
+    out of bounds, and for rungs that do not rise from above 0 to 1.
+
+    >>> from peftsearch.design.budget import TrainingBudget
+    >>> TrainingBudget(epochs=3, rungs=(0.25, 1.0)).rung_steps(per_epoch=100)
+    (75, 300)
     """
 
     epochs: float | None = None
@@ -45,7 +51,7 @@ class TrainingBudget:
             raise ConfigurationError("rung_examples must be at least 1")
 
     def full_steps(self, per_epoch: int) -> int:
-        """Optimiser steps of a full-length trial with so many batches an epoch."""
+        """Optimiser steps of a full-length trial with `per_epoch` batches an epoch."""
         if self.max_steps is not None:
             return self.max_steps
         return max(1, round((self.epochs or 0) * per_epoch))

@@ -1,4 +1,4 @@
-"""A configuration: modifications, head and training; immutable, hashed, readable."""
+"""Configurations: modifications, head and training; immutable, hashed, readable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,20 @@ __all__ = ["Configuration", "Head", "Training"]
 
 @dataclass(frozen=True)
 class Configuration:
-    """A point of the design space. Equal configurations have equal hashes, everywhere."""
+    """A point of the design space. Equal configurations have equal hashes, in every process.
+
+    Modifications are sorted, and training keeps the learning rates of their forms alone.
+    Raises ConfigurationError for a modification without a width, and for two that meet at one site
+    and could be written as one.
+
+    >>> from peftsearch.design.configuration import Configuration
+    >>> from peftsearch.design.methods import METHODS
+    >>> mam = Configuration(METHODS["mam"].modifications)
+    >>> mam.describe()
+    'prefix@attn.heads l=16 + relu∥ffn.out r=16 s=2'
+    >>> Configuration.from_json(mam.to_json()).hash == mam.hash
+    True
+    """
 
     modifications: tuple[Modification, ...] = ()
     head: Head = field(default_factory=Head)
@@ -41,12 +54,14 @@ class Configuration:
         object.__setattr__(self, "training", training)
 
     def within(self, shapes: BackboneShapes) -> Configuration:
-        """Canonical in one backbone: all of its layers are written as `None`, others refused."""
+        """The same configuration as one backbone writes it (`Modification.within`): layers that are
+        all of its layers become None. Raises ConfigurationError for what the backbone has not.
+        """
         placed = tuple(m.within(shapes) for m in self.modifications)
         return replace(self, modifications=placed)
 
     def tuned_parameters(self, shapes: BackboneShapes) -> int:
-        """Exact, from shapes: the modifications, and the pooler where it counts."""
+        """Exact number of stored tuned parameters, and of the pooler's where it counts."""
         pooler = self.head.pooler_parameters(shapes.hidden) if self.head.pooler_counts else 0
         return pooler + sum(m.parameters(shapes) for m in self.modifications)
 
@@ -55,12 +70,12 @@ class Configuration:
         return 100.0 * self.tuned_parameters(shapes) / shapes.body_parameters
 
     def trained_parameters(self, shapes: BackboneShapes, outputs: int) -> int:
-        """Tuned parameters and the head."""
+        """Number of trained parameters, the head's included."""
         head = self.head.parameters(shapes.hidden, outputs)
         return head + sum(m.trained_parameters(shapes) for m in self.modifications)
 
     def frozen_layers(self, shapes: BackboneShapes) -> int:
-        """Layers at the bottom of the first stack that nothing modifies, nor what they read."""
+        """Number of lowest layers of the first stack that it leaves unchanged, with their input."""
         layers = [s.layer for m in self.modifications for s, _ in m.sources(shapes)]
         lowest = min((-1 if layer is None else layer for layer in layers), default=shapes.layers)
         return max(0, min(lowest, shapes.stacks[0] if shapes.stacks else shapes.layers))
@@ -84,6 +99,7 @@ class Configuration:
         return f"{line} + pooler" if self.head.pooler_counts else line
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values, as records and hashes use them."""
         return {
             "modifications": [m.to_json() for m in self.modifications],
             "head": asdict(self.head),
@@ -92,7 +108,7 @@ class Configuration:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Configuration:
-        """The inverse of `to_json`; raises ConfigurationError naming the key that is wrong."""
+        """The inverse of `to_json`; ConfigurationError names the key or value that is wrong."""
         json = checked_mapping("configuration", json)
         check_keys("configuration", json, (f.name for f in fields(cls)))
         head = checked_mapping("head", json.get("head", {}))
@@ -112,7 +128,7 @@ def _order(modification: Modification) -> str:
 
 
 def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
-    """Two modules of one form at one site are one with the sum of their widths."""
+    """Refuse two modifications of one form at one site: one with the summed width is the same."""
     for index, first in enumerate(modifications):
         for second in modifications[index + 1 :]:
             if _overlap(first, second):
@@ -124,7 +140,7 @@ def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
 
 
 def _refuse_overlapping_tensors(modifications: tuple[Modification, ...]) -> None:
-    """Tensors of the body belong to one modification."""
+    """Refuse two modifications that tune the same tensors of the body."""
     bodies = [m for m in modifications if PLACES[m.place.names[0]].body]
     if any(m.form.name == "dense" for m in bodies) and len(modifications) > 1:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Dimension 1, the functional form: how Δh is computed (He et al. 2022, Table 1).
+"""Dimension 1, the functional form: the function that computes Δh (He et al. 2022, Table 1).
 
 One class in `design/forms/` and one line in `FORMS` make a new one (docs/extending.md).
 """

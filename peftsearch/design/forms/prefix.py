@@ -1,4 +1,4 @@
-"""Attention over learned vectors: prefix tuning in every attention, prompt tuning in the input."""
+"""Attention over learned vectors: prefixes (in every attention) and prompts (in the input)."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ _MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class Prefix(Form):
-    """softmax(q P_kᵀ) P_v: attention over `l` learned keys and values (Li and Liang 2021).
+    """Δh = softmax(q P_kᵀ) P_v: attention over l learned keys and values (Li and Liang 2021, arXiv
+    2101.00190; as Δh in He et al. 2022, Table 1).
 
-    The source is the scaled queries (batch, heads, seq, head_dim); grouped-query attention shares a
-    prefix among the query heads of one group. With `init: zero` P_v begins at zero, so an ungated
-    prefix begins as the identity; under the exact gate the zero values still take attention from
-    the tokens.
+    The source is the queries times 1/√head_dim, [batch, heads, tokens, head_dim], and Δh has its
+    shape. Tensors: `keys` and `values`, each [kv_heads, l, head_dim]; grouped-query attention
+    shares a prefix among the query heads of one group.
+    Parameters: 2 l kv_heads head_dim a site.
+    With `init: zero` P_v begins at zero, so an ungated prefix begins as the identity; under the
+    exact gate the zero values still take attention from the tokens.
 
-    `mlp`: hidden units of the re-parametrisation (section 4.3 there): one embedding (l, d) and an
-    MLP with tanh, shared by all sites, are trained in the place of the keys and values, which alone
-    are stored and counted.
+    `mlp`: hidden units of the re-parametrisation (Li and Liang, section 4.3): one embedding [l, d]
+    and an MLP with tanh, shared by all sites, are trained in place of the keys and values, which
+    alone are stored and counted. Raises ConfigurationError for an `mlp` below 1.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Prefix
+    >>> tensors = {"keys": torch.zeros(2, 5, 8), "values": torch.ones(2, 5, 8)}  # l = 5
+    >>> Prefix().delta(tensors, torch.ones(1, 4, 3, 8)).shape  # 4 query heads share 2 prefixes
+    torch.Size([1, 4, 3, 8])
     """
 
     mlp: int | None = field(default=None, metadata=LATER)
@@ -51,7 +60,10 @@ class Prefix(Form):
         return {"keys": shape, "values": shape}
 
     def trained(self, sources: Sequence[Source], width: int) -> Shapes | None:
-        """One MLP in the place of every site's keys and values."""
+        """One embedding and MLP in place of every site's keys and values; None without `mlp`.
+
+        `out` [mlp, Σ 2 kv_heads head_dim] has the columns of the sites side by side.
+        """
         if self.mlp is None:
             return None
         d = max(site.d_sublayer for site, _ in sources)
@@ -67,7 +79,9 @@ class Prefix(Form):
     def expand(
         self, trained: Mapping[str, Tensor], first: int, shape: tuple[int, ...]
     ) -> dict[str, Tensor]:
-        """One site's keys and values, `shape` (kv_heads, l, head_dim), from column `first` on."""
+        """One site's keys and values, each of `shape` [kv_heads, l, head_dim], from column `first`
+        of the MLP's output on.
+        """
         heads, width, head_dim = shape
         hidden = (trained["embedding"][:width] @ trained["in"] + trained["in_bias"]).tanh()
         columns = slice(first, first + 2 * heads * head_dim)
@@ -91,7 +105,7 @@ class Prefix(Form):
         return self.weights(source @ keys.transpose(-1, -2)) @ values
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Of the l values, from the logits (batch, heads, seq, l)."""
+        """The weights of the l values, from logits of the same shape [batch, heads, tokens, l]."""
         return logits.softmax(-1)
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
@@ -107,10 +121,18 @@ class Prefix(Form):
 
 @dataclass(frozen=True)
 class PrefixRelu(Prefix):
-    """ReLU(q P_kᵀ) P_v: the multi-head parallel adapter (He et al. 2022, Table 1 and section 4.3).
+    """Δh = ReLU(q P_kᵀ) P_v: the multi-head parallel adapter (He et al. 2022, Table 1 and section
+    4.3).
 
-    A prefix whose weights are not shares of one, so that no gate belongs to it; W_q is the frozen
-    one. The queries come scaled by 1/√d_head, which P_k absorbs.
+    A prefix whose weights do not sum to one, so that no gate belongs to it; W_q is the frozen one.
+    Shapes are a prefix's. Parameters: 2 l kv_heads head_dim a site. The queries come scaled by
+    1/√head_dim, which P_k absorbs.
+
+    >>> import torch
+    >>> from peftsearch.design.form import PrefixRelu
+    >>> tensors = {"keys": torch.tensor([[[1.0], [-1.0]]]), "values": torch.ones(1, 2, 1)}
+    >>> PrefixRelu().delta(tensors, torch.full((1, 1, 1, 1), 3.0))  # only the first key agrees
+    tensor([[[[3.]]]])
     """
 
     name: ClassVar[str] = "prefix_relu"
@@ -122,10 +144,17 @@ class PrefixRelu(Prefix):
 
 @dataclass(frozen=True)
 class Prompt(Form):
-    """`l` learned vectors before the token embeddings (Lester et al. 2021, arXiv 2104.08691).
+    """l learned vectors before the token embeddings: prompt tuning (Lester et al. 2021, arXiv
+    2104.08691).
 
     In He et al.'s terms: a prefix at the first layer's input alone, which the layers above read
-    like any token. Begins as embeddings of random tokens.
+    like any token. Tensors: `prompt` [l, d_h]. Parameters: l d_h, with d_h the embeddings' width.
+    Begins as embeddings of random tokens.
+
+    >>> from peftsearch.design.form import Prompt
+    >>> from peftsearch.design.shapes import SiteShape
+    >>> Prompt().tensors(SiteShape("embedding", "embedding", None, d_h=8), d_source=0, width=20)
+    {'prompt': (20, 8)}
     """
 
     name: ClassVar[str] = "prompt"
