@@ -103,6 +103,7 @@ class TanhGate(Composition):
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
         gate = tensors["gate"].tanh().to(delta.dtype)
+        # At the heads' output a gate a head: Δh [batch, tokens, heads · head_dim] is split for it.
         per_head = delta.reshape(*delta.shape[:2], len(gate), -1) if len(gate) > 1 else delta
         opened = per_head * (gate[:, None] if len(gate) > 1 else gate)
         return h + opened.reshape(h.shape)

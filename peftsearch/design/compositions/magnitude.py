@@ -52,6 +52,7 @@ class Dora(Composition):
     def compose(
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
+        """The new h [batch, tokens, d_h], from h = xW + bias, which the layer has computed."""
         assert around.form is not None
         assert around.weight is not None
         down, up, m = around.form["down"], around.form["up"], tensors["m"]

@@ -124,6 +124,7 @@ class Linear(Bottleneck):
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
+        """Random, or with `init: pissa` U √Σ and √Σ Vᵀ of W = U Σ Vᵀ, cut to r columns and rows."""
         if self.init != "pissa":
             return super().initialise_site(tensors, generator, pretrained)
         from torch.linalg import svd

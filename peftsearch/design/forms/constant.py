@@ -42,6 +42,7 @@ class Constant(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """b [d_h], which is added to every token by broadcasting."""
         return tensors["bias"]
 
 
@@ -67,6 +68,7 @@ class Dense(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """δ, of the weight's own shape."""
         return tensors["weight"]
 
 
@@ -116,6 +118,7 @@ class Sparse(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """Always raises ConfigurationError: `backbone/attach/sparse.py` computes δ."""
         raise ConfigurationError("a sparse change is computed over the whole body at once")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:

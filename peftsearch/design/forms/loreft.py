@@ -55,6 +55,7 @@ class Loreft(Form):
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
+        """A random orthonormal R, and W = R, so that Δh begins at zero."""
         super().initialise_site(tensors, generator, pretrained)
         rotation = _orthonormal(tensors["rotation"])
         tensors["rotation"].copy_(rotation)

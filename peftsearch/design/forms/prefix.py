@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Prefix", "PrefixRelu", "Prompt"]
 
 _MAX_LENGTH = 512
+"""Longest prefix that a budget is solved for."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ class Prefix(Form):
             tensor.normal_(0.0, 1.0, generator=generator)
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """Δh [batch, heads, tokens, head_dim] for scaled queries of the same shape."""
         keys, values = tensors["keys"], tensors["values"]
-        groups = source.shape[1] // keys.shape[0]
+        groups = source.shape[1] // keys.shape[0]  # query heads that share one prefix
         if groups > 1:
             keys, values = (t.repeat_interleave(groups, dim=0) for t in (keys, values))
         return self.weights(source @ keys.transpose(-1, -2)) @ values
@@ -174,6 +176,7 @@ class Prompt(Form):
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
+        """Embeddings of random tokens, of `pretrained()` [vocabulary, d_h]."""
         from torch import randint
 
         vocabulary, prompt = pretrained(), tensors["prompt"]
@@ -182,6 +185,7 @@ class Prompt(Form):
         return {}
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """Always raises ConfigurationError: `backbone/attach/prompt.py` inserts the vectors."""
         raise ConfigurationError("a prompt is read by the layers above: it has no Δh of its own")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:

@@ -45,13 +45,14 @@ class Vera(Form):
         return {"A": (d_source, width), "B": (width, max(site.d_h for site, _ in sources))}
 
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
-        if name in ("A", "B"):  # Kaiming-uniform over what each reads
+        if name in ("A", "B"):  # Kaiming-uniform over the width that each reads
             bound = math.sqrt(3 / tensor.shape[0])
             tensor.uniform_(-bound, bound, generator=generator)
         else:
             tensor.fill_(0.1 if name == "d" else 0.0)
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """Δh [batch, tokens, d_h]; A and B are as wide as the widest site, and cut to this one."""
         d, b = tensors["d"], tensors["b"]
         down = tensors["A"][: source.shape[-1], : len(d)]
         up = tensors["B"][: len(d), : len(b)]
