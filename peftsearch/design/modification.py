@@ -212,7 +212,7 @@ class Modification:
         return sum(prod(tensor.shape) for tensor in self.tuned_tensors(shapes))
 
     def trained_parameters(self, shapes: BackboneShapes) -> int:
-        """Number of trained parameters: a prefix's MLP or a mask's gates are more than is stored."""
+        """Number of trained parameters: with an MLP or a mask, more than are stored."""
         trained = self.form.trained(self.sources(shapes), self.widest)
         if trained is None:
             return self.parameters(shapes)
