@@ -101,10 +101,10 @@ class TunedModel:
     ) -> Tensor:
         assert self.head is not None
         if self.last_rows is not None:
-            self.last_rows.read(self.head.row(attention_mask))
+            self.last_rows.set_positions(self.head.row(attention_mask))
         states = last_states(self.backbone, input_ids, attention_mask, token_type_ids)
         if self.last_rows is not None:
-            return self.last_rows.of(states)[:, 0]
+            return self.last_rows.select(states)[:, 0]
         return self.head.pool(states, attention_mask)
 
     def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:

@@ -62,28 +62,28 @@ PrefixesOf = Callable[[int], list[tuple[slice, list[AttachedPrefix]]]]
 _SHARED: WeakKeyDictionary[nn.Module, PrefixesOf] = WeakKeyDictionary()
 
 
-class Rows(Protocol):
+class QuerySelection(Protocol):
     """Which queries are wanted."""
 
-    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor: ...
+    def select(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor: ...
 
 
-_ROWS: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
+_SELECTIONS: WeakKeyDictionary[nn.Module, QuerySelection] = WeakKeyDictionary()
 
 
-def select_queries(module: nn.Module, rows: Rows) -> None:
+def select_queries(module: nn.Module, rows: QuerySelection) -> None:
     """From now on one query a text is computed: `rows` of them."""
-    _ROWS[module] = rows
+    _SELECTIONS[module] = rows
 
 
 def select_all_queries(module: nn.Module) -> None:
-    _ROWS.pop(module, None)
+    _SELECTIONS.pop(module, None)
 
 
-def wanted(module: nn.Module, states: Tensor, texts: slice) -> Tensor:
+def selected(module: nn.Module, states: Tensor, texts: slice) -> Tensor:
     """Of states (batch, seq, d) of `texts`, those of the tokens whose queries are computed."""
-    rows = _ROWS.get(module)
-    return states if rows is None else rows.of(states, texts=texts)
+    rows = _SELECTIONS.get(module)
+    return states if rows is None else rows.select(states, texts=texts)
 
 
 def register() -> None:
@@ -135,14 +135,14 @@ def attend(
 
     `query` is (batch, heads, seq, head_dim); `key` and `value` have kv_heads.
     """
-    rows, length, shared = _ROWS.get(module), query.shape[2], _SHARED.get(module)
+    rows, length, shared = _SELECTIONS.get(module), query.shape[2], _SHARED.get(module)
     if rows is not None:
         attention_mask = _causal_mask(module, query, key, attention_mask)
-        query, attention_mask = _selected(rows, query, attention_mask, options)
-    given = _Given(module, query, key, value, attention_mask, scaling, options)
+        query, attention_mask = _select(rows, query, attention_mask, options)
+    inputs = _Inputs(module, query, key, value, attention_mask, scaling, options)
     spans = shared(len(query)) if shared else []
     spans = spans or [(slice(0, len(query)), _ATTACHED.get(module, []))]
-    parts = [given.of(texts, len(spans)).attended(prefixes) for texts, prefixes in spans]
+    parts = [inputs.of_texts(texts, len(spans)).attend(prefixes) for texts, prefixes in spans]
     heads = parts[0] if len(parts) == 1 else torch.cat(parts)
     if heads.shape[1] < length:  # the model reshapes to what it gave
         heads = heads.expand(-1, length, -1, -1)
@@ -150,7 +150,7 @@ def attend(
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Inputs:
     """What attention is given for some texts."""
 
     module: nn.Module
@@ -161,22 +161,22 @@ class _Given:
     scaling: float | None
     options: Mapping[str, Any]
 
-    def of(self, texts: slice, spans: int) -> _Given:
+    def of_texts(self, texts: slice, spans: int) -> _Inputs:
         """Those of `texts`, one of `spans` parts."""
         if spans == 1:
             return self
         bias = self.options.get("position_bias")
-        options = {} if bias is None else {"position_bias": _rows_of(bias, texts)}
+        options = {} if bias is None else {"position_bias": _of_texts(bias, texts)}
         return replace(
             self,
             query=self.query[texts],
             key=self.key[texts],
             value=self.value[texts],
-            mask=None if self.mask is None else _rows_of(self.mask, texts),
+            mask=None if self.mask is None else _of_texts(self.mask, texts),
             options={**self.options, **options},
         )
 
-    def attended(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
+    def attend(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
         """Heads' output (batch, seq, heads, head_dim), all texts with the same prefixes."""
         query, key, value, mask = self.query, self.key, self.value, self.mask
         options = dict(self.options)
@@ -188,7 +188,7 @@ class _Given:
                 if options.get("position_bias") is not None:  # T5's: a prefix has no position
                     bias = options["position_bias"]
                     options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
-        softmax = _capped if options.get("softcap") else sdpa_attention_forward
+        softmax = _softcapped if options.get("softcap") else sdpa_attention_forward
         heads: Tensor
         heads, _ = softmax(self.module, query, key, value, mask, scaling=self.scaling, **options)
         for prefix in prefixes:
@@ -197,18 +197,18 @@ class _Given:
         return heads
 
 
-def _rows_of(values: Tensor, texts: slice) -> Tensor:
+def _of_texts(values: Tensor, texts: slice) -> Tensor:
     """Some texts' part of what may be one for all."""
     return values if len(values) == 1 else values[texts]
 
 
-def _selected(
-    rows: Rows, query: Tensor, mask: Tensor | None, options: dict[str, Any]
+def _select(
+    rows: QuerySelection, query: Tensor, mask: Tensor | None, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """One query a text, and what it sees."""
     if options.get("position_bias") is not None:
-        options["position_bias"] = rows.of(options["position_bias"], dim=2)
-    return rows.of(query, dim=2), None if mask is None else rows.of(mask, dim=2)
+        options["position_bias"] = rows.select(options["position_bias"], dim=2)
+    return rows.select(query, dim=2), None if mask is None else rows.select(mask, dim=2)
 
 
 def _scaling(query: Tensor, scaling: float | None) -> float:
@@ -242,7 +242,7 @@ def _prepend(
     return key, value, mask
 
 
-def _capped(
+def _softcapped(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

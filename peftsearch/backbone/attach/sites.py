@@ -109,7 +109,7 @@ class SiteModules:
         assert isinstance(self.paths, AttentionPaths)
         return self.module(self.paths.module)
 
-    def wanted(self, x: Tensor) -> Tensor:
+    def selected(self, x: Tensor) -> Tensor:
         """x, read earlier in the forward, for the tokens that h has: those of the last layer may be
         one a text by then.
         """
@@ -117,7 +117,7 @@ class SiteModules:
         if not isinstance(self.paths, AttentionPaths) and self.paths.norm != own.norm:
             return x  # read after the selection
         module = self.module(own.module if isinstance(self.paths, FfnPaths) else self.paths.module)
-        return attention.wanted(module, x, self.hooks.texts)
+        return attention.selected(module, x, self.hooks.texts)
 
     @property
     def linear(self) -> LinearView | None:
@@ -201,7 +201,7 @@ class SiteModules:
             stream["x"] = args[0]
 
         def on_added(module: nn.Module, args: tuple[Any, ...], added: Tensor) -> Tensor:
-            t = self.wanted(stream.pop("x")) + added
+            t = self.selected(stream.pop("x")) + added
             return added + (modified(t, t) - t)
 
         last = self.module(self.paths.added or self.paths.out)
@@ -251,4 +251,4 @@ class Captures:
             self._cells[module, what] = cell
             self._captured.append(cell)
         found = self._cells[module, what]
-        return lambda: modules.wanted(found["x"])
+        return lambda: modules.selected(found["x"])

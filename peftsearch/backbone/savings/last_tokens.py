@@ -52,7 +52,7 @@ class LastTokens:
 
         def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             lengths.append(args[0].shape[1])
-            return (self.of(args[0]), *args[1:])
+            return (self.select(args[0]), *args[1:])
 
         def spread(module: nn.Module, args: tuple[Any, ...], query: Tensor) -> Tensor:
             return query.expand(-1, lengths.pop(), -1)
@@ -77,15 +77,15 @@ class LastTokens:
     def _select_before(self, path: str) -> Any:
         def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             flat = args[0].ndim == 2  # OPT's ffn reads the tokens of all texts as one row
-            return args if flat else (self.of(args[0]), *args[1:])
+            return args if flat else (self.select(args[0]), *args[1:])
 
         return self._layer.get_submodule(path).register_forward_pre_hook(select, prepend=True)
 
-    def read(self, where: Tensor | None) -> None:
+    def set_positions(self, where: Tensor | None) -> None:
         """Which token of each text, (batch,); None: the first."""
         self._where = where
 
-    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
+    def select(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
         """States, of all texts or of some, with one row at `dim`; as they are where they have one
         already.
         """

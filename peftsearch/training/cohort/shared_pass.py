@@ -41,7 +41,7 @@ class SharedPass:
             held.enter_context(self.slices.sharing(list(zip(members, joint.counts, strict=True))))
             rows = self._rows(given, held)
             outputs = self.runs[0].objective.run(self.backbone, joint.given)
-            outputs = outputs if rows is None else rows.of(outputs)
+            outputs = outputs if rows is None else rows.select(outputs)
             losses = [
                 run.objective.loss_of(run.model, own, one)
                 for run, own, one in zip(
@@ -63,7 +63,7 @@ class SharedPass:
         rows = LastTokens(self.backbone)
         held.callback(rows.detach)
         where = [_where(run, one) for run, one in zip(self.runs, given, strict=True)]
-        rows.read(torch.cat(where))
+        rows.set_positions(torch.cat(where))
         return rows
 
 

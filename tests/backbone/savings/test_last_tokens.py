@@ -33,10 +33,10 @@ def last_states(
     batch = inputs(name)
     options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
     if rows is not None:
-        rows.read(where)
+        rows.set_positions(where)
     states: Tensor = backbone.model(**batch, **options).last_hidden_state
     if rows is not None:
-        return rows.of(states)[:, 0]
+        return rows.select(states)[:, 0]
     return states[torch.arange(3), torch.zeros(3, dtype=torch.long) if where is None else where]
 
 

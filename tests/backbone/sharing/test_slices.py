@@ -189,9 +189,9 @@ def one_row(name: str, backbone: Backbone, batch: dict[str, Tensor], where: Tens
     """States (texts, d) of the tokens at `where`, the last layer computed for them alone."""
     options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
     rows = LastTokens(backbone)
-    rows.read(where)
+    rows.set_positions(where)
     try:
-        found: Tensor = rows.of(backbone.model(**batch, **options).last_hidden_state)[:, 0]
+        found: Tensor = rows.select(backbone.model(**batch, **options).last_hidden_state)[:, 0]
         return found
     finally:
         rows.detach()
