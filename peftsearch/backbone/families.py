@@ -1,4 +1,4 @@
-"""Model families: one row each says where a family keeps its sub-layers.
+"""The table of model families: the module paths of each family's sub-layers, one row a family.
 
 This table is the only place that knows; nothing outside `backbone/` asks for a model type.
 """
@@ -16,18 +16,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Part:
-    """A linear layer, or part `index` of `of` in a fused one's output."""
+    """A linear layer by its path, or part `index` of `of` in the output of a fused one."""
 
     path: str
     index: int = 0
     of: int = 1
     per_head: bool = False
-    """Fused head by head: each head's query, key and value lie side by side, or each key and value
-    head's behind the queries that share them.
+    """Whether the layer is fused head by head: each head's query, key and value lie side by side
+    (GPT-NeoX), or each key and value head behind the queries that share it (Falcon).
     """
     kv_heads: str = ""
-    """Attribute of the attention module with the number of heads of keys and values, where a fused
-    layer has fewer of them than of queries.
+    """Name of the attention module's attribute that counts key and value heads, where a fused layer
+    has fewer of them than query heads.
     """
 
 
@@ -36,26 +36,28 @@ class AttentionPaths:
     """Modules of one attention sub-layer, relative to its layer."""
 
     module: str
-    """What the attention interface is called with."""
+    """The module that calls transformers' attention interface."""
     query: Part
     key: Part
     value: Part
     out: str
     norm: str
-    """After the sum in post-norm families, before the sub-layer in pre-norm ones."""
+    """The sub-layer's norm: after the sum in post-norm families, before the sub-layer in pre-norm
+    ones.
+    """
     added: str = ""
-    """What the stream is added to, if not the output of `out` (a norm after it)."""
+    """The module whose output is added to the residual stream, if not `out` (Gemma 2 norms it)."""
 
     @classmethod
     def of(cls, module: str, names: str, out: str, norm: str, added: str = "") -> AttentionPaths:
-        """`names` of the three projections within `module`; one name: a fused layer."""
+        """Paths from the `names` of three projections within `module`, or of one fused layer."""
         paths = [f"{module}.{name}" for name in names.split()]
         query, key, value = map(Part, paths) if len(paths) == 3 else _fused(paths[0])
         return cls(module, query, key, value, out, norm, added)
 
 
 def _fused(path: str, per_head: bool = False, kv_heads: str = "") -> tuple[Part, Part, Part]:
-    """Query, key and value in one layer's output."""
+    """Query, key and value as parts of one layer's output, in this order."""
     query, key, value = (Part(path, index, 3, per_head, kv_heads) for index in range(3))
     return query, key, value
 
@@ -68,7 +70,7 @@ class FfnPaths:
     out: str
     norm: str
     gate: Part | None = None
-    """In a gated ffn the projection that passes the activation."""
+    """The projection that passes the activation, in a gated ffn."""
     added: str = ""
     """As in `AttentionPaths`."""
 
@@ -82,61 +84,68 @@ class Stack:
     ffn: FfnPaths
     cross: AttentionPaths | None = None
     module: str = ""
-    """What reads token ids, relative to the model; empty: the model itself."""
+    """Path of the stack's module, which reads token ids; empty: the model itself."""
     is_decoder: bool = False
 
 
 @dataclass(frozen=True)
 class ClassifierPaths:
-    """In transformers' sequence-classification model of a family: a layer with tanh that reads the
-    first token, and the linear layer after it. `{body}` is the body's own name there.
+    """Paths in transformers' sequence-classification model of a family: of a layer with tanh that
+    reads the first token, and of the linear layer after it. `{body}` is the body's name there.
     """
 
     pooler: str
     classifier: str
     saved: tuple[str, ...]
-    """Modules that hold the two, and nothing else."""
+    """Modules that hold these two layers and nothing else."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family keeps things, and the few ways in which it differs from the others."""
+    """One row of the table: the paths of a family, and the few ways in which it differs."""
 
     name: str
     model_types: tuple[str, ...]
     stacks: tuple[Stack, ...]
     pre_norm: bool = False
+    """Whether sub-layers read a normed copy of the residual stream."""
     pooler: str | None = None
-    """The pretrained pooler, relative to the model: its `dense` is the layer."""
+    """Path of the pretrained pooler, whose `dense` is its linear layer."""
     classifier: ClassifierPaths | None = None
-    """Where transformers classifies as a head with pooler over the first token does."""
+    """Paths of transformers' classification head, where it computes what ours with a pooler over
+    the first token does.
+    """
     key_bias: Literal["dead", "alive", "rotary"] = "dead"
-    """Under plain softmax a bias on the keys gets no gradient; where positions turn or join keys
-    it does; `rotary`: only in the dimensions that turn.
+    """Whether a bias b on the keys gets a gradient. `dead`: under plain softmax q·b shifts every
+    logit of a query alike, and cancels. `alive`: rotary positions turn b with each key, or relative
+    positions add further terms of the keys. `rotary`: only in the dimensions of a head that turn.
     """
     dead: tuple[str, ...] = ()
-    """Further tensors, by the end of their names, that get no gradient for the same reason."""
+    """Ends of the names of further tensors that get no gradient for the same reason."""
     positions_after_padding: bool = False
-    """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
+    """Whether positions begin at row `pad_token_id + 1` of their table (fairseq's habit)."""
     takes_prefix: bool = True
-    """Whether its attention goes through transformers' attention interface."""
+    """Whether its attention calls transformers' attention interface, where prefixes join."""
     texts_are_independent: bool = True
-    """False: its projections read what belongs to no text, too (DeBERTa's relative positions), so
-    that configurations cannot share a forward.
+    """Whether every row that its projections read belongs to one text. DeBERTa's read relative
+    positions, too, so that configurations cannot share a forward.
     """
     allows_cuda_graphs: bool = True
-    """False: its own code makes tensors on the host in every forward, which no CUDA graph holds."""
+    """Whether a forward can be captured as a CUDA graph: not where the model's own code makes
+    tensors on the host in every forward.
+    """
     sums_attention: bool = True
-    """False: attention and ffn join the stream in one sum."""
+    """Whether attention joins the stream before the ffn reads it; False: both join in one sum."""
     layer_output: Callable[[Any, Any], Any] = field(
         default=lambda states, others: states, compare=False
     )
-    """What a layer returns, from its states and the positional arguments after its first."""
+    """(states, positional arguments after the first) → the value that a layer returns."""
     first_layer_shares: bool = False
-    """The first layer computes what the others take from it (T5's position bias)."""
+    """Whether the other layers need what the first one computes (T5's position bias)."""
     when: Callable[[Any], bool] = field(default=lambda config: True, compare=False)
-    """Which configs of its model types the row is for."""
+    """Whether the row is for a config of its model types."""
     note: str = ""
+    """A sentence for users on what the family cannot take."""
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -252,12 +261,14 @@ _DISTILBERT = Stack(
 
 
 def _with_nothing(states: Any, others: Any) -> tuple[Any, None]:
-    """DeBERTa's and Falcon's layers return attention weights too, or None."""
+    """The value of a layer that returns attention weights beside the states (DeBERTa, Falcon)."""
     return states, None
 
 
 def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
-    """T5's layers hand on the position biases that the first one computes."""
+    """A row of T5. Its layers return (states, position bias, cross-attention's position bias); the
+    first layer computes the biases, the others get them as arguments 1 and 4 after the states.
+    """
     return Family(
         name,
         ("t5", "mt5"),
@@ -270,15 +281,16 @@ def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
 
 
 def _decoder(name: str, *model_types: str, stack: Stack = _LLAMA, **options: Any) -> Family:
-    """A decoder-only family with rotary positions."""
+    """A row of a decoder-only family with rotary positions."""
     return Family(name, model_types, (stack,), pre_norm=True, key_bias="alive", **options)
 
 
 def _falcon(
     name: str, norms: tuple[str, str], when: Callable[[Any], bool], sums_attention: bool = False
 ) -> tuple[Family, Family]:
-    """Rows of the models with these norms, before attention and before the ffn: with positions that
-    turn keys, so that a bias on them gets a gradient, and with ALiBi's, which do not.
+    """Two rows of Falcon with these norms, before attention and before the ffn: one with rotary
+    positions, which turn keys, so that a bias on them gets a gradient; one with ALiBi, which does
+    not.
     """
     attention = AttentionPaths(
         "self_attention",
@@ -294,7 +306,7 @@ def _falcon(
         pre_norm=True,
         key_bias="alive",
         takes_prefix=False,
-        allows_cuda_graphs=False,  # it takes keys and values out by lists of places
+        allows_cuda_graphs=False,  # it indexes keys and values by Python lists, made on the host
         sums_attention=sums_attention,
         layer_output=_with_nothing,
         when=lambda config: when(config) and not config.alibi,
@@ -304,7 +316,7 @@ def _falcon(
 
 
 def _is_parallel(config: Any, norms: int) -> bool:
-    """Whether a Falcon's attention and ffn read the same stream, through so many norms."""
+    """Whether a Falcon's attention and ffn read the same stream, through `norms` norms."""
     two = config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1
     return bool(config.parallel_attn) and norms == (2 if two else 1)
 

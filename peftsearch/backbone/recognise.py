@@ -1,4 +1,4 @@
-"""Which family a model belongs to: by its type, or by its layout where the type is unknown."""
+"""Recognising a model's family: by its type, or by its layout where the type is unknown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def family_of(config: Any) -> Family:
 
 
 class _Config:
-    """A config as a key: its text."""
+    """A config as a key of a cache: equal where its JSON is."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.text = config, config.to_json_string(use_diff=False)
@@ -49,6 +49,7 @@ class _Config:
 
 @lru_cache(maxsize=32)
 def _recognised(model_type: str, key: _Config) -> Family:
+    """The first family whose layout a model of unknown type has, or a ConfigurationError."""
     try:
         with torch.device("meta"):
             model = AutoModel.from_config(copy.deepcopy(key.config))
@@ -69,6 +70,7 @@ def _recognised(model_type: str, key: _Config) -> Family:
 
 
 def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
+    """A family's row for a model of another type, without what its layout does not show."""
     pooler = getattr(model, str(family.pooler), None)
     through_interface = bool(
         getattr(model, "_supports_attention_backend", False) or getattr(model, "_supports_sdpa", 0)
@@ -86,7 +88,7 @@ def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
 
 
 def _misfit(model: nn.Module, family: Family) -> str | None:
-    """Why a model's modules are not laid out as a family's, or None if they are."""
+    """The first difference of a model's modules from a family's, or None."""
     for stack in family.stacks:
         try:
             layers = stack_layers(model, stack)
@@ -104,7 +106,7 @@ def _misfit(model: nn.Module, family: Family) -> str | None:
 
 
 def _ends_in_norm(model: nn.Module, stack: Stack) -> bool:
-    """Pre-norm stacks, and no others, norm what comes out of the last layer."""
+    """Whether a norm follows the last layer, as in pre-norm stacks and no others."""
     parent = model.get_submodule(stack.layers.rpartition(".")[0])
     return any(
         (isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm"))
@@ -114,7 +116,7 @@ def _ends_in_norm(model: nn.Module, stack: Stack) -> bool:
 
 
 def _layer_misfit(layer: nn.Module, stack: Stack) -> str | None:
-    """Every module that a row names is there, and nothing else that has parameters."""
+    """The first module that a row names and the layer lacks, or has besides; None if none."""
     sublayers = [p for p in (stack.attention, stack.cross, stack.ffn) if p is not None]
     parts = [part for paths in sublayers for part in _parts(paths)]
     for part in parts:

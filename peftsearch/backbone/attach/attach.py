@@ -1,11 +1,12 @@
-"""Attaching a configuration to the shared frozen backbone, and detaching it without a trace.
+"""Attaching a configuration to the shared frozen backbone.
 
     source = insertion(x, h)
     delta  = form(source)
     h      = composition(h, delta)
 
 A modification lives in hooks (or, for tensors of the body, in copies put in their place), so the
-backbone's own tensors are never written. Exactly the tensors made here require a gradient.
+backbone's own tensors are never written. Exactly the tensors made here require a gradient: nothing
+is unfrozen by name.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from peftsearch.design.shapes import SiteShape
 __all__ = ["Attachment", "TunedParameter", "attach"]
 
 _Pending = tuple[tuple[int, ...], Callable[[], None]]
-"""Its turn (see `_order`), and what puts a hook in its place."""
+"""(sort key from `_order`, function that installs a hook)."""
 
 
 def attach(
@@ -46,13 +47,25 @@ def attach(
     fused: bool = True,
     held: Mapping[str, nn.Parameter] | None = None,
 ) -> Attachment:
-    """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
+    """Attach every modification; initial values depend on `seed` and the configuration alone.
 
-    `finished`: with the tensors that are stored rather than those that are trained, which differ
-    for re-parametrised prefixes and sparse changes. `fused`: Δh is computed, scaled and added
-    in as few passes as its form can. `held`: parameters of an earlier attachment of the same
-    configuration, which are attached again as they are.
-    Raises ConfigurationError for what the backbone cannot take.
+    `finished`: make the tensors that are stored rather than those that are trained, which differ
+    for re-parametrised prefixes and sparse changes. `fused`: let a form scale and add its Δh in as
+    few passes as it can. `held`: name → parameter of an earlier attachment of the same
+    configuration, used again as it is.
+    Raises ConfigurationError for what the backbone cannot take; the backbone is then unchanged.
+
+    >>> import torch
+    >>> from transformers import BertConfig, BertModel
+    >>> from peftsearch.backbone.attach.attach import attach
+    >>> from peftsearch.backbone.loading.load import wrap
+    >>> from peftsearch.design.methods import METHODS
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+    ...     intermediate_size=16, vocab_size=20)
+    >>> backbone = wrap(BertModel(config))
+    >>> with attach(backbone, METHODS["lora"].configuration()) as attachment:
+    ...     {name: tuple(tensor.shape) for name, tensor in list(attachment.tensors.items())[:2]}
+    {'0/layers.0.attn.query/down': (8, 8), '0/layers.0.attn.query/up': (8, 8)}
     """
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment()
@@ -84,7 +97,7 @@ def attach(
 
 
 def _attach_sites(attacher: _SiteAttacher) -> None:
-    """Tensors for every site, and a hook in every site."""
+    """Make the tensors of every site, and queue a hook for each."""
     shared = attacher.builder.shared_tensors()
     for site, d_source in attacher.builder.modification.sources(attacher.builder.backbone.shapes):
         tensors = attacher.builder.site_tensors(site, d_source) | shared
@@ -92,7 +105,9 @@ def _attach_sites(attacher: _SiteAttacher) -> None:
 
 
 def _attach_reparametrised(attacher: _SiteAttacher, form: Prefix) -> None:
-    """Keys and values of every site come out of one MLP, which is trained in their place."""
+    """Make one embedding and MLP, which compute the keys and values of every site (Li and Liang
+    2021, section 4.3).
+    """
     builder, modification = attacher.builder, attacher.builder.modification
     shapes, attachment = builder.backbone.shapes, builder.attachment
     sources = modification.sources(shapes)
@@ -113,9 +128,11 @@ def _attach_reparametrised(attacher: _SiteAttacher, form: Prefix) -> None:
 
 
 def _order(modification: Modification, site: SiteShape) -> tuple[int, ...]:
-    """Where several meet, the order of the design: by place; DoRA, which is W's own; what reads x;
-    what reads h and is normed with it, or not; and a rescaling of the whole. Nothing that is merely
-    a number decides what function a configuration is.
+    """The sort key of a modification at a site: where several meet, the design gives their order.
+
+    By place; then DoRA, which rescales W itself; what reads x; what reads h and is normed with it;
+    what reads h after the norm; last a rescaling of the whole. No number decides it, so that two
+    configurations that differ in a width or a scale alone are the same function of their tensors.
     """
     form = modification.form
     if isinstance(modification.insertion, Parallel):
@@ -127,11 +144,12 @@ def _order(modification: Modification, site: SiteShape) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Expanded:
-    """One site's keys and values out of the MLP."""
+    """Computes one site's keys and values [kv_heads, l, head_dim] from the trained MLP."""
 
     form: Prefix
     trained: Mapping[str, Tensor]
     first: int
+    """The site's first column in the MLP's output."""
     shape: tuple[int, ...]
 
     def __call__(self) -> dict[str, Tensor]:
@@ -140,14 +158,18 @@ class _Expanded:
 
 @dataclass(frozen=True)
 class _SiteAttacher:
-    """Where one modification's tensors take effect."""
+    """Installs one modification's hooks, once the tensors of all modifications are made."""
 
     builder: TensorBuilder
     captures: Captures
     pending: list[_Pending]
 
     def put(self, site: SiteShape, tensors: Tensors) -> None:
-        """Have them take effect at one site, once all tensors are made."""
+        """Queue the hook of one site.
+
+        Hooks are installed in `_order`; tensors are made in the configuration's own order, since
+        that order decides the random numbers.
+        """
         order = _order(self.builder.modification, site)
         self.pending.append((order, lambda: self._put(site, tensors)))
 
@@ -181,13 +203,17 @@ class _SiteAttacher:
         )
 
     def _reader(self, modules: SiteModules) -> Callable[[Tensor], Tensor]:
-        """What gives the modification its x: the module's own input, or a captured one."""
+        """A function from the hooked module's input to x, both [batch, tokens, d_source]: the input
+        itself, or a state captured earlier in the forward.
+        """
         insertion = self.builder.modification.insertion
         if not isinstance(insertion, Parallel):
             return own_input
         if insertion.reads == "residual_stream":
             stream = self.captures.residual_stream(modules)
             return lambda _: stream()
+        # At these places the hooked module's input is not the sub-layer's: W_o reads the heads, the
+        # ffn's last layer its hidden state.
         elsewhere = modules.site.place in ("attn.heads", "attn.out", "ffn.out")
         if insertion.reads == "sublayer_input" and elsewhere:
             captured = self.captures.sublayer_input(modules)

@@ -19,30 +19,41 @@ __all__ = ["TensorBuilder"]
 
 @dataclass(frozen=True)
 class TensorBuilder:
-    """One modification being attached: tensors are made here and entered in the attachment."""
+    """Makes the tensors of one modification and enters them in the attachment.
+
+    Random numbers come from one generator in a fixed order (modification by modification, site by
+    site), so that they depend on the seed and the configuration alone.
+    """
 
     backbone: Backbone
     modification: Modification
     index: int
+    """The modification's number in its configuration, with which its tensors' names begin."""
     generator: Generator
     attachment: Attachment
     fused: bool = True
-    """Whether Δh is scaled and added by its form, in as few passes as it can."""
+    """Whether a form may scale and add its Δh itself (`Form.add_to`), in fewer passes."""
     held: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    """Parameters of an earlier attachment, by name: taken as they are, in place of new ones."""
+    """Name → parameter of an earlier attachment, used in place of a new one."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Tuned tensors are fp32 beside a backbone in half precision."""
+        """Dtype of tuned tensors: fp32 beside a half-precision backbone, whose 8 or 11 bits of
+        mantissa would round small updates away; fp64 beside one in fp64.
+        """
         return torch.float64 if self.backbone.dtype == torch.float64 else torch.float32
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialised tensor of `shape`, on the CPU, where all random numbers are drawn."""
         return torch.empty(shape, dtype=self.dtype)
 
     def parameter(
         self, name: str, value: Tensor, of_composition: bool = False, rate: float = 1.0
     ) -> nn.Parameter:
-        """A parameter of the attachment, under a name unique in the configuration."""
+        """A new tuned parameter of `value`'s shape, entered in the attachment as `index/name`.
+
+        `rate`: its learning rate over its form's. `of_composition`: it is never weight-decayed.
+        """
         whole, form = f"{self.index}/{name}", self.modification.form
         parameter = self.held.get(whole)
         if parameter is None:
@@ -55,13 +66,15 @@ class TensorBuilder:
         return parameter
 
     def shared_tensors(self) -> dict[str, Tensor]:
-        """Tuned tensors and constants of the whole modification."""
+        """Name → tuned tensor or constant that all sites of the modification share."""
         form, widest = self.modification.form, self.modification.widest
         sources = self.modification.sources(self.backbone.shapes)
-        constant = Generator().manual_seed(0)  # the same in every trial, process and export
+        # Constants are not stored: seed 0 draws the same ones in every trial, process and export,
+        # in fp32 always, since another precision draws other numbers.
+        constant = Generator().manual_seed(0)
         tensors: dict[str, Tensor] = {}
         for name, shape in form.constants(sources, widest).items():
-            value = torch.empty(shape)  # in fp32 always: another precision draws other numbers
+            value = torch.empty(shape)
             form.initialise(name, value, constant)
             tensors[name] = value.to(self.backbone.device, self.dtype)
         for name, shape in form.shared(sources, widest).items():
@@ -71,7 +84,7 @@ class TensorBuilder:
         return tensors
 
     def site_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
-        """A site's own tensors and its composition's, by name."""
+        """Name → tuned tensor or constant of one site, its composition's included."""
         form = self.modification.form
         width = self.modification.width_at(site, self.backbone.shapes)
         own = {n: self.empty(s) for n, s in form.tensors(site, d_source, width).items()}
@@ -84,6 +97,7 @@ class TensorBuilder:
         return tensors | self.composition_tensors(site, d_source)
 
     def composition_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
+        """Name → tuned tensor of the composition at one site."""
         composition, pretrained = self.modification.composition, self._pretrained(site)
         tensors: dict[str, Tensor] = {}
         for name, shape in composition.tensors(site, d_source).items():
@@ -93,7 +107,9 @@ class TensorBuilder:
         return tensors
 
     def _pretrained(self, site: SiteShape) -> Callable[[], Tensor]:
-        """The frozen weight (d_source, d_h) at a site, on the CPU."""
+        """A function that copies the frozen weight at a site to the CPU: [d_source, d_h] of the
+        linear layer, [vocabulary, d_h] of the embeddings. Few forms call it.
+        """
 
         def weight() -> Tensor:
             if site.place == "embedding":

@@ -1,4 +1,4 @@
-"""Diff-pruning: one vector of changes over the whole body stands beside its tensors."""
+"""Diff-pruning: every tensor of the body plus its part of one sparse vector δ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["attach_sparse"]
 
 
 def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: bool) -> None:
-    """W + δ in the place of every W: δ of k given entries if `finished`, else trained."""
+    """Replace every W of the body by W + δ, with δ one vector [entries of the body].
+
+    `finished`: δ has k stored values at stored indices; else it is trained behind gates.
+    """
     model, attachment = builder.backbone.model, builder.attachment
     sources = builder.modification.sources(builder.backbone.shapes)
     frozen = [model.get_parameter(site.key) for site, _ in sources]
@@ -45,7 +48,9 @@ def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: boo
 def _stored(
     builder: TensorBuilder, substitutes: Substitutes, entries: int, k: int
 ) -> Callable[[], Tensor]:
-    """δ of k values at stored indices."""
+    """A function that gives δ [entries] of k values at stored indices; both are filled in later,
+    from a file.
+    """
     values = builder.parameter("shared/values", builder.empty((k,)).zero_())
     indices = torch.arange(k, device=builder.backbone.device)
     builder.attachment.indices[f"{builder.index}/shared/indices"] = indices
@@ -56,7 +61,7 @@ def _stored(
 def _trained(
     builder: TensorBuilder, substitutes: Substitutes, form: Sparse, seed: int
 ) -> Callable[[], Tensor]:
-    """δ with noisy gates while gradients are kept, its k largest entries otherwise."""
+    """A function that gives δ [entries]: behind noisy gates with gradients, else the k largest."""
     sources = builder.modification.sources(builder.backbone.shapes)
     trained = form.trained(sources, 0)
     w, log_alpha = (builder.empty(shape).zero_() for shape in trained.values())

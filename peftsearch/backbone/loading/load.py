@@ -70,7 +70,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen pretrained model shared by every trial of a process."""
+    """A frozen pretrained model, shared by every trial of a process.
+
+    `model` is the body: without pooler and language-model head.
+    """
 
     name: str
     model: Any
@@ -78,35 +81,40 @@ class Backbone:
     family: Family
     shapes: BackboneShapes
     pooler: dict[str, torch.Tensor] | None
-    """The pretrained pooler's `weight` (d, d) and `bias` (d,), if the model has one."""
+    """The pretrained pooler's `weight` [hidden, hidden] and `bias` [hidden], if it has one."""
     fingerprint: str
+    """16 hex digits that tell a checkpoint's weights from another's."""
     max_length: int
-    """Tokens that a text may have, by the model's positions and its tokenizer's limit."""
+    """The most tokens of a text, by the model's positions and its tokenizer's limit."""
     positions: int = 10**9
-    """Tokens that the model's position table has room for, prompts among them."""
+    """The most tokens that the model's position table has room for, those of prompts included."""
     lm: Any = None
     """The whole language model, head frozen like body (`model`), where texts are written."""
     target_tokenizer: Any = None
-    """Of the texts to be written; the same as `tokenizer` for nearly every model."""
+    """The tokenizer of target texts; for nearly every model the same as `tokenizer`."""
     note: str = ""
-    """A sentence on how it was loaded that its user should read."""
+    """A sentence for the user on how it was loaded; empty for none."""
     hooks: Hooks = DIRECT_HOOKS
-    """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
+    """The hooks that attaching uses: direct ones, or those of one of several configurations
+    (`sharing/slices.py`).
+    """
 
     @property
     def device(self) -> torch.device:
+        """The device of its weights."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
         return next(self.model.parameters()).dtype  # type: ignore[no-any-return]
 
     def layer(self, index: int) -> nn.Module:
-        """A layer by its number in the whole backbone."""
+        """A layer by its number, counted over all stacks."""
         return self.stack_and_layer(index)[1]
 
     def stack_and_layer(self, index: int) -> tuple[Stack, nn.Module]:
-        """A layer, and the stack it stands in."""
+        """(stack, layer) by the layer's number, counted over all stacks."""
         for stack, size in zip(self.family.stacks, self.shapes.stacks, strict=True):
             if index < size:
                 return stack, stack_layers(self.model, stack)[index]
@@ -114,9 +122,8 @@ class Backbone:
         raise IndexError(index)
 
     def refuse_unknown_tokens(self, *tokens: torch.Tensor) -> None:
-        """MissingError for a tokenizer that knows more words than the model has rows for: reading
-        one would end in an error far from here, on a GPU without a sentence.
-        """
+        """Raise MissingError if a token id, in tensors of any shape, has no row of embeddings."""
+        # Looked up, it would raise far from here; on a GPU a device assert without a message.
         rows = self.model.get_input_embeddings().weight.shape[0]
         for ids in tokens:
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
@@ -132,7 +139,9 @@ class Backbone:
         return token_type_rows(self.model)
 
     def live(self, site: SiteShape) -> torch.Tensor | None:
-        """Indices of a body tensor's tuned part; None where it is tuned whole."""
+        """Indices [live] of the tuned entries in a site's flattened body tensor; None where it is
+        tuned whole.
+        """
         shape = next(t for t in self.shapes.tensors if t.name == site.key)
         if site.tensor == shape.shape:
             return None
@@ -149,14 +158,16 @@ def load_backbone(
     writes: bool = False,
     tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
 ) -> Backbone:
-    """Load a Hub name, a local folder or a `demo:` model; with `writes` the language model whole.
+    """Load a model from a Hub name, a local folder or a `demo:` name; with `writes`, the whole
+    language model.
 
-    Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
+    Raises MissingError where it is not available here, incomplete or damaged, ConfigurationError
+    for an unknown family.
     """
     if name.startswith(PREFIX):
         raise without_weights(name)
     checked_device(device)
-    with _readable(name):
+    with _loading_errors(name):
         return _loaded(name, device, dtype, writes, tokenizers)
 
 
@@ -181,7 +192,7 @@ def _loaded(
     missing, unused = set(loading["missing_keys"]), set(loading["unexpected_keys"])
     _refuse_random_weights(name, model, missing, unused)
     if any(key.startswith(f"{family.pooler}.") for key in missing):
-        # roberta-base has none, and transformers makes one up, differently each time.
+        # roberta-base's checkpoint has none, and transformers initialises one at random.
         pooler = None
     model.to(device)
     note = note_of_adapter(name, adapter_beside(source), unused)
@@ -193,7 +204,9 @@ def _loaded(
         backbone,
         lm=model,
         target_tokenizer=target_tokenizer,
-        shapes=shapes_of(config),  # T5's body is its language model, whose head is none of it
+        # Not the shapes that `wrap` measured: T5's language model is its own base model, and its
+        # head is no part of the body.
+        shapes=shapes_of(config),
     )
 
 
@@ -203,8 +216,18 @@ def wrap(
     tokenizer: Any = None,
     pooler: dict[str, torch.Tensor] | None = None,
 ) -> Backbone:
-    """A body in memory as a backbone, frozen in place and without its pooler: `lm.model` of a
-    language model, say, which then generates with whatever is attached.
+    """A backbone of a body in memory, which is frozen in place and loses its pooler.
+
+    Given `lm.model` of a language model, `lm.generate` then uses whatever is attached. `pooler`:
+    `weight` [hidden, hidden] and `bias` [hidden], if it was taken off before.
+    Raises ConfigurationError for an unknown family.
+
+    >>> from transformers import BertConfig, BertModel
+    >>> from peftsearch.backbone.loading.load import wrap
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+    ...     intermediate_size=16, vocab_size=20)
+    >>> wrap(BertModel(config)).shapes.layers
+    2
     """
     family = family_of(model.config)
     pooler = pooler or _take_pooler(model, family)
@@ -227,21 +250,27 @@ def wrap(
 
 
 def load_shapes(name: str) -> BackboneShapes:
-    """The shapes of a model from its config alone, on the meta device: nothing is downloaded
-    but the config, and nothing is allocated.
+    """The shapes of a model, from its config alone: no weights are downloaded or allocated.
+
+    Raises MissingError where the config is not available here, ConfigurationError for an unknown
+    family.
+
+    >>> from peftsearch.backbone.loading.load import load_shapes
+    >>> load_shapes("config:bert-base").body_parameters
+    108891648
     """
-    with _readable(name):
+    with _loading_errors(name):
         return shapes_of(_config_of(name))
 
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    with _readable(name):
+    with _loading_errors(name):
         return family_of(_config_of(name))
 
 
 def _config_of(name: str) -> Any:
-    """Of a model, or of one known by its public configuration values (`config:bart-large`)."""
+    """The config of a model, or of a `config:` name, known by its public values alone."""
     if name.startswith(PREFIX):
         return reference_config(name)
     return _from_pretrained(AutoConfig, name, model_source(name))
@@ -257,6 +286,7 @@ def shapes_of(config: Any) -> BackboneShapes:
 
 
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, with its errors as MissingErrors of one sentence."""
     local = Path(source).is_dir()
     if local:
         refuse_oversized(Path(source) / "config.json", name)
@@ -267,15 +297,15 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
         )
     except MemoryError:
         raise
-    except Exception as error:  # transformers checks little of what it reads
+    except Exception as error:  # transformers checks few of the values it reads: any error may come
         raise _explained(name, source, state, error) from error
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Nobody checks a config's values before modules are made of them: what that runs into is told
-    as the model's fault.
-    """
+def _loading_errors(name: str) -> Iterator[None]:
+    """Context in which any unexpected error is reported as a fault of the model's files."""
+    # transformers builds modules from a config's values unchecked, so that a damaged config may end
+    # in any exception.
     try:
         yield
     except (PeftsearchError, MemoryError):
@@ -291,6 +321,7 @@ def _readable(name: str) -> Iterator[None]:
 def _explained(
     name: str, source: str, state: str, error: Exception
 ) -> MissingError | ConfigurationError:
+    """The error for the user in place of one that transformers raised."""
     text = " ".join(str(error).split())
     local = Path(source).is_dir()
     lacks_weights = "safetensors" in text and "no file named" in text.lower()
@@ -308,8 +339,9 @@ def _explained(
 def _refuse_random_weights(
     name: str, model: nn.Module, missing: set[str], unused: set[str]
 ) -> None:
-    """A checkpoint that lacks tensors of the body loads with random ones in their place; tables of
-    sinusoids are never saved, as they are computed.
+    """Raise MissingError for a checkpoint that lacks tensors of the body.
+
+    transformers would load it with random ones in their place. Tables of sinusoids are never saved.
     """
     missing = missing - position_tables(model)
     lost = [key for key, _ in model.named_parameters() if key in missing]
@@ -328,7 +360,7 @@ def _refuse_random_weights(
 
 
 def _take_pooler(model: Any, family: Family) -> dict[str, torch.Tensor] | None:
-    """Remove the pooler from the body and return its dense layer's tensors."""
+    """Remove the pooler; returns its `weight` [hidden, hidden] and `bias` [hidden], or None."""
     pooler = getattr(model, family.pooler, None) if family.pooler else None
     if pooler is None:
         return None
@@ -337,7 +369,7 @@ def _take_pooler(model: Any, family: Family) -> dict[str, torch.Tensor] | None:
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """SHA-256 over every tensor's name, shape and a sample of its values: names a checkpoint."""
+    """16 hex digits of SHA-256 over every tensor's name, shape and a sample of 64 values."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         flat = parameter.detach().flatten()
@@ -347,14 +379,14 @@ def _fingerprint(model: nn.Module) -> str:
 
 
 def _positions(config: Any, family: Family) -> int:
-    """Tokens that fit the position table."""
+    """The number of tokens that fit the position table."""
     return positions_of(config) - (
         int(config.pad_token_id) + 1 if family.positions_after_padding else 0
     )
 
 
 def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
-    """Tokens of a text that fit positions and tokenizer; MissingError if none does."""
+    """The most tokens of a text, by positions and tokenizer; MissingError if it is none."""
     if tokenizer is None:
         return positions_of(config)
     found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))

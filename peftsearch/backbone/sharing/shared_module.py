@@ -1,4 +1,4 @@
-"""One module that several configurations modify: every member's hooks see its own rows of it."""
+"""Shared modules: one module that several configurations modify, each in its own rows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ __all__ = ["SharedModule"]
 
 
 class SharedModule:
-    """One module with what members have at it, and the hooks that give each its rows."""
+    """One module, the hooks that members have at it, and the hooks on it that run those.
+
+    Members' hooks see [their rows, ...] of its arguments and output, as if they were alone.
+    """
 
     def __init__(self, shares: Shares, module: nn.Module) -> None:
         self.shares, self.module = shares, module
         self.before: dict[Owner, list[Before]] = {}
         self.after: dict[Owner, list[After]] = {}
-        self.stands_in: set[Owner] = set()
+        self.substituting: set[Owner] = set()
+        """Members that replace parameters of the module in their rows."""
         self.prefixes: dict[Owner, list[AttachedPrefix]] = {}
         self._forward: Callable[..., Any] = module.forward
         self._handles = [
@@ -36,15 +40,17 @@ class SharedModule:
 
     @property
     def is_used(self) -> bool:
-        return bool(self.before or self.after or self.stands_in or self.prefixes)
+        """Whether any member has something here."""
+        return bool(self.before or self.after or self.substituting or self.prefixes)
 
-    def stand_in(self, member: Owner) -> None:
-        """Have the member's tensors stand in the module's places, in its rows."""
-        if not self.stands_in:
-            self.module.forward = self._computed
-        self.stands_in.add(member)
+    def substitute(self, member: Owner) -> None:
+        """Use the member's tensors in place of the module's parameters, in the member's rows."""
+        if not self.substituting:
+            self.module.forward = self._split_forward
+        self.substituting.add(member)
 
     def remove(self) -> None:
+        """Take the hooks off and give the module its class's forward back."""
         for handle in self._handles:
             handle.remove()
         self.module.__dict__.pop("forward", None)  # the class's own again
@@ -80,10 +86,12 @@ class SharedModule:
         joined = self._split(states, own, self.after, args[0])
         return joined if states is output else (joined, *output[1:])
 
-    def _computed(self, *args: Any, **options: Any) -> Tensor:
-        """The module's output, with a member's own tensors for its rows."""
-        standing = self.stands_in.intersection(member for member, _ in self.shares.rows)
-        if not standing or self.shares.someone_runs:
+    def _split_forward(self, *args: Any, **options: Any) -> Tensor:
+        """The module's forward: one call a stretch of rows, each with its member's tensors."""
+        substituting = self.substituting.intersection(member for member, _ in self.shares.rows)
+        # Called by a member's own hook (Pfeiffer's sum is normed twice), the module has that
+        # member's tensors already, and only rows of that member.
+        if not substituting or self.shares.someone_runs:
             whole: Tensor = self._forward(*args, **options)
             return whole
 
@@ -91,7 +99,7 @@ class SharedModule:
             result: Tensor = self._forward(args[0][rows], *args[1:], **options)
             return result
 
-        return self._split(args[0], own, standing, None, others=own)
+        return self._split(args[0], own, substituting, None, others=own)
 
     def _split(
         self,
@@ -101,8 +109,10 @@ class SharedModule:
         read: Tensor | None,
         others: Callable[[None, slice], Tensor] | None = None,
     ) -> Tensor:
-        """`states` with what `own` gives for the rows of each member in `who`, or of several alike
-        at once that `read`; the others' rows as they are, or as `others` gives them.
+        """`states` [rows, ...] with the rows of each member in `who` replaced by `own` of them.
+
+        `read`: the module's input [rows, ...], where neighbours whose hooks differ in values alone
+        may be computed together. Rows of other members stay, or become `others` of them.
         """
         spans = self.shares.spans(len(states)) if self.shares.rows else []
         if not any(member in who for member, _ in spans):
@@ -112,7 +122,7 @@ class SharedModule:
             if members[0] not in who:
                 parts.append(states[rows] if others is None else others(None, rows))
             elif len(members) > 1 and read is not None:
-                parts.append(self._alike(members, read[rows], states[rows]))
+                parts.append(self._together(members, read[rows], states[rows]))
             else:
                 with self.shares.running(members[0], self.module):
                     parts.append(own(members[0], rows))
@@ -121,8 +131,8 @@ class SharedModule:
     def _runs(
         self, spans: Sequence[Span], who: Container[Owner], together: bool
     ) -> Iterator[tuple[list[Owner], slice]]:
-        """Neighbours as one where none has anything here, or where all have the same with other
-        numbers and as many rows.
+        """(members, their rows), with neighbours joined that have nothing here, or, if `together`,
+        that have hooks of one kind and equally many rows.
         """
 
         def key(span: Span) -> Hashable:
@@ -137,21 +147,23 @@ class SharedModule:
             yield [member for member, _ in found], slice(found[0][1].start, found[-1][1].stop)
 
     def _kind(self, member: Owner) -> Hashable | None:
-        """What is computed for a member here, if it is one thing that can be for several."""
+        """The kind of a member's one hook here, if it can be computed with others of its kind."""
         hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
         one = hooks[0] if len(hooks) == 1 and not member.tensors.get(self.module) else None
         return one.kind if isinstance(one, InputHook | OutputHook) else None
 
-    def _alike(self, members: Sequence[Owner], x: Tensor, h: Tensor) -> Tensor:
-        """Of members that have the same here: computed side by side."""
+    def _together(self, members: Sequence[Owner], x: Tensor, h: Tensor) -> Tensor:
+        """The new h [rows, ...] of neighbouring members with hooks of one kind, for the input x and
+        the output h of all their rows: as [members, rows of each, ...] in one computation.
+        """
         hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
         count = len(members)
         beside = [values.reshape(count, -1, *values.shape[1:]) for values in (x, h)]
         return modify_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
 
     def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
-        """For the attention function: which rows have which prefixes, neighbours without any as
-        one; empty where no member has rows.
+        """(rows, their prefixes) for the attention function, neighbours without any joined; empty
+        where no member has rows, as in a forward outside `sharing`.
         """
         found: list[tuple[slice, list[AttachedPrefix]]] = []
         for member, span in self.shares.spans(rows) if self.shares.rows else []:

@@ -1,8 +1,8 @@
-"""Several configurations on one backbone: each owns a slice of the rows of every forward.
+"""Slices: several configurations on one backbone, each with a slice of the rows of every forward.
 
-Rows are texts, or the tokens of texts one after the other (OPT's ffn). What the backbone computes
-is computed for all rows at once; at each module that any member modifies the rows are split, every
-member's own hooks see its own rows alone, and what they give is joined again.
+Rows are texts [batch, ...], or the tokens of texts one after the other [batch · tokens, d] (OPT's
+ffn). The backbone's own computations run once for all rows; at each module that any member
+modifies, rows are split, every member's hooks see its own rows alone, and the results are joined.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class Slices(Shares):
         return Member(slices=self)
 
     def at(self, module: nn.Module) -> SharedModule:
-        """What members have at a module; its hooks are put in place with the first."""
+        """The hooks of all members at a module, which are installed with the first one."""
         if module not in self._shared:
             self._shared[module] = SharedModule(self, module)
         return self._shared[module]
 
     def drop_unused(self, module: nn.Module) -> None:
+        """Take the shared hooks off a module at which no member has anything left."""
         shared = self._shared[module]
         if not shared.is_used:
             shared.remove()
@@ -59,9 +60,11 @@ class Member(Owner):
     slices: Slices
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
+        """As `Hooks.before`, on this member's rows."""
         return self._entered(module, self.slices.at(module).before, hook)
 
     def after(self, module: nn.Module, hook: After) -> Undo:
+        """As `Hooks.after`, on this member's rows."""
         return self._entered(module, self.slices.at(module).after, hook)
 
     def _entered(self, module: nn.Module, hooks: dict[Owner, list[Any]], hook: Any) -> Undo:
@@ -76,18 +79,21 @@ class Member(Owner):
 
         return undo
 
-    def put(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+    def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        """As `Hooks.substitute`, in this member's rows: others keep the module's own."""
         self.tensors.setdefault(module, {})[key] = tensor
-        self.slices.at(module).stand_in(self)
+        self.slices.at(module).substitute(self)
 
-    def take_back(self, module: nn.Module, key: str, own: Tensor) -> None:
+    def restore(self, module: nn.Module, key: str, own: Tensor) -> None:
+        """As `Hooks.restore`; `own` was in the module all along."""
         held = self.tensors.get(module, {})
         held.pop(key, None)
         if not held and self.tensors.pop(module, None) is not None:
-            self.slices.at(module).stands_in.discard(self)
+            self.slices.at(module).substituting.discard(self)
             self.slices.drop_unused(module)
 
     def prefix(self, module: nn.Module, prefix: AttachedPrefix) -> Undo:
+        """As `Hooks.prefix`, for this member's texts."""
         shared = self.slices.at(module)
         shared.prefixes.setdefault(self, []).append(prefix)
         attention.share_prefixes(module, shared.prefixes_of)
@@ -100,6 +106,7 @@ class Member(Owner):
 
     @property
     def texts(self) -> slice:
+        """This member's texts in the current forward."""
         rows = self.slices.rows
         if len(rows) == 1:
             return slice(None)
@@ -108,12 +115,13 @@ class Member(Owner):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        """Context whose forwards are of this member's texts alone, however many."""
         with self.slices.sharing([(self, 1)]):
             yield
 
 
 def why_not_shared(backbone: Backbone, configuration: Configuration) -> str | None:
-    """Why a configuration cannot share a forward; None if it can."""
+    """The reason why a configuration cannot share a forward with others; None if it can."""
     if not backbone.family.texts_are_independent:
         return f"{backbone.family.name} computes relative positions for all texts at once"
     for modification in configuration.within(backbone.shapes).modifications:
