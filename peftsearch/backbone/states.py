@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.loading.language import shifted
-from peftsearch.backbone.loading.load import Backbone
 
 __all__ = ["last_states"]
 

@@ -24,7 +24,7 @@ from peftsearch.backbone.attach.prompt import attach_prompt
 from peftsearch.backbone.attach.site_modification import SiteModification, Tensors
 from peftsearch.backbone.attach.sites import Captures, SiteModules, own_input, residual_sums
 from peftsearch.backbone.attach.sparse import attach_sparse
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.composition import Dora
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import FORMS, Prefix, Prompt, Rescale, Sparse
@@ -58,7 +58,7 @@ def attach(
     >>> import torch
     >>> from transformers import BertConfig, BertModel
     >>> from peftsearch.backbone.attach.attach import attach
-    >>> from peftsearch.backbone.loading.load import wrap
+    >>> from peftsearch.backbone.backbone import wrap
     >>> from peftsearch.design.methods import METHODS
     >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
     ...     intermediate_size=16, vocab_size=20)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.hooks import Undo
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Substitutes", "attach_copies", "replace_tensor"]

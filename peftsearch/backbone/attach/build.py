@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from peftsearch.backbone.attach.attachment import Attachment, TunedParameter
 from peftsearch.backbone.attach.sites import SiteModules
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import SiteShape
 

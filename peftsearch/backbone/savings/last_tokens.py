@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.families import AttentionPaths
-from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
 
 __all__ = ["LastTokens"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before, Undo
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.sharing.shared_module import SharedModule
 from peftsearch.backbone.sharing.shares import Owner, Shares
 from peftsearch.design.configuration import Configuration
