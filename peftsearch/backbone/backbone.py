@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.hooks import DIRECT_HOOKS, Hooks
-from peftsearch.backbone.families import Family, Stack
+from peftsearch.backbone.family import Family, Stack
 from peftsearch.backbone.measure import measure, positions_of, stack_layers, token_type_rows
 from peftsearch.backbone.recognise import family_of
 from peftsearch.design.shapes import BackboneShapes, SiteShape

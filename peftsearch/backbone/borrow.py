@@ -10,7 +10,7 @@ from torch import nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.backbone import Backbone, shapes_of
-from peftsearch.backbone.families import Family
+from peftsearch.backbone.family import Family
 from peftsearch.backbone.measure import measure, positions_of
 from peftsearch.backbone.recognise import family_of
 from peftsearch.design.shapes import BackboneShapes

@@ -1,4 +1,4 @@
-"""Devices: names that can be computed on here, and the one of each local worker.
+"""Devices: checking the name of one, and choosing one for each local worker.
 
 Imports no torch before a device is tried, so that a wrong name is refused at once.
 """

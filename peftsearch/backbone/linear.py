@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peftsearch.backbone.families import Part
+from peftsearch.backbone.family import Part
 from peftsearch.errors import ConfigurationError
 
 __all__ = ["LinearView"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
+from peftsearch.backbone.family import AttentionPaths, Family, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from peftsearch.backbone.families import FAMILIES, AttentionPaths, Family, FfnPaths, Part, Stack
+from peftsearch.backbone.families import FAMILIES
+from peftsearch.backbone.family import AttentionPaths, Family, FfnPaths, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.measure import stack_layers
 from peftsearch.errors import ConfigurationError

@@ -1,4 +1,4 @@
-"""Forms and compositions beyond the paper: what each may stand beside, and how each is written."""
+"""Forms and compositions beyond the paper: where each is valid, and how each is written."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ class _Inputs:
 
 
 def _of_texts(values: Tensor, texts: slice) -> Tensor:
-    """The part of `texts` in [batch or 1, ...]; what is one for all texts stays."""
+    """The rows of `texts` in [batch or 1, ...]; one row for all texts stays."""
     return values if len(values) == 1 else values[texts]
 
 

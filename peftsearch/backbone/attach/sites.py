@@ -13,7 +13,7 @@ from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.hooks import Hooks, Undo
 from peftsearch.backbone.attach.site_modification import SiteModification
 from peftsearch.backbone.backbone import Backbone
-from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
+from peftsearch.backbone.family import AttentionPaths, FfnPaths, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.measure import head_dim_of
 from peftsearch.design.shapes import SiteShape

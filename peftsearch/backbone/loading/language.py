@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from peftsearch.backbone.families import Family
+from peftsearch.backbone.family import Family
 from peftsearch.backbone.loading.quiet_stdout import quiet_stdout
 from peftsearch.backbone.loading.special_tokens import complete_special_tokens
 from peftsearch.errors import ConfigurationError

@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from peftsearch.backbone.backbone import Backbone, shapes_of, take_pooler, wrap
 from peftsearch.backbone.device import checked_device
-from peftsearch.backbone.families import Family
+from peftsearch.backbone.family import Family
 from peftsearch.backbone.loading.adapter_files import (
     PLAIN,
     adapter_beside,

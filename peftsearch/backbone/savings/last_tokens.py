@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.backbone import Backbone
-from peftsearch.backbone.families import AttentionPaths
+from peftsearch.backbone.family import AttentionPaths
 from peftsearch.backbone.measure import stack_layers
 
 __all__ = ["LastTokens"]

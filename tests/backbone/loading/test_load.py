@@ -1,4 +1,4 @@
-"""Loading a backbone: what it must be like, and what is said when it cannot be had."""
+"""Loading a backbone: frozen, exact and without a pooler; or refused in one sentence."""
 
 from __future__ import annotations
 

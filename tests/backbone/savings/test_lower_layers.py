@@ -1,4 +1,4 @@
-"""Layers standing aside: given the states they would give, every family ends where it would."""
+"""Skipped lower layers: with their states put in, every family computes the same."""
 
 from __future__ import annotations
 
