@@ -54,6 +54,7 @@ _BART = (
         is_decoder=True,
     ),
 )
+# OPT's layers are BART's decoder layers without cross-attention.
 _OPT = (replace(_BART[1], cross=None),)
 
 
@@ -64,6 +65,7 @@ def _t5(gated: bool) -> tuple[Stack, ...]:
 
     def ffn(index: int) -> FfnPaths:
         path = f"layer.{index}.DenseReluDense"
+        # wi_0 passes the activation and gates wi_1.
         hidden, gate = (f"{path}.wi_1", Part(f"{path}.wi_0")) if gated else (f"{path}.wi", None)
         return FfnPaths(Part(hidden), f"{path}.wo", f"layer.{index}.layer_norm", gate)
 
@@ -89,6 +91,7 @@ _LLAMA = Stack(
     ),
     is_decoder=True,
 )
+# Norms around each sub-layer: the second one's output, not W_o's, is added to the stream.
 _GEMMA2 = replace(
     _LLAMA,
     attention=replace(_LLAMA.attention, added="post_attention_layernorm"),
@@ -100,6 +103,7 @@ _GPT2 = Stack(
     FfnPaths(Part("mlp.c_fc"), "mlp.c_proj", "ln_2"),
     is_decoder=True,
 )
+# One layer [hidden, 3 · hidden] with each head's query, key and value side by side.
 _NEOX = Stack(
     "layers",
     AttentionPaths(
@@ -119,6 +123,7 @@ _PHI3 = replace(
         out="self_attn.o_proj",
         norm="input_layernorm",
     ),
+    # The first half of the fused output passes the activation, and gates the second.
     ffn=FfnPaths(
         Part("mlp.gate_up_proj", 1, 2),
         "mlp.down_proj",
@@ -129,6 +134,7 @@ _PHI3 = replace(
 _MODERNBERT = Stack(
     "layers",
     AttentionPaths.of("attn", "Wqkv", "attn.Wo", "attn_norm"),
+    # As in Phi-3: the first half passes the activation.
     FfnPaths(Part("mlp.Wi", 1, 2), "mlp.Wo", "mlp_norm", Part("mlp.Wi", 0, 2)),
 )
 _DISTILBERT = Stack(
@@ -217,6 +223,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("ELECTRA", ("electra",), _bert()),
     Family("DistilBERT", ("distilbert",), (_DISTILBERT,)),
+    # With p2c, queries of positions meet the keys, so that a bias on the keys shifts logits by
+    # relative position; a bias on the positions' keys (c2p) still shifts all of a query alike.
     Family(
         "DeBERTa-v2",
         ("deberta-v2",),
@@ -256,6 +264,7 @@ FAMILIES: tuple[Family, ...] = (
         when=lambda config: config.use_parallel_residual,
     ),
     Family("GPT-NeoX, one sum each", ("gpt_neox",), (_NEOX,), pre_norm=True, key_bias="rotary"),
+    # All sizes of OPT but 350m norm before the sub-layers.
     Family("OPT", ("opt",), _OPT, pre_norm=True, when=lambda config: config.do_layer_norm_before),
     Family("OPT, norm after", ("opt",), _OPT),
     _decoder("Llama", "llama"),

@@ -44,6 +44,7 @@ def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
         family=family.name,
         stacks=tuple(sizes),
         d_embedding=int(model.get_input_embeddings().weight.shape[1]),
+        # He et al. use up to 300 vectors; three quarters of the positions are left for the text.
         longest_prompt=min(300, positions_of(config) // 4),
         pre_norm=family.pre_norm,
         takes_prefix=family.takes_prefix,

@@ -83,6 +83,8 @@ class Configuration:
     @property
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical JSON."""
+        # Records, journals and exports name configurations by it: any change of this text would
+        # make every recorded trial another configuration.
         text = jsonlib.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

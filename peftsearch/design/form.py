@@ -35,6 +35,7 @@ __all__ = [
     "Vera",
 ]
 
+# Where two forms read the same vector at one place, they are installed in this order.
 FORMS: dict[str, type[Form]] = {
     form.name: form
     for form in (

@@ -69,6 +69,7 @@ class PlaceRow:
         return self.body is not None or bool(self.kinds)
 
 
+# In the order of a forward: joined names are written, and meeting modifications installed, in it.
 PLACES: dict[str, PlaceRow] = {
     row.name: row
     for row in (
@@ -221,6 +222,7 @@ class Place:
         return f"layer{'s' if len(self.layers) > 1 else ''} {text}"
 
 
+# Cached, as are the next two: a sampler asks for the same places of one backbone at every sample.
 @lru_cache(maxsize=65536)
 def _sites_of(place: Place, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
     if any(PLACES[name].body for name in place.names):

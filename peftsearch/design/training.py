@@ -81,6 +81,7 @@ class Training:
             check_name("lr: form", form, tuple(FORMS))
             check_number(f"lr of {form}", rate, 0, 10)
         check_number("head_lr", self.head_lr, 0, 10)
+        # The lower bound is exclusive: a little below 0 lets 0 in.
         check_number("weight_decay", self.weight_decay, -1e-12, 10)
         check_number("warmup", self.warmup, -1e-12, 1)
         check_number("max_grad_norm", self.max_grad_norm, 0, 1e9)

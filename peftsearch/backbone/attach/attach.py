@@ -69,7 +69,7 @@ def attach(
     """
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment()
-    generator = Generator().manual_seed(seed)
+    generator = Generator().manual_seed(seed)  # of the CPU: the same numbers for every device
     captures = Captures(backbone.hooks, attachment.undo, attachment.captured)
     pending: list[_Pending] = []
     try:

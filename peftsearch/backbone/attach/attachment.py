@@ -61,7 +61,7 @@ class Attachment:
         return {t.name: t.parameter for t in self.tuned}
 
     def stored(self) -> dict[str, Tensor]:
-        """Name → tensor as exported: the tensors that `attach(finished=True)` makes, and counts."""
+        """Name → tensor as exported: of the names and shapes that `attach(finished=True)` makes."""
         with torch.no_grad():
             stored = {
                 name: p.detach() for name, p in self.tensors.items() if name not in self.not_stored

@@ -73,7 +73,7 @@ class QuerySelection(Protocol):
     """The choice of one token a text whose query is computed."""
 
     def select(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
-        """States with axis `dim` (tokens) cut to one token a text; of all texts or some."""
+        """States [batch, ..., tokens, ...], with axis `dim` (tokens) cut to one token a text."""
         ...
 
 

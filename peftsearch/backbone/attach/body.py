@@ -101,7 +101,7 @@ class Substitutes:
     def add(
         self, trained: Tensor, put: Callable[[Tensor], None], compute: Callable[[], Tensor]
     ) -> None:
-        """One more replacement, which `compute` makes of a trained tensor."""
+        """One more replacement, which `compute` makes of a trained tensor, of the frozen shape."""
         self.trained.append(trained)
         self.puts.append(put)
         self._each.append(compute)

@@ -66,7 +66,7 @@ class TensorBuilder:
         return parameter
 
     def shared_tensors(self) -> dict[str, Tensor]:
-        """Name → tuned tensor or constant that all sites of the modification share."""
+        """Name → tuned tensor or constant that all sites share, of the form's shapes."""
         form, widest = self.modification.form, self.modification.widest
         sources = self.modification.sources(self.backbone.shapes)
         # Constants are not stored: seed 0 draws the same ones in every trial, process and export,
@@ -84,7 +84,7 @@ class TensorBuilder:
         return tensors
 
     def site_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
-        """Name → tuned tensor or constant of one site, its composition's included."""
+        """Name → tuned tensor or constant of one site and its composition, of the form's shapes."""
         form = self.modification.form
         width = self.modification.width_at(site, self.backbone.shapes)
         own = {n: self.empty(s) for n, s in form.tensors(site, d_source, width).items()}
@@ -97,7 +97,7 @@ class TensorBuilder:
         return tensors | self.composition_tensors(site, d_source)
 
     def composition_tensors(self, site: SiteShape, d_source: int) -> dict[str, Tensor]:
-        """Name → tuned tensor of the composition at one site."""
+        """Name → tuned tensor of the composition at one site, of the shapes that it gives."""
         composition, pretrained = self.modification.composition, self._pretrained(site)
         tensors: dict[str, Tensor] = {}
         for name, shape in composition.tensors(site, d_source).items():

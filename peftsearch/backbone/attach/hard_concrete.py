@@ -39,6 +39,7 @@ class SparseDelta:
         A function of seed and step alone: a resumed run and a batch computed in pieces see the
         gates of an uninterrupted, whole one.
         """
+        # Distinct for all seeds and steps below a million steps.
         self._noise.manual_seed(self._seed * 1_000_003 + step)
 
     def sampled(self) -> Tensor:

@@ -41,7 +41,7 @@ class Hooks(Protocol):
         ...
 
     def restore(self, module: nn.Module, key: str, own: Tensor) -> None:
-        """Give the module its `own` parameter back."""
+        """Give the module its `own` parameter back, of the same shape."""
         ...
 
     def prefix(self, module: nn.Module, prefix: AttachedPrefix) -> Undo:

@@ -67,6 +67,7 @@ class _LowForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, weight: Tensor, product: Product) -> Any:
+        # Not saved for backward: it is frozen, and autograd need not watch it for changes.
         ctx.weight = weight
         return product(x.flatten(0, -2), bias).view(*x.shape[:-1], len(weight))
 

@@ -87,7 +87,7 @@ class SharedModule:
         return joined if states is output else (joined, *output[1:])
 
     def _split_forward(self, *args: Any, **options: Any) -> Tensor:
-        """The module's forward: one call a stretch of rows, each with its member's tensors."""
+        """The module's forward of [rows, ...]: a call a stretch, with its member's tensors."""
         substituting = self.substituting.intersection(member for member, _ in self.shares.rows)
         # Called by a member's own hook (Pfeiffer's sum is normed twice), the module has that
         # member's tensors already, and only rows of that member.

@@ -68,6 +68,7 @@ class Shares:
 
         ValueError where `rows` is no multiple of the number of texts.
         """
+        # One owner has all rows, however many: `Member.alone` counts its texts as 1.
         if len(self.rows) == 1:
             return [(self.rows[0][0], slice(0, rows))]
         if not self._total or rows % self._total:

@@ -79,7 +79,9 @@ class Form(ABC):
 
     @abstractmethod
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
-        """Fill one tensor in place: one of `tensors`, `shared`, `trained` or `constants`."""
+        """Fill one tensor in place, of the shape given in `tensors`, `shared`, `trained` or
+        `constants`.
+        """
 
     def initialise_site(
         self,
