@@ -20,6 +20,14 @@ class LinearView:
     """h = x W + b, with h [batch, tokens, d_out] all or some of a module's output channels.
 
     x is [batch, tokens, d_in], W [d_in, d_out]. Conv1D stores W as it is, nn.Linear its transpose.
+
+    >>> from torch import nn
+    >>> from peftsearch.backbone.family import Part
+    >>> from peftsearch.backbone.linear import LinearView
+    >>> layer = nn.ModuleDict({"qkv": nn.Linear(4, 18)})
+    >>> values = LinearView.at(layer, Part("qkv", index=2, of=3))
+    >>> values.channels, values.weight().shape
+    (slice(12, 18, None), torch.Size([4, 6]))
     """
 
     module: nn.Module

@@ -28,6 +28,11 @@ def family_of(config: Any) -> Family:
 
     A model type that no row names is compared with every row's layout, module by module; what is
     recognised gets that row's paths and a note.
+
+    >>> from transformers import RobertaConfig
+    >>> from peftsearch.backbone.recognise import family_of
+    >>> family_of(RobertaConfig()).stacks[0].attention.query.path
+    'attention.self.query'
     """
     for family in FAMILIES:
         if config.model_type in family.model_types and family.when(config):

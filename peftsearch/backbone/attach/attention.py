@@ -116,8 +116,8 @@ def _mask(*args: Any, **options: Any) -> Tensor | None:
     """transformers' mask for SDPA [batch, 1, tokens, keys], True where attended; None where nothing
     is masked, or nothing but causally, if that is cheap to know.
     """
-    given = options.get("attention_mask")
-    if given is not None and given.device.type not in MASK_SKIP_DEVICES:
+    padding = options.get("attention_mask")
+    if padding is not None and padding.device.type not in MASK_SKIP_DEVICES:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask: Tensor | None = sdpa_mask(*args, **options)
     return mask

@@ -59,17 +59,17 @@ class _PromptHooks:
         `attention_mask` and `token_type_ids` [batch, tokens] and positions are extended. Raises
         ConfigurationError for more tokens than the model has positions.
         """
-        given = dict(zip(self.names, args, strict=False)) | kwargs
-        ids = given.pop("input_ids", None)
-        embedded = given.get("inputs_embeds")
+        inputs = dict(zip(self.names, args, strict=False)) | kwargs
+        ids = inputs.pop("input_ids", None)
+        embedded = inputs.get("inputs_embeds")
         embedded = self.embed(ids) if embedded is None else embedded
         # Without position ids the model numbers places from the left, prompt and padding included;
         # with them (generation) the prompt may be put behind left padding.
-        placed = given.get("position_ids") is not None
-        order = self._order(given.get("attention_mask")) if placed else None
+        placed = inputs.get("position_ids") is not None
+        order = self._order(inputs.get("attention_mask")) if placed else None
         # While generating, the cache holds the prompt's keys and values after the first forward:
         # only the mask and the positions still count it.
-        past = given.get("past_key_values")
+        past = inputs.get("past_key_values")
         self._cut = past is None or past.get_seq_length() == 0
         if self._cut:
             embedded = _reordered(torch.cat((self._expanded(embedded), embedded), dim=1), order)
@@ -79,14 +79,14 @@ class _PromptHooks:
                 f"{embedded.shape[1] - self.length} exceeds the model's {self.positions} "
                 "positions: use shorter texts (--max-length)"
             )
-        given["inputs_embeds"] = embedded
+        inputs["inputs_embeds"] = embedded
         for name, fill in (("attention_mask", 1), ("token_type_ids", 0)):
-            if given.get(name) is not None and (self._cut or name == "attention_mask"):
-                given[name] = _reordered(_padded(given[name], self.length, fill), order)
+            if inputs.get(name) is not None and (self._cut or name == "attention_mask"):
+                inputs[name] = _reordered(_padded(inputs[name], self.length, fill), order)
         for name in ("position_ids", "cache_position"):
-            if given.get(name) is not None:
-                given[name] = self._shifted(given[name], order)
-        return (), given
+            if inputs.get(name) is not None:
+                inputs[name] = self._shifted(inputs[name], order)
+        return (), inputs
 
     def _order(self, mask: Tensor | None) -> Tensor | None:
         """For texts padded on the left, the index in (prompt, padding, text) that belongs at each

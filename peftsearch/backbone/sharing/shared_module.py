@@ -77,9 +77,9 @@ class SharedModule:
 
         def own(member: Owner, rows: slice) -> Tensor:
             h: Tensor = states[rows]
-            given = (args[0][rows], *args[1:])
+            arguments = (args[0][rows], *args[1:])
             for hook in self.after.get(member, ()):
-                changed = hook(module, given, h)
+                changed = hook(module, arguments, h)
                 h = h if changed is None else changed
             return h
 
