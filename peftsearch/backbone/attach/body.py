@@ -1,4 +1,4 @@
-"""Tuned tensors of the body (BitFit, norm tuning, full fine-tuning): copies in modules' places.
+"""Tuned tensors of the body (BitFit, norm tuning, full fine-tuning): copies that replace them.
 
 The frozen tensors themselves are never written, so that detaching gives back the same bits. A copy
 of the body's dtype and whole shape replaces the frozen tensor once. One that must be computed (cast

@@ -57,6 +57,7 @@ class SharedModule:
         attention.unshare_prefixes(self.module)
 
     def _on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Run each member's input hooks on its rows of the first argument [rows, ...]."""
         if not self.before or not args:
             return None
 
@@ -71,6 +72,7 @@ class SharedModule:
         return None if joined is args[0] else (joined, *args[1:])
 
     def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Run each member's output hooks on its rows of the output [rows, ...]."""
         if not self.after or not args:
             return None
         states = output if isinstance(output, Tensor) else output[0]

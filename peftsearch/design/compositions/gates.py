@@ -20,8 +20,8 @@ __all__ = ["Gated", "SigmoidGate", "TanhGate"]
 class Gated(Composition):
     """(1−λ) h + λ Δh with the exact gate of prefix tuning (He et al. 2022, equations 7 and 8).
 
-    λ = Σexp(q P_kᵀ) / (Σexp(q P_kᵀ) + Σexp(q Kᵀ)) for each head and token, logits scaled by
-    1/√head_dim. Attending over prefix and tokens together computes exactly this, in one softmax,
+    λ = Σexp(q P_kᵀ) / (Σexp(q P_kᵀ) + Σexp(q Kᵀ)) for each head and token, q scaled as
+    in the model. Attending over prefix and tokens together computes exactly this, in one softmax,
     and `backbone/attach/attention.py` does so. Parameters: none.
 
     >>> from peftsearch.design.composition import Gated

@@ -25,8 +25,8 @@ class Prefix(Form):
     """Δh = softmax(q P_kᵀ) P_v: attention over l learned keys and values (Li and Liang 2021, arXiv
     2101.00190; as Δh in He et al. 2022, Table 1).
 
-    The source is the queries times 1/√head_dim, [batch, heads, tokens, head_dim], and Δh has its
-    shape. Tensors: `keys` and `values`, each [kv_heads, l, head_dim]; grouped-query attention
+    The source is the scaled queries [batch, heads, tokens, head_dim] (times 1/√head_dim, or the
+    model's own factor), and Δh has their shape. Tensors: `keys` and `values`, each [kv_heads, l, head_dim]; grouped-query attention
     shares a prefix among the query heads of one group.
     Parameters: 2 l kv_heads head_dim a site.
     With `init: zero` P_v begins at zero, so an ungated prefix begins as the identity; under the
@@ -127,8 +127,8 @@ class PrefixRelu(Prefix):
     4.3).
 
     A prefix whose weights do not sum to one, so that no gate belongs to it; W_q is the frozen one.
-    Shapes are a prefix's. Parameters: 2 l kv_heads head_dim a site. The queries come scaled by
-    1/√head_dim, which P_k absorbs.
+    Shapes are a prefix's. Parameters: 2 l kv_heads head_dim a site. The queries come scaled by the
+    model's factor, which P_k absorbs.
 
     >>> import torch
     >>> from peftsearch.design.form import PrefixRelu
