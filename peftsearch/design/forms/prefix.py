@@ -26,8 +26,8 @@ class Prefix(Form):
     2101.00190; as Δh in He et al. 2022, Table 1).
 
     The source is the scaled queries [batch, heads, tokens, head_dim] (times 1/√head_dim, or the
-    model's own factor), and Δh has their shape. Tensors: `keys` and `values`, each [kv_heads, l, head_dim]; grouped-query attention
-    shares a prefix among the query heads of one group.
+    model's own factor), and Δh has their shape. Tensors: `keys` and `values`, each [kv_heads, l,
+    head_dim]; grouped-query attention shares a prefix among the query heads of one group.
     Parameters: 2 l kv_heads head_dim a site.
     With `init: zero` P_v begins at zero, so an ungated prefix begins as the identity; under the
     exact gate the zero values still take attention from the tokens.
