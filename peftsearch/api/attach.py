@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach.attach import attach as attach_to
 from peftsearch.backbone.attach.attachment import Attachment, registered_name
-from peftsearch.backbone.borrowed import Undo, borrow
+from peftsearch.backbone.borrow import Undo, borrow
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prefix
 from peftsearch.design.methods import method

@@ -1,4 +1,7 @@
-"""Which device models and data are put on."""
+"""Devices: checking the name of one, and choosing one for each local worker.
+
+Imports no torch before a device is tried, so that a wrong name is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import re
 
 from peftsearch.errors import MissingError
 
-__all__ = ["checked_device", "refuse_unknown_device"]
+__all__ = [
+    *("checked_device", "default_workers", "default_workers_here"),
+    *("refuse_unknown_device", "worker_device"),
+]
 
 _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
 
 
 def refuse_unknown_device(device: str) -> None:
-    """MissingError for a device that cannot be here, as far as is known without importing torch."""
+    """Raise MissingError for a device that cannot be here, as far as is known without torch."""
     if _DEVICE.fullmatch(device) is None:
         raise _unusable(device, "cpu, cuda or cuda:N is wanted")
     try:
@@ -25,7 +31,7 @@ def refuse_unknown_device(device: str) -> None:
 
 
 def checked_device(device: str) -> str:
-    """A device that this machine has, or MissingError."""
+    """The name as it is, of a device that this machine has; else MissingError."""
     refuse_unknown_device(device)
     import torch
 
@@ -34,6 +40,25 @@ def checked_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise _unusable(device, (str(error).splitlines() or ["unknown"])[0]) from error
     return device
+
+
+def default_workers(device: str, gpus: int) -> int:
+    """The number of local workers where the user named none: one a GPU for `cuda`, else one."""
+    return max(1, gpus) if device == "cuda" else 1
+
+
+def default_workers_here(device: str) -> int:
+    """`default_workers` with the GPUs of this machine."""
+    if device != "cuda":
+        return 1
+    import torch
+
+    return default_workers(device, torch.cuda.device_count())
+
+
+def worker_device(device: str, worker: int, gpus: int) -> str:
+    """The device of local worker number `worker`: for `cuda`, one of several GPUs in turn."""
+    return f"cuda:{worker % gpus}" if device == "cuda" and gpus > 1 else device
 
 
 def _unusable(device: str, why: str) -> MissingError:

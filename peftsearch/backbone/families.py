@@ -1,146 +1,33 @@
-"""Model families: one row each says where a family keeps its sub-layers.
+"""The table of model families: the module paths of their sub-layers, one row a family.
 
-This table is the only place that knows; nothing outside `backbone/` asks for a model type.
+This table is the only place that knows them; nothing outside `backbone/` asks for a model type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
+
+from peftsearch.backbone.family import (
+    AttentionPaths,
+    ClassifierPaths,
+    Family,
+    FfnPaths,
+    Part,
+    Stack,
+    fused_parts,
+)
 
 __all__ = [
-    *("FAMILIES", "AttentionPaths", "ClassifierPaths", "Family", "FfnPaths", "Part", "Stack"),
+    "FAMILIES",
+    "AttentionPaths",
+    "ClassifierPaths",
+    "Family",
+    "FfnPaths",
+    "Part",
+    "Stack",
 ]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A linear layer, or part `index` of `of` in a fused one's output."""
-
-    path: str
-    index: int = 0
-    of: int = 1
-    per_head: bool = False
-    """Fused head by head: each head's query, key and value lie side by side, or each key and value
-    head's behind the queries that share them.
-    """
-    kv_heads: str = ""
-    """Attribute of the attention module with the number of heads of keys and values, where a fused
-    layer has fewer of them than of queries.
-    """
-
-
-@dataclass(frozen=True)
-class AttentionPaths:
-    """Modules of one attention sub-layer, relative to its layer."""
-
-    module: str
-    """What the attention interface is called with."""
-    query: Part
-    key: Part
-    value: Part
-    out: str
-    norm: str
-    """After the sum in post-norm families, before the sub-layer in pre-norm ones."""
-    added: str = ""
-    """What the stream is added to, if not the output of `out` (a norm after it)."""
-
-    @classmethod
-    def of(cls, module: str, names: str, out: str, norm: str, added: str = "") -> AttentionPaths:
-        """`names` of the three projections within `module`; one name: a fused layer."""
-        paths = [f"{module}.{name}" for name in names.split()]
-        query, key, value = map(Part, paths) if len(paths) == 3 else _fused(paths[0])
-        return cls(module, query, key, value, out, norm, added)
-
-
-def _fused(path: str, per_head: bool = False, kv_heads: str = "") -> tuple[Part, Part, Part]:
-    """Query, key and value in one layer's output."""
-    query, key, value = (Part(path, index, 3, per_head, kv_heads) for index in range(3))
-    return query, key, value
-
-
-@dataclass(frozen=True)
-class FfnPaths:
-    """Modules of one feed-forward sub-layer, relative to its layer."""
-
-    hidden: Part
-    out: str
-    norm: str
-    gate: Part | None = None
-    """In a gated ffn the projection that passes the activation."""
-    added: str = ""
-    """As in `AttentionPaths`."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """One stack of layers: the only one, or an encoder-decoder's encoder or decoder."""
-
-    layers: str
-    attention: AttentionPaths
-    ffn: FfnPaths
-    cross: AttentionPaths | None = None
-    module: str = ""
-    """What reads token ids, relative to the model; empty: the model itself."""
-    is_decoder: bool = False
-
-
-@dataclass(frozen=True)
-class ClassifierPaths:
-    """In transformers' sequence-classification model of a family: a layer with tanh that reads the
-    first token, and the linear layer after it. `{body}` is the body's own name there.
-    """
-
-    pooler: str
-    classifier: str
-    saved: tuple[str, ...]
-    """Modules that hold the two, and nothing else."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where a family keeps things, and the few ways in which it differs from the others."""
-
-    name: str
-    model_types: tuple[str, ...]
-    stacks: tuple[Stack, ...]
-    pre_norm: bool = False
-    pooler: str | None = None
-    """The pretrained pooler, relative to the model: its `dense` is the layer."""
-    classifier: ClassifierPaths | None = None
-    """Where transformers classifies as a head with pooler over the first token does."""
-    key_bias: Literal["dead", "alive", "rotary"] = "dead"
-    """Under plain softmax a bias on the keys gets no gradient; where positions turn or join keys
-    it does; `rotary`: only in the dimensions that turn.
-    """
-    dead: tuple[str, ...] = ()
-    """Further tensors, by the end of their names, that get no gradient for the same reason."""
-    positions_after_padding: bool = False
-    """The position table keeps its first `pad_token_id + 1` rows for itself (fairseq's habit)."""
-    takes_prefix: bool = True
-    """Whether its attention goes through transformers' attention interface."""
-    texts_apart: bool = True
-    """False: its projections read what belongs to no text, too (DeBERTa's relative positions), so
-    that configurations cannot share a forward.
-    """
-    can_be_recorded: bool = True
-    """False: its own code makes tensors on the host in every forward, which no CUDA graph holds."""
-    sums_attention: bool = True
-    """False: attention and ffn join the stream in one sum."""
-    layer_gives: Callable[[Any, Any], Any] = field(
-        default=lambda states, others: states, compare=False
-    )
-    """What a layer returns, from its states and the positional arguments after its first."""
-    first_layer_shares: bool = False
-    """The first layer computes what the others take from it (T5's position bias)."""
-    when: Callable[[Any], bool] = field(default=lambda config: True, compare=False)
-    """Which configs of its model types the row is for."""
-    note: str = ""
-
-    @property
-    def is_encoder_decoder(self) -> bool:
-        return len(self.stacks) > 1
 
 
 def _bert(query: str = "query key value") -> tuple[Stack, ...]:
@@ -167,6 +54,7 @@ _BART = (
         is_decoder=True,
     ),
 )
+# OPT's layers are BART's decoder layers without cross-attention.
 _OPT = (replace(_BART[1], cross=None),)
 
 
@@ -177,6 +65,7 @@ def _t5(gated: bool) -> tuple[Stack, ...]:
 
     def ffn(index: int) -> FfnPaths:
         path = f"layer.{index}.DenseReluDense"
+        # wi_0 passes the activation and gates wi_1.
         hidden, gate = (f"{path}.wi_1", Part(f"{path}.wi_0")) if gated else (f"{path}.wi", None)
         return FfnPaths(Part(hidden), f"{path}.wo", f"layer.{index}.layer_norm", gate)
 
@@ -202,6 +91,7 @@ _LLAMA = Stack(
     ),
     is_decoder=True,
 )
+# Norms around each sub-layer: the second one's output, not W_o's, is added to the stream.
 _GEMMA2 = replace(
     _LLAMA,
     attention=replace(_LLAMA.attention, added="post_attention_layernorm"),
@@ -213,11 +103,12 @@ _GPT2 = Stack(
     FfnPaths(Part("mlp.c_fc"), "mlp.c_proj", "ln_2"),
     is_decoder=True,
 )
+# One layer [hidden, 3 · hidden] with each head's query, key and value side by side.
 _NEOX = Stack(
     "layers",
     AttentionPaths(
         "attention",
-        *_fused("attention.query_key_value", per_head=True),
+        *fused_parts("attention.query_key_value", per_head=True),
         out="attention.dense",
         norm="input_layernorm",
     ),
@@ -228,10 +119,11 @@ _PHI3 = replace(
     _LLAMA,
     attention=AttentionPaths(
         "self_attn",
-        *_fused("self_attn.qkv_proj", kv_heads="num_key_value_heads"),
+        *fused_parts("self_attn.qkv_proj", kv_heads="num_key_value_heads"),
         out="self_attn.o_proj",
         norm="input_layernorm",
     ),
+    # The first half of the fused output passes the activation, and gates the second.
     ffn=FfnPaths(
         Part("mlp.gate_up_proj", 1, 2),
         "mlp.down_proj",
@@ -242,6 +134,7 @@ _PHI3 = replace(
 _MODERNBERT = Stack(
     "layers",
     AttentionPaths.of("attn", "Wqkv", "attn.Wo", "attn_norm"),
+    # As in Phi-3: the first half passes the activation.
     FfnPaths(Part("mlp.Wi", 1, 2), "mlp.Wo", "mlp_norm", Part("mlp.Wi", 0, 2)),
 )
 _DISTILBERT = Stack(
@@ -252,37 +145,40 @@ _DISTILBERT = Stack(
 
 
 def _with_nothing(states: Any, others: Any) -> tuple[Any, None]:
-    """DeBERTa's and Falcon's layers return attention weights too, or None."""
+    """The value of a layer that returns attention weights beside the states (DeBERTa, Falcon)."""
     return states, None
 
 
 def _t5_family(name: str, gated: bool, when: Callable[[Any], bool]) -> Family:
-    """T5's layers hand on the position biases that the first one computes."""
+    """A row of T5. Its layers return (states, position bias, cross-attention's position bias); the
+    first layer computes the biases, the others get them as arguments 1 and 4 after the states.
+    """
     return Family(
         name,
         ("t5", "mt5"),
         _t5(gated),
         pre_norm=True,
-        layer_gives=lambda states, others: (states, others[1], others[4]),
+        layer_output=lambda states, others: (states, others[1], others[4]),
         first_layer_shares=True,
         when=when,
     )
 
 
 def _decoder(name: str, *model_types: str, stack: Stack = _LLAMA, **options: Any) -> Family:
-    """A decoder-only family with rotary positions."""
+    """A row of a decoder-only family with rotary positions."""
     return Family(name, model_types, (stack,), pre_norm=True, key_bias="alive", **options)
 
 
 def _falcon(
     name: str, norms: tuple[str, str], when: Callable[[Any], bool], sums_attention: bool = False
 ) -> tuple[Family, Family]:
-    """Rows of the models with these norms, before attention and before the ffn: with positions that
-    turn keys, so that a bias on them gets a gradient, and with ALiBi's, which do not.
+    """Two rows of Falcon with these norms, before attention and before the ffn: one with rotary
+    positions, which turn keys, so that a bias on them gets a gradient; one with ALiBi, which does
+    not.
     """
     attention = AttentionPaths(
         "self_attention",
-        *_fused("self_attention.query_key_value", per_head=True, kv_heads="num_kv_heads"),
+        *fused_parts("self_attention.query_key_value", per_head=True, kv_heads="num_kv_heads"),
         out="self_attention.dense",
         norm=norms[0],
     )
@@ -294,9 +190,9 @@ def _falcon(
         pre_norm=True,
         key_bias="alive",
         takes_prefix=False,
-        can_be_recorded=False,  # it takes keys and values out by lists of places
+        allows_cuda_graphs=False,  # it indexes keys and values by Python lists, made on the host
         sums_attention=sums_attention,
-        layer_gives=_with_nothing,
+        layer_output=_with_nothing,
         when=lambda config: when(config) and not config.alibi,
         note="its attention computes its softmax itself: no prefix can stand inside it",
     )
@@ -304,7 +200,7 @@ def _falcon(
 
 
 def _is_parallel(config: Any, norms: int) -> bool:
-    """Whether a Falcon's attention and ffn read the same stream, through so many norms."""
+    """Whether a Falcon's attention and ffn read the same stream, through `norms` norms."""
     two = config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1
     return bool(config.parallel_attn) and norms == (2 if two else 1)
 
@@ -327,6 +223,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("ELECTRA", ("electra",), _bert()),
     Family("DistilBERT", ("distilbert",), (_DISTILBERT,)),
+    # With p2c, queries of positions meet the keys, so that a bias on the keys shifts logits by
+    # relative position; a bias on the positions' keys (c2p) still shifts all of a query alike.
     Family(
         "DeBERTa-v2",
         ("deberta-v2",),
@@ -334,8 +232,8 @@ FAMILIES: tuple[Family, ...] = (
         key_bias="alive",
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
-        texts_apart=False,
-        layer_gives=_with_nothing,
+        texts_are_independent=False,
+        layer_output=_with_nothing,
         note="its attention adds terms of relative positions: no prefix can stand beside them",
         when=lambda config: "p2c" in (config.pos_att_type or ()),
     ),
@@ -345,8 +243,8 @@ FAMILIES: tuple[Family, ...] = (
         _bert("query_proj key_proj value_proj"),
         dead=(".pos_key_proj.bias",),
         takes_prefix=False,
-        texts_apart=False,
-        layer_gives=_with_nothing,
+        texts_are_independent=False,
+        layer_output=_with_nothing,
     ),
     Family("ModernBERT", ("modernbert",), (_MODERNBERT,), pre_norm=True, key_bias="alive"),
     Family("BART", ("bart",), _BART),
@@ -366,6 +264,7 @@ FAMILIES: tuple[Family, ...] = (
         when=lambda config: config.use_parallel_residual,
     ),
     Family("GPT-NeoX, one sum each", ("gpt_neox",), (_NEOX,), pre_norm=True, key_bias="rotary"),
+    # All sizes of OPT but 350m norm before the sub-layers.
     Family("OPT", ("opt",), _OPT, pre_norm=True, when=lambda config: config.do_layer_norm_before),
     Family("OPT, norm after", ("opt",), _OPT),
     _decoder("Llama", "llama"),

@@ -1,4 +1,4 @@
-"""One view of every linear layer: nn.Linear, GPT-2's Conv1D, and parts of a fused projection."""
+"""One view of every kind of linear layer: nn.Linear, GPT-2's Conv1D, parts of fused ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peftsearch.backbone.families import Part
+from peftsearch.backbone.family import Part
 from peftsearch.errors import ConfigurationError
 
 __all__ = ["LinearView"]
@@ -17,19 +17,30 @@ __all__ = ["LinearView"]
 
 @dataclass(frozen=True)
 class LinearView:
-    """h = x W + b, with h all or some of a module's output channels."""
+    """h = x W + b, with h [batch, tokens, d_out] all or some of a module's output channels.
+
+    x is [batch, tokens, d_in], W [d_in, d_out]. Conv1D stores W as it is, nn.Linear its transpose.
+
+    >>> from torch import nn
+    >>> from peftsearch.backbone.family import Part
+    >>> from peftsearch.backbone.linear import LinearView
+    >>> layer = nn.ModuleDict({"qkv": nn.Linear(4, 18)})
+    >>> values = LinearView.at(layer, Part("qkv", index=2, of=3))
+    >>> values.channels, values.weight().shape
+    (slice(12, 18, None), torch.Size([4, 6]))
+    """
 
     module: nn.Module
     part: Part
     head_dim: int = 0
-    """Needed where heads are fused one by one."""
+    """Width of a head; needed where layers are fused head by head or have fewer key heads."""
     kv_heads: int = 0
-    """Heads of keys and of values, where a fused layer has fewer of them than of queries."""
+    """Number of key and value heads, where a fused layer has fewer of them than query heads."""
     _indices: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def at(cls, layer: nn.Module, part: Part, head_dim: int = 0) -> LinearView:
-        """The view, or a ConfigurationError where the path leads to something else."""
+        """The view of a layer's part; ConfigurationError where its path leads to something else."""
         module = layer.get_submodule(part.path)
         if not isinstance(module, (nn.Linear, Conv1D)):
             raise ConfigurationError(f"{part.path} is {type(module).__name__}, not a linear layer")
@@ -40,12 +51,13 @@ class LinearView:
 
     @property
     def _weight(self) -> Tensor:
-        """The module's own, or what stands in its place."""
+        """The module's own weight, or its replacement: [d_module, d_in], of a Conv1D transposed."""
         weight: Tensor = self.module.weight  # type: ignore[assignment]
         return weight
 
     @property
     def d_in(self) -> int:
+        """Input channels."""
         shape = self._weight.shape
         return shape[0] if isinstance(self.module, Conv1D) else shape[1]
 
@@ -57,6 +69,7 @@ class LinearView:
 
     @property
     def d_out(self) -> int:
+        """Output channels of the part."""
         if not self.kv_heads:
             return self.d_module // self.part.of
         shared = self.kv_heads * self.head_dim
@@ -64,8 +77,9 @@ class LinearView:
 
     @property
     def channels(self) -> slice | Tensor:
-        """Which of the module's output channels belong to the part; indices are where the weight
-        is, so that no forward sends them there.
+        """The part's output channels: a slice of the module's, or their indices [d_out].
+
+        Indices are kept on the weight's device, so that no forward copies them there.
         """
         if self.part.of == 1:
             return slice(None)
@@ -73,46 +87,54 @@ class LinearView:
             return self._stretch()
         device = self._weight.device
         if device not in self._indices:
-            with torch.inference_mode(False):  # made in an evaluation, used in training too
+            # Made in an evaluation, they are used in training too, where autograd refuses to save
+            # tensors that were made in inference mode.
+            with torch.inference_mode(False):
                 self._indices[device] = self._head_by_head(_index_device(device))
         return self._indices[device]
 
     def _stretch(self) -> slice:
-        """All queries, all keys and all values lie one after another, the last one at the end."""
+        """The part's channels where all queries, all keys and all values lie one after another."""
+        # Counted from the end: queries, which come first, may be wider than the other two.
         behind = self.part.of - 1 - self.part.index
         stop = self.d_module - behind * (self.kv_heads * self.head_dim or self.d_out)
         return slice(stop - self.d_out, stop)
 
     def _head_by_head(self, device: torch.device) -> Tensor:
-        """Each group has its queries (one, without groups), its key and its value side by side."""
+        """The part's channels [d_out] where each group of heads has its queries (one, without
+        groups), its key and its value side by side.
+        """
         groups = self.kv_heads or self.d_module // (self.part.of * self.head_dim)
         every = torch.arange(self.d_module, device=device).view(groups, -1, self.head_dim)
         own = every[:, :-2] if self.part.index == 0 else every[:, self.part.index - 3]
         return own.flatten()
 
     def weight(self) -> Tensor:
-        """W, (d_in, d_out); frozen."""
+        """W [d_in, d_out], without a gradient."""
         weight = self._weight.detach()
         return (weight if isinstance(self.module, Conv1D) else weight.T)[:, self.channels]
 
     def bias(self) -> Tensor | None:
-        """b (d_out,): the module's own, or what is tuned in its place."""
+        """b [d_out], the module's own or a tuned replacement; None without one."""
         bias = getattr(self.module, "bias", None)
         return None if bias is None else bias[self.channels]
 
     def read(self, output: Tensor) -> Tensor:
-        """The part's h in the module's output."""
+        """h [..., d_out] in the module's output [..., d_module]: a view, but for indices a copy."""
         return output if self.part.of == 1 else output[..., self.channels]
 
     def written(self, output: Tensor, h: Tensor) -> Tensor:
-        """The module's output with the part's h replaced."""
+        """The module's output [..., d_module] with h [..., d_out] in the part's channels."""
         if self.part.of == 1:
             return h
+        # In a copy: whatever else holds the output must not change with it.
         changed = output.clone()
         changed[..., self.channels] = h
         return changed
 
 
 def _index_device(device: torch.device) -> torch.device:
-    """Of a model without weights, which is measured only, indices are real all the same."""
+    """The device of indices: the weight's; the CPU for a model on the meta device, which is only
+    measured, since meta tensors hold no values.
+    """
     return torch.device("cpu") if device.type == "meta" else device

@@ -1,4 +1,4 @@
-"""From a model (real, or on the meta device) to the plain numbers that `design/` counts with."""
+"""Measuring a model, real or on the meta device: the shapes that `design/` counts with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftsearch.backbone.families import AttentionPaths, Family, Part, Stack
+from peftsearch.backbone.family import AttentionPaths, Family, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
 
@@ -22,11 +22,11 @@ __all__ = [
 ]
 
 _HEAD_DIM = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
-"""What attention modules call the width of a head."""
+"""Names that attention modules give to the width of a head."""
 
 
 def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
-    """Shapes of a body whose pooler has been removed; tied tensors are listed once."""
+    """The shapes of a body whose pooler has been removed; tied tensors are listed once."""
     attention: list[AttentionShape] = []
     ffn: list[FfnShape] = []
     sizes: list[int] = []
@@ -44,6 +44,7 @@ def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
         family=family.name,
         stacks=tuple(sizes),
         d_embedding=int(model.get_input_embeddings().weight.shape[1]),
+        # He et al. use up to 300 vectors; three quarters of the positions are left for the text.
         longest_prompt=min(300, positions_of(config) // 4),
         pre_norm=family.pre_norm,
         takes_prefix=family.takes_prefix,
@@ -52,7 +53,7 @@ def measure(model: Any, config: Any, family: Family) -> BackboneShapes:
 
 
 def positions_of(config: Any) -> int:
-    """Length of the position table; T5's relative positions have no end."""
+    """Length of the position table; 10⁹ without one, as T5's relative positions have no end."""
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return int(found or 10**9)
 
@@ -107,6 +108,7 @@ def _attention(
 
 
 def _whole(layer: nn.Module, path: str) -> LinearView:
+    """The view of a linear layer that is not fused."""
     return LinearView.at(layer, Part(path))
 
 
@@ -123,6 +125,7 @@ def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
 
 
 def _tensors(model: nn.Module, config: Any, family: Family) -> Iterator[TensorShape]:
+    # named_parameters gives a tied tensor once, a state dictionary twice.
     norms, tables = _norm_tensors(model), position_tables(model)
     dead = _dead_stretches(model, config, family)
     for name, parameter in model.named_parameters():
@@ -141,6 +144,7 @@ def _tensors(model: nn.Module, config: Any, family: Family) -> Iterator[TensorSh
 
 
 def _layer_of(name: str, model: nn.Module, family: Family) -> int | None:
+    """The layer, counted over all stacks, that a tensor belongs to; None outside the layers."""
     first = 0
     for stack in family.stacks:
         if name.startswith(stack.layers + "."):
@@ -160,7 +164,9 @@ def _norm_tensors(model: nn.Module) -> set[str]:
 
 
 def position_tables(model: nn.Module) -> set[str]:
-    """Sinusoids that some families keep as a parameter: computed, never trained by anybody."""
+    """Names of the tables of sinusoids that some families keep as parameters: computed, not
+    trained or saved.
+    """
     return {
         f"{path}.weight"
         for path, module in model.named_modules()
@@ -171,7 +177,7 @@ def position_tables(model: nn.Module) -> set[str]:
 def _dead_stretches(
     model: nn.Module, config: Any, family: Family
 ) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Of each bias that holds dead key biases: where in it they lie."""
+    """Name of a bias → the stretches [start, stop) of it that are key biases without a gradient."""
     found: dict[str, tuple[tuple[int, int], ...]] = {}
     for stack in family.stacks if family.key_bias != "alive" else ():
         for index, layer in enumerate(stack_layers(model, stack)):
@@ -186,12 +192,13 @@ def _dead_stretches(
 
 
 def _turning(layer: nn.Module, paths: AttentionPaths) -> int:
+    """The number of a head's first dimensions that rotary positions turn."""
     return int(layer.get_submodule(paths.module).rotary_ndims)  # type: ignore[arg-type]
 
 
 def _stretches(view: LinearView, head_dim: int, turning: int) -> tuple[tuple[int, int], ...]:
-    """Runs of the key's channels, but for the first `turning` of each head."""
-    with torch.device("cpu"):
+    """Runs [start, stop) of the key's channels, but for the first `turning` of each head."""
+    with torch.device("cpu"):  # whatever the default device is: meta tensors have no values
         channels = torch.arange(view.d_module)[view.channels].view(-1, head_dim)[:, turning:]
     runs: list[tuple[int, int]] = []
     for channel in channels.flatten().tolist():

@@ -1,4 +1,4 @@
-"""Precisions of a backbone by name."""
+"""Precisions of a frozen backbone, by name: fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The dtype of a backbone in this precision; UsageError for an unknown name, as a damaged
-    record may have.
-    """
+    """The dtype of a precision; UsageError for an unknown name, which a damaged record may have."""
     if precision not in DTYPES:
         raise UsageError(f"precision '{precision}' unknown{did_you_mean(precision, DTYPES)}")
     return DTYPES[precision]

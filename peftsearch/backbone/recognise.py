@@ -1,4 +1,4 @@
-"""Which family a model belongs to: by its type, or by its layout where the type is unknown."""
+"""Recognising a model's family: by its type, or by its layout where the type is unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from peftsearch.backbone.families import FAMILIES, AttentionPaths, Family, FfnPaths, Part, Stack
+from peftsearch.backbone.families import FAMILIES
+from peftsearch.backbone.family import AttentionPaths, Family, FfnPaths, Part, Stack
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.measure import stack_layers
 from peftsearch.errors import ConfigurationError
@@ -27,6 +28,11 @@ def family_of(config: Any) -> Family:
 
     A model type that no row names is compared with every row's layout, module by module; what is
     recognised gets that row's paths and a note.
+
+    >>> from transformers import RobertaConfig
+    >>> from peftsearch.backbone.recognise import family_of
+    >>> family_of(RobertaConfig()).stacks[0].attention.query.path
+    'attention.self.query'
     """
     for family in FAMILIES:
         if config.model_type in family.model_types and family.when(config):
@@ -35,7 +41,7 @@ def family_of(config: Any) -> Family:
 
 
 class _Config:
-    """A config as a key: its text."""
+    """A config as a key of a cache: equal where its JSON is."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.text = config, config.to_json_string(use_diff=False)
@@ -49,6 +55,7 @@ class _Config:
 
 @lru_cache(maxsize=32)
 def _recognised(model_type: str, key: _Config) -> Family:
+    """The first family whose layout a model of unknown type has, or a ConfigurationError."""
     try:
         with torch.device("meta"):
             model = AutoModel.from_config(copy.deepcopy(key.config))
@@ -69,6 +76,7 @@ def _recognised(model_type: str, key: _Config) -> Family:
 
 
 def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
+    """A family's row for a model of another type, without what its layout does not show."""
     pooler = getattr(model, str(family.pooler), None)
     through_interface = bool(
         getattr(model, "_supports_attention_backend", False) or getattr(model, "_supports_sdpa", 0)
@@ -86,7 +94,7 @@ def _as_recognised(model_type: str, family: Family, model: Any) -> Family:
 
 
 def _misfit(model: nn.Module, family: Family) -> str | None:
-    """Why a model's modules are not laid out as a family's, or None if they are."""
+    """The first difference of a model's modules from a family's, or None."""
     for stack in family.stacks:
         try:
             layers = stack_layers(model, stack)
@@ -104,7 +112,7 @@ def _misfit(model: nn.Module, family: Family) -> str | None:
 
 
 def _ends_in_norm(model: nn.Module, stack: Stack) -> bool:
-    """Pre-norm stacks, and no others, norm what comes out of the last layer."""
+    """Whether a norm follows the last layer, as in pre-norm stacks and no others."""
     parent = model.get_submodule(stack.layers.rpartition(".")[0])
     return any(
         (isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm"))
@@ -114,7 +122,7 @@ def _ends_in_norm(model: nn.Module, stack: Stack) -> bool:
 
 
 def _layer_misfit(layer: nn.Module, stack: Stack) -> str | None:
-    """Every module that a row names is there, and nothing else that has parameters."""
+    """The first module that a row names and the layer lacks, or has besides; None if none."""
     sublayers = [p for p in (stack.attention, stack.cross, stack.ffn) if p is not None]
     parts = [part for paths in sublayers for part in _parts(paths)]
     for part in parts:

@@ -1,4 +1,4 @@
-"""The last hidden states of the body, of whatever family."""
+"""The last hidden states of the body, in one way for all families."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.loading.language import shifted
-from peftsearch.backbone.loading.load import Backbone
 
 __all__ = ["last_states"]
 
@@ -18,12 +18,14 @@ def last_states(
     attention_mask: Tensor,
     token_type_ids: Tensor | None = None,
 ) -> Tensor:
-    """(batch, seq, d), of token ids and mask (batch, seq)."""
+    """The last hidden states [batch, tokens, hidden] of token ids, mask and types, each [batch,
+    tokens]; of an encoder-decoder the decoder's, which reads the same text.
+    """
     options: dict[str, Any] = {}
     if token_type_ids is not None:
         options["token_type_ids"] = token_type_ids
     if backbone.shapes.reads_forward:
-        options["use_cache"] = False  # nothing is written after it
+        options["use_cache"] = False  # nothing is generated from these keys and values
     if backbone.family.is_encoder_decoder:
         # The decoder reads the text too, one place later, as in BART's own classification.
         padding = backbone.tokenizer.pad_token_id or 0

@@ -146,7 +146,7 @@ def _lengths(study: PlannedStudy) -> dict[str, int]:
 
 
 def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
-    from peftsearch.backbone.devices import workers_here
+    from peftsearch.backbone.device import default_workers_here
     from peftsearch.search.estimate import parallel_trials, trial_time, trials_within
     from peftsearch.training.bench import set_threads
 
@@ -157,7 +157,7 @@ def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
     time = trial_time(study)
     if time is None:
         return None
-    workers = said.get("workers") or workers_here(device)
+    workers = said.get("workers") or default_workers_here(device)
     cores = len(os.sched_getaffinity(0))
     parallel = parallel_trials(device, workers, means.threads, cores)
     facts: dict[str, Any] = {

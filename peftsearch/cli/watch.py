@@ -27,10 +27,10 @@ def watch_local(
     as_json: bool,
 ) -> None:
     """`run` workers of this machine (None: as many as make sense), and `watch` them."""
-    from peftsearch.backbone.devices import workers_here
+    from peftsearch.backbone.device import default_workers_here
 
     device = means.device or folder.read_info().device
-    count = workers or workers_here(device)
+    count = workers or default_workers_here(device)
     os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
     idle = len(os.sched_getaffinity(0)) - count * means.threads
     if idle > 0 and device == "cpu":

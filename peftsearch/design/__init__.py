@@ -1,1 +1,1 @@
-"""The design space of PEFT: four dimensions, and what is made of them."""
+"""The design space of PEFT: four dimensions, modifications, configurations and exact counts."""

@@ -1,4 +1,4 @@
-"""Dimension 4, the composition function: how Δh joins h (He et al. 2022, Table 1).
+"""Dimension 4, the composition function: the new h, of h and Δh (He et al. 2022, Table 1).
 
 One class in `design/compositions/` and one line in `COMPOSITIONS` make a new one.
 """

@@ -1,4 +1,4 @@
-"""A configuration: modifications, head and training; immutable, hashed, readable."""
+"""Configurations: modifications, head and training; immutable, hashed, readable."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from peftsearch.design.checks import check_keys, checked_mapping
 from peftsearch.design.head import Head
 from peftsearch.design.modification import Modification, options_json
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.training import Training
 from peftsearch.design.validity import reads_alike
-from peftsearch.errors import ConfigurationError, did_you_mean
+from peftsearch.errors import ConfigurationError
 
 __all__ = ["Configuration", "Head", "Training"]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A point of the design space. Equal configurations have equal hashes, everywhere."""
+    """A point of the design space. Equal configurations have equal hashes, in every process.
+
+    Modifications are sorted, and training keeps the learning rates of their forms alone.
+    Raises ConfigurationError for a modification without a width, and for two that meet at one site
+    and could be written as one.
+
+    >>> from peftsearch.design.configuration import Configuration
+    >>> from peftsearch.design.methods import METHODS
+    >>> mam = Configuration(METHODS["mam"].modifications)
+    >>> mam.describe()
+    'prefix@attn.heads l=16 + relu∥ffn.out r=16 s=2'
+    >>> Configuration.from_json(mam.to_json()).hash == mam.hash
+    True
+    """
 
     modifications: tuple[Modification, ...] = ()
     head: Head = field(default_factory=Head)
@@ -40,12 +54,14 @@ class Configuration:
         object.__setattr__(self, "training", training)
 
     def within(self, shapes: BackboneShapes) -> Configuration:
-        """Canonical in one backbone: all of its layers are written as `None`, others refused."""
+        """The same configuration as one backbone writes it (`Modification.within`): layers that are
+        all of its layers become None. Raises ConfigurationError for what the backbone has not.
+        """
         placed = tuple(m.within(shapes) for m in self.modifications)
         return replace(self, modifications=placed)
 
     def tuned_parameters(self, shapes: BackboneShapes) -> int:
-        """Exact, from shapes: the modifications, and the pooler where it counts."""
+        """Exact number of stored tuned parameters, and of the pooler's where it counts."""
         pooler = self.head.pooler_parameters(shapes.hidden) if self.head.pooler_counts else 0
         return pooler + sum(m.parameters(shapes) for m in self.modifications)
 
@@ -54,12 +70,12 @@ class Configuration:
         return 100.0 * self.tuned_parameters(shapes) / shapes.body_parameters
 
     def trained_parameters(self, shapes: BackboneShapes, outputs: int) -> int:
-        """Tuned parameters and the head."""
+        """Number of trained parameters, the head's included."""
         head = self.head.parameters(shapes.hidden, outputs)
         return head + sum(m.trained_parameters(shapes) for m in self.modifications)
 
     def frozen_layers(self, shapes: BackboneShapes) -> int:
-        """Layers at the bottom of the first stack that nothing modifies, nor what they read."""
+        """Number of lowest layers of the first stack that it leaves unchanged, with their input."""
         layers = [s.layer for m in self.modifications for s, _ in m.sources(shapes)]
         lowest = min((-1 if layer is None else layer for layer in layers), default=shapes.layers)
         return max(0, min(lowest, shapes.stacks[0] if shapes.stacks else shapes.layers))
@@ -67,6 +83,8 @@ class Configuration:
     @property
     def hash(self) -> str:
         """First 16 hex digits of SHA-256 over the canonical JSON."""
+        # Records, journals and exports name configurations by it: any change of this text would
+        # make every recorded trial another configuration.
         text = jsonlib.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -83,6 +101,7 @@ class Configuration:
         return f"{line} + pooler" if self.head.pooler_counts else line
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values, as records and hashes use them."""
         return {
             "modifications": [m.to_json() for m in self.modifications],
             "head": asdict(self.head),
@@ -91,14 +110,14 @@ class Configuration:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Configuration:
-        """The inverse of `to_json`; raises ConfigurationError naming the key that is wrong."""
-        json = _mapping(json, "configuration")
-        _known(json, {f.name for f in fields(cls)}, "configuration")
-        head = _mapping(json.get("head", {}), "head")
-        _known(head, {f.name for f in fields(Head)}, "head")
-        training = _mapping(json.get("training", {}), "training")
-        _known(training, {f.name for f in fields(Training)}, "training")
-        training["lr"] = tuple(_mapping(training.get("lr", {}), "lr").items())
+        """The inverse of `to_json`; ConfigurationError names the key or value that is wrong."""
+        json = checked_mapping("configuration", json)
+        check_keys("configuration", json, (f.name for f in fields(cls)))
+        head = checked_mapping("head", json.get("head", {}))
+        check_keys("head", head, (f.name for f in fields(Head)))
+        training = checked_mapping("training", json.get("training", {}))
+        check_keys("training", training, (f.name for f in fields(Training)))
+        training["lr"] = tuple(checked_mapping("lr", training.get("lr", {})).items())
         modifications = json.get("modifications", [])
         if not isinstance(modifications, list):
             raise ConfigurationError("modifications must be a list")
@@ -111,7 +130,7 @@ def _order(modification: Modification) -> str:
 
 
 def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
-    """Two modules of one form at one site are one with the sum of their widths."""
+    """Refuse two modifications of one form at one site: one with the summed width is the same."""
     for index, first in enumerate(modifications):
         for second in modifications[index + 1 :]:
             if _overlap(first, second):
@@ -123,7 +142,7 @@ def _refuse_mergeable(modifications: tuple[Modification, ...]) -> None:
 
 
 def _refuse_overlapping_tensors(modifications: tuple[Modification, ...]) -> None:
-    """Tensors of the body belong to one modification."""
+    """Refuse two modifications that tune the same tensors of the body."""
     bodies = [m for m in modifications if PLACES[m.place.names[0]].body]
     if any(m.form.name == "dense" for m in bodies) and len(modifications) > 1:
         raise ConfigurationError(
@@ -157,15 +176,3 @@ def _overlap(first: Modification, second: Modification) -> bool:
 
 def _meet(here: tuple[object, ...] | None, there: tuple[object, ...] | None) -> bool:
     return here is None or there is None or bool(set(here) & set(there))
-
-
-def _mapping(json: Any, what: str) -> dict[str, Any]:
-    if not isinstance(json, Mapping):
-        raise ConfigurationError(f"{what} must be a mapping, not {type(json).__name__}")
-    return dict(json)
-
-
-def _known(json: Mapping[str, Any], known: set[str], what: str) -> None:
-    for key in json:
-        if key not in known:
-            raise ConfigurationError(f"{what} has no key '{key}'{did_you_mean(str(key), known)}")

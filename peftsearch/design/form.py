@@ -1,4 +1,4 @@
-"""Dimension 1, the functional form: how Δh is computed (He et al. 2022, Table 1).
+"""Dimension 1, the functional form: the function that computes Δh (He et al. 2022, Table 1).
 
 One class in `design/forms/` and one line in `FORMS` make a new one (docs/extending.md).
 """
@@ -35,6 +35,7 @@ __all__ = [
     "Vera",
 ]
 
+# Where two forms read the same vector at one place, they are installed in this order.
 FORMS: dict[str, type[Form]] = {
     form.name: form
     for form in (

@@ -1,4 +1,4 @@
-"""Dimension 3, the insertion form: what Δh is computed from (He et al. 2022, Table 1).
+"""Dimension 3, the insertion form: the source that Δh is computed from (He et al. 2022, Table 1).
 
 `parallel` reads x, `sequential` reads h itself.
 """
@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from peftsearch.design.checks import check_name
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,18 +20,19 @@ __all__ = ["INSERTIONS", "Insertion", "Parallel", "Sequential"]
 
 @dataclass(frozen=True)
 class Insertion(ABC):
-    """Which vector a functional form reads."""
+    """The choice of the vector that a functional form reads, its source."""
 
     name: ClassVar[str]
     symbol: ClassVar[str]
+    """Its sign in a line such as `relu∥ffn.out`."""
 
     @abstractmethod
     def source_width(self, site: SiteShape) -> int:
-        """d_source."""
+        """d_source at a site."""
 
     @abstractmethod
     def source(self, x: Tensor, h: Tensor) -> Tensor:
-        """The vector read, (batch, seq, d_source), given the read input x and h."""
+        """The source, [batch, tokens, d_source]: x, or h [batch, tokens, d_h]."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,13 @@ class Parallel(Insertion):
     keys and values, and at the ffn's hidden state. (In cross-attention keys and values are computed
     from the encoder's states, and that is what is read there.) `residual_stream` is the
     sub-layer's input before its norm, in models that norm it first; He et al.'s code reads it so in
-    mBART.
+    mBART. Raises ConfigurationError for another value of `reads`.
+
+    >>> from peftsearch.design.insertion import Parallel
+    >>> from peftsearch.design.shapes import SiteShape
+    >>> site = SiteShape("layers.0.ffn.out", "ffn.out", 0, d_h=8, d_sublayer=8, d_projection=32)
+    >>> Parallel().source_width(site), Parallel("projection_input").source_width(site)
+    (8, 32)
     """
 
     reads: Literal["sublayer_input", "projection_input", "residual_stream"] = "sublayer_input"
@@ -54,9 +61,7 @@ class Parallel(Insertion):
 
     def __post_init__(self) -> None:
         known = ("sublayer_input", "projection_input", "residual_stream")
-        if not isinstance(self.reads, str) or self.reads not in known:
-            hint = did_you_mean(str(self.reads), known)
-            raise ConfigurationError(f"reads '{self.reads}' unknown{hint}")
+        check_name("reads", self.reads, known)
 
     def source_width(self, site: SiteShape) -> int:
         return site.d_projection if self.reads == "projection_input" else site.d_sublayer
@@ -67,7 +72,12 @@ class Parallel(Insertion):
 
 @dataclass(frozen=True)
 class Sequential(Insertion):
-    """Reads h, after the sub-layer."""
+    """Reads h itself, after the sub-layer, as adapters do (Houlsby et al. 2019).
+
+    >>> from peftsearch.design.insertion import Sequential
+    >>> Sequential().source(x="sub-layer's input", h="its output")
+    'its output'
+    """
 
     name: ClassVar[str] = "sequential"
     symbol: ClassVar[str] = "→"

@@ -48,20 +48,26 @@ __all__ = ["METHODS", "Method", "method"]
 
 @dataclass(frozen=True)
 class Method:
-    """A named configuration; `source` is the paper, `modifications` carry its usual widths."""
+    """A named configuration of the literature; `modifications` carry its authors' widths.
+
+    >>> from peftsearch.design.methods import METHODS
+    >>> METHODS["lora"].configuration().describe()
+    'linear∥attn.query+value r=8 s=2'
+    """
 
     name: str
     title: str
     source: str
+    """The paper, with its arXiv number."""
     modifications: tuple[Modification, ...]
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)
-    """What of training belongs to the method (LoRA+'s ratio of learning rates)."""
+    """Training hyperparameters that belong to the method: LoRA+'s ratio of learning rates."""
 
     def configuration(
         self, head: Head | None = None, training: Training | None = None
     ) -> Configuration:
-        """The point itself, with a head and training of the caller's choice."""
+        """The configuration, with a head and training of the caller's choice."""
         training = training or Training()
         ratio = self.training.up_lr_ratio
         if ratio != 1:

@@ -8,6 +8,7 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
+from peftsearch.design.checks import check_keys, checked_mapping
 from peftsearch.design.composition import COMPOSITIONS, Add, Composition, RankStabilised, Scaled
 from peftsearch.design.form import FORMS, Form, Prefix
 from peftsearch.design.forms.base import Source
@@ -21,7 +22,7 @@ from peftsearch.wording import counted
 __all__ = ["Modification", "TunedTensor", "options_json"]
 
 _WIDEST = 10**13
-"""Entries of a sparse change are a width, too."""
+"""Limit of a width; a sparse change's is its number of entries in the whole body."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TunedTensor:
     """One tensor a modification tunes: its name is unique within the modification."""
 
     name: str
-    """`layers.3.attn.query/down`, or `shared/a` for one that all sites share."""
+    """`layers.3.attn.query/down`; `shared/a` for a tensor that all sites share."""
     site: SiteShape | None
     shape: tuple[int, ...]
     of_composition: bool = False
@@ -42,8 +43,18 @@ class TunedTensor:
 
 @dataclass(frozen=True)
 class Modification:
-    """A valid Δh. `width` is r or l: one for all layers, or one a layer (lowest first); None where
-    the form has none or a budget shall decide it.
+    """A valid Δh: a form at a place, with an insertion, a composition and a width.
+
+    `width` is r, l or another count (`Form.width_symbol`): one for all layers, or one a layer
+    (lowest first); None where the form has none or a budget is to decide it.
+    Raises ConfigurationError for a combination that means nothing or repeats a simpler one
+    (`validity.why_invalid`), and for a width out of bounds.
+
+    >>> from peftsearch.design.form import Linear
+    >>> from peftsearch.design.modification import Modification
+    >>> from peftsearch.design.place import Place
+    >>> Modification(Linear(), Place.parse("attn.query+value"), width=8).describe()
+    'linear∥attn.query+value r=8'
     """
 
     form: Form
@@ -88,6 +99,7 @@ class Modification:
 
     @property
     def has_width(self) -> bool:
+        """Whether its form has a width."""
         return self.form.width_symbol is not None
 
     @property
@@ -97,15 +109,17 @@ class Modification:
 
     @property
     def minimum_width(self) -> int:
+        """The least valid width: 2 for an ungated softmax, else 1."""
         return minimum_width(self.form, self.composition)
 
     def maximum_width(self, shapes: BackboneShapes) -> int:
-        """Beyond it a width adds no capacity at any site."""
+        """The width beyond which more adds no capacity at any site."""
         sources = self.sources(shapes)
         widths = [self.form.max_width(site, d_source) for site, d_source in sources]
         return sum(widths) if sources[0][0].tensor else max(widths)
 
     def with_width(self, width: int | tuple[int, ...] | None) -> Modification:
+        """The same modification with another width."""
         return replace(self, width=width)
 
     def on(self, layers: tuple[int, ...] | None) -> Modification:
@@ -116,10 +130,10 @@ class Modification:
     def identity_at_init(self) -> bool:
         """Whether attaching it, before training, leaves the backbone as it was."""
         zero = self.form.identity_at_init and self.composition.keeps_identity
-        return zero or self.composition.begins_closed
+        return zero or self.composition.closed_at_init
 
     def within(self, shapes: BackboneShapes) -> Modification:
-        """The same modification as one backbone would write it: see `Place.within`.
+        """The same modification as one backbone writes it (`Place.within`).
 
         Raises ConfigurationError where the backbone cannot take it.
         """
@@ -142,7 +156,7 @@ class Modification:
         return replace(self, place=place, width=self._width_within(place, shapes))
 
     def _width_within(self, place: Place, shapes: BackboneShapes) -> int | tuple[int, ...] | None:
-        """Widths of the layers that are left."""
+        """The widths of the layers that are left within a backbone."""
         layers = place.layers_in(shapes)
         if isinstance(self.width, int) and PLACES[place.names[0]].body:
             return min(self.width, self.maximum_width(shapes))
@@ -161,12 +175,12 @@ class Modification:
         return [(site, self.insertion.source_width(site)) for site in place.sites(shapes)]
 
     def sources(self, shapes: BackboneShapes) -> list[Source]:
-        """Its sites, and what it reads at each."""
+        """(site, d_source) for each of its sites."""
         return self._sources(self.place, shapes)
 
     @property
     def widest(self) -> int:
-        """The largest of its widths, 0 without any."""
+        """The largest of its widths; 0 without any."""
         return max(self.width) if isinstance(self.width, tuple) else self.width or 0
 
     def width_at(self, site: SiteShape, shapes: BackboneShapes) -> int:
@@ -198,7 +212,7 @@ class Modification:
         return sum(prod(tensor.shape) for tensor in self.tuned_tensors(shapes))
 
     def trained_parameters(self, shapes: BackboneShapes) -> int:
-        """Those that are trained, which may be more: an MLP for a prefix, gates for a mask."""
+        """Number of trained parameters: with an MLP or a mask, more than are stored."""
         trained = self.form.trained(self.sources(shapes), self.widest)
         if trained is None:
             return self.parameters(shapes)
@@ -206,7 +220,7 @@ class Modification:
         return sum(map(prod, [*trained.values(), *(t.shape for t in gates)]))
 
     def describe(self) -> str:
-        """`relu∥ffn.out r=64 s=4, layers 3–5`."""
+        """One line for people: `relu∥ffn.out r=64 s=4, layers 3–5`."""
         width = f"{self.form.width_symbol}={_runs(self.width)}" if self.width is not None else ""
         line = " ".join(p for p in (self._dimensions(), width, self.composition.describe()) if p)
         layers = self.place.describe_layers()
@@ -227,6 +241,7 @@ class Modification:
         return f"{name}{symbol}{self.place}{suffix}"
 
     def to_json(self) -> dict[str, Any]:
+        """JSON values of the four dimensions and the width, as records and hashes use them."""
         return {
             "form": _dimension_json(self.form),
             "place": {"at": str(self.place), "layers": _listed(self.place.layers)},
@@ -237,10 +252,11 @@ class Modification:
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> Modification:
-        known = {f.name for f in fields(cls)}
-        _refuse_unknown(json, known, "modification")
-        place = json.get("place", {})
-        _refuse_unknown(place, {"at", "layers"}, "place")
+        """The inverse of `to_json`; ConfigurationError names the key or value that is wrong."""
+        json = checked_mapping("modification", json)
+        check_keys("modification", json, (f.name for f in fields(cls)))
+        place = checked_mapping("place", json.get("place", {}))
+        check_keys("place", place, ("at", "layers"))
         layers, width = place.get("layers"), json.get("width")
         if not (layers is None or isinstance(layers, list)):
             raise ConfigurationError(f"place '{place.get('at')}': layers must be a list, or null")
@@ -269,7 +285,7 @@ def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
 
 
 def options_json(value: Any) -> dict[str, Any]:
-    """A dataclass's fields; those that came later only where they are not at their default."""
+    """A dataclass's fields; options marked `LATER` only where they are not at their default."""
     return {
         f.name: getattr(value, f.name)
         for f in fields(value)
@@ -284,13 +300,5 @@ def _dimension(json: Any, registry: Mapping[str, type[Any]], what: str) -> Any:
         raise ConfigurationError(f"{what} '{name}' unknown{did_you_mean(str(name), registry)}")
     cls = registry[name]
     options = {key: value for key, value in json.items() if key != "name"}
-    _refuse_unknown(options, {f.name for f in fields(cls)}, what)
+    check_keys(what, options, (f.name for f in fields(cls)))
     return cls(**options)
-
-
-def _refuse_unknown(json: Mapping[str, Any], known: set[str], what: str) -> None:
-    if not isinstance(json, Mapping):
-        raise ConfigurationError(f"a {what} must be a mapping, not {type(json).__name__}")
-    for key in json:
-        if key not in known:
-            raise ConfigurationError(f"{what} has no key '{key}'{did_you_mean(key, known)}")

@@ -1,4 +1,4 @@
-"""Dimension 2, the modified representation: which h, in which layers (He et al. 2022, Table 1).
+"""Dimension 2, the modified representation: a choice of h and layers (He et al. 2022, Table 1).
 
 A place names one representation (`attn.heads`) or joins several of one sub-layer that share one
 width (`attn.query+value`), in all attention sub-layers or in those of some kinds
@@ -32,19 +32,30 @@ _Body = Callable[[TensorShape], int]
 
 @dataclass(frozen=True)
 class PlaceRow:
-    """What a place is: its sub-layer, and (d_projection, d_h) from the sub-layer's shape."""
+    """One name of a representation h, or of a group of the body's tensors.
+
+    `attention` or `ffn` gives (d_projection, d_h) from the shape of the sub-layer that h is in.
+
+    >>> from peftsearch.design.place import PLACES
+    >>> from peftsearch.design.shapes import FfnShape
+    >>> PLACES["ffn.out"].ffn(FfnShape(layer=0, d_in=768, d_hidden=3072, d_out=768))
+    (3072, 768)
+    """
 
     name: str
     meaning: str
     attention: _Attention | None = None
     ffn: _Ffn | None = None
     body: _Body | None = None
-    """For tensors of the body rather than a representation: how many entries of one belong."""
+    """For tensors of the body rather than a representation: the number of a tensor's entries that
+    belong to the place, 0 for none.
+    """
     exists: Callable[[BackboneShapes], bool] = lambda shapes: True
+    """Whether a backbone has the place at all."""
 
     @property
     def sublayer(self) -> str:
-        """Places of one sub-layer can be joined."""
+        """`attn`, `ffn`, `residual`, `embedding` or `body`; places of the same can be joined."""
         return "body" if self.body else self.name.split(".")[0]
 
     @property
@@ -54,10 +65,11 @@ class PlaceRow:
 
     @property
     def is_in_layers(self) -> bool:
-        """Whether some layers of it may be chosen; those of the body leave out what is in none."""
+        """Whether it may be restricted to layers; tensors outside all layers are then left out."""
         return self.body is not None or bool(self.kinds)
 
 
+# In the order of a forward: joined names are written, and meeting modifications installed, in it.
 PLACES: dict[str, PlaceRow] = {
     row.name: row
     for row in (
@@ -113,8 +125,18 @@ PLACES: dict[str, PlaceRow] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Names of `PLACES` (in table order, joined within one sub-layer); layers, None for all;
-    kinds of attention or ffn, None for all.
+    """A modified representation: names of `PLACES` joined within one sub-layer, in some layers and
+    kinds of attention or ffn (None: all).
+
+    Names, layers and kinds are sorted, so that equal places are written alike. Layers are numbered
+    over the whole backbone from 0, an encoder-decoder's decoder after its encoder.
+    Raises ConfigurationError for an unknown name, for names of two sub-layers, for layers below 0
+    or of a place in no layer, and for a kind that the place has not.
+
+    >>> from peftsearch.design.place import Place
+    >>> place = Place.parse("attn.value+query@cross", layers=(3, 4, 5))
+    >>> str(place), place.describe_layers()
+    ('attn.query+value@cross', 'layers 3–5')
     """
 
     names: tuple[str, ...]
@@ -160,7 +182,7 @@ class Place:
 
     @classmethod
     def parse(cls, text: str, layers: tuple[int, ...] | None = None) -> Place:
-        """`attn.query+value@cross` → Place(("attn.query", "attn.value"), kinds=("cross",))."""
+        """The place of a text such as `attn.query+value@cross`: the inverse of `str`."""
         joined, at, kinds = text.partition("@")
         first, *others = joined.split("+")
         sublayer = first.split(".")[0]
@@ -173,8 +195,8 @@ class Place:
         return f"{joined}@{'+'.join(self.kinds)}" if self.kinds else joined
 
     def within(self, shapes: BackboneShapes) -> Place:
-        """The same place as one backbone would write it: only names that it has; layers and kinds
-        only where they leave something out. Raises ConfigurationError where nothing is left.
+        """The same place as one backbone writes it: only names that it has; layers and kinds only
+        where they leave something out. Raises ConfigurationError where nothing is left.
         """
         return _within(self, shapes)
 
@@ -183,7 +205,7 @@ class Place:
         return _layers_in(self, shapes)
 
     def sites(self, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
-        """Every site of this place in a backbone, lowest layer first."""
+        """Every site of this place in a backbone, name by name, lowest layer first."""
         return _sites_of(self, shapes)
 
     def describe_layers(self) -> str:
@@ -200,6 +222,7 @@ class Place:
         return f"layer{'s' if len(self.layers) > 1 else ''} {text}"
 
 
+# Cached, as are the next two: a sampler asks for the same places of one backbone at every sample.
 @lru_cache(maxsize=65536)
 def _sites_of(place: Place, shapes: BackboneShapes) -> tuple[SiteShape, ...]:
     if any(PLACES[name].body for name in place.names):
@@ -233,19 +256,19 @@ def _within(place: Place, shapes: BackboneShapes) -> Place:
             f"{shapes.family} has no place '{place}'{_why_none(place, shapes)}"
         )
     if any(PLACES[name].body for name in place.names):
-        return _shortest_body(place, shapes)
+        return _fewest_body_names(place, shapes)
     names = tuple(name for name in place.names if name in present)
     layers = Place(names, place.layers, place.kinds).layers_in(shapes)
     if not layers:
         return Place(names)
-    kinds = _telling_kinds(names, layers, place.kinds, shapes)
+    kinds = _restricting_kinds(names, layers, place.kinds, shapes)
     everywhere = Place(names, None, kinds).layers_in(shapes)
     # With kinds the layers stand too: without them, nobody could tell from two places alone whether
     # they share a site.
     return Place(names, None if layers == everywhere and kinds is None else layers, kinds)
 
 
-def _shortest_body(place: Place, shapes: BackboneShapes) -> Place:
+def _fewest_body_names(place: Place, shapes: BackboneShapes) -> Place:
     """The fewest names, first in the table, of just these tensors: without biases, `biases+norm` is
     `norm`; where no bias is dead, `all_biases` is `biases`. Layers that hold one, unless it is all.
     """
@@ -264,13 +287,13 @@ def _tuned(place: Place, shapes: BackboneShapes) -> set[tuple[str, tuple[int, ..
     return {(site.key, site.tensor) for site in place.sites(shapes)}
 
 
-def _telling_kinds(
+def _restricting_kinds(
     names: tuple[str, ...],
     layers: tuple[int, ...],
     kinds: tuple[str, ...] | None,
     shapes: BackboneShapes,
 ) -> tuple[str, ...] | None:
-    """Kinds that leave something out in these layers, else None."""
+    """The kinds, where they leave something out in these layers; else None."""
     present = {site.kind for site in Place(names, layers).sites(shapes)}
     if kinds is None or present <= set(kinds):
         return None

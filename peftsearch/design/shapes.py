@@ -26,7 +26,9 @@ FFN_KINDS = ("enc", "dec")
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """One attention sub-layer: (batch, seq, `d_in`) → heads → (batch, seq, `d_out`)."""
+    """One attention sub-layer: [batch, tokens, d_in] → [batch, heads, tokens, head_dim] → [batch,
+    tokens, d_out].
+    """
 
     layer: int
     d_in: int
@@ -49,7 +51,7 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class FfnShape:
-    """One feed-forward sub-layer: (batch, seq, `d_in`) → `d_hidden` → `d_out`.
+    """One feed-forward sub-layer: [batch, tokens, d_in] → [.., d_hidden] → [.., d_out].
 
     `gated`: two parallel projections, one of which passes the activation and gates the other.
     """
@@ -69,7 +71,7 @@ class TensorShape:
     name: str
     shape: tuple[int, ...]
     layer: int | None = None
-    """None outside the layers: embeddings and their norm."""
+    """None outside the layers: embeddings, their norm and a final norm."""
     is_bias: bool = False
     is_norm: bool = False
     dead: tuple[tuple[int, int], ...] = ()
@@ -104,9 +106,9 @@ class BackboneShapes:
     d_embedding: int = 0
     """Width of the token embeddings; 0: as `hidden`."""
     longest_prompt: int = 300
-    """Tokens before the text: a quarter of the positions at most, and what He et al. use."""
+    """Most tokens of a prompt: He et al.'s 300, and at most a quarter of the positions."""
     pre_norm: bool = False
-    """Sub-layers read a normed copy of the residual stream, rather than the stream itself."""
+    """Whether sub-layers read a normed copy of the residual stream, not the stream itself."""
     takes_prefix: bool = True
     """Whether its attention can be given further keys and values."""
     sums_attention: bool = True
@@ -116,6 +118,7 @@ class BackboneShapes:
 
     @cached_property
     def layers(self) -> int:
+        """Number of layers of all stacks."""
         return sum(self.stacks) or 1 + max(shape.layer for shape in self.attention)
 
     @cached_property
@@ -125,7 +128,7 @@ class BackboneShapes:
 
     @cached_property
     def body_parameters(self) -> int:
-        """The denominator of every tuned %."""
+        """Parameters of the body, the denominator of every tuned %."""
         return sum(tensor.parameters for tensor in self.tensors)
 
     def parameters_below(self, layers: int) -> int:
@@ -139,17 +142,19 @@ class BackboneShapes:
         return hash(parts)
 
     def __hash__(self) -> int:
-        # Asked for in every cache lookup of the sampler: thousands of tensors are hashed once.
+        # Every cache lookup of the sampler hashes the shapes: a large model's thousands of tensors
+        # are hashed once. Equality still compares all fields.
         return self._hash
 
 
 @dataclass(frozen=True)
 class SiteShape:
-    """One representation h in one layer, and what a modification of it may read.
+    """One representation h in one layer, with the widths of what a modification of it may read.
 
-    `h` is (batch, seq, `d_h`); the sub-layer's input is (batch, seq, `d_sublayer`); the input of
-    the linear layer that computes h is (batch, seq, `d_projection`).
-    For tensors of the body (`biases`, `norm`, `weights`), `tensor` is the tuned part's shape.
+    h is [batch, tokens, d_h]; the sub-layer's input [batch, tokens, d_sublayer]; the input of the
+    linear layer that computes h [batch, tokens, d_projection].
+    For tensors of the body (`biases`, `norm`, `weights`), `tensor` is the tuned part's shape, and
+    the widths are 0.
     """
 
     key: str
@@ -165,4 +170,4 @@ class SiteShape:
     kind: str = ""
     tensor: tuple[int, ...] = ()
     longest: int = 0
-    """Of embeddings: the longest prompt that leaves room for the text."""
+    """At `embedding`: the longest prompt, in tokens, that leaves room for the text; else 0."""

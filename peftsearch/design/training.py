@@ -1,11 +1,17 @@
-"""How a configuration is trained."""
+"""Training hyperparameters of a configuration: rates, batches, schedule, precision."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from peftsearch.design.checks import check_name, check_number, check_share, check_whole
+from peftsearch.design.checks import (
+    check_flag,
+    check_name,
+    check_number,
+    check_share,
+    check_whole,
+)
 from peftsearch.design.form import FORMS
 from peftsearch.design.forms.base import LATER
 from peftsearch.errors import ConfigurationError
@@ -25,8 +31,16 @@ _FLOATS = (
 
 @dataclass(frozen=True)
 class Training:
-    """How a configuration is trained. Learning rates are per functional form: one rate for all
-    is unfair to prefixes and biases.
+    """Training hyperparameters. Learning rates are per functional form: one rate for all is unfair
+    to prefixes and biases, which need larger ones (`Form.typical_lr`).
+
+    Options that came later are left out of the JSON at their defaults (`LATER`), so that hashes of
+    recorded configurations stay. Raises ConfigurationError for a value out of bounds, by name.
+
+    >>> from peftsearch.design.training import Training
+    >>> training = Training(lr=(("linear", 3e-4),))
+    >>> training.lr_of("linear"), training.lr_of("prefix")  # the second is the form's typical rate
+    (0.0003, 0.01)
     """
 
     lr: tuple[tuple[str, float], ...] = ()
@@ -35,37 +49,39 @@ class Training:
     batch_size: int = 32
     weight_decay: float = 0.01
     warmup: float = 0.06
-    """Share of the full training length."""
+    """Length of the linear warm-up, as a share of the full training length."""
     max_grad_norm: float = 1.0
     up_lr_ratio: float = field(default=1.0, metadata=LATER)
     """Learning rate of up-projections over that of the other tensors of their form: LoRA+ (Hayou et
     al. 2024, arXiv 2402.12354).
     """
     schedule: Literal["constant", "linear"] = field(default="constant", metadata=LATER)
-    """After the warm-up. `constant`, evaluated with averaged weights, so that a rung's value does
-    not depend on the final length; `linear` falls to 0 at full length, which alone is evaluated.
+    """Learning rate after the warm-up: `constant`, evaluated with averaged weights, so that a
+    rung's value does not depend on the final length; or `linear`, falling to 0 at full length,
+    which alone is evaluated.
     """
     label_smoothing: float = field(default=0.0, metadata=LATER)
     accumulation: int = field(default=1, metadata=LATER)
-    """Pieces that a batch is computed in, to save memory: the step stays the whole batch's."""
+    """Pieces that a batch is computed in, to save memory; the step is the whole batch's."""
     batch_tokens: int = field(default=0, metadata=LATER)
-    """Where above 0, in place of `batch_size`: tokens of a batch, its longest (of input and
-    target) times their number.
+    """Where above 0, in place of `batch_size`: tokens of a batch, that is its number of examples
+    times the longest of them (the longer of input and target).
     """
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
-    """Of the frozen backbone; what is tuned is fp32 always."""
+    """Precision of the frozen backbone; tuned tensors are fp32 always."""
     checkpointing: bool = field(default=False, metadata=LATER)
-    """Activations are computed again in the backward pass: less memory, about half the speed."""
+    """Whether activations are computed again in the backward pass: less memory, half the speed."""
     dropout: float = field(default=0.0, metadata=LATER)
-    """Of the whole backbone while training, attention included."""
+    """Dropout of the whole backbone while training, attention included."""
     max_length: int = field(default=0, metadata=LATER)
-    """Where above 0: tokens a text is cut to, in place of the study's."""
+    """Where above 0: tokens that a text is cut to, in place of the study's."""
 
     def __post_init__(self) -> None:
         for form, rate in self.lr:
             check_name("lr: form", form, tuple(FORMS))
             check_number(f"lr of {form}", rate, 0, 10)
         check_number("head_lr", self.head_lr, 0, 10)
+        # The lower bound is exclusive: a little below 0 lets 0 in.
         check_number("weight_decay", self.weight_decay, -1e-12, 10)
         check_number("warmup", self.warmup, -1e-12, 1)
         check_number("max_grad_norm", self.max_grad_norm, 0, 1e9)
@@ -78,10 +94,9 @@ class Training:
         check_share("dropout", self.dropout)
         for name, most in (("accumulation", 65536), ("batch_tokens", 2**31), ("max_length", 2**31)):
             check_whole(name, getattr(self, name), 1 if name == "accumulation" else 0, most)
-        if not isinstance(self.checkpointing, bool):
-            raise ConfigurationError(f"checkpointing {self.checkpointing} is not true or false")
+        check_flag("checkpointing", self.checkpointing)
         for name in _FLOATS:
-            # 1 and 1.0 are equal and must hash equal, but are two texts in JSON.
+            # 1 and 1.0 are equal and must hash equal, but are different texts in JSON.
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "lr", tuple(sorted((f, float(r)) for f, r in self.lr)))
 
@@ -91,4 +106,5 @@ class Training:
         return self.schedule == "constant"
 
     def lr_of(self, form: str) -> float:
+        """The learning rate of a form: the one named here, or its typical one."""
         return dict(self.lr).get(form, FORMS[form].typical_lr)

@@ -1,7 +1,8 @@
-"""Which combinations of the four dimensions mean something, and which merely repeat another.
+"""Validity: combinations of the four dimensions that mean nothing, or repeat a simpler one.
 
 `why_invalid` is the one authority: a `Modification` refuses what it names, and a space never
-offers it. The reasons follow He et al. 2022, section 3 and 4 (see docs/design-space.md).
+offers it. The reasons follow from the equations of He et al. 2022, sections 3 and 4; the page
+docs/design-space.md lists them all.
 """
 
 from __future__ import annotations
@@ -49,7 +50,16 @@ _Rule = Callable[[Form, set[str], Insertion, Composition], str | None]
 def why_invalid(
     form: Form, place: Place, insertion: Insertion, composition: Composition
 ) -> str | None:
-    """The reason why a combination is never used, or None for a valid canonical one."""
+    """The reason why a combination is never used; None for a valid one.
+
+    >>> from peftsearch.design.composition import Add
+    >>> from peftsearch.design.form import Relu
+    >>> from peftsearch.design.insertion import Parallel
+    >>> from peftsearch.design.place import Place
+    >>> from peftsearch.design.validity import why_invalid
+    >>> why_invalid(Relu(), Place.parse("attn.out"), Parallel(), Add())
+    'W_o absorbs the up-projection, so this is attn.heads: write it'
+    """
     return _why_invalid(form, place.names, insertion, composition)
 
 
@@ -57,9 +67,9 @@ def why_invalid(
 def _why_invalid(
     form: Form, at: tuple[str, ...], insertion: Insertion, composition: Composition
 ) -> str | None:
-    """A space asks for the same few hundred combinations at every mask of layers, and again on
-    every backbone and depth.
-    """
+    """`why_invalid` without the layers, so that one entry of the cache serves every layer mask."""
+    # A space asks for the same few hundred combinations at every mask of layers, and again on
+    # every backbone and depth.
     names = set(at)
     for kind, rule in _RULES.items():
         if isinstance(form, kind):
@@ -68,16 +78,16 @@ def _why_invalid(
 
 
 def minimum_width(form: Form, composition: Composition) -> int:
-    """The least width that is not a simpler form in disguise.
+    """The least width at which a form is not a simpler one in disguise.
 
-    An ungated softmax over one key is a constant: its key gets no gradient.
+    An ungated softmax over one key is a constant: its one weight is 1, so the key gets no gradient.
     """
     softmax = isinstance(form, Prefix) and form.is_softmax
     return 2 if softmax and not isinstance(composition, Gated) else 1
 
 
 def reads_alike(name: str, first: Insertion, second: Insertion) -> bool:
-    """Whether two insertions read one vector at a place.
+    """Whether two insertions read the same vector at a place.
 
     A joined place may write `projection_input` for all of its names, though it is the sub-layer's
     input at most of them: LoRA on every linear layer meets LoRA on the queries at the queries.
@@ -222,7 +232,7 @@ def _bottleneck(
 
 
 def _misplaced(form: Form, names: set[str], composition: Composition) -> str | None:
-    """What no insertion could mend."""
+    """The reason why a bottleneck is invalid here with every insertion, or None."""
     if isinstance(composition, Gated):
         return "the exact gate needs the softmax form: use prefix, or composition add or scaled"
     if any(PLACES[name].body for name in names):
@@ -238,7 +248,7 @@ def _misplaced(form: Form, names: set[str], composition: Composition) -> str | N
 
 
 def _parallel_projection(names: set[str], insertion: Insertion) -> str | None:
-    """Where the input of the linear layer is one vector with the sub-layer's, it is not written."""
+    """Refuse `projection_input` where it is the same vector as the sub-layer's input."""
     if insertion == Parallel():
         return None
     if "attn.heads" in names:
@@ -293,7 +303,9 @@ def _kronecker(
 
 
 def _closed_gate(form: Form, composition: Composition) -> str | None:
-    """tanh(0) Δh with Δh = 0: neither would ever get a gradient."""
+    """Refuse tanh(g) Δh where g and Δh begin at zero: the gradient of each is a multiple of the
+    other, so that neither would ever move.
+    """
     if isinstance(composition, TanhGate) and form.identity_at_init:
         return (
             "a gate that begins closed before a Δh that begins at zero is never opened: write "
@@ -315,4 +327,4 @@ _RULES: dict[Any, _Rule] = {
     Kronecker: _kronecker,
     Bottleneck: _nonlinear,
 }
-"""The first class that a form belongs to decides; any other form follows the bottleneck's rules."""
+"""Form class → its rule, the first match deciding; any other form follows the bottleneck's."""

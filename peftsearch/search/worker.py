@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from peftsearch.backbone.devices import device_of
+from peftsearch.backbone.device import worker_device
 from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
 from peftsearch.policy.decisions import Nothing, Verdict
@@ -229,7 +229,7 @@ def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     bench = Workbench.prepare(
         info.model,
         task_of(info),
-        device_of(device, worker, torch.cuda.device_count()),
+        worker_device(device, worker, torch.cuda.device_count()),
         info.max_length,
         tokenizers=tokenizers_of(info),
         precision=info.precision,

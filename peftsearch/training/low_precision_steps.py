@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.frozen_linear import frozen_in
+from peftsearch.backbone.savings.frozen_linear import frozen_layers_in
 from peftsearch.backbone.savings.low_precision import LowPrecision, low_precision
 from peftsearch.errors import ConfigurationError
 
@@ -52,11 +52,11 @@ class LowPrecisionSteps:
 
     def training(self, step: int) -> AbstractContextManager[None]:
         """Context for training the step that follows `step` steps."""
-        return frozen_in(self.backbone, self.precision if step < self.until else None)
+        return frozen_layers_in(self.backbone, self.precision if step < self.until else None)
 
     def evaluating(self, step: int) -> AbstractContextManager[None]:
         """Context for an evaluation after `step` steps."""
-        return frozen_in(self.backbone, self._evaluated_in(step))
+        return frozen_layers_in(self.backbone, self._evaluated_in(step))
 
     def evaluated_in(self, step: int) -> str | None:
         """The low precision of an evaluation after `step` steps; None: the backbone's own."""

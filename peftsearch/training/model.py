@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.attach import attach
-from peftsearch.backbone.attach.hooks import STRAIGHT
+from peftsearch.backbone.attach.hooks import DIRECT_HOOKS
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.backbone.states import last_states
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Prompt
@@ -57,8 +57,8 @@ class TunedModel:
         self.attachment = attach(backbone, configuration, seed, finished, optimisations.fused_sum)
         self.configuration = self.attachment.configuration
         self.positions = Positions.of(self.configuration)
-        straight = backbone.hooks is STRAIGHT
-        self.last_tokens = LastRows(backbone) if straight and self.reads_one_token else None
+        straight = backbone.hooks is DIRECT_HOOKS
+        self.last_tokens = LastTokens(backbone) if straight and self.reads_one_token else None
         if not optimisations.short_backward:
             self.attachment.undo.append(_long_backward(backbone))
 
@@ -111,10 +111,10 @@ class TunedModel:
         """States [batch, hidden] in the backbone's dtype, of arguments [batch, tokens] each."""
         assert self.head is not None
         if self.last_tokens is not None:
-            self.last_tokens.read(self.head.token_index(attention_mask))
+            self.last_tokens.set_positions(self.head.token_index(attention_mask))
         states = last_states(self.backbone, input_ids, attention_mask, token_type_ids)
         if self.last_tokens is not None:
-            return self.last_tokens.of(states)[:, 0]
+            return self.last_tokens.select(states)[:, 0]
         return self.head.pool(states, attention_mask)
 
     def read(self, states: Tensor, attention_mask: Tensor) -> Tensor:
@@ -130,10 +130,10 @@ class TunedModel:
     def alone(self) -> Iterator[None]:
         """Context in which forwards are of this model alone, though it is a member of a cohort."""
         with self.backbone.hooks.alone():
-            if self.backbone.hooks is STRAIGHT or not self.reads_one_token:
+            if self.backbone.hooks is DIRECT_HOOKS or not self.reads_one_token:
                 yield
                 return
-            self.last_tokens = LastRows(self.backbone)
+            self.last_tokens = LastTokens(self.backbone)
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Devices that can be computed on, and all others refused before anything is loaded."""
+"""Devices: others than cpu and cuda are refused before anything is loaded; one worker a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.backbone.device import checked_device
+from peftsearch.backbone.device import checked_device, default_workers, worker_device
 from peftsearch.backbone.loading.load import load_backbone
 from peftsearch.errors import MissingError
 
@@ -22,3 +22,23 @@ def test_a_device_that_is_not_here_or_holds_no_numbers_is_one_sentence(
     for refused in (checked_device, lambda name: load_backbone(str(tiny_bert), name)):
         with pytest.raises(MissingError, match="cannot be used here"):
             refused(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [("cpu", 0, 1), ("cpu", 8, 1), ("cuda", 1, 1), ("cuda", 8, 8), ("cuda:3", 8, 1)],
+)
+def test_as_many_workers_as_gpus_where_cuda_is_asked_for(
+    device: str, gpus: int, expected: int
+) -> None:
+    assert default_workers(device, gpus) == expected
+
+
+def test_workers_take_the_gpus_in_turn() -> None:
+    assert [worker_device("cuda", worker, 2) for worker in range(4)] == [
+        *("cuda:0", "cuda:1"),
+        *("cuda:0", "cuda:1"),
+    ]
+    assert worker_device("cuda", 3, 1) == "cuda"
+    assert worker_device("cuda:1", 0, 8) == "cuda:1"
+    assert worker_device("cpu", 5, 8) == "cpu"

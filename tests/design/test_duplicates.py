@@ -1,4 +1,4 @@
-"""What validity calls a repetition is one: the other way of writing it computes the same."""
+"""Refused repetitions: the form that validity advises computes the same function."""
 
 from __future__ import annotations
 

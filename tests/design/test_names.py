@@ -1,4 +1,4 @@
-"""What a configuration is called: its hash, for machines, and its one line, for people."""
+"""Names of a configuration: its hash, for machines, and its one line, for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forms and compositions beyond the paper: what each may stand beside, and how each is written."""
+"""Forms and compositions beyond the paper: where each is valid, and how each is written."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_loreft_begins_at_zero_and_its_rotation_is_orthonormal() -> None:
     form, generator = Loreft(), torch.Generator().manual_seed(0)
     shapes = form.tensors(site, 32, 4)
     tensors = {name: torch.empty(shape, dtype=torch.float64) for name, shape in shapes.items()}
-    form.begin(tensors, generator, lambda: torch.empty(0))
+    form.initialise_site(tensors, generator, lambda: torch.empty(0))
     h = torch.randn(2, 3, 32, generator=generator, dtype=torch.float64)
     assert torch.equal(form.delta(tensors, h), torch.zeros_like(h))
     eye = tensors["rotation"].T @ tensors["rotation"]
@@ -241,7 +241,7 @@ def test_pissas_beginning_is_exact_where_singular_values_lie_close_together() ->
     values = 1 - 1e-3 * torch.arange(48, dtype=torch.float64)
     weight = ((left * values) @ right).float()
     tensors = {"down": torch.empty(48, 4), "up": torch.empty(4, 48)}
-    Linear("pissa").begin(tensors, generator, lambda: weight)
+    Linear("pissa").initialise_site(tensors, generator, lambda: weight)
     _, vectors = torch.linalg.eigh(weight.double() @ weight.double().T)
     leading = vectors[:, -4:] @ vectors[:, -4:].T @ weight.double()
     product = tensors["down"].double() @ tensors["up"].double()

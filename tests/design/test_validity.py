@@ -1,4 +1,4 @@
-"""The rules of docs/design-space.md: what is refused, and why."""
+"""The rules of docs/design-space.md: combinations that are refused, and the reasons."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ def test_members_that_are_evaluated_keep_their_places_and_what_is_recorded(
     bench: Workbench, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rung changes no member, so that passes after it are replays at once."""
-    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setattr(attention, "MASK_SKIP_DEVICES", ())
     monkeypatch.setitem(joint._MULTIPLE, "cpu", 64)
     monkeypatch.setattr(graph_cache, "PAYS", float("inf"))
     trials = CohortScheduler(runner_in(folder, bench), folder, CohortSize(2, 2))

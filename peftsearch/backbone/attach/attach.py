@@ -1,11 +1,12 @@
-"""Attaching a configuration to the shared frozen backbone, and detaching it without a trace.
+"""Attaching a configuration to the shared frozen backbone.
 
     source = insertion(x, h)
     delta  = form(source)
     h      = composition(h, delta)
 
 A modification lives in hooks (or, for tensors of the body, in copies put in their place), so the
-backbone's own tensors are never written. Exactly the tensors made here require a gradient.
+backbone's own tensors are never written. Exactly the tensors made here require a gradient: nothing
+is unfrozen by name.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Generator, Tensor, nn
 from peftsearch.backbone.attach.attachment import Attachment, TunedParameter
 from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.body import attach_copies
-from peftsearch.backbone.attach.build import Making
-from peftsearch.backbone.attach.modified import Modified, Tensors
+from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.prompt import attach_prompt
-from peftsearch.backbone.attach.sites import Captures, Port, own_input, sums_at
+from peftsearch.backbone.attach.site_modification import SiteModification, Tensors
+from peftsearch.backbone.attach.sites import Captures, SiteModules, own_input, residual_sums
 from peftsearch.backbone.attach.sparse import attach_sparse
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.composition import Dora
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import FORMS, Prefix, Prompt, Rescale, Sparse
@@ -34,8 +35,8 @@ from peftsearch.design.shapes import SiteShape
 
 __all__ = ["Attachment", "TunedParameter", "attach"]
 
-_Waiting = tuple[tuple[int, ...], Callable[[], None]]
-"""Its turn (see `_turn`), and what puts a hook in its place."""
+_Pending = tuple[tuple[int, ...], Callable[[], None]]
+"""(sort key from `_order`, function that installs a hook)."""
 
 
 def attach(
@@ -43,79 +44,95 @@ def attach(
     configuration: Configuration,
     seed: int = 0,
     finished: bool = False,
-    in_one: bool = True,
+    fused: bool = True,
     held: Mapping[str, nn.Parameter] | None = None,
 ) -> Attachment:
-    """Attach every modification; the tensors' beginnings depend on `seed` and nothing else.
+    """Attach every modification; initial values depend on `seed` and the configuration alone.
 
-    `finished`: with the tensors that are stored rather than those that are trained, which differ
-    for re-parametrised prefixes and sparse changes. `in_one`: Δh is computed, scaled and added
-    in as few passes as its form can. `held`: parameters of an earlier attachment of the same
-    configuration, which are attached again as they are.
-    Raises ConfigurationError for what the backbone cannot take.
+    `finished`: make the tensors that are stored rather than those that are trained, which differ
+    for re-parametrised prefixes and sparse changes. `fused`: let a form scale and add its Δh in as
+    few passes as it can. `held`: name → parameter of an earlier attachment of the same
+    configuration, used again as it is.
+    Raises ConfigurationError for what the backbone cannot take; the backbone is then unchanged.
+
+    >>> import torch
+    >>> from transformers import BertConfig, BertModel
+    >>> from peftsearch.backbone.attach.attach import attach
+    >>> from peftsearch.backbone.backbone import wrap
+    >>> from peftsearch.design.methods import METHODS
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+    ...     intermediate_size=16, vocab_size=20)
+    >>> backbone = wrap(BertModel(config))
+    >>> with attach(backbone, METHODS["lora"].configuration()) as attachment:
+    ...     {name: tuple(tensor.shape) for name, tensor in list(attachment.tensors.items())[:2]}
+    {'0/layers.0.attn.query/down': (8, 8), '0/layers.0.attn.query/up': (8, 8)}
     """
     configuration = configuration.within(backbone.shapes)
     attachment = Attachment(configuration)
-    generator = Generator().manual_seed(seed)
+    generator = Generator().manual_seed(seed)  # of the CPU: the same numbers for every device
     captures = Captures(backbone.hooks, attachment.undo, attachment.captured)
-    waiting: list[_Waiting] = []
+    pending: list[_Pending] = []
     try:
         for index, modification in enumerate(configuration.modifications):
-            making = Making(
-                *(backbone, modification, index, generator, attachment, in_one), held=held or {}
+            builder = TensorBuilder(
+                *(backbone, modification, index, generator, attachment, fused), held=held or {}
             )
             form = modification.form
             if isinstance(form, Sparse):
-                attach_sparse(making, form, seed, finished)
+                attach_sparse(builder, form, seed, finished)
             elif PLACES[modification.place.names[0]].body:
-                attach_copies(making)
+                attach_copies(builder)
             elif isinstance(form, Prefix) and form.mlp and not finished:
-                _attach_reparametrised(_AtSites(making, captures, waiting), form)
+                _attach_reparametrised(_SiteAttacher(builder, captures, pending), form)
             else:
-                _attach_sites(_AtSites(making, captures, waiting))
-        for _, put in sorted(waiting, key=lambda one: one[0]):
+                _attach_sites(_SiteAttacher(builder, captures, pending))
+        for _, put in sorted(pending, key=lambda one: one[0]):
             put()
     except BaseException:
         attachment.detach()
         raise
     finally:
-        waiting.clear()  # else a cycle holds the trial's tensors until the garbage collector comes
+        pending.clear()  # else a cycle holds the trial's tensors until the garbage collector comes
     return attachment
 
 
-def _attach_sites(at: _AtSites) -> None:
-    """Tensors for every site, and a hook in every site."""
-    shared = at.making.shared()
-    for site, d_source in at.making.modification.sources(at.making.backbone.shapes):
-        tensors = at.making.of_site(site, d_source) | shared
-        at.put(site, lambda tensors=tensors: tensors)  # type: ignore[misc]
+def _attach_sites(attacher: _SiteAttacher) -> None:
+    """Make the tensors of every site, and queue a hook for each."""
+    shared = attacher.builder.shared_tensors()
+    for site, d_source in attacher.builder.modification.sources(attacher.builder.backbone.shapes):
+        tensors = attacher.builder.site_tensors(site, d_source) | shared
+        attacher.put(site, lambda tensors=tensors: tensors)  # type: ignore[misc]
 
 
-def _attach_reparametrised(at: _AtSites, form: Prefix) -> None:
-    """Keys and values of every site come out of one MLP, which is trained in their place."""
-    making, modification = at.making, at.making.modification
-    shapes, attachment = making.backbone.shapes, making.attachment
+def _attach_reparametrised(attacher: _SiteAttacher, form: Prefix) -> None:
+    """Make one embedding and MLP, which compute the keys and values of every site (Li and Liang
+    2021, section 4.3).
+    """
+    builder, modification = attacher.builder, attacher.builder.modification
+    shapes, attachment = builder.backbone.shapes, builder.attachment
     sources = modification.sources(shapes)
     trained: dict[str, Tensor] = {}
     for name, shape in (form.trained(sources, modification.widest) or {}).items():
-        value = making.empty(shape)
-        form.initialise(name, value, making.generator)
-        trained[name] = making.tuned(f"mlp/{name}", value)
-        attachment.not_stored.add(f"{making.index}/mlp/{name}")
+        value = builder.empty(shape)
+        form.initialise(name, value, builder.generator)
+        trained[name] = builder.parameter(f"mlp/{name}", value)
+        attachment.not_stored.add(f"{builder.index}/mlp/{name}")
     first = 0
     for site, d_source in sources:
         shape = form.tensors(site, d_source, modification.width_at(site, shapes))["keys"]
         expanded = _Expanded(form, trained, first, shape)
-        gates = making.of_composition(site, d_source)
-        attachment.computed.append((f"{making.index}/{site.key}", expanded))
-        at.put(site, lambda expanded=expanded, gates=gates: {**expanded(), **gates})  # type: ignore[misc]
+        gates = builder.composition_tensors(site, d_source)
+        attachment.computed.append((f"{builder.index}/{site.key}", expanded))
+        attacher.put(site, lambda expanded=expanded, gates=gates: {**expanded(), **gates})  # type: ignore[misc]
         first += 2 * site.kv_heads * site.head_dim
 
 
-def _turn(modification: Modification, site: SiteShape) -> tuple[int, ...]:
-    """Where several meet, the order of the design: by place; DoRA, which is W's own; what reads x;
-    what reads h and is normed with it, or not; and a rescaling of the whole. Nothing that is merely
-    a number decides what function a configuration is.
+def _order(modification: Modification, site: SiteShape) -> tuple[int, ...]:
+    """The sort key of a modification at a site: where several meet, the design gives their order.
+
+    By place; then DoRA, which rescales W itself; what reads x; what reads h and is normed with it;
+    what reads h after the norm; last a rescaling of the whole. No number decides it, so that two
+    configurations that differ in a width or a scale alone are the same function of their tensors.
     """
     form = modification.form
     if isinstance(modification.insertion, Parallel):
@@ -127,11 +144,12 @@ def _turn(modification: Modification, site: SiteShape) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Expanded:
-    """One site's keys and values out of the MLP."""
+    """Computes one site's keys and values [kv_heads, l, head_dim] from the trained MLP."""
 
     form: Prefix
     trained: Mapping[str, Tensor]
     first: int
+    """The site's first column in the MLP's output."""
     shape: tuple[int, ...]
 
     def __call__(self) -> dict[str, Tensor]:
@@ -139,53 +157,65 @@ class _Expanded:
 
 
 @dataclass(frozen=True)
-class _AtSites:
-    """Where one modification's tensors take effect."""
+class _SiteAttacher:
+    """Installs one modification's hooks, once the tensors of all modifications are made."""
 
-    making: Making
+    builder: TensorBuilder
     captures: Captures
-    waiting: list[_Waiting]
+    pending: list[_Pending]
 
     def put(self, site: SiteShape, tensors: Tensors) -> None:
-        """Have them take effect at one site, once all tensors are made."""
-        turn = _turn(self.making.modification, site)
-        self.waiting.append((turn, lambda: self._put(site, tensors)))
+        """Queue the hook of one site.
+
+        Hooks are installed in `_order`; tensors are made in the configuration's own order, since
+        that order decides the random numbers.
+        """
+        order = _order(self.builder.modification, site)
+        self.pending.append((order, lambda: self._put(site, tensors)))
 
     def _put(self, site: SiteShape, tensors: Tensors) -> None:
-        form, undo = self.making.modification.form, self.making.attachment.undo
+        form, undo = self.builder.modification.form, self.builder.attachment.undo
         if isinstance(form, Prompt):
-            undo.append(attach_prompt(self.making.backbone, tensors()["prompt"]))
+            undo.append(attach_prompt(self.builder.backbone, tensors()["prompt"]))
             return
-        port = Port.of(self.making.backbone, site)
+        modules = SiteModules.of(self.builder.backbone, site)
         if isinstance(form, Prefix):
-            self._prefix(port, form, tensors)
+            self._prefix(modules, form, tensors)
             return
         if form.renorms and site.place.startswith("residual."):
-            self.making.attachment.captured.append(sums_at(port.norm))
-        undo.append(port.hook(self._modified(port, tensors), self._reader(port), form.renorms))
+            self.builder.attachment.captured.append(residual_sums(modules.norm))
+        undo.append(
+            modules.hook(self._modified(modules, tensors), self._reader(modules), form.renorms)
+        )
 
-    def _prefix(self, port: Port, form: Prefix, tensors: Tensors) -> None:
-        composition = self.making.modification.composition
-        read = self.captures.sublayer_input(port) if composition.reads else None
+    def _prefix(self, modules: SiteModules, form: Prefix, tensors: Tensors) -> None:
+        composition = self.builder.modification.composition
+        read = self.captures.sublayer_input(modules) if composition.reads_source else None
         prefix = AttachedPrefix(form, composition, tensors, read)
-        self.making.attachment.undo.append(port.hooks.prefix(port.attention, prefix))
+        self.builder.attachment.undo.append(modules.hooks.prefix(modules.attention, prefix))
 
-    def _modified(self, port: Port, tensors: Tensors) -> Modified:
-        modification = self.making.modification
-        width = modification.width_at(port.site, self.making.backbone.shapes)
-        factor = modification.composition.factor(width) if self.making.in_one else None
-        return Modified(modification, tensors, width, self.making.dtype, port.linear, factor)
+    def _modified(self, modules: SiteModules, tensors: Tensors) -> SiteModification:
+        modification = self.builder.modification
+        width = modification.width_at(modules.site, self.builder.backbone.shapes)
+        factor = modification.composition.factor(width) if self.builder.fused else None
+        return SiteModification(
+            modification, tensors, width, self.builder.dtype, modules.linear, factor
+        )
 
-    def _reader(self, port: Port) -> Callable[[Tensor], Tensor]:
-        """What gives the modification its x: the module's own input, or a captured one."""
-        insertion = self.making.modification.insertion
+    def _reader(self, modules: SiteModules) -> Callable[[Tensor], Tensor]:
+        """A function from the hooked module's input to x, both [batch, tokens, d_source]: the input
+        itself, or a state captured earlier in the forward.
+        """
+        insertion = self.builder.modification.insertion
         if not isinstance(insertion, Parallel):
             return own_input
         if insertion.reads == "residual_stream":
-            stream = self.captures.residual_stream(port)
+            stream = self.captures.residual_stream(modules)
             return lambda _: stream()
-        elsewhere = port.site.place in ("attn.heads", "attn.out", "ffn.out")
+        # At these places the hooked module's input is not the sub-layer's: W_o reads the heads, the
+        # ffn's last layer its hidden state.
+        elsewhere = modules.site.place in ("attn.heads", "attn.out", "ffn.out")
         if insertion.reads == "sublayer_input" and elsewhere:
-            captured = self.captures.sublayer_input(port)
+            captured = self.captures.sublayer_input(modules)
             return lambda _: captured()
         return own_input

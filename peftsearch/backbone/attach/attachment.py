@@ -1,4 +1,4 @@
-"""The result of attaching a configuration: its tuned parameters, and the way back."""
+"""Attachments: the tuned parameters of an attached configuration, and how to detach it."""
 
 from __future__ import annotations
 
@@ -15,42 +15,48 @@ __all__ = ["Attachment", "TunedParameter", "registered_name"]
 
 
 def registered_name(name: str) -> str:
-    """A tuned tensor's name as an `nn.Module` registers it: modules allow no dots in names. Slashes
-    part site and tensor already, so that no two names become one.
+    """A tuned tensor's name with slashes for dots, which `nn.Module` allows in no name.
+
+    Slashes separate site and tensor already, so that two names never become one.
     """
     return name.replace(".", "/")
 
 
 @dataclass(frozen=True)
 class TunedParameter:
-    """A tuned tensor with what training must know of it."""
+    """A trained tensor, with what an optimiser must know of it."""
 
     name: str
+    """`0/layers.3.attn.query/down`: number of the modification, site, tensor."""
     parameter: nn.Parameter
     form: str
+    """The form that its learning rate is looked up by."""
     decays: bool
+    """Whether weight decay applies to it."""
     fast: bool = False
     """Whether LoRA+'s ratio of learning rates applies to it."""
     rate: float = 1.0
-    """Its learning rate over its form's."""
+    """Its learning rate as a multiple of its form's."""
 
 
 @dataclass
 class Attachment:
-    """The result of `attach`; leaving it as a context manager detaches."""
+    """The result of `attach`, and a context manager: leaving it detaches."""
 
     configuration: Configuration
     """As placed on the backbone (`Configuration.within`)."""
     tuned: list[TunedParameter] = field(default_factory=list)
     undo: list[Callable[[], object]] = field(default_factory=list)
+    """Functions that take the changes of the backbone back, run last to first."""
     not_stored: set[str] = field(default_factory=set)
-    """Trained tensors that `computed` ones are stored for."""
+    """Names of trained tensors of which only what `computed` makes of them is stored."""
     computed: list[tuple[str, Callable[[], Mapping[str, Tensor]]]] = field(default_factory=list)
+    """(first part of their names, function that computes stored tensors from trained ones)."""
     indices: dict[str, Tensor] = field(default_factory=dict)
-    """Stored beside tuned values: where in the body they belong."""
+    """Name → [k] places in the body, stored beside the tuned values of a sparse change."""
     sparse: list[SparseDelta] = field(default_factory=list)
     captured: list[dict[str, Tensor]] = field(default_factory=list)
-    """States of the last forward that modifications further down it have read."""
+    """States of the last forward, kept for modifications that read them later in it."""
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -58,7 +64,7 @@ class Attachment:
         return {t.name: t.parameter for t in self.tuned}
 
     def stored(self) -> dict[str, Tensor]:
-        """Name → tensor as saved: what `attach(finished=True)` takes, and what is counted."""
+        """Name → tensor as exported: of the names and shapes that `attach(finished=True)` makes."""
         with torch.no_grad():
             stored = {
                 name: p.detach() for name, p in self.tensors.items() if name not in self.not_stored
@@ -68,7 +74,7 @@ class Attachment:
         return stored | self.indices
 
     def penalty(self) -> Tensor | None:
-        """A term that training adds to the loss, or None."""
+        """A scalar that training adds to the loss, or None (diff-pruning's expected L0 norm)."""
         if not self.sparse:
             return None
         return torch.stack([sparse.penalty() for sparse in self.sparse]).sum()
@@ -79,12 +85,12 @@ class Attachment:
             sparse.reseed(step)
 
     def forget_captured(self) -> None:
-        """Let go of what the last forward left, and of the graph that it is part of."""
+        """Release the states that the last forward left, and with them its autograd graph."""
         for states in self.captured:
             states.clear()
 
     def detach(self) -> None:
-        """Take everything off; the backbone's outputs are bit-identical to before."""
+        """Undo every change; the backbone's outputs are then bit-identical to before."""
         while self.undo:
             self.undo.pop()()
 

@@ -1,7 +1,9 @@
 """Prefixes inside attention, through transformers' attention interface.
 
-Registered once under the name `peftsearch`; without a prefix it is plain SDPA, bit for bit.
-The mask function is registered with it: without that, padding leaks into the softmax.
+Registered once under the name `peftsearch`; without a prefix it is plain SDPA, bit for bit. The
+interface calls it with the attention module first, so that prefixes are looked up by module, and
+with queries, keys and values after rotary positions and after the cache: a prefix has no position
+and is never cached.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from peftsearch.design.form import Prefix
 
 __all__ = [
     *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
-    *("read_all", "read_rows", "register"),
+    *("select_all_queries", "select_queries", "register"),
 ]
 
 NAME = "peftsearch"
@@ -30,22 +32,25 @@ NAME = "peftsearch"
 
 @dataclass(frozen=True)
 class AttachedPrefix:
-    """A prefix in one attention module."""
+    """A prefix in one attention module, with its composition."""
 
     form: Prefix
     composition: Composition
     tensors: Callable[[], Mapping[str, Tensor]]
-    """`keys` and `values` (kv_heads, l, head_dim), and the composition's own."""
+    """`keys` and `values` [kv_heads, l, head_dim], and the composition's own, by name."""
     read: Callable[[], Tensor] | None = None
-    """The sub-layer's input (batch, seq, d), for a gate that reads it."""
+    """The sub-layer's input [batch, tokens, d_source], for a gate that reads it."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether its gate is the softmax over prefix and tokens together."""
+        """Whether it is gated by the softmax over prefix and tokens together (He et al., eq. 8)."""
         return not self.composition.keeps_identity
 
     def compose(self, heads: Tensor, query: Tensor, scaling: float) -> Tensor:
-        """heads (batch, seq, heads, head_dim) with Δh, for a composition outside the softmax."""
+        """The heads' output [batch, tokens, heads, head_dim] with Δh, outside the softmax.
+
+        `query` is [batch, heads, tokens, head_dim], before scaling.
+        """
         tensors = self.tensors()
         delta = self.form.delta(tensors, query.to(tensors["keys"].dtype) * scaling)
         read = self.read() if self.read else query.new_empty(0)
@@ -55,70 +60,86 @@ class AttachedPrefix:
         )
 
 
+# By module and weakly, not as attributes of modules: nothing of ours is saved, copied or moved with
+# the model, and a model that is dropped takes its entries along.
 _ATTACHED: WeakKeyDictionary[nn.Module, list[AttachedPrefix]] = WeakKeyDictionary()
 
 PrefixesOf = Callable[[int], list[tuple[slice, list[AttachedPrefix]]]]
-"""Number of texts → which of them have which prefixes, in order."""
+"""Number of texts of a forward → (some of them, their prefixes), in order."""
 _SHARED: WeakKeyDictionary[nn.Module, PrefixesOf] = WeakKeyDictionary()
 
 
-class Rows(Protocol):
-    """Which queries are wanted."""
+class QuerySelection(Protocol):
+    """The choice of one token a text whose query is computed."""
 
-    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor: ...
-
-
-_ROWS: WeakKeyDictionary[nn.Module, Rows] = WeakKeyDictionary()
-
-
-def read_rows(module: nn.Module, rows: Rows) -> None:
-    """From now on one query a text is computed: `rows` of them."""
-    _ROWS[module] = rows
+    def select(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
+        """States [batch, ..., tokens, ...], with axis `dim` (tokens) cut to one token a text."""
+        ...
 
 
-def read_all(module: nn.Module) -> None:
-    _ROWS.pop(module, None)
+_SELECTIONS: WeakKeyDictionary[nn.Module, QuerySelection] = WeakKeyDictionary()
 
 
-def wanted(module: nn.Module, states: Tensor, texts: slice) -> Tensor:
-    """Of states (batch, seq, d) of `texts`, those of the tokens whose queries are computed."""
-    rows = _ROWS.get(module)
-    return states if rows is None else rows.of(states, texts=texts)
+def select_queries(module: nn.Module, rows: QuerySelection) -> None:
+    """Compute one query a text from now on, the one that `rows` selects."""
+    _SELECTIONS[module] = rows
+
+
+def select_all_queries(module: nn.Module) -> None:
+    """Compute the queries of all tokens again."""
+    _SELECTIONS.pop(module, None)
+
+
+def selected(module: nn.Module, states: Tensor, texts: slice) -> Tensor:
+    """States [batch, tokens, d] of `texts`, cut to the tokens whose queries `module` computes:
+    [batch, 1, d] while a selection is in place.
+    """
+    rows = _SELECTIONS.get(module)
+    return states if rows is None else rows.select(states, texts=texts)
 
 
 def register() -> None:
     """Make `set_attn_implementation("peftsearch")` possible."""
+    # The mask function belongs to the name, too: transformers (5.23) builds no mask for a name
+    # without one, and padding would leak into the softmax.
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, _mask)
 
 
-ASKED_ON = ("cpu",)
-"""Devices on which a mask is read to see whether it masks anything: elsewhere that would wait."""
+MASK_SKIP_DEVICES = ("cpu",)
+"""Devices on which a mask is read on the host, to leave it out where nothing is padded. On a GPU
+that would wait for everything queued there, in every forward.
+"""
 
 
 def _mask(*args: Any, **options: Any) -> Tensor | None:
-    """transformers' mask for SDPA; left out where nothing is padded, if that is cheap to know."""
-    given = options.get("attention_mask")
-    if given is not None and given.device.type not in ASKED_ON:
+    """transformers' mask for SDPA [batch, 1, tokens, keys], True where attended; None where nothing
+    is masked, or nothing but causally, if that is cheap to know.
+    """
+    padding = options.get("attention_mask")
+    if padding is not None and padding.device.type not in MASK_SKIP_DEVICES:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask: Tensor | None = sdpa_mask(*args, **options)
     return mask
 
 
 def attach_prefix(module: nn.Module, prefix: AttachedPrefix) -> None:
+    """Have all texts attend over one more prefix in `module`."""
     _ATTACHED.setdefault(module, []).append(prefix)
 
 
 def share_prefixes(module: nn.Module, prefixes_of: PrefixesOf) -> None:
-    """Have different texts of one forward attend over different prefixes."""
+    """Have different texts of one forward attend over different prefixes in `module`."""
     _SHARED[module] = prefixes_of
 
 
-def share_no_prefixes(module: nn.Module) -> None:
+def unshare_prefixes(module: nn.Module) -> None:
+    """The reverse of `share_prefixes`."""
     _SHARED.pop(module, None)
 
 
 def detach_prefix(module: nn.Module) -> None:
+    """The reverse of `attach_prefix`, of all prefixes."""
     _ATTACHED.pop(module, None)
 
 
@@ -131,27 +152,32 @@ def attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Heads' output (batch, seq, heads, head_dim), with the module's prefixes if it has any.
+    """The heads' output [batch, tokens, heads, head_dim], with the module's prefixes if any, and
+    None for the attention weights, which SDPA does not give.
 
-    `query` is (batch, heads, seq, head_dim); `key` and `value` have kv_heads.
+    `query` is [batch, heads, tokens, head_dim]; `key` and `value` are [batch, kv_heads, keys,
+    head_dim]; `attention_mask` is [batch or 1, 1 or heads, tokens, keys], of bool (True: attended)
+    or additive.
     """
-    rows, length, shared = _ROWS.get(module), query.shape[2], _SHARED.get(module)
+    rows, length, shared = _SELECTIONS.get(module), query.shape[2], _SHARED.get(module)
     if rows is not None:
         attention_mask = _causal_mask(module, query, key, attention_mask)
-        query, attention_mask = _selected(rows, query, attention_mask, options)
-    given = _Given(module, query, key, value, attention_mask, scaling, options)
+        query, attention_mask = _select(rows, query, attention_mask, options)
+    inputs = _Inputs(module, query, key, value, attention_mask, scaling, options)
     spans = shared(len(query)) if shared else []
     spans = spans or [(slice(0, len(query)), _ATTACHED.get(module, []))]
-    parts = [given.of(texts, len(spans)).attended(prefixes) for texts, prefixes in spans]
+    parts = [inputs.of_texts(texts, len(spans)).attend(prefixes) for texts, prefixes in spans]
     heads = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if heads.shape[1] < length:  # the model reshapes to what it gave
+    if heads.shape[1] < length:
+        # The model's own code reshapes to the length of the states it passed in. A view costs
+        # nothing, and what follows selects the same token again.
         heads = heads.expand(-1, length, -1, -1)
     return heads, None
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What attention is given for some texts."""
+class _Inputs:
+    """The arguments of `attend`, of all texts or of some; shapes as there."""
 
     module: nn.Module
     query: Tensor
@@ -161,34 +187,37 @@ class _Given:
     scaling: float | None
     options: Mapping[str, Any]
 
-    def of(self, texts: slice, spans: int) -> _Given:
-        """Those of `texts`, one of `spans` parts."""
+    def of_texts(self, texts: slice, spans: int) -> _Inputs:
+        """The arguments of `texts` alone, one of `spans` parts of the batch."""
         if spans == 1:
             return self
         bias = self.options.get("position_bias")
-        options = {} if bias is None else {"position_bias": _rows_of(bias, texts)}
+        options = {} if bias is None else {"position_bias": _of_texts(bias, texts)}
         return replace(
             self,
             query=self.query[texts],
             key=self.key[texts],
             value=self.value[texts],
-            mask=None if self.mask is None else _rows_of(self.mask, texts),
+            mask=None if self.mask is None else _of_texts(self.mask, texts),
             options={**self.options, **options},
         )
 
-    def attended(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
-        """Heads' output (batch, seq, heads, head_dim), all texts with the same prefixes."""
+    def attend(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
+        """The heads' output [batch, tokens, heads, head_dim], all texts with the same prefixes."""
         query, key, value, mask = self.query, self.key, self.value, self.mask
         options = dict(self.options)
         for prefix in prefixes:
             if prefix.is_exact:
+                # Before the prefix makes keys longer than queries: see `_causal_mask`.
                 mask = _causal_mask(self.module, query, key, mask)
                 before = key.shape[2]
                 key, value, mask = _prepend(prefix, query, key, value, mask)
-                if options.get("position_bias") is not None:  # T5's: a prefix has no position
+                if options.get("position_bias") is not None:
+                    # T5's relative positions [1 or batch, heads, tokens, keys] are added to the
+                    # logits; a prefix has no position, so its columns are 0.
                     bias = options["position_bias"]
                     options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
-        softmax = _capped if options.get("softcap") else sdpa_attention_forward
+        softmax = _softcapped if options.get("softcap") else sdpa_attention_forward
         heads: Tensor
         heads, _ = softmax(self.module, query, key, value, mask, scaling=self.scaling, **options)
         for prefix in prefixes:
@@ -197,28 +226,34 @@ class _Given:
         return heads
 
 
-def _rows_of(values: Tensor, texts: slice) -> Tensor:
-    """Some texts' part of what may be one for all."""
+def _of_texts(values: Tensor, texts: slice) -> Tensor:
+    """The rows of `texts` in [batch or 1, ...]; one row for all texts stays."""
     return values if len(values) == 1 else values[texts]
 
 
-def _selected(
-    rows: Rows, query: Tensor, mask: Tensor | None, options: dict[str, Any]
+def _select(
+    rows: QuerySelection, query: Tensor, mask: Tensor | None, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
-    """One query a text, and what it sees."""
+    """One query a text, [batch, heads, 1, head_dim], and its row of the mask [batch, ·, 1, keys];
+    the position bias in `options` follows.
+    """
     if options.get("position_bias") is not None:
-        options["position_bias"] = rows.of(options["position_bias"], dim=2)
-    return rows.of(query, dim=2), None if mask is None else rows.of(mask, dim=2)
+        options["position_bias"] = rows.select(options["position_bias"], dim=2)
+    return rows.select(query, dim=2), None if mask is None else rows.select(mask, dim=2)
 
 
 def _scaling(query: Tensor, scaling: float | None) -> float:
+    """The factor of the logits: `scaling`, else 1/√head_dim of the query [..., head_dim]."""
     return float(query.shape[-1] ** -0.5) if scaling is None else scaling
 
 
 def _causal_mask(
     module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None
 ) -> Tensor | None:
-    """The mask that SDPA would imply: with a prefix before the tokens it has to be written out."""
+    """The mask that SDPA would imply, written out as [1, 1, tokens, keys] of bool."""
+    # Without a mask, transformers' SDPA (5.23) takes a causal module's surplus keys for an empty
+    # cache, and cuts keys and values to the length of the queries: with a prefix in front it would
+    # attend over the prefix and drop as many tokens.
     queries, keys = query.shape[2], key.shape[2]
     if mask is not None or queries == 1 or not getattr(module, "is_causal", False):
         return mask
@@ -229,7 +264,9 @@ def _causal_mask(
 def _prepend(
     prefix: AttachedPrefix, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One softmax over prefix and tokens: equation 8's gate, exactly."""
+    """Keys and values [batch, kv_heads, l + keys, head_dim] with the prefix in front, and the mask
+    [.., l + keys]: one softmax over both is He et al.'s gate (equation 8), exactly.
+    """
     batch = query.shape[0]
     tensors = prefix.tensors()
     keys, values = (
@@ -242,7 +279,7 @@ def _prepend(
     return key, value, mask
 
 
-def _capped(
+def _softcapped(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -253,16 +290,22 @@ def _capped(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention whose logits are capped by tanh (Gemma 2): SDPA has no word for it."""
+    """Attention with logits capped to ±softcap by tanh (Gemma 2), shapes as `attend`.
+
+    transformers' SDPA function (5.23) raises ValueError for a softcap, so it is written out here.
+    """
     mask = _causal_mask(module, query, key, mask)
     groups = query.shape[1] // key.shape[1]
+    # Grouped queries: each key and value head serves `groups` query heads.
     key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     logits = query @ key.transpose(-1, -2) * _scaling(query, scaling)
     logits = softcap * torch.tanh(logits / softcap)
     if mask is not None and mask.dtype == torch.bool:
+        # The least number rather than −inf: a text of padding alone gives no NaN.
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
     elif mask is not None:
         logits = logits + mask
+    # In fp32 also beside a half-precision body, as in transformers' eager attention of Gemma 2.
     weights = logits.softmax(-1, dtype=torch.promote_types(torch.float32, query.dtype))
     if dropout:
         weights = nn.functional.dropout(weights, dropout)

@@ -1,7 +1,8 @@
-"""Tuned tensors of the body: copies stand in the frozen tensors' places, which are never written.
+"""Tuned tensors of the body (BitFit, norm tuning, full fine-tuning): copies that replace them.
 
-A copy that is the tensor itself is put there once. One that must be computed (cast to the body's
-dtype, joined with a frozen part, or a sparse change) is computed anew for every training step.
+The frozen tensors themselves are never written, so that detaching gives back the same bits. A copy
+of the body's dtype and whole shape replaces the frozen tensor once. One that must be computed (cast
+to the body's dtype, joined with a frozen part, or a sparse change) is computed for every forward.
 """
 
 from __future__ import annotations
@@ -11,42 +12,46 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.attach.build import Making
+from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.hooks import Undo
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Stand", "attach_copies", "replace_tensor"]
+__all__ = ["Substitutes", "attach_copies", "replace_tensor"]
 
 
-def attach_copies(making: Making) -> None:
-    """Copies of tensors of the body: swapped in as they are, or cast and joined."""
-    backbone, attachment = making.backbone, making.attachment
-    stand = Stand()
-    (key,) = making.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
-    for site, _ in making.modification.sources(backbone.shapes):
+def attach_copies(builder: TensorBuilder) -> None:
+    """Tune a copy of each of the place's tensors, of the tensor's shape, or [live] where a part of
+    it gets no gradient and stays frozen.
+    """
+    backbone, attachment = builder.backbone, builder.attachment
+    substitutes = Substitutes()
+    # The form's one tensor name, `bias` or `weight`, asked with a site that has only a shape.
+    (key,) = builder.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
+    for site, _ in builder.modification.sources(backbone.shapes):
         frozen = backbone.model.get_parameter(site.key)
         live = backbone.live(site)
-        value = frozen.detach().to(making.dtype)
+        value = frozen.detach().to(builder.dtype)
         value = value.clone() if live is None else value.flatten()[live]
-        parameter = making.tuned(f"{site.key}/{key}", value)
+        parameter = builder.parameter(f"{site.key}/{key}", value)
         put, undo = replace_tensor(backbone, frozen)
         attachment.undo.append(undo)
-        if live is None and frozen.dtype == making.dtype:
+        if live is None and frozen.dtype == builder.dtype:
             put(parameter)
         else:
-            stand.add(parameter, put, _cast(frozen, parameter, live))
-    if stand.trained:
-        attachment.undo += stand.begin(making)
+            substitutes.add(parameter, put, _cast(frozen, parameter, live))
+    if substitutes.trained:
+        attachment.undo += substitutes.begin(builder)
 
 
 def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Tensor]:
-    """The tensor that stands in a frozen one's place: cast, and joined with what is not tuned."""
+    """A function that computes the replacement of a frozen tensor, of its shape and dtype."""
 
     def whole() -> Tensor:
         return tuned.to(frozen.dtype)
 
     def joined() -> Tensor:
+        """The frozen tensor with its live entries replaced: a fused bias keeps its dead keys."""
         assert live is not None
         flat = frozen.detach().flatten()
         return flat.index_copy(0, live, tuned.to(frozen.dtype)).view_as(frozen)
@@ -55,7 +60,9 @@ def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Te
 
 
 def replace_tensor(backbone: Backbone, frozen: Tensor) -> tuple[Callable[[Tensor], None], Undo]:
-    """(put, undo) for every use of one frozen tensor, tied ones too."""
+    """(put, undo): `put` replaces a frozen tensor by another of its shape, wherever it is used."""
+    # All uses: tied weights (T5's embeddings, a language model's head) are one tensor in several
+    # modules. `named_parameters` would list it once.
     uses = [
         (module, key)
         for module in backbone.model.modules()
@@ -65,25 +72,28 @@ def replace_tensor(backbone: Backbone, frozen: Tensor) -> tuple[Callable[[Tensor
 
     def put(tensor: Tensor) -> None:
         for module, key in uses:
-            backbone.hooks.put(module, key, tensor)
+            backbone.hooks.substitute(module, key, tensor)
 
     def undo() -> None:
         for module, key in uses:
-            backbone.hooks.take_back(module, key, frozen)
+            backbone.hooks.restore(module, key, frozen)
 
     return put, undo
 
 
-class Stand:
-    """Computed tensors in the places of frozen ones.
+class Substitutes:
+    """Replacements of frozen tensors that are computed from trained ones.
 
-    Without gradients they are computed only when a trained tensor has changed since.
+    With gradients they are computed once in every forward; without, only when a trained tensor has
+    changed since.
     """
 
     def __init__(self) -> None:
         self.trained: list[Tensor] = []
         self.puts: list[Callable[[Tensor], None]] = []
+        """One for each replacement: puts it in place."""
         self.compute: Callable[[], Iterable[Tensor]] = lambda: [one() for one in self._each]
+        """Computes all replacements, in the order of `puts`."""
         self._each: list[Callable[[], Tensor]] = []
         self._state: object = None
         self._inside = False
@@ -91,21 +101,22 @@ class Stand:
     def add(
         self, trained: Tensor, put: Callable[[Tensor], None], compute: Callable[[], Tensor]
     ) -> None:
-        """One tensor that `compute` makes of a trained one."""
+        """One more replacement, which `compute` makes of a trained tensor, of the frozen shape."""
         self.trained.append(trained)
         self.puts.append(put)
         self._each.append(compute)
 
-    def begin(self, making: Making) -> list[Undo]:
-        """Refresh before each forward of the model, and of a part of it that runs on its own, as an
-        encoder does in generation; returns the ways back.
+    def begin(self, builder: TensorBuilder) -> list[Undo]:
+        """Refresh before each forward of the model, and of a stack that runs on its own, as an
+        encoder does in generation; returns the functions that take the hooks off.
         """
-        model, stacks = making.backbone.model, making.backbone.family.stacks
+        model, stacks = builder.backbone.model, builder.backbone.family.stacks
         parts = [model.get_submodule(stack.module) for stack in stacks if stack.module]
         with torch.no_grad():
             self.refresh()
         return [
             model.register_forward_pre_hook(self._enter).remove,
+            # Also after a forward that raised (`states_after` ends one so), else `_inside` stays.
             model.register_forward_hook(self._leave, always_call=True).remove,
             *(part.register_forward_pre_hook(self._enter_part).remove for part in parts),
         ]
@@ -118,11 +129,15 @@ class Stand:
         self._inside = False
 
     def _enter_part(self, module: nn.Module, args: object) -> None:
+        # Within the model's forward it is done already. Done again for the decoder, it would draw
+        # other noise for a mask than the encoder has had, whose layers gradient checkpointing
+        # computes a second time in the backward, with the tensors that are in place then.
         if not self._inside:
             self.refresh()
 
     def refresh(self) -> None:
-        """Compute anew: with gradients always, since a graph is good for one backward."""
+        """Compute the replacements: with gradients always, since a graph serves one backward."""
+        # data_ptr and version tell a trained tensor that was stepped, loaded or moved.
         state = [(t.data_ptr(), t._version) for t in self.trained]
         if torch.is_grad_enabled() or state != self._state:
             for put, tensor in zip(self.puts, self.compute(), strict=True):

@@ -1,6 +1,7 @@
-"""How a configuration takes hold of the backbone's modules: straight, when it has it for itself.
+"""Hooks: the changes that a configuration makes to modules, each with a function that undoes it.
 
-`slices.py` has the other way, where several configurations share every forward.
+Here for one configuration that has the backbone to itself; `sharing/slices.py` has the hooks of
+several configurations that share every forward.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 
-__all__ = ["STRAIGHT", "Hooks", "Undo"]
+__all__ = ["DIRECT_HOOKS", "Hooks", "Undo"]
 
 Undo = Callable[[], object]
+"""Takes a change back."""
 Before = Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
 """(module, its arguments) → other arguments; None leaves them."""
 After = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -24,35 +26,39 @@ After = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 
 class Hooks(Protocol):
-    """Every change that a configuration makes to a module, and the way back."""
+    """The changes that a configuration can make to a module."""
 
-    def before(self, module: nn.Module, hook: Before) -> Undo: ...
-
-    def after(self, module: nn.Module, hook: After) -> Undo: ...
-
-    def put(self, module: nn.Module, key: str, tensor: Tensor) -> None:
-        """Have a tensor stand in the place of a module's own, or of one that was put before."""
+    def before(self, module: nn.Module, hook: Before) -> Undo:
+        """Run `hook` before the module's forward; hooks run in the order they came in."""
         ...
 
-    def take_back(self, module: nn.Module, key: str, own: Tensor) -> None:
-        """The module's own again."""
+    def after(self, module: nn.Module, hook: After) -> Undo:
+        """Run `hook` after the module's forward; hooks run in the order they came in."""
+        ...
+
+    def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        """Use a tensor of the same shape in place of the module's parameter `key`."""
+        ...
+
+    def restore(self, module: nn.Module, key: str, own: Tensor) -> None:
+        """Give the module its `own` parameter back, of the same shape."""
         ...
 
     def prefix(self, module: nn.Module, prefix: AttachedPrefix) -> Undo:
-        """A prefix in an attention module."""
+        """Attend over one more prefix in an attention module."""
         ...
 
     def alone(self) -> AbstractContextManager[None]:
-        """Forwards of this context are of this configuration alone."""
+        """A context whose forwards are of this configuration's texts alone."""
         ...
 
     @property
     def texts(self) -> slice:
-        """Which texts of the forward under way are this configuration's."""
+        """The texts of the current forward that are this configuration's: a slice of the batch."""
         ...
 
 
-class _Straight:
+class _DirectHooks:
     """Hooks of one configuration on modules that nothing else modifies."""
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
@@ -61,10 +67,12 @@ class _Straight:
     def after(self, module: nn.Module, hook: After) -> Undo:
         return module.register_forward_hook(hook).remove
 
-    def put(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+    def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        # Into the dictionary, since nn.Module's own assignment refuses a tensor that is no
+        # Parameter, and a computed one has to stay in autograd's graph.
         module._parameters[key] = tensor  # type: ignore[assignment]
 
-    take_back = put
+    restore = substitute
 
     def prefix(self, module: nn.Module, prefix: AttachedPrefix) -> Undo:
         attention.attach_prefix(module, prefix)
@@ -78,4 +86,4 @@ class _Straight:
         return slice(None)
 
 
-STRAIGHT: Hooks = _Straight()
+DIRECT_HOOKS: Hooks = _DirectHooks()

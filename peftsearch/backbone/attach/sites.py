@@ -1,4 +1,4 @@
-"""From a site's name to the module where its h can be read and changed, through hooks alone."""
+"""Sites: the modules where a representation h is read and changed, and the hooks that do it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.hooks import Hooks, Undo
-from peftsearch.backbone.attach.modified import Modified
-from peftsearch.backbone.families import AttentionPaths, FfnPaths, Part, Stack
+from peftsearch.backbone.attach.site_modification import SiteModification
+from peftsearch.backbone.backbone import Backbone
+from peftsearch.backbone.family import AttentionPaths, FfnPaths, Part, Stack
 from peftsearch.backbone.linear import LinearView
-from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import head_dim_of
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Captures", "OnInput", "OnOutput", "Port", "own_input", "sums_at"]
+__all__ = ["Captures", "InputHook", "OutputHook", "SiteModules", "own_input", "residual_sums"]
 
 Read = Callable[[Tensor], Tensor]
-"""The input of the module whose h it is → x."""
+"""The hooked module's input → x, [batch, tokens, d_source]."""
 
 _PROJECTIONS = {
     "attn.query": "query",
@@ -33,34 +33,38 @@ _PROJECTIONS = {
 
 
 def own_input(x: Tensor) -> Tensor:
-    """x is the module's own input."""
+    """x where it is the hooked module's own input, [batch, tokens, d_source]."""
     return x
 
 
 @dataclass(frozen=True, eq=False)
-class OnOutput:
-    """A hook after the linear layer that computes h."""
+class OutputHook:
+    """A hook after the linear layer that computes h, all or a part of its output."""
 
     linear: LinearView
-    modified: Modified
+    modified: SiteModification
     read: Read
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The module's output [batch, tokens, channels], with the part that is h changed."""
         h = self.linear.read(output)
         return self.linear.written(output, self.modified(self.read(args[0]), h))
 
     @property
     def kind(self) -> Hashable | None:
-        """Equal for hooks that can be computed together; None for one that cannot."""
+        """A key, equal for hooks that can be computed together; None for one that cannot.
+
+        A part of a fused output or a captured x would have to be cut to each member's rows.
+        """
         alike = self.linear.part.of == 1 and self.read is own_input
         return self.modified.kind if alike else None
 
 
 @dataclass(frozen=True, eq=False)
-class OnInput:
-    """A hook before the module that reads h."""
+class InputHook:
+    """A hook before the module that reads h: its first argument [batch, tokens, d_h]."""
 
-    modified: Modified
+    modified: SiteModification
     read: Read
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,12 +72,13 @@ class OnInput:
 
     @property
     def kind(self) -> Hashable | None:
+        """As of an `OutputHook`."""
         return self.modified.kind if self.read is own_input else None
 
 
 @dataclass(frozen=True)
-class Port:
-    """One site's modules."""
+class SiteModules:
+    """The modules around one site, found by the paths of its family's row."""
 
     site: SiteShape
     layer: nn.Module
@@ -83,7 +88,8 @@ class Port:
     hooks: Hooks
 
     @classmethod
-    def of(cls, backbone: Backbone, site: SiteShape) -> Port:
+    def of(cls, backbone: Backbone, site: SiteShape) -> SiteModules:
+        """The modules of a site in a layer."""
         assert site.layer is not None
         stack, layer = backbone.stack_and_layer(site.layer)
         head_dim = head_dim_of(layer, stack.attention, backbone.model.config)
@@ -92,7 +98,7 @@ class Port:
 
     @property
     def paths(self) -> AttentionPaths | FfnPaths:
-        """Of its sub-layer."""
+        """The paths of its sub-layer: attention, cross-attention or ffn."""
         if self.site.kind in ("enc", "dec"):
             return self.stack.ffn
         if self.site.kind == "cross":
@@ -101,27 +107,29 @@ class Port:
         return self.stack.attention
 
     def module(self, path: str) -> nn.Module:
+        """A module of the layer by its path."""
         return self.layer.get_submodule(path)
 
     @property
     def attention(self) -> nn.Module:
-        """What the attention interface is called with."""
+        """The module that calls transformers' attention interface, by which prefixes are found."""
         assert isinstance(self.paths, AttentionPaths)
         return self.module(self.paths.module)
 
-    def wanted(self, x: Tensor) -> Tensor:
-        """x, read earlier in the forward, for the tokens that h has: those of the last layer may be
-        one a text by then.
+    def selected(self, x: Tensor) -> Tensor:
+        """x [batch, tokens, d], read earlier in the forward, cut to the tokens that h has by now.
+
+        In the last layer that may be one token a text: [batch, 1, d] (`savings/last_tokens.py`).
         """
         own = self.stack.attention
         if not isinstance(self.paths, AttentionPaths) and self.paths.norm != own.norm:
-            return x  # read after the selection
+            return x  # the ffn's own norm reads it, after the selection
         module = self.module(own.module if isinstance(self.paths, FfnPaths) else self.paths.module)
-        return attention.wanted(module, x, self.hooks.texts)
+        return attention.selected(module, x, self.hooks.texts)
 
     @property
     def linear(self) -> LinearView | None:
-        """The linear layer that computes h; None at heads, activations and sums."""
+        """The linear layer that computes h; None at heads, activations and the residual stream."""
         if self.site.place in _PROJECTIONS:
             part = getattr(self.paths, _PROJECTIONS[self.site.place])
             return LinearView.at(self.layer, part, self.head_dim)
@@ -135,56 +143,67 @@ class Port:
         paths = self.paths
         if not isinstance(paths, AttentionPaths):
             return self.module(paths.hidden.path)
-        # DeBERTa-v3 passes positions, too, through its query projection; across, values are the
-        # encoder's.
+        # Self-attention: the value projection, since DeBERTa-v3 passes relative positions, too,
+        # through its query and key projections. Cross-attention: the query projection, since keys
+        # and values are computed from the encoder's states.
         part = paths.query if self.site.kind == "cross" else paths.value
         return self.module(part.path)
 
     @property
     def norm(self) -> nn.Module:
+        """The sub-layer's norm: after its sum in post-norm families, before it in pre-norm ones."""
         return self.module(self.paths.norm)
 
     # -- hooks ---------------------------------------------------------------------------------
 
-    def hook(self, modified: Modified, read: Read, renorms: bool) -> Undo:
-        """Have h pass `modified` in every forward; `read` turns the module's input into x."""
+    def hook(self, modified: SiteModification, read: Read, renorms: bool) -> Undo:
+        """Install `modified` at h; `read` turns the hooked module's input into x.
+
+        `renorms`: at a residual place of a post-norm model, norm the changed sum once more.
+        """
         place = self.site.place
         if place in ("attn.heads", "ffn.activated"):
-            return self.hooks.before(self.module(self.paths.out), OnInput(modified, read))
+            # Before the layer that reads h: its input is the concatenated heads, or the activated
+            # hidden state, in every family, while few have a module that puts those out.
+            return self.hooks.before(self.module(self.paths.out), InputHook(modified, read))
         if place.startswith("residual."):
             return self._on_sum(modified, renorms)
         linear = self.linear
         assert linear is not None
-        return self.hooks.after(linear.module, OnOutput(linear, modified, read))
+        return self.hooks.after(linear.module, OutputHook(linear, modified, read))
 
-    def _on_sum(self, modified: Modified, renorms: bool) -> Undo:
-        """At the stream after a sub-layer has been added to it."""
+    def _on_sum(self, modified: SiteModification, renorms: bool) -> Undo:
+        """Install it on the residual stream, after the sub-layer has been added to it."""
         if not self.pre_norm:
             return self._renormed(modified) if renorms else self._output(self.norm, modified)
         if self.site.place == "residual.ffn":
             return self._output(self.layer, modified)
         return self._before_the_sum(modified)
 
-    def _renormed(self, modified: Modified) -> Undo:
-        """Pfeiffer: LN(t + Δ(LN(t))), the same frozen norm twice. forward() skips the hooks."""
+    def _renormed(self, modified: SiteModification) -> Undo:
+        """LN(t + Δ(LN(t))), t [batch, tokens, hidden] the sum before the norm, and the same frozen
+        norm twice (Pfeiffer et al. 2021, arXiv 2005.00247).
+        """
 
         def on_norm(module: nn.Module, args: tuple[Any, ...], normed: Tensor) -> Any:
-            cell = sums_at(module)
+            cell = residual_sums(module)
             # A second modification goes on from the first one's sum, not from the layer's.
             t: Tensor = cell["t"] if cell.get("normed") is normed else args[0]
             cell["t"] = t + (modified(normed, normed) - normed)
-            cell["normed"] = module.forward(cell["t"])
+            cell["normed"] = module.forward(cell["t"])  # forward(), not a call: without the hooks
             return cell["normed"]
 
         take_off = self.hooks.after(self.norm, on_norm)
 
         def undo() -> None:
             take_off()
-            sums_at(self.norm).clear()
+            residual_sums(self.norm).clear()
 
         return undo
 
-    def _output(self, module: nn.Module, modified: Modified) -> Undo:
+    def _output(self, module: nn.Module, modified: SiteModification) -> Undo:
+        """Change a module's output [batch, tokens, hidden], the first of a tuple if it is one."""
+
         def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if isinstance(output, tuple):
                 return (modified(output[0], output[0]), *output[1:])
@@ -192,8 +211,11 @@ class Port:
 
         return self.hooks.after(module, on_output)
 
-    def _before_the_sum(self, modified: Modified) -> Undo:
-        """t = x + A with A what attention adds: A becomes A + Δ(t)."""
+    def _before_the_sum(self, modified: SiteModification) -> Undo:
+        """For pre-norm models, t = x + A with A what attention adds: A becomes A + Δ(t).
+
+        No module puts t out: the layer's own code adds A to x, both [batch, tokens, hidden].
+        """
         assert isinstance(self.paths, AttentionPaths)
         stream: dict[str, Tensor] = {}
 
@@ -201,7 +223,7 @@ class Port:
             stream["x"] = args[0]
 
         def on_added(module: nn.Module, args: tuple[Any, ...], added: Tensor) -> Tensor:
-            t = self.wanted(stream.pop("x")) + added
+            t = self.selected(stream.pop("x")) + added
             return added + (modified(t, t) - t)
 
         last = self.module(self.paths.added or self.paths.out)
@@ -221,26 +243,30 @@ class Port:
 _SUMS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
 
-def sums_at(norm: nn.Module) -> dict[str, Tensor]:
-    """What the last forward's modifications of a norm's sum have left there."""
+def residual_sums(norm: nn.Module) -> dict[str, Tensor]:
+    """The sum `t` and the `normed` output that modifications at a norm left in this forward, both
+    [batch, tokens, hidden].
+    """
     return _SUMS.setdefault(norm, {})
 
 
 class Captures:
-    """Sub-layer inputs kept for the modifications further down the sub-layer that read them."""
+    """States captured at a sub-layer's start for modifications that read them later in it."""
 
     def __init__(self, hooks: Hooks, undo: list[Undo], captured: list[dict[str, Tensor]]) -> None:
-        """`undo` and `captured`: the attachment's."""
+        """`undo` and `captured` are the attachment's lists, which captures are entered in."""
         self._hooks, self._undo, self._captured = hooks, undo, captured
         self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
 
-    def sublayer_input(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port, port.entrance, "x")
+    def sublayer_input(self, modules: SiteModules) -> Callable[[], Tensor]:
+        """A function that gives the sub-layer's input, [batch, tokens, d_sublayer]."""
+        return self._of(modules, modules.entrance, "x")
 
-    def residual_stream(self, port: Port) -> Callable[[], Tensor]:
-        return self._of(port, port.norm, "stream")
+    def residual_stream(self, modules: SiteModules) -> Callable[[], Tensor]:
+        """A function that gives the input of the sub-layer's norm, [batch, tokens, hidden]."""
+        return self._of(modules, modules.norm, "stream")
 
-    def _of(self, port: Port, module: nn.Module, what: str) -> Callable[[], Tensor]:
+    def _of(self, modules: SiteModules, module: nn.Module, what: str) -> Callable[[], Tensor]:
         if (module, what) not in self._cells:
             cell: dict[str, Tensor] = {}
 
@@ -251,4 +277,4 @@ class Captures:
             self._cells[module, what] = cell
             self._captured.append(cell)
         found = self._cells[module, what]
-        return lambda: port.wanted(found["x"])
+        return lambda: modules.selected(found["x"])

@@ -1,4 +1,4 @@
-"""Diff-pruning: one vector of changes over the whole body stands beside its tensors."""
+"""Diff-pruning: every tensor of the body plus its part of one sparse vector δ."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.attach.body import Stand, replace_tensor
-from peftsearch.backbone.attach.build import Making
+from peftsearch.backbone.attach.body import Substitutes, replace_tensor
+from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.hard_concrete import ALPHA_RATE, OPEN, SparseDelta
 from peftsearch.design.form import Sparse
 
 __all__ = ["attach_sparse"]
 
 
-def attach_sparse(making: Making, form: Sparse, seed: int, finished: bool) -> None:
-    """W + δ in the place of every W: δ of k given entries if `finished`, else trained."""
-    model, attachment = making.backbone.model, making.attachment
-    sources = making.modification.sources(making.backbone.shapes)
+def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: bool) -> None:
+    """Replace every W of the body by W + δ, with δ one vector [entries of the body].
+
+    `finished`: δ has k stored values at stored indices; else it is trained behind gates.
+    """
+    model, attachment = builder.backbone.model, builder.attachment
+    sources = builder.modification.sources(builder.backbone.shapes)
     frozen = [model.get_parameter(site.key) for site, _ in sources]
-    stand = Stand()
+    substitutes = Substitutes()
     for tensor in frozen:
-        put, undo = replace_tensor(making.backbone, tensor)
-        stand.puts.append(put)
+        put, undo = replace_tensor(builder.backbone, tensor)
+        substitutes.puts.append(put)
         attachment.undo.append(undo)
-    entries, k = sum(p.numel() for p in frozen), making.modification.widest
-    delta = _given(making, stand, entries, k) if finished else _trained(making, stand, form, seed)
+    entries, k = sum(p.numel() for p in frozen), builder.modification.widest
+    delta = (
+        _stored(builder, substitutes, entries, k)
+        if finished
+        else _trained(builder, substitutes, form, seed)
+    )
 
     def compute() -> list[Tensor]:
         parts = delta().split([p.numel() for p in frozen])
@@ -34,36 +41,42 @@ def attach_sparse(making: Making, form: Sparse, seed: int, finished: bool) -> No
             p.detach() + part.view_as(p).to(p.dtype) for p, part in zip(frozen, parts, strict=True)
         ]
 
-    stand.compute = compute
-    attachment.undo += stand.begin(making)
+    substitutes.compute = compute
+    attachment.undo += substitutes.begin(builder)
 
 
-def _given(making: Making, stand: Stand, entries: int, k: int) -> Callable[[], Tensor]:
-    """δ of k values at stored indices."""
-    values = making.tuned("shared/values", making.empty((k,)).zero_())
-    indices = torch.arange(k, device=making.backbone.device)
-    making.attachment.indices[f"{making.index}/shared/indices"] = indices
-    stand.trained += [values, indices]
+def _stored(
+    builder: TensorBuilder, substitutes: Substitutes, entries: int, k: int
+) -> Callable[[], Tensor]:
+    """A function that gives δ [entries] of k values at stored indices; both are filled in later,
+    from a file.
+    """
+    values = builder.parameter("shared/values", builder.empty((k,)).zero_())
+    indices = torch.arange(k, device=builder.backbone.device)
+    builder.attachment.indices[f"{builder.index}/shared/indices"] = indices
+    substitutes.trained += [values, indices]
     return lambda: values.new_zeros(entries).index_put((indices,), values)
 
 
-def _trained(making: Making, stand: Stand, form: Sparse, seed: int) -> Callable[[], Tensor]:
-    """δ with noisy gates while gradients are kept, its k largest entries otherwise."""
-    sources = making.modification.sources(making.backbone.shapes)
+def _trained(
+    builder: TensorBuilder, substitutes: Substitutes, form: Sparse, seed: int
+) -> Callable[[], Tensor]:
+    """A function that gives δ [entries]: behind noisy gates with gradients, else the k largest."""
+    sources = builder.modification.sources(builder.backbone.shapes)
     trained = form.trained(sources, 0)
-    w, log_alpha = (making.empty(shape).zero_() for shape in trained.values())
+    w, log_alpha = (builder.empty(shape).zero_() for shape in trained.values())
     log_alpha.fill_(OPEN)
     sparse = SparseDelta(
-        w=making.tuned("sparse/w", w),
-        log_alpha=making.tuned("sparse/log_alpha", log_alpha, rate=ALPHA_RATE),
-        k=making.modification.widest,
+        w=builder.parameter("sparse/w", w),
+        log_alpha=builder.parameter("sparse/log_alpha", log_alpha, rate=ALPHA_RATE),
+        k=builder.modification.widest,
         l0=form.l0,
         seed=seed,
     )
-    stand.trained += [sparse.w, sparse.log_alpha]
-    making.attachment.sparse.append(sparse)
-    making.attachment.not_stored |= {f"{making.index}/sparse/{name}" for name in trained}
-    making.attachment.computed.append((f"{making.index}/shared", sparse.stored))
+    substitutes.trained += [sparse.w, sparse.log_alpha]
+    builder.attachment.sparse.append(sparse)
+    builder.attachment.not_stored |= {f"{builder.index}/sparse/{name}" for name in trained}
+    builder.attachment.computed.append((f"{builder.index}/shared", sparse.stored))
 
     def delta() -> Tensor:
         if torch.is_grad_enabled():

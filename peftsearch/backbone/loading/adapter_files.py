@@ -1,8 +1,8 @@
-"""Adapters of peft or AdapterHub beside a model's weights, or in the place of a model.
+"""Files of peft or AdapterHub adapters that lie beside a model's weights, or where a model should.
 
-Where peft is installed, transformers attaches any adapter it finds beside the weights; its tensors
-would be frozen and counted as the model's. Here a model is its plain weights, and an adapter alone
-is refused.
+Where peft is installed, transformers attaches any adapter that it finds beside the weights; its
+tensors would be frozen and counted as the model's. Here a model is its plain weights, and an
+adapter alone is refused.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = [
 ]
 
 PLAIN: dict[str, Any] = {"adapter_kwargs": {"subfolder": "config.json"}}
-"""Options of `from_pretrained` that load a model without the adapter beside it. transformers has no
-option for this. It looks for adapters in `subfolder`; config.json is a file, so nothing is found
-there.
+"""Options of `from_pretrained` that load a model without the adapter beside it. transformers (5.23)
+has no option for this. It looks for adapters in `subfolder`; config.json is a file, so that nothing
+is found there.
 """
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-"""Names that peft gives to an adapter's files."""
+"""The names that peft gives to an adapter's files."""
 _ADAPTED = re.compile(
     r"(^|\.)(base_layer|original_module|modules_to_save|(lora|ia3|hada|lokr|oft|vera|boft|hra)_\w+)"
     r"(\.|$)"
@@ -48,7 +48,7 @@ def adapter_beside(source: str) -> Path | None:
 
 
 def why_no_model(name: str, config: Path) -> str:
-    """The sentence for an adapter given as a model: which model it belongs to, if it says so."""
+    """The message for an adapter given as a model, with its base model's name if it has one."""
     base = _base_of(config)
     of, which = (f" of '{base}'", f"'{base}'") if base else ("", "the model that it was made for")
     return (
@@ -59,7 +59,7 @@ def why_no_model(name: str, config: Path) -> str:
 
 def note_of_adapter(name: str, config: Path | None, unused: Iterable[str]) -> str:
     """A sentence on an adapter that lies beside a model's weights, or among them, and is not used;
-    empty without one.
+    empty where there is none. `unused`: names of tensors that were not loaded.
     """
     tensor = adapter_tensor(unused)
     if config is None and tensor is None:
@@ -72,12 +72,12 @@ def note_of_adapter(name: str, config: Path | None, unused: Iterable[str]) -> st
 
 
 def adapter_tensor(names: Iterable[str]) -> str | None:
-    """The first name that a layer of an adapter has given to a tensor."""
+    """The first of the tensors' names that an adapter's layer has given; None if none has."""
     return min((name for name in names if _ADAPTED.search(name)), default=None)
 
 
 def _base_of(config: Path) -> str | None:
-    """The model that an adapter names: of peft, or as AdapterHub writes it."""
+    """The base model that an adapter's config names, in peft's key or AdapterHub's, or None."""
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

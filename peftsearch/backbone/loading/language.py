@@ -1,4 +1,4 @@
-"""Language models whole: their class, their tokenizers, and what their decoder begins with.
+"""Whole language models: their class, their tokenizers, and the inputs of their decoder.
 
 The head that turns states into words is pretrained, and frozen like the body.
 """
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from peftsearch.backbone.families import Family
-from peftsearch.backbone.loading.quiet_stdout import hushed
+from peftsearch.backbone.family import Family
+from peftsearch.backbone.loading.quiet_stdout import quiet_stdout
 from peftsearch.backbone.loading.special_tokens import complete_special_tokens
 from peftsearch.errors import ConfigurationError
 
@@ -28,19 +28,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """Where tokenizers are, if not beside the model; languages for models that are told them."""
+    """Where tokenizers are, if not beside the model; and languages, for models that need them."""
 
     source: str | None = None
+    """Name or folder of the tokenizer of input texts; None: the model's."""
     target: str | None = None
-    """Of the texts to be written, where they have their own."""
+    """Name or folder of the tokenizer of target texts, if they have their own."""
     languages: tuple[str, str] | None = None
+    """Codes of the input's and the target's language, as the tokenizer writes them."""
 
     def load(
         self, name: str, model_source: str, from_pretrained: Callable[..., Any]
     ) -> tuple[Any, Any]:
-        """The tokenizer of what is read, and that of what is written (the same one if not told)."""
+        """(tokenizer of input texts, tokenizer of target texts), the same unless `target` is given.
+
+        Raises ConfigurationError for languages that the tokenizer does not take.
+        """
         source = self.source or model_source
-        with hushed():
+        with quiet_stdout():
             tokenizer = from_pretrained(AutoTokenizer, self.source or name, source)
         if self.languages is not None:
             if not hasattr(tokenizer, "src_lang"):
@@ -50,7 +55,7 @@ class Tokenizers:
             tokenizer.src_lang, tokenizer.tgt_lang = self.languages
         if self.target is None:
             return tokenizer, tokenizer
-        with hushed():
+        with quiet_stdout():
             return tokenizer, from_pretrained(AutoTokenizer, self.target, self.target)
 
 
@@ -69,8 +74,8 @@ def language_model_class(name: str, family: Family) -> Any:
 def prepare_language_model(
     lm: Any, languages: tuple[str, str] | None, target_tokenizer: Any, name: str = "model"
 ) -> None:
-    """Freeze the whole model, begin in the target's language where the model wants one, and fill in
-    what its config.json leaves out.
+    """Freeze the whole model, have it begin in the target's language, and fill in special tokens
+    that its config.json leaves out.
     """
     lm.requires_grad_(False).eval()
     if languages is not None:
@@ -80,6 +85,7 @@ def prepare_language_model(
 
 
 def _begin_in_language(lm: Any, languages: tuple[str, str], target_tokenizer: Any) -> None:
+    """Have the model's texts begin with the token of the target language."""
     code = target_tokenizer.convert_tokens_to_ids(languages[1])
     if code is None or code == target_tokenizer.unk_token_id:
         raise ConfigurationError(f"language '{languages[1]}' is unknown to the model's tokenizer")
@@ -93,8 +99,9 @@ def _begin_in_language(lm: Any, languages: tuple[str, str], target_tokenizer: An
 
 
 def decoder_inputs(lm: Any, labels: torch.Tensor, padding: int) -> torch.Tensor:
-    """What an encoder-decoder's decoder reads while it is taught to write `labels` (batch, seq):
-    the same, one place later, as the model's family does it.
+    """The decoder's input ids [batch, tokens] for targets `labels` [batch, tokens], −100 for none.
+
+    They are the labels one place later, as the model's family shifts them (teacher forcing).
     """
     shift = getattr(lm, "prepare_decoder_input_ids_from_labels", None)
     if shift is not None:
@@ -103,7 +110,7 @@ def decoder_inputs(lm: Any, labels: torch.Tensor, padding: int) -> torch.Tensor:
 
 
 def shifted(config: Any, ids: torch.Tensor, padding: int) -> torch.Tensor:
-    """Token ids (batch, seq) one place later, after what the decoder begins with."""
+    """Token ids [batch, tokens] one place later, behind the token that the decoder begins with."""
     start = getattr(config, "decoder_start_token_id", None)
     first = ids.new_full((len(ids), 1), padding if start is None else int(start))
     return torch.cat((first, ids[:, :-1]), dim=1)

@@ -1,15 +1,13 @@
-"""Loading a pretrained model once: frozen, without its pooler, ready for modifications.
+"""Loading pretrained models and their shapes, from a folder, a `demo:` name or the Hub.
 
 Weights come from safetensors only, and no code from a model's folder is ever run.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils.logging import disable_progress_bar
 
-from peftsearch.backbone.attach import attention
-from peftsearch.backbone.attach.hooks import STRAIGHT, Hooks
+from peftsearch.backbone.backbone import Backbone, shapes_of, take_pooler, wrap
 from peftsearch.backbone.device import checked_device
-from peftsearch.backbone.families import Family, Stack
+from peftsearch.backbone.family import Family
 from peftsearch.backbone.loading.adapter_files import (
     PLAIN,
     adapter_beside,
@@ -36,7 +33,7 @@ from peftsearch.backbone.loading.language import (
     prepare_language_model,
 )
 from peftsearch.backbone.loading.reference_configs import PREFIX, reference_config
-from peftsearch.backbone.loading.size_limits import refuse_endless
+from peftsearch.backbone.loading.size_limits import refuse_oversized
 from peftsearch.backbone.loading.source import (
     DEMO_MODELS,
     model_source,
@@ -44,15 +41,9 @@ from peftsearch.backbone.loading.source import (
     without_safetensors,
     without_weights,
 )
-from peftsearch.backbone.measure import (
-    measure,
-    position_tables,
-    positions_of,
-    stack_layers,
-    token_type_rows,
-)
+from peftsearch.backbone.measure import position_tables
 from peftsearch.backbone.recognise import family_of
-from peftsearch.design.shapes import BackboneShapes, SiteShape
+from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, MissingError, PeftsearchError
 from peftsearch.wording import counted
 
@@ -68,80 +59,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen pretrained model shared by every trial of a process."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    family: Family
-    shapes: BackboneShapes
-    pooler: dict[str, torch.Tensor] | None
-    """The pretrained pooler's `weight` (d, d) and `bias` (d,), if the model has one."""
-    fingerprint: str
-    max_length: int
-    """Tokens that a text may have, by the model's positions and its tokenizer's limit."""
-    positions: int = 10**9
-    """Tokens that the model's position table has room for, prompts among them."""
-    lm: Any = None
-    """The whole language model, head frozen like body (`model`), where texts are written."""
-    target_tokenizer: Any = None
-    """Of the texts to be written; the same as `tokenizer` for nearly every model."""
-    note: str = ""
-    """A sentence on how it was loaded that its user should read."""
-    hooks: Hooks = STRAIGHT
-    """How what is attached takes hold of the modules (`slices.py`: one of several on them)."""
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype  # type: ignore[no-any-return]
-
-    def layer(self, index: int) -> nn.Module:
-        """A layer by its number in the whole backbone."""
-        return self.stack_and_layer(index)[1]
-
-    def stack_and_layer(self, index: int) -> tuple[Stack, nn.Module]:
-        """A layer, and the stack it stands in."""
-        for stack, size in zip(self.family.stacks, self.shapes.stacks, strict=True):
-            if index < size:
-                return stack, stack_layers(self.model, stack)[index]
-            index -= size
-        raise IndexError(index)
-
-    def refuse_unknown_tokens(self, *tokens: torch.Tensor) -> None:
-        """MissingError for a tokenizer that knows more words than the model has rows for: reading
-        one would end in an error far from here, on a GPU without a sentence.
-        """
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        for ids in tokens:
-            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
-                raise MissingError(
-                    f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, and the model "
-                    f"knows {rows:,}: they do not belong together; get a complete copy of it, or "
-                    "give --tokenizer"
-                )
-
-    @cached_property
-    def type_rows(self) -> int:
-        """Rows of the model's table of token types; 0 without one."""
-        return token_type_rows(self.model)
-
-    def live(self, site: SiteShape) -> torch.Tensor | None:
-        """Indices of a body tensor's tuned part; None where it is tuned whole."""
-        shape = next(t for t in self.shapes.tensors if t.name == site.key)
-        if site.tensor == shape.shape:
-            return None
-        alive = torch.ones(shape.parameters, dtype=torch.bool)
-        for start, stop in shape.dead:
-            alive[start:stop] = False
-        return alive.nonzero().flatten().to(self.device)
-
-
 def load_backbone(
     name: str,
     device: str = "cpu",
@@ -149,14 +66,16 @@ def load_backbone(
     writes: bool = False,
     tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
 ) -> Backbone:
-    """Load a Hub name, a local folder or a `demo:` model; with `writes` the language model whole.
+    """Load a model from a Hub name, a local folder or a `demo:` name; with `writes`, the whole
+    language model.
 
-    Raises MissingError when it cannot be had here, ConfigurationError for an unknown family.
+    Raises MissingError where it is not available here, incomplete or damaged, ConfigurationError
+    for an unknown family.
     """
     if name.startswith(PREFIX):
         raise without_weights(name)
     checked_device(device)
-    with _readable(name):
+    with _loading_errors(name):
         return _loaded(name, device, dtype, writes, tokenizers)
 
 
@@ -177,11 +96,11 @@ def _loaded(
     )
     tokenizer, target_tokenizer = tokenizers.load(name, source, _from_pretrained)
     body = model.base_model if writes else model
-    pooler = _take_pooler(body, family)
+    pooler = take_pooler(body, family)
     missing, unused = set(loading["missing_keys"]), set(loading["unexpected_keys"])
     _refuse_random_weights(name, model, missing, unused)
     if any(key.startswith(f"{family.pooler}.") for key in missing):
-        # roberta-base has none, and transformers makes one up, differently each time.
+        # roberta-base's checkpoint has none, and transformers initialises one at random.
         pooler = None
     model.to(device)
     note = note_of_adapter(name, adapter_beside(source), unused)
@@ -193,73 +112,44 @@ def _loaded(
         backbone,
         lm=model,
         target_tokenizer=target_tokenizer,
-        shapes=shapes_of(config),  # T5's body is its language model, whose head is none of it
-    )
-
-
-def wrap(
-    model: Any,
-    name: str = "model",
-    tokenizer: Any = None,
-    pooler: dict[str, torch.Tensor] | None = None,
-) -> Backbone:
-    """A body in memory as a backbone, frozen in place and without its pooler: `lm.model` of a
-    language model, say, which then generates with whatever is attached.
-    """
-    family = family_of(model.config)
-    pooler = pooler or _take_pooler(model, family)
-    if family.takes_prefix:
-        attention.register()
-        model.set_attn_implementation(attention.NAME)
-    model.requires_grad_(False).eval()
-    return Backbone(
-        name=name,
-        model=model,
-        tokenizer=tokenizer,
-        family=family,
-        shapes=measure(model, model.config, family),
-        pooler=pooler,
-        fingerprint=_fingerprint(model),
-        max_length=_max_length(name, model.config, tokenizer, family),
-        positions=_positions(model.config, family),
-        target_tokenizer=tokenizer,
+        # Not the shapes that `wrap` measured: T5's language model is its own base model, and its
+        # head is no part of the body.
+        shapes=shapes_of(config),
     )
 
 
 def load_shapes(name: str) -> BackboneShapes:
-    """The shapes of a model from its config alone, on the meta device: nothing is downloaded
-    but the config, and nothing is allocated.
+    """The shapes of a model, from its config alone: no weights are downloaded or allocated.
+
+    Raises MissingError where the config is not available here, ConfigurationError for an unknown
+    family.
+
+    >>> from peftsearch.backbone.loading.load import load_shapes
+    >>> load_shapes("config:bert-base").body_parameters
+    108891648
     """
-    with _readable(name):
+    with _loading_errors(name):
         return shapes_of(_config_of(name))
 
 
 def family_for(name: str) -> Family:
     """The family of a model, from its config."""
-    with _readable(name):
+    with _loading_errors(name):
         return family_of(_config_of(name))
 
 
 def _config_of(name: str) -> Any:
-    """Of a model, or of one known by its public configuration values (`config:bart-large`)."""
+    """The config of a model, or of a `config:` name, known by its public values alone."""
     if name.startswith(PREFIX):
         return reference_config(name)
     return _from_pretrained(AutoConfig, name, model_source(name))
 
 
-def shapes_of(config: Any) -> BackboneShapes:
-    """The shapes of the model that a transformers config describes."""
-    family = family_of(config)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    _take_pooler(model, family)
-    return measure(model, config, family)
-
-
 def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, with its errors as MissingErrors of one sentence."""
     local = Path(source).is_dir()
     if local:
-        refuse_endless(Path(source) / "config.json", name)
+        refuse_oversized(Path(source) / "config.json", name)
     state = "" if local else prepare_hub()
     try:
         return auto.from_pretrained(
@@ -267,15 +157,15 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
         )
     except MemoryError:
         raise
-    except Exception as error:  # transformers checks little of what it reads
+    except Exception as error:  # transformers checks few of the values it reads: any error may come
         raise _explained(name, source, state, error) from error
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Nobody checks a config's values before modules are made of them: what that runs into is told
-    as the model's fault.
-    """
+def _loading_errors(name: str) -> Iterator[None]:
+    """Context in which any unexpected error is reported as a fault of the model's files."""
+    # transformers builds modules from a config's values unchecked, so that a damaged config may end
+    # in any exception.
     try:
         yield
     except (PeftsearchError, MemoryError):
@@ -291,6 +181,7 @@ def _readable(name: str) -> Iterator[None]:
 def _explained(
     name: str, source: str, state: str, error: Exception
 ) -> MissingError | ConfigurationError:
+    """The error for the user in place of one that transformers raised."""
     text = " ".join(str(error).split())
     local = Path(source).is_dir()
     lacks_weights = "safetensors" in text and "no file named" in text.lower()
@@ -308,8 +199,9 @@ def _explained(
 def _refuse_random_weights(
     name: str, model: nn.Module, missing: set[str], unused: set[str]
 ) -> None:
-    """A checkpoint that lacks tensors of the body loads with random ones in their place; tables of
-    sinusoids are never saved, as they are computed.
+    """Raise MissingError for a checkpoint that lacks tensors of the body.
+
+    transformers would load it with random ones in their place. Tables of sinusoids are never saved.
     """
     missing = missing - position_tables(model)
     lost = [key for key, _ in model.named_parameters() if key in missing]
@@ -325,42 +217,3 @@ def _refuse_random_weights(
             f"{counted(len(lost), 'tensor')} of the body, "
             f"among them {lost[0]}; get a complete copy of it"
         )
-
-
-def _take_pooler(model: Any, family: Family) -> dict[str, torch.Tensor] | None:
-    """Remove the pooler from the body and return its dense layer's tensors."""
-    pooler = getattr(model, family.pooler, None) if family.pooler else None
-    if pooler is None:
-        return None
-    setattr(model, str(family.pooler), None)
-    return {key: value.detach().clone() for key, value in pooler.dense.named_parameters()}
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """SHA-256 over every tensor's name, shape and a sample of its values: names a checkpoint."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu().numpy()
-        digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _positions(config: Any, family: Family) -> int:
-    """Tokens that fit the position table."""
-    return positions_of(config) - (
-        int(config.pad_token_id) + 1 if family.positions_after_padding else 0
-    )
-
-
-def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
-    """Tokens of a text that fit positions and tokenizer; MissingError if none does."""
-    if tokenizer is None:
-        return positions_of(config)
-    found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
-    if found < 1:
-        raise MissingError(
-            f"model '{name}' reads texts of {counted(found, 'token')}, by its positions and its "
-            "tokenizer's model_max_length: get a complete copy of it"
-        )
-    return found

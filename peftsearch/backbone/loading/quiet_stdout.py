@@ -1,4 +1,4 @@
-"""Standard output is for answers, some of them JSON; compiled libraries print there, too."""
+"""Keeping standard output for answers, some of them JSON: compiled libraries print there, too."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["hushed"]
+__all__ = ["quiet_stdout"]
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """What is printed on file descriptor 1 meanwhile goes nowhere: `tokenizers` names options of a
-    file that it does not know, as they are written there.
+def quiet_stdout() -> Iterator[None]:
+    """Context that discards what is written to file descriptor 1.
+
+    The compiled `tokenizers` library prints options that it does not know of a tokenizer's file, as
+    they stand there; redirecting `sys.stdout` would not catch it.
     """
     if sys.stdout is not None:
         sys.stdout.flush()
     try:
         kept = os.dup(1)
-    except OSError:  # there is none
+    except OSError:  # the process has no standard output
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

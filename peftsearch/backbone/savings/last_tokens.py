@@ -1,8 +1,9 @@
 """The last layer computed only for the token that the head reads.
 
-Keys and values of all tokens are needed, but one query a text, and one row of everything after.
-Hooks alone do it: where a module adds what one row has become to a stream that is still whole, the
-sum is right in that row and never read in the others.
+Keys and values of all tokens are needed, but one query a text, and one token of everything after.
+Hooks alone do it: where a module adds a result for one token, [batch, 1, d], to a stream that is
+still whole, [batch, tokens, d], broadcasting makes the sum right at that token and wrong at the
+others, which nothing reads.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
-from peftsearch.backbone.families import AttentionPaths
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
+from peftsearch.backbone.family import AttentionPaths
 from peftsearch.backbone.measure import stack_layers
 
-__all__ = ["LastRows"]
+__all__ = ["LastTokens"]
 
 
-class LastRows:
-    """The last layer of the backbone, for one token a text; set `where` before each forward.
+class LastTokens:
+    """Cuts the last layer of the backbone to one token a text; call `set_positions` before each
+    forward.
 
-    To be attached after a configuration is: what it reads is selected before every modification,
-    and spread after.
+    Attach a configuration first: these hooks run before (prepend) its hooks on a module's input,
+    and after its hooks on a module's output.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -37,7 +39,7 @@ class LastRows:
             self._layer.get_submodule(p.module) for p in (paths, stack.cross) if p is not None
         ]
         for module in self._attentions:
-            attention.read_rows(module, self)
+            attention.select_queries(module, self)
         after = [paths.out, *self._norms(backbone, paths)]
         handles = [self._select_before(path) for path in dict.fromkeys(after)]
         if backbone.family.takes_prefix and paths.query.of == 1:
@@ -45,14 +47,17 @@ class LastRows:
         self._undo: list[Callable[[], None]] = [handle.remove for handle in handles]
 
     def _one_query(self, path: str) -> list[Any]:
-        """A query of its own is computed once and stands at every place, where it is turned by the
-        place's position: at the right one rightly, and that one alone is attended from.
+        """Hooks that compute the query projection for one token, [batch, 1, d_query], and repeat it
+        at every place, as a view [batch, tokens, d_query].
+
+        The model's code then turns each by its place's rotary position, so that it is right at its
+        own place, and `attention.attend` selects that one.
         """
         lengths: list[int] = []
 
         def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             lengths.append(args[0].shape[1])
-            return (self.of(args[0]), *args[1:])
+            return (self.select(args[0]), *args[1:])
 
         def spread(module: nn.Module, args: tuple[Any, ...], query: Tensor) -> Tensor:
             return query.expand(-1, lengths.pop(), -1)
@@ -64,8 +69,10 @@ class LastRows:
         ]
 
     def _norms(self, backbone: Backbone, paths: AttentionPaths) -> list[str]:
-        """Norms that are read after attention has been computed; where the ffn reads the norm that
-        attention reads, which needs all tokens, the ffn's first layer.
+        """Paths of the modules before which tokens are selected, once attention is computed.
+
+        The norms; where the ffn reads the same norm as attention, which needs all tokens (Falcon),
+        the ffn's first layers instead.
         """
         stack = backbone.family.stacks[-1]
         own = [] if backbone.family.pre_norm else [paths.norm]
@@ -75,19 +82,23 @@ class LastRows:
         return own + ([stack.cross.norm] if stack.cross else []) + ffn
 
     def _select_before(self, path: str) -> Any:
+        """A hook that cuts the input of the module at `path`, [batch, tokens, d], to one token."""
+
         def select(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            flat = args[0].ndim == 2  # OPT's ffn reads the tokens of all texts as one row
-            return args if flat else (self.of(args[0]), *args[1:])
+            # OPT's ffn reads [batch · tokens, d], in which no token of a text can be found by its
+            # place: it is computed for all tokens.
+            flat = args[0].ndim == 2
+            return args if flat else (self.select(args[0]), *args[1:])
 
         return self._layer.get_submodule(path).register_forward_pre_hook(select, prepend=True)
 
-    def read(self, where: Tensor | None) -> None:
-        """Which token of each text, (batch,); None: the first."""
+    def set_positions(self, where: Tensor | None) -> None:
+        """Choose the token of each text by its index [batch]; None: the first of every text."""
         self._where = where
 
-    def of(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
-        """States, of all texts or of some, with one row at `dim`; as they are where they have one
-        already.
+    def select(self, states: Tensor, dim: int = 1, texts: slice = slice(None)) -> Tensor:
+        """States [batch or 1, ..., tokens at axis `dim`, ...] of all texts or of `texts`, with that
+        axis cut to length 1; unchanged where it has length 1 already.
         """
         if states.shape[dim] == 1:
             return states
@@ -99,7 +110,8 @@ class LastRows:
         return states.movedim(dim, 1)[each, where].unsqueeze(dim)
 
     def detach(self) -> None:
+        """Compute all tokens again."""
         while self._undo:
             self._undo.pop()()
         for module in self._attentions:
-            attention.read_all(module)
+            attention.select_all_queries(module)

@@ -1,6 +1,6 @@
-"""Products of frozen weights in low precision: a row each, with the instructions that it needs.
+"""Products with frozen weights in low precision: int8 and bf16, one row of a table each.
 
-y = x Wᵀ + b of fp32 rows, in fp32 again; only the product itself is in low precision.
+y = x Wᵀ + b takes and gives fp32; only the product itself is in low precision.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = ["LOW_PRECISIONS", "LowPrecision", "Product", "cpu_flags", "low_precision"]
 
-_LEAST = 2.0**-126
-"""No scale is 0: the smallest normal number of fp32."""
+_SMALLEST_SCALE = 2.0**-126
+"""The smallest normal number of fp32, in place of a scale of 0, which nothing can be divided by."""
 
 Product = Callable[["Tensor", "Tensor | None"], "Tensor"]
-"""x (rows, d_in), b (d_out,) or None → y (rows, d_out)."""
+"""(x [rows, d_in], b [d_out] or None) → y [rows, d_out], fp32."""
 
 
 @dataclass(frozen=True)
 class LowPrecision:
-    """`packed` makes the product with one frozen weight W (d_out, d_in)."""
+    """One precision: `packed` makes the product with one frozen weight W [d_out, d_in]."""
 
     name: str
     flags: tuple[str, ...]
-    """Of the CPU, as Linux lists them; any one will do."""
+    """CPU flags, as Linux lists them, of instructions that compute it; one of them is enough."""
     packed: Callable[[Tensor], Product]
 
     @property
     def is_here(self) -> bool:
+        """Whether this machine's CPU has one of the instructions."""
         return bool(cpu_flags() & set(self.flags))
 
     def refuse_if_missing(self) -> None:
@@ -48,7 +49,7 @@ class LowPrecision:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Flags of the first processor that oneDNN may use; none where the system lists no flags."""
+    """CPU flags of the first processor that oneDNN may use; empty where the system lists none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -62,18 +63,21 @@ _VNNI_512 = frozenset(("avx512_vnni", "amx_int8"))
 _HIDDEN = dict.fromkeys(("AVX2_VNNI", "AVX2_VNNI_2"), _VNNI_512) | dict.fromkeys(
     ("SSE41", "AVX", "AVX2", "AVX512_CORE"), _VNNI_512 | {"avx_vnni"}
 )
-"""A limit of oneDNN's instruction sets → the instructions for 8-bit products that it rules out."""
+"""A value of ONEDNN_MAX_CPU_ISA → the instructions for 8-bit products that it rules out."""
 
 
 def _int8(weight: Tensor) -> Product:
-    """W = s q with a scale for each output channel, symmetric; of x every row has 256 levels from
-    its least to its greatest value: x ≈ t (l - z). oneDNN multiplies and sums exactly, so that
-    y = t (l qᵀ s - z Σ q s) + b.
+    """The product with W [d_out, d_in] in 8-bit integers.
+
+    W ≈ s q, symmetric, with a scale s for each output channel; x ≈ t (l − z), where every row of x
+    has 256 levels l from its least to its greatest value. oneDNN multiplies and sums integers
+    exactly, so that y = t (l qᵀ s − z Σ q s) + b.
     """
     import torch
 
-    scales = weight.abs().amax(1).div_(127).clamp_(min=_LEAST)
-    rounded = (weight / scales[:, None]).round_().to(torch.int8).contiguous()  # no strides are read
+    scales = weight.abs().amax(1).div_(127).clamp_(min=_SMALLEST_SCALE)
+    # Contiguous, since qlinear_prepack ignores strides.
+    rounded = (weight / scales[:, None]).round_().to(torch.int8).contiguous()
     sums = rounded.sum(1) * scales
     packed = torch.ops.onednn.qlinear_prepack(rounded, None)
     no_zeros = torch.zeros(len(weight), dtype=torch.int32)
@@ -91,11 +95,13 @@ def _int8(weight: Tensor) -> Product:
 
 
 def _levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """l (rows, d_in) from 0 to 255, t and z (rows, 1); z is whole, so that 0 is exact."""
+    """l [rows, d_in] from 0 to 255, t and z [rows, 1], of x [rows, d_in]; z is whole, so that 0 is
+    represented exactly.
+    """
     import torch
 
     least = x.amin(1, keepdim=True).clamp_(max=0)  # aminmax over a dimension takes 8 times as long
-    step = x.amax(1, keepdim=True).clamp_(min=0).sub_(least).div_(255).clamp_(min=_LEAST)
+    step = x.amax(1, keepdim=True).clamp_(min=0).sub_(least).div_(255).clamp_(min=_SMALLEST_SCALE)
     zero = least.div_(step).neg_().round_()
     signed = (x * step.reciprocal()).add_(zero - 128).round_().to(torch.int8)
     # Unsigned by turning the sign: a cast to uint8 takes 4 times as long, and without AMX oneDNN
@@ -104,7 +110,7 @@ def _levels(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _bf16(weight: Tensor) -> Product:
-    """Both in bfloat16, summed in fp32, and the sum rounded to bfloat16."""
+    """The product with W [d_out, d_in] in bfloat16, summed in fp32, the sum rounded to bfloat16."""
     from torch.nn.functional import linear
 
     rounded = weight.bfloat16()
@@ -119,7 +125,7 @@ def _bf16(weight: Tensor) -> Product:
 LOW_PRECISIONS: dict[str, LowPrecision] = {
     row.name: row
     for row in (
-        # Without these, 8-bit products are summed in 16 bits, which overflow.
+        # Without these instructions, 8-bit products are summed in 16 bits, which overflow.
         LowPrecision("int8", ("avx512_vnni", "avx_vnni", "amx_int8"), _int8),
         LowPrecision("bf16", ("avx512_bf16", "amx_bf16"), _bf16),
     )
@@ -127,7 +133,7 @@ LOW_PRECISIONS: dict[str, LowPrecision] = {
 
 
 def low_precision(name: str) -> LowPrecision:
-    """By name; ConfigurationError if there is none."""
+    """The row of a name; ConfigurationError with the nearest name if there is none."""
     if name not in LOW_PRECISIONS:
         raise ConfigurationError(
             f"low precision '{name}' unknown{did_you_mean(name, LOW_PRECISIONS)}: "

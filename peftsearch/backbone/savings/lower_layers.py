@@ -1,7 +1,7 @@
-"""The lowest layers standing aside: what they would give is given instead, or taken out.
+"""Skipping the lowest layers: their states are computed once, and put in place of computing them.
 
-Layers that no configuration touches give the same states in every epoch and every trial. The
-model's own forward still runs, with its masks and positions; the layers below `count` of the first
+Layers that no configuration modifies give the same states in every epoch and every trial. The
+model's own forward still runs, with its masks and positions; the lowest `count` layers of the first
 stack (an encoder-decoder's encoder) cost nothing.
 """
 
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.measure import stack_layers
 
-__all__ = ["standing_aside", "states_after"]
+__all__ = ["skipping_lower_layers", "states_after"]
 
 
 class _Reached(Exception):
-    """Carries the states out of a forward that need not go on."""
+    """Carries states [batch, tokens, hidden] out of a forward that need not go on."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__("not an error")
@@ -29,11 +29,11 @@ class _Reached(Exception):
 
 
 @contextmanager
-def standing_aside(backbone: Backbone, count: int, states: Tensor) -> Iterator[None]:
-    """In every forward of this context the lowest `count` layers (at least 1) give `states`
-    (batch, seq, d), whatever they read.
+def skipping_lower_layers(backbone: Backbone, count: int, states: Tensor) -> Iterator[None]:
+    """Context in whose forwards the lowest `count` layers (at least 1) return `states` [batch,
+    tokens, hidden], whatever they read.
     """
-    gives = backbone.family.layer_gives
+    gives = backbone.family.layer_output
     layers = _lowest(backbone, count)
 
     def passing(hidden: Tensor, *others: Any, **options: Any) -> Any:
@@ -42,6 +42,7 @@ def standing_aside(backbone: Backbone, count: int, states: Tensor) -> Iterator[N
     def giving(hidden: Tensor, *others: Any, **options: Any) -> Any:
         return gives(states, others)
 
+    # T5's first layer has to run: it computes the position bias that the others add.
     aside = layers[1:] if backbone.family.first_layer_shares else layers
     for layer in aside[:-1]:
         layer.forward = passing
@@ -55,7 +56,9 @@ def standing_aside(backbone: Backbone, count: int, states: Tensor) -> Iterator[N
 
 @torch.inference_mode()
 def states_after(backbone: Backbone, count: int, inputs: Mapping[str, Tensor]) -> Tensor:
-    """States (batch, seq, d) after the lowest `count` layers, for `inputs` of the first stack."""
+    """States [batch, tokens, hidden] after the lowest `count` layers, for `inputs` of the first
+    stack (token ids, mask, …), each [batch, tokens].
+    """
     stack = backbone.model.get_submodule(backbone.family.stacks[0].module)
     options = {"use_cache": False} if backbone.shapes.reads_forward else {}
 
@@ -69,8 +72,9 @@ def states_after(backbone: Backbone, count: int, inputs: Mapping[str, Tensor]) -
         return reached.states
     finally:
         hook.remove()
-    raise AssertionError("a forward without its layers")
+    raise AssertionError("the stack's forward did not run its layers")
 
 
 def _lowest(backbone: Backbone, count: int) -> Sequence[nn.Module]:
+    """The lowest `count` layers of the first stack."""
     return list(stack_layers(backbone.model, backbone.family.stacks[0]))[:count]

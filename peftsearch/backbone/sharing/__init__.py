@@ -1,1 +1,1 @@
-"""Several configurations attached to one backbone, each to its own rows of a batch."""
+"""Sharing a backbone: several configurations attached at once, each to its own rows of a batch."""

@@ -1,10 +1,10 @@
-"""One module that several configurations modify: every member's hooks see its own rows of it."""
+"""Shared modules: one module that several configurations modify, each in its own rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +12,26 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before
-from peftsearch.backbone.attach.modified import modified_together
-from peftsearch.backbone.attach.sites import OnInput, OnOutput
-
-if TYPE_CHECKING:
-    from peftsearch.backbone.sharing.slices import Member, Slices
+from peftsearch.backbone.attach.site_modification import modify_together
+from peftsearch.backbone.attach.sites import InputHook, OutputHook
+from peftsearch.backbone.sharing.shares import Owner, Shares, Span
 
 __all__ = ["SharedModule"]
 
-Span = tuple["Member", slice]
-"""A member and its rows."""
-
 
 class SharedModule:
-    """One module with what members have at it, and the hooks that give each its rows."""
+    """One module, the hooks that members have at it, and the hooks on it that run those.
 
-    def __init__(self, slices: Slices, module: nn.Module) -> None:
-        self.slices, self.module = slices, module
-        self.before: dict[Member, list[Before]] = {}
-        self.after: dict[Member, list[After]] = {}
-        self.stands_in: set[Member] = set()
-        self.prefixes: dict[Member, list[AttachedPrefix]] = {}
+    Members' hooks see [their rows, ...] of its arguments and output, as if they were alone.
+    """
+
+    def __init__(self, shares: Shares, module: nn.Module) -> None:
+        self.shares, self.module = shares, module
+        self.before: dict[Owner, list[Before]] = {}
+        self.after: dict[Owner, list[After]] = {}
+        self.substituting: set[Owner] = set()
+        """Members that replace parameters of the module in their rows."""
+        self.prefixes: dict[Owner, list[AttachedPrefix]] = {}
         self._forward: Callable[..., Any] = module.forward
         self._handles = [
             module.register_forward_pre_hook(self._on_input),
@@ -41,25 +40,28 @@ class SharedModule:
 
     @property
     def is_used(self) -> bool:
-        return bool(self.before or self.after or self.stands_in or self.prefixes)
+        """Whether any member has something here."""
+        return bool(self.before or self.after or self.substituting or self.prefixes)
 
-    def stand_in(self, member: Member) -> None:
-        """Have the member's tensors stand in the module's places, in its rows."""
-        if not self.stands_in:
-            self.module.forward = self._computed
-        self.stands_in.add(member)
+    def substitute(self, member: Owner) -> None:
+        """Use the member's tensors in place of the module's parameters, in the member's rows."""
+        if not self.substituting:
+            self.module.forward = self._split_forward
+        self.substituting.add(member)
 
     def remove(self) -> None:
+        """Take the hooks off and give the module its class's forward back."""
         for handle in self._handles:
             handle.remove()
         self.module.__dict__.pop("forward", None)  # the class's own again
-        attention.share_no_prefixes(self.module)
+        attention.unshare_prefixes(self.module)
 
     def _on_input(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Run each member's input hooks on its rows of the first argument [rows, ...]."""
         if not self.before or not args:
             return None
 
-        def own(member: Member, rows: slice) -> Tensor:
+        def own(member: Owner, rows: slice) -> Tensor:
             x: Tensor = args[0][rows]
             for hook in self.before.get(member, ()):
                 changed = hook(module, (x, *args[1:]))
@@ -70,46 +72,51 @@ class SharedModule:
         return None if joined is args[0] else (joined, *args[1:])
 
     def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Run each member's output hooks on its rows of the output [rows, ...]."""
         if not self.after or not args:
             return None
         states = output if isinstance(output, Tensor) else output[0]
 
-        def own(member: Member, rows: slice) -> Tensor:
+        def own(member: Owner, rows: slice) -> Tensor:
             h: Tensor = states[rows]
-            given = (args[0][rows], *args[1:])
+            arguments = (args[0][rows], *args[1:])
             for hook in self.after.get(member, ()):
-                changed = hook(module, given, h)
+                changed = hook(module, arguments, h)
                 h = h if changed is None else changed
             return h
 
         joined = self._split(states, own, self.after, args[0])
         return joined if states is output else (joined, *output[1:])
 
-    def _computed(self, *args: Any, **options: Any) -> Tensor:
-        """The module's output, with a member's own tensors for its rows."""
-        standing = self.stands_in.intersection(member for member, _ in self.slices.rows)
-        if not standing or self.slices.someone_runs:
+    def _split_forward(self, *args: Any, **options: Any) -> Tensor:
+        """The module's forward of [rows, ...]: a call a stretch, with its member's tensors."""
+        substituting = self.substituting.intersection(member for member, _ in self.shares.rows)
+        # Called by a member's own hook (Pfeiffer's sum is normed twice), the module has that
+        # member's tensors already, and only rows of that member.
+        if not substituting or self.shares.someone_runs:
             whole: Tensor = self._forward(*args, **options)
             return whole
 
-        def own(member: Member | None, rows: slice) -> Tensor:
+        def own(member: Owner | None, rows: slice) -> Tensor:
             result: Tensor = self._forward(args[0][rows], *args[1:], **options)
             return result
 
-        return self._split(args[0], own, standing, None, others=own)
+        return self._split(args[0], own, substituting, None, others=own)
 
     def _split(
         self,
         states: Tensor,
-        own: Callable[[Member, slice], Tensor],
-        who: Container[Member],
+        own: Callable[[Owner, slice], Tensor],
+        who: Container[Owner],
         read: Tensor | None,
         others: Callable[[None, slice], Tensor] | None = None,
     ) -> Tensor:
-        """`states` with what `own` gives for the rows of each member in `who`, or of several alike
-        at once that `read`; the others' rows as they are, or as `others` gives them.
+        """`states` [rows, ...] with the rows of each member in `who` replaced by `own` of them.
+
+        `read`: the module's input [rows, ...], where neighbours whose hooks differ in values alone
+        may be computed together. Rows of other members stay, or become `others` of them.
         """
-        spans = self.slices.spans(len(states)) if self.slices.rows else []
+        spans = self.shares.spans(len(states)) if self.shares.rows else []
         if not any(member in who for member, _ in spans):
             return states
         parts: list[Tensor] = []
@@ -117,17 +124,17 @@ class SharedModule:
             if members[0] not in who:
                 parts.append(states[rows] if others is None else others(None, rows))
             elif len(members) > 1 and read is not None:
-                parts.append(self._alike(members, read[rows], states[rows]))
+                parts.append(self._together(members, read[rows], states[rows]))
             else:
-                with self.slices.running(members[0], self.module):
+                with self.shares.running(members[0], self.module):
                     parts.append(own(members[0], rows))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _runs(
-        self, spans: Sequence[Span], who: Container[Member], together: bool
-    ) -> Iterator[tuple[list[Member], slice]]:
-        """Neighbours as one where none has anything here, or where all have the same with other
-        numbers and as many rows.
+        self, spans: Sequence[Span], who: Container[Owner], together: bool
+    ) -> Iterator[tuple[list[Owner], slice]]:
+        """(members, their rows), with neighbours joined that have nothing here, or, if `together`,
+        that have hooks of one kind and equally many rows.
         """
 
         def key(span: Span) -> Hashable:
@@ -141,25 +148,27 @@ class SharedModule:
             found = list(run)
             yield [member for member, _ in found], slice(found[0][1].start, found[-1][1].stop)
 
-    def _kind(self, member: Member) -> Hashable | None:
-        """What is computed for a member here, if it is one thing that can be for several."""
+    def _kind(self, member: Owner) -> Hashable | None:
+        """The kind of a member's one hook here, if it can be computed with others of its kind."""
         hooks = [*self.before.get(member, ()), *self.after.get(member, ())]
         one = hooks[0] if len(hooks) == 1 and not member.tensors.get(self.module) else None
-        return one.kind if isinstance(one, OnInput | OnOutput) else None
+        return one.kind if isinstance(one, InputHook | OutputHook) else None
 
-    def _alike(self, members: Sequence[Member], x: Tensor, h: Tensor) -> Tensor:
-        """Of members that have the same here: computed side by side."""
+    def _together(self, members: Sequence[Owner], x: Tensor, h: Tensor) -> Tensor:
+        """The new h [rows, ...] of neighbouring members with hooks of one kind, for the input x and
+        the output h of all their rows: as [members, rows of each, ...] in one computation.
+        """
         hooks = [(*self.before.get(m, ()), *self.after.get(m, ()))[0] for m in members]
         count = len(members)
         beside = [values.reshape(count, -1, *values.shape[1:]) for values in (x, h)]
-        return modified_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
+        return modify_together([hook.modified for hook in hooks], *beside).flatten(0, 1)
 
     def prefixes_of(self, rows: int) -> list[tuple[slice, list[AttachedPrefix]]]:
-        """For the attention function: which rows have which prefixes, neighbours without any as
-        one; empty where no member has rows.
+        """(rows, their prefixes) for the attention function, neighbours without any joined; empty
+        where no member has rows, as in a forward outside `sharing`.
         """
         found: list[tuple[slice, list[AttachedPrefix]]] = []
-        for member, span in self.slices.spans(rows) if self.slices.rows else []:
+        for member, span in self.shares.spans(rows) if self.shares.rows else []:
             own = self.prefixes.get(member, [])
             if found and not own and not found[-1][1]:
                 found[-1] = (slice(found[-1][0].start, span.stop), [])

@@ -1,15 +1,15 @@
-"""Several configurations on one backbone: each owns a slice of the rows of every forward.
+"""Slices: several configurations on one backbone, each with a slice of the rows of every forward.
 
-Rows are texts, or the tokens of texts one after the other (OPT's ffn). What the backbone computes
-is computed for all rows at once; at each module that any member modifies the rows are split, every
-member's own hooks see its own rows alone, and what they give is joined again.
+Rows are texts [batch, ...], or the tokens of texts one after the other [batch · tokens, d] (OPT's
+ffn). The backbone's own computations run once for all rows; at each module that any member
+modifies, rows are split, every member's hooks see its own rows alone, and the results are joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,93 +17,57 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.hooks import After, Before, Undo
-from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.sharing.shared_module import SharedModule
+from peftsearch.backbone.sharing.shares import Owner, Shares
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Dense, Prompt, Sparse
 
-__all__ = ["Member", "Slices", "why_alone"]
+__all__ = ["Member", "Slices", "why_not_shared"]
 
 
-class Slices:
-    """Which rows belong to whom in the forwards of a `with` block; a backbone has at most one."""
+class Slices(Shares):
+    """The owners of rows, and the hooks at every module that any of them modifies; a backbone has
+    at most one.
+    """
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Member, int]] = []
-        self._total = 0
-        self._running: Member | None = None
+        super().__init__()
         self._shared: dict[nn.Module, SharedModule] = {}
 
     def member(self) -> Member:
-        """A place for one more configuration, to attach it with."""
-        return Member(self)
-
-    @contextmanager
-    def sharing(self, rows: Sequence[tuple[Member, int]]) -> Iterator[None]:
-        """Forwards (and their backwards) of so many texts of each member, in this order."""
-        before = self.rows, self._total
-        self.rows, self._total = list(rows), sum(count for _, count in rows)
-        try:
-            yield
-        finally:
-            self.rows, self._total = before
-
-    @contextmanager
-    def running(self, member: Member, module: nn.Module) -> Iterator[None]:
-        """A member's own code runs: its tensors stand in the module's places."""
-        own = dict(module._parameters)
-        module._parameters.update(member.tensors.get(module, {}))  # type: ignore[arg-type]
-        before, self._running = self._running, member
-        try:
-            yield
-        finally:
-            self._running = before
-            module._parameters.update(own)
-
-    @property
-    def someone_runs(self) -> bool:
-        return self._running is not None
-
-    def spans(self, rows: int) -> list[tuple[Member, slice]]:
-        """Whose are which of a tensor's rows: as many as texts, or so many times as many."""
-        if len(self.rows) == 1:
-            return [(self.rows[0][0], slice(0, rows))]
-        if not self._total or rows % self._total:
-            raise ValueError(f"{rows} rows cannot be shared among {self._total} texts")
-        times, found, start = rows // self._total, [], 0
-        for member, count in self.rows:
-            found.append((member, slice(start, start + count * times)))
-            start += count * times
-        return found
+        """The hooks of one more configuration, to attach it with."""
+        return Member(slices=self)
 
     def at(self, module: nn.Module) -> SharedModule:
-        """What members have at a module; its hooks are put in place with the first."""
+        """The hooks of all members at a module, which are installed with the first one."""
         if module not in self._shared:
             self._shared[module] = SharedModule(self, module)
         return self._shared[module]
 
     def drop_unused(self, module: nn.Module) -> None:
+        """Take the shared hooks off a module at which no member has anything left."""
         shared = self._shared[module]
         if not shared.is_used:
             shared.remove()
             del self._shared[module]
 
 
-@dataclass(eq=False)
-class Member:
+@dataclass(eq=False, kw_only=True)
+class Member(Owner):
     """One configuration's `Hooks`: they act on its own rows alone."""
 
     slices: Slices
-    tensors: dict[nn.Module, dict[str, Tensor]] = field(default_factory=dict)
-    """What stands in the place of modules' own tensors, in this member's rows."""
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
+        """As `Hooks.before`, on this member's rows."""
         return self._entered(module, self.slices.at(module).before, hook)
 
     def after(self, module: nn.Module, hook: After) -> Undo:
+        """As `Hooks.after`, on this member's rows."""
         return self._entered(module, self.slices.at(module).after, hook)
 
-    def _entered(self, module: nn.Module, hooks: dict[Member, list[Any]], hook: Any) -> Undo:
+    def _entered(self, module: nn.Module, hooks: dict[Owner, list[Any]], hook: Any) -> Undo:
         own = hooks.setdefault(self, [])
         own.append(hook)
 
@@ -115,18 +79,21 @@ class Member:
 
         return undo
 
-    def put(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+    def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
+        """As `Hooks.substitute`, in this member's rows: others keep the module's own."""
         self.tensors.setdefault(module, {})[key] = tensor
-        self.slices.at(module).stand_in(self)
+        self.slices.at(module).substitute(self)
 
-    def take_back(self, module: nn.Module, key: str, own: Tensor) -> None:
+    def restore(self, module: nn.Module, key: str, own: Tensor) -> None:
+        """As `Hooks.restore`; `own` was in the module all along."""
         held = self.tensors.get(module, {})
         held.pop(key, None)
         if not held and self.tensors.pop(module, None) is not None:
-            self.slices.at(module).stands_in.discard(self)
+            self.slices.at(module).substituting.discard(self)
             self.slices.drop_unused(module)
 
     def prefix(self, module: nn.Module, prefix: AttachedPrefix) -> Undo:
+        """As `Hooks.prefix`, for this member's texts."""
         shared = self.slices.at(module)
         shared.prefixes.setdefault(self, []).append(prefix)
         attention.share_prefixes(module, shared.prefixes_of)
@@ -139,6 +106,7 @@ class Member:
 
     @property
     def texts(self) -> slice:
+        """This member's texts in the current forward."""
         rows = self.slices.rows
         if len(rows) == 1:
             return slice(None)
@@ -147,13 +115,14 @@ class Member:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
+        """Context whose forwards are of this member's texts alone, however many."""
         with self.slices.sharing([(self, 1)]):
             yield
 
 
-def why_alone(backbone: Backbone, configuration: Configuration) -> str | None:
-    """Why a configuration cannot share a forward; None if it can."""
-    if not backbone.family.texts_apart:
+def why_not_shared(backbone: Backbone, configuration: Configuration) -> str | None:
+    """The reason why a configuration cannot share a forward with others; None if it can."""
+    if not backbone.family.texts_are_independent:
         return f"{backbone.family.name} computes relative positions for all texts at once"
     for modification in configuration.within(backbone.shapes).modifications:
         if isinstance(modification.form, Prompt):

@@ -1,4 +1,8 @@
-"""What a composition function is: how Δh joins h (He et al. 2022, Table 1)."""
+"""The base class of composition functions: (h, Δh) → the new h (He et al. 2022, Table 1).
+
+Axes of tensors as in `forms/base.py`. h is [batch, tokens, d_h]; for a prefix, which is composed
+before the heads are joined, [batch, tokens, heads, head_dim].
+"""
 
 from __future__ import annotations
 
@@ -8,66 +12,80 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Add", "Composition", "Surroundings", "positive"]
+__all__ = ["Add", "Composition", "Surroundings"]
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a composition may look at besides h and Δh."""
+    """Everything that a composition may read besides h and Δh."""
 
-    read: Tensor
-    """What Δh was computed from, (batch, seq, d_source); for a prefix the sub-layer's input."""
+    source: Tensor
+    """The form's source, [batch, tokens, d_source]; for a prefix the sub-layer's input."""
     width: int = 0
+    """r or l at this site."""
     form: Mapping[str, Tensor] | None = None
-    """The form's tensors."""
+    """The form's tensors by name."""
     weight: Callable[[], Tensor] | None = None
-    """The frozen weight (d_source, d_h) of the linear layer that computes h."""
+    """The frozen weight [d_source, d_h] of the linear layer that computes h, if one does."""
     bias: Callable[[], Tensor | None] | None = None
-    """Its bias (d_h,), if it has one."""
+    """Its bias [d_h], or None."""
 
 
 @dataclass(frozen=True)
 class Composition(ABC):
-    """How h and Δh become the new h. Its own tensors are never weight-decayed."""
+    """A function (h, Δh) → the new h. Its own tensors are never weight-decayed."""
 
     name: ClassVar[str]
     keeps_identity: ClassVar[bool] = True
-    """Whether Δh = 0 leaves h as it was."""
-    reads: ClassVar[bool] = False
-    """Whether it looks at what Δh was computed from."""
-    begins_closed: ClassVar[bool] = False
-    """Whether h is left as it was before training whatever Δh is."""
+    """Whether Δh = 0 leaves h unchanged."""
+    reads_source: ClassVar[bool] = False
+    """Whether it reads `Surroundings.source`, which is otherwise not kept for a prefix."""
+    closed_at_init: ClassVar[bool] = False
+    """Whether it leaves h unchanged before training, whatever Δh is."""
 
     def tensors(self, site: SiteShape, d_source: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its own tuned tensors at one site."""
         return {}
 
-    def begin(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
-        """Fill one of them in place; `weight()` is the frozen weight as in `Surroundings`."""
+    def initialise(self, name: str, tensor: Tensor, weight: Callable[[], Tensor]) -> None:
+        """Fill one of its tensors in place; `weight()` is the frozen weight [d_source, d_h]."""
         tensor.fill_(1.0)
 
     @abstractmethod
     def compose(
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
-        """The new h, shaped as h."""
+        """The new h, of h's shape; Δh is [batch, tokens, d_h] or, with heads apart, [batch, tokens,
+        heads, head_dim].
+        """
 
     def factor(self, width: int) -> float | None:
-        """The number s where the new h is h + s Δh and nothing more; None where it is more."""
+        """s where the new h is h + s Δh with a fixed number s, so that a form can add it itself;
+        None for every other composition.
+        """
         return None
 
     def describe(self) -> str:
+        """The composition in one line: `s=4`; empty for plain addition."""
         return ""
 
 
 @dataclass(frozen=True)
 class Add(Composition):
-    """h + Δh."""
+    """h + Δh: adapters, ungated prefixes (He et al. 2022, Table 1).
+
+    Parameters: none.
+
+    >>> import torch
+    >>> from peftsearch.design.composition import Add, Surroundings
+    >>> h, delta = torch.ones(1, 3, 6), torch.full((1, 3, 6), 0.5)
+    >>> Add().compose({}, h, delta, Surroundings(source=h)).mean()
+    tensor(1.5000)
+    """
 
     name: ClassVar[str] = "add"
 
@@ -78,12 +96,3 @@ class Add(Composition):
 
     def factor(self, width: int) -> float | None:
         return 1.0
-
-
-def positive(what: str, value: object) -> float:
-    """A finite number above 0, as a float; else a ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(f"{what}={value} must be a positive number")
-    if not 0 < value < float("inf"):
-        raise ConfigurationError(f"{what}={value} must be a positive number")
-    return float(value)

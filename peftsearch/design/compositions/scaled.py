@@ -1,4 +1,4 @@
-"""Scaled addition: by a number, by one that is learned, or by a rule of the rank."""
+"""Scaled addition: by a fixed number, a learned number, or a number that follows the rank."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.compositions.base import Composition, Surroundings, positive
+from peftsearch.design.checks import positive_number
+from peftsearch.design.compositions.base import Composition, Surroundings
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -19,7 +20,18 @@ __all__ = ["RankStabilised", "Scaled"]
 
 @dataclass(frozen=True)
 class Scaled(Composition):
-    """h + s Δh, with s fixed or one learned number a site that begins at 1."""
+    """h + s Δh, with s fixed, or one learned number a site that begins at 1: LoRA's α/r (Hu et al.
+    2022, section 4.1), the scaled parallel adapter (He et al. 2022, Table 1).
+
+    Tensor: `s` [1] where it is learned. Parameters: 1 a site, or none.
+    Raises ConfigurationError for an s that is no positive number, and for s = 1, which is `Add`.
+
+    >>> import torch
+    >>> from peftsearch.design.composition import Scaled, Surroundings
+    >>> h, delta = torch.ones(1, 3, 6), torch.ones(1, 3, 6)
+    >>> Scaled(4).compose({}, h, delta, Surroundings(h)).mean()
+    tensor(5.)
+    """
 
     s: float | Literal["learned"] = "learned"
 
@@ -42,7 +54,7 @@ class Scaled(Composition):
     def compose(
         self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
     ) -> Tensor:
-        # Δh may come in half precision, in which the fp32 scale must not leave it.
+        # Beside a half-precision body Δh has h's dtype; an fp32 scale would promote the new h.
         return h + delta * (tensors["s"].to(delta.dtype) if self.s == "learned" else self.s)
 
     def factor(self, width: int) -> float | None:
@@ -56,8 +68,13 @@ class Scaled(Composition):
 class RankStabilised(Composition):
     """h + α/√r Δh: rsLoRA (Kalajdzievski 2023, arXiv 2312.03732, theorem 3.2).
 
-    With one width for all layers this is `scaled` with s = α/√r, and written so; with a width a
-    layer, every layer has its own s.
+    With one width for all layers this is `Scaled` with s = α/√r, and a `Modification` writes it so;
+    with a width a layer, every layer has its own s. Parameters: none.
+    Raises ConfigurationError for an `alpha` that is no positive number.
+
+    >>> from peftsearch.design.composition import RankStabilised
+    >>> RankStabilised(8).scale(width=16)
+    2.0
     """
 
     alpha: float = 8.0
@@ -65,9 +82,10 @@ class RankStabilised(Composition):
     name: ClassVar[str] = "rank_stabilised"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "alpha", positive("alpha", self.alpha))
+        object.__setattr__(self, "alpha", positive_number("alpha", self.alpha))
 
     def scale(self, width: int) -> float:
+        """α/√r for a width r."""
         return self.alpha / math.sqrt(width)
 
     def compose(

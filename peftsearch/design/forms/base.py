@@ -1,7 +1,10 @@
-"""What a functional form is: how Δh is computed (He et al. 2022, Table 1).
+"""The base class of functional forms: the function that computes Δh (He et al. 2022, Table 1).
 
-A form says which tensors it needs, how they begin, and what Δh is. It knows nothing of where it
-sits, what it reads or how its result is added.
+A form names its tensors with their shapes and initial values, and computes Δh. It knows nothing of
+where it sits, what it reads or how its result is added.
+
+Axes of tensors: batch (texts), tokens, d_source (width of what the form reads), d_h (width of h),
+r or l (the width of the modification), heads, kv_heads, head_dim.
 """
 
 from __future__ import annotations
@@ -9,15 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["LATER", "Form", "Shapes", "Source", "one_of"]
+__all__ = ["LATER", "Form", "Shapes", "Source"]
 
 LATER = {"later": True}
 """Metadata of an option that came after the first configurations were recorded: at its default it
@@ -32,10 +34,10 @@ Source = tuple[SiteShape, int]
 
 @dataclass(frozen=True)
 class Form(ABC):
-    """How Δh comes about.
+    """A function source → Δh with tuned tensors.
 
-    Units: a width is a bottleneck size r, a prefix length l or another count of vectors; what a
-    modification costs is linear in it.
+    Units: a width is a bottleneck size r, a prefix length l or another count of vectors; the
+    number of tuned parameters is linear in it.
     """
 
     name: ClassVar[str]
@@ -46,12 +48,14 @@ class Form(ABC):
     decays: ClassVar[bool] = True
     """Whether weight decay applies to its tensors."""
     fast: ClassVar[tuple[str, ...]] = ()
-    """Tensors that begin at zero behind others that do not: LoRA+ trains them faster."""
+    """Up-projections, which begin at zero behind down-projections that do not: their learning rate
+    is multiplied by LoRA+'s ratio (`Training.up_lr_ratio`).
+    """
     is_projection: ClassVar[bool] = False
-    """Whether it is a down- and an up-projection, whatever lies between."""
+    """Whether it is a down- and an up-projection; a function may lie between the two."""
     renorms: ClassVar[bool] = True
-    """At a residual place of a post-norm model, Δ joins the sum and is normed with it (Pfeiffer);
-    False: it is added to the normed h itself.
+    """Whether, at a residual place of a post-norm model, Δh joins the sum before the norm, so that
+    both are normed (Pfeiffer et al. 2021); False: it is added to the normed h.
     """
 
     @abstractmethod
@@ -63,27 +67,32 @@ class Form(ABC):
         return {}
 
     def trained(self, sources: Sequence[Source], width: int) -> Shapes | None:
-        """What is trained in the place of everything that is stored; None: that itself."""
+        """Tensors trained in place of all the stored ones; None where the stored ones are trained.
+
+        A re-parametrised prefix trains an MLP and stores the keys and values that it computes.
+        """
         return None
 
     def constants(self, sources: Sequence[Source], width: int) -> Shapes:
-        """Tensors that are drawn once from a fixed seed and never tuned, stored or counted."""
+        """Random tensors drawn once from a fixed seed: never tuned, stored or counted (VeRA's)."""
         return {}
 
     @abstractmethod
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
-        """Fill one tensor in place."""
+        """Fill one tensor in place, of the shape given in `tensors`, `shared`, `trained` or
+        `constants`.
+        """
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
-        """Fill a site's tensors in place; returns those of its constants that depend on the site.
+        """Fill a site's tensors in place; returns the constants that depend on the site (PiSSA's).
 
-        `pretrained()` is the frozen weight at the site: (d_source, d_h) of the linear layer that
-        computes h, (vocabulary, d) of the embeddings.
+        `pretrained()` is the frozen weight at the site: [d_source, d_h] of the linear layer that
+        computes h, [vocabulary, d_h] of the embeddings.
         """
         for name, tensor in tensors.items():
             self.initialise(name, tensor, generator)
@@ -91,24 +100,27 @@ class Form(ABC):
 
     @abstractmethod
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
-        """Δh for a source (batch, seq, d_source): (batch, seq, d_h).
+        """Δh [batch, tokens, d_h] for a source [batch, tokens, d_source].
 
         `tensors` holds the site's own, the shared ones and the constants.
         """
 
-    def added(
+    def add_to(
         self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
     ) -> Tensor:
-        """h + scale Δh, shaped as h and in its precision; a form may compute it in fewer passes."""
+        """h + scale Δh for h [batch, tokens, d_h], of h's shape and dtype.
+
+        A form may compute it in fewer passes over memory than `delta`, product and sum take.
+        """
         delta = self.delta(tensors, source).to(h.dtype)
         return h + (delta if scale == 1 else delta * scale)
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
-        """A larger width adds no capacity."""
+        """The width beyond which more adds no capacity: the rank of a matrix [d_source, d_h]."""
         return min(d_source, site.d_h)
 
     def why_not_at(self, site: SiteShape, d_source: int) -> str | None:
-        """Why a site's sizes cannot take it, or None."""
+        """The reason why a site's sizes cannot take this form, or None."""
         return None
 
     @property
@@ -119,9 +131,3 @@ class Form(ABC):
     def describe(self) -> str:
         """Options other than the usual ones, for one line: `bias, pissa`."""
         return ""
-
-
-def one_of(what: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse an option that is not among the known ones, with the nearest."""
-    if not isinstance(value, str) or value not in known:
-        raise ConfigurationError(f"{what} '{value}' unknown{did_you_mean(str(value), known)}")

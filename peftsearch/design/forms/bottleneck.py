@@ -1,4 +1,4 @@
-"""Bottlenecks: down to r, a nonlinearity, and up again. LoRA's and the adapters' forms."""
+"""Bottlenecks: a projection down to r, a nonlinearity and a projection up (LoRA, adapters)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from peftsearch.design.forms.base import Form, Shapes, one_of
+from peftsearch.design.checks import check_flag, check_name
+from peftsearch.design.forms.base import Form, Shapes
 from peftsearch.design.shapes import SiteShape
-from peftsearch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -20,10 +20,14 @@ __all__ = ["Bottleneck", "Gelu", "Linear", "Relu", "Silu", "Swiglu"]
 
 @dataclass(frozen=True)
 class Bottleneck(Form):
-    """f(source W_down) W_up, both without biases unless asked (the paper's counts leave them out).
+    """Δh = f(source W_down) W_up (He et al. 2022, Table 1, rows "Adapter" and "LoRA").
+
+    Tensors: `down` [d_source, r], `up` [r, d_h]; with `bias` also `down_bias` [r] and `up_bias`
+    [d_h], which the paper's counts leave out.
+    Parameters: r (d_source + d_h) a site, and r + d_h more with `bias`.
 
     `init`: `lora` begins at Δh = 0 (Kaiming-uniform(√5) down, zero up), `bert` at N(0, 0.02) for
-    both, nearly zero.
+    both, so nearly zero. Raises ConfigurationError for another `init`.
     """
 
     init: Literal["lora", "bert", "pissa"] = "lora"
@@ -36,9 +40,8 @@ class Bottleneck(Form):
     INITS: ClassVar[tuple[str, ...]] = ("lora", "bert")
 
     def __post_init__(self) -> None:
-        one_of("init", self.init, self.INITS)
-        if not isinstance(self.bias, bool):
-            raise ConfigurationError(f"bias {self.bias} is not true or false")
+        check_name("init", self.init, self.INITS)
+        check_flag("bias", self.bias)
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
         shapes: Shapes = {"down": (d_source, width), "up": (width, site.d_h)}
@@ -59,16 +62,16 @@ class Bottleneck(Form):
         result = self.hidden(tensors, source) @ tensors["up"]
         return result + tensors["up_bias"] if self.bias else result
 
-    def added(
+    def add_to(
         self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
     ) -> Tensor:
-        """One product that adds to h, where shapes, precision and beginning allow it: of a PiSSA
-        both products are subtracted first, so that Δh begins at exactly zero.
-        """
+        """h + scale Δh [batch, tokens, d_h], as one `addmm` where layout and dtype allow it."""
+        # PiSSA's two products are equal at first: subtracted from one another before h is added,
+        # they leave Δh exactly zero; added to h one after the other, they would leave rounding.
         up, tokens = tensors["up"], h.shape[:-1]
         plain = h.is_contiguous() and h.dtype == up.dtype and source.shape[:-1] == tokens
         if not plain or self.init == "pissa":
-            return super().added(tensors, source, h, scale)
+            return super().add_to(tensors, source, h, scale)
         from torch import addmm
 
         hidden = self.hidden(tensors, source).flatten(0, -2)
@@ -76,13 +79,13 @@ class Bottleneck(Form):
         return result + scale * tensors["up_bias"] if self.bias else result
 
     def hidden(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
-        """The bottleneck after its nonlinearity, (batch, seq, r)."""
+        """The bottleneck after its nonlinearity, [batch, tokens, r]."""
         down = source @ tensors["down"]
         return self.nonlinearity(down + tensors["down_bias"] if self.bias else down)
 
     @abstractmethod
     def nonlinearity(self, hidden: Tensor) -> Tensor:
-        """Applied to the bottleneck (batch, seq, r)."""
+        """f, elementwise over the bottleneck [batch, tokens, r]."""
 
     @property
     def identity_at_init(self) -> bool:
@@ -94,11 +97,19 @@ class Bottleneck(Form):
 
 @dataclass(frozen=True)
 class Linear(Bottleneck):
-    """source W_down W_up: LoRA's form (Hu et al., arXiv 2106.09685).
+    """Δh = source W_down W_up: LoRA (Hu et al. 2022, arXiv 2106.09685, equation 3).
+
+    Parameters: r (d_source + d_h) a site. The scale α/r is the composition's (`Scaled`).
 
     `init: pissa` (Meng et al. 2024, arXiv 2404.02948) begins with the r largest singular vectors of
-    the linear layer beside it: W_down W_up − A₀B₀ with both products equal at first, so that W
-    itself stays as it was.
+    the linear layer beside it: Δh = source (W_down W_up − A₀ B₀), both products equal at first, so
+    that the frozen W stays as it was.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Linear
+    >>> tensors = {"down": torch.ones(4, 2), "up": torch.ones(2, 6)}
+    >>> Linear().delta(tensors, torch.ones(1, 3, 4)).shape  # 4 channels → 2 → 6
+    torch.Size([1, 3, 6])
     """
 
     name: ClassVar[str] = "linear"
@@ -107,14 +118,15 @@ class Linear(Bottleneck):
     def nonlinearity(self, hidden: Tensor) -> Tensor:
         return hidden
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
+        """Random, or with `init: pissa` U √Σ and √Σ Vᵀ of W = U Σ Vᵀ, cut to r columns and rows."""
         if self.init != "pissa":
-            return super().begin(tensors, generator, pretrained)
+            return super().initialise_site(tensors, generator, pretrained)
         from torch.linalg import svd
 
         down, up = tensors["down"], tensors["up"]
@@ -136,7 +148,16 @@ class Linear(Bottleneck):
 
 @dataclass(frozen=True)
 class Relu(Bottleneck):
-    """ReLU(source W_down) W_up: the adapters' form (Houlsby et al., arXiv 1902.00751)."""
+    """Δh = ReLU(source W_down) W_up: adapters (Houlsby et al. 2019, arXiv 1902.00751).
+
+    Parameters: r (d_source + d_h) a site.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Relu
+    >>> tensors = {"down": torch.tensor([[1.0, -1.0]]), "up": torch.ones(2, 1)}
+    >>> Relu().delta(tensors, torch.tensor([[[3.0]]]))  # −3 does not pass
+    tensor([[[3.]]])
+    """
 
     name: ClassVar[str] = "relu"
 
@@ -146,7 +167,14 @@ class Relu(Bottleneck):
 
 @dataclass(frozen=True)
 class Gelu(Bottleneck):
-    """GELU(source W_down) W_up (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    """Δh = GELU(source W_down) W_up (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+
+    Parameters: r (d_source + d_h) a site.
+
+    >>> from peftsearch.design.form import Gelu
+    >>> Gelu(bias=True).describe()
+    'bias'
+    """
 
     name: ClassVar[str] = "gelu"
 
@@ -158,7 +186,14 @@ class Gelu(Bottleneck):
 
 @dataclass(frozen=True)
 class Silu(Bottleneck):
-    """SiLU(source W_down) W_up, x·σ(x) (Elfwing et al., arXiv 1702.03118)."""
+    """Δh = SiLU(source W_down) W_up with SiLU(x) = x σ(x) (Elfwing et al. 2017, arXiv 1702.03118).
+
+    Parameters: r (d_source + d_h) a site.
+
+    >>> from peftsearch.design.form import Silu
+    >>> Silu().identity_at_init, Silu(init="bert").identity_at_init
+    (True, False)
+    """
 
     name: ClassVar[str] = "silu"
 
@@ -170,7 +205,17 @@ class Silu(Bottleneck):
 
 @dataclass(frozen=True)
 class Swiglu(Silu):
-    """(SiLU(source W_gate) ⊙ source W_down) W_up: three matrices (Shazeer, arXiv 2002.05202)."""
+    """Δh = (SiLU(source W_gate) ⊙ source W_down) W_up (Shazeer 2020, arXiv 2002.05202).
+
+    Tensors: `gate_down` [d_source, r] beside a bottleneck's. Parameters: r (2 d_source + d_h) a
+    site.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Swiglu
+    >>> tensors = {name: torch.ones(4, 2) for name in ("gate_down", "down")}
+    >>> Swiglu().delta(tensors | {"up": torch.ones(2, 6)}, torch.zeros(1, 3, 4)).shape
+    torch.Size([1, 3, 6])
+    """
 
     name: ClassVar[str] = "swiglu"
 

@@ -1,4 +1,4 @@
-"""Forms that read nothing: a constant Δh, and changes of the body's own tensors."""
+"""Forms that read nothing: a constant Δh, and changes of the body's own tensors (full, sparse)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ __all__ = ["Constant", "Dense", "Sparse"]
 
 @dataclass(frozen=True)
 class Constant(Form):
-    """Δh = b, the same for every token: BitFit's form (Ben Zaken et al., arXiv 2106.10199), and
-    with place `norm` that of LN tuning (Zhao et al. 2023, arXiv 2312.11420).
+    """Δh = b, the same for every token: BitFit (Ben Zaken et al. 2022, arXiv 2106.10199), and with
+    place `norm` LN tuning (Zhao et al. 2023, arXiv 2312.11420).
+
+    Tensors: `bias` [d_h]; at a tensor of the body, its tuned part's shape.
+    Parameters: d_h a site, or the entries of the body's tensors.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Constant
+    >>> Constant().delta({"bias": torch.tensor([1.0, 2.0])}, torch.ones(1, 3, 4))  # reads nothing
+    tensor([1., 2.])
     """
 
     name: ClassVar[str] = "constant"
@@ -34,12 +42,21 @@ class Constant(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """b [d_h], which is added to every token by broadcasting."""
         return tensors["bias"]
 
 
 @dataclass(frozen=True)
 class Dense(Form):
-    """An unconstrained change of a weight tensor: full fine-tuning, W + δ with δ = 0 at first."""
+    """W + δ with δ an unconstrained tensor, zero at first: full fine-tuning.
+
+    Parameters: every entry of the body's tensors.
+
+    >>> from peftsearch.design.form import Dense
+    >>> from peftsearch.design.shapes import SiteShape
+    >>> Dense().tensors(SiteShape("fc.weight", "weights", 0, tensor=(6, 4)), d_source=0, width=0)
+    {'weight': (6, 4)}
+    """
 
     name: ClassVar[str] = "dense"
     typical_lr: ClassVar[float] = 1e-4
@@ -51,20 +68,30 @@ class Dense(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """δ, of the weight's own shape."""
         return tensors["weight"]
 
 
 @dataclass(frozen=True)
 class Sparse(Form):
-    """A sparse change of every weight: diff-pruning (Guo et al. 2021, arXiv 2012.07463).
+    """W + δ with k non-zero entries of δ in the whole body: diff-pruning (Guo et al. 2021, arXiv
+    2012.07463).
 
     In training δ = z ⊙ w, with z a hard-concrete variable (Louizos et al. 2018, arXiv 1712.01312)
-    and an L0 penalty on the expected number of open entries. What is evaluated, stored and counted
-    are the `k` entries of δ with the largest magnitude: k is the width.
+    and an L0 penalty on the expected number of open entries. Evaluated, stored and counted are the
+    k entries of δ with the largest magnitude; k is the width.
+    Tensors: `values` [k], shared by all sites; in training `w` and `log_alpha`, each [entries of
+    the body]. Parameters: k. Raises ConfigurationError for an `l0` outside [0, 1).
+
+    >>> from peftsearch.design.form import Sparse
+    >>> from peftsearch.design.shapes import SiteShape
+    >>> body = [(SiteShape("fc.weight", "weights", 0, tensor=(6, 4)), 0)]
+    >>> Sparse().shared(body, width=5), Sparse().trained(body, width=5)
+    ({'values': (5,)}, {'w': (24,), 'log_alpha': (24,)})
     """
 
     l0: float = 1.25e-7
-    """Penalty on the loss for each entry that is expected to be open (section 3.1 there)."""
+    """Penalty on the loss for each entry that is expected to be open (Guo et al., section 3.1)."""
 
     name: ClassVar[str] = "sparse"
     width_symbol: ClassVar[str | None] = "k"
@@ -91,6 +118,7 @@ class Sparse(Form):
         tensor.zero_()
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
+        """Always raises ConfigurationError: `backbone/attach/sparse.py` computes δ."""
         raise ConfigurationError("a sparse change is computed over the whole body at once")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:

@@ -18,10 +18,19 @@ __all__ = ["Kronecker"]
 
 @dataclass(frozen=True)
 class Kronecker(Form):
-    """GELU(source W_down) W_up with W = Σᵢ Aᵢ ⊗ (sᵢ tᵢᵀ), i = 1..n (equations 4 and 5 there).
+    """Δh = GELU(source W_down) W_up with W = Σᵢ Aᵢ ⊗ (sᵢ tᵢᵀ), i = 1 … n: Compacter (Karimi
+    Mahabadi et al. 2021, arXiv 2106.04647, equations 4 and 5).
 
-    The n matrices Aᵢ (n, n) are shared by all sites and by both projections. A width is a number of
-    blocks: the bottleneck has n·width units. Begins at Δh = 0 (the up-projection's t is zero).
+    Tensors: `a` [n, n, n], the n matrices Aᵢ, shared by all sites and both projections; `down_s`
+    [n, d_source/n], `down_t` [n, blocks], `up_s` [n, blocks], `up_t` [n, d_h/n]. The width is a
+    number of blocks: the bottleneck has n·blocks units. Begins at Δh = 0 (`up_t` is zero).
+    Parameters: n³, and d_source + d_h + 2 n·blocks a site.
+    Raises ConfigurationError for an n outside 2 … 64; a site's widths must be divisible by n.
+
+    >>> from peftsearch.design.form import Kronecker
+    >>> from peftsearch.design.shapes import SiteShape
+    >>> Kronecker(n=2).tensors(SiteShape("layers.0.ffn.out", "ffn.out", 0, d_h=6), 4, width=3)
+    {'down_s': (2, 2), 'down_t': (2, 3), 'up_s': (2, 3), 'up_t': (2, 3)}
     """
 
     n: int = 4
@@ -74,12 +83,12 @@ class Kronecker(Form):
 
 
 def _times(x: Tensor, a: Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """x Σᵢ aᵢ ⊗ (sᵢ tᵢᵀ) for x (..., n·p), a (n, n, n), s (n, p), t (n, q): (..., n·q).
+    """x Σᵢ aᵢ ⊗ (sᵢ tᵢᵀ), [..., n·q], for x [..., n·p], a [n, n, n], s [n, p], t [n, q].
 
-    The product itself is never formed: a token costs n(np + n² + nq) multiplications.
+    The matrix [n·p, n·q] is never formed: a token costs n(np + n² + nq) multiplications.
     """
     from torch import einsum
 
-    read = x.unflatten(-1, (a.shape[1], -1)) @ s.transpose(0, 1)  # (..., j, i)
+    read = x.unflatten(-1, (a.shape[1], -1)) @ s.transpose(0, 1)  # [..., j, i]
     mixed = einsum("...ji,ijk->...ki", read, a)
     return (mixed @ t).flatten(-2)

@@ -1,4 +1,4 @@
-"""LoReFT: h moved within a low-rank subspace (Wu et al. 2024, arXiv 2404.03592)."""
+"""LoReFT: h edited within a low-rank subspace (Wu et al. 2024, arXiv 2404.03592)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ __all__ = ["Loreft"]
 
 @dataclass(frozen=True)
 class Loreft(Form):
-    """Δh = Rᵀ(W h + b − R h), R (r, d) with orthonormal rows (equation 2 there), at every token.
+    """Δh = Rᵀ(W h + b − R h), R [r, d_h] with orthonormal rows: LoReFT (Wu et al. 2024, arXiv
+    2404.03592, equation 2), at every token.
 
-    R is kept orthonormal by construction: the tensor `rotation` is any matrix, and R is the
-    Q of its QR decomposition. W begins as R and b at zero, so Δh is zero at first: exactly where
-    the decomposition gives the same Q again, else (on a GPU) up to the rounding of one.
+    Tensors: `rotation` [d_h, r], any matrix, of which Rᵀ is the Q of its QR decomposition, so that
+    R stays orthonormal; `source` [d_h, r], which is Wᵀ; `source_bias` [r], which is b.
+    Parameters: 2 r d_h + r a site.
+    W begins as R and b at zero, so Δh is zero at first: exactly where the decomposition gives the
+    same Q again, else (on a GPU) up to its rounding.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Loreft
+    >>> tensors = {"rotation": torch.eye(3, 1), "source": torch.zeros(3, 1),
+    ...     "source_bias": torch.ones(1)}
+    >>> Loreft().delta(tensors, torch.full((1, 1, 3), 5.0)).sum()  # along R's row, from 5 to 1
+    tensor(-4.)
     """
 
     name: ClassVar[str] = "loreft"
@@ -39,16 +49,17 @@ class Loreft(Form):
         else:
             tensor.normal_(0.0, 1.0, generator=generator)
 
-    def begin(
+    def initialise_site(
         self,
         tensors: Mapping[str, Tensor],
         generator: Generator,
         pretrained: Callable[[], Tensor],
     ) -> dict[str, Tensor]:
-        super().begin(tensors, generator, pretrained)
+        """A random orthonormal R, and W = R, so that Δh begins at zero."""
+        super().initialise_site(tensors, generator, pretrained)
         rotation = _orthonormal(tensors["rotation"])
         tensors["rotation"].copy_(rotation)
-        # Decomposed once more, as delta will: W − R is then zero to the last bit.
+        # Decomposed once more, as `delta` will: W − R is then zero to the last bit.
         tensors["source"].copy_(_orthonormal(tensors["rotation"]))
         return {}
 
@@ -61,7 +72,9 @@ class Loreft(Form):
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
-    """Q of the QR decomposition of (d, r), signed so that an orthonormal matrix is its own."""
+    """Q [d_h, r] of the QR decomposition of [d_h, r], signed so that an orthonormal matrix is its
+    own Q (LAPACK leaves the signs of R's diagonal free).
+    """
     from torch import where
     from torch.linalg import qr
 

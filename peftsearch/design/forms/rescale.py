@@ -17,7 +17,16 @@ __all__ = ["Rescale"]
 
 @dataclass(frozen=True)
 class Rescale(Form):
-    """Δh = h ⊙ (ℓ − 1), so that h + Δh = ℓ ⊙ h; ℓ begins at one (section 3.3 there)."""
+    """Δh = h ⊙ (ℓ − 1), so that h + Δh = ℓ ⊙ h: (IA)³ (Liu et al. 2022, arXiv 2205.05638, section
+    3.3).
+
+    Tensors: `l` [d_h], one at first. Parameters: d_h a site.
+
+    >>> import torch
+    >>> from peftsearch.design.form import Rescale
+    >>> Rescale().delta({"l": torch.tensor([1.0, 3.0])}, torch.ones(1, 1, 2))
+    tensor([[[0., 2.]]])
+    """
 
     name: ClassVar[str] = "rescale"
     typical_lr: ClassVar[float] = 5e-3

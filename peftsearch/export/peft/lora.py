@@ -112,7 +112,9 @@ def _block(view: LinearView, part: SitePart) -> _Block:
 def _pissa(form: Linear, view: LinearView, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Δ = AB − A₀B₀ as one product of twice the rank: [A, A₀] [B; −B₀]."""
     began = {"down": torch.empty_like(down), "up": torch.empty_like(up)}
-    constants = form.begin(began, Generator(), lambda: view.weight().to("cpu", down.dtype))
+    constants = form.initialise_site(
+        began, Generator(), lambda: view.weight().to("cpu", down.dtype)
+    )
     return torch.cat((down, constants["down_0"]), 1), torch.cat((up, -constants["up_0"]))
 
 

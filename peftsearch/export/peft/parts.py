@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peftsearch.backbone.attach.sites import Port
+from peftsearch.backbone.attach.sites import SiteModules
 from peftsearch.backbone.families import Part
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.loading.load import Backbone
@@ -64,10 +64,10 @@ class Layers:
 
     def at(self, site: SiteShape) -> LinearView:
         """The linear layer whose output h is, or (`ffn.activated`) whose input."""
-        port = Port.of(self._backbone, site)
+        modules = SiteModules.of(self._backbone, site)
         if site.place == "ffn.activated":
-            return LinearView.at(port.layer, Part(port.paths.out))
-        view = port.linear
+            return LinearView.at(modules.layer, Part(modules.paths.out))
+        view = modules.linear
         assert view is not None
         return view
 

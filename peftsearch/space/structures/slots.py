@@ -65,7 +65,7 @@ class SlotStructure:
             return form(init=self.init)  # type: ignore[arg-type]
         if issubclass(form, Prefix):
             mlp = MLP_UNITS if self.reparametrise == "mlp" else None
-            closed = COMPOSITIONS[self.composition].begins_closed
+            closed = COMPOSITIONS[self.composition].closed_at_init
             return form(mlp=mlp, init="normal" if closed else "zero")
         return form()
 

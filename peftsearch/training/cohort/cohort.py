@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.sharing.slices import Slices, why_alone
+from peftsearch.backbone.sharing.slices import Slices, why_not_shared
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
 from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
@@ -37,7 +37,7 @@ def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str
         return "its dropout draws from a random stream of its own"
     if training.checkpointing:
         return "its layers are computed again in every backward pass"
-    return why_alone(backbone, configuration)
+    return why_not_shared(backbone, configuration)
 
 
 def member_optimisations(optimisations: Optimisations) -> Optimisations:
@@ -62,7 +62,7 @@ class Cohort:
         say: Callable[[str], None] = lambda _: None,
     ) -> Cohort:
         """With CUDA graphs where they can be made; `say` is told why passes do without."""
-        can = optimisations.graphs and backbone.family.can_be_recorded
+        can = optimisations.graphs and backbone.family.allows_cuda_graphs
         recorder = recorder_for(backbone.device) if can else None
         return cls(backbone, None if recorder is None else GraphCache(recorder, say))
 

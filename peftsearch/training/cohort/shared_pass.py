@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.backbone.sharing.slices import Member, Slices
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.loop import TrainingRun
@@ -43,7 +43,7 @@ class SharedPass:
             held.enter_context(self.slices.sharing(list(zip(members, joint.counts, strict=True))))
             rows = self._rows(inputs, held)
             outputs = self.runs[0].objective.forward(self.backbone, joint.inputs)
-            outputs = outputs if rows is None else rows.of(outputs)
+            outputs = outputs if rows is None else rows.select(outputs)
             losses = [
                 run.objective.loss_of_outputs(run.model, own, one)
                 for run, own, one in zip(
@@ -58,14 +58,14 @@ class SharedPass:
             run.model.attachment.forget_captured()
         return weighted.detach()
 
-    def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastRows | None:
+    def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastTokens | None:
         """The last layer computed for one token a text, if no member reads more; else None."""
         if not all(run.model.reads_one_token for run in self.runs):
             return None
-        rows = LastRows(self.backbone)
+        rows = LastTokens(self.backbone)
         held.callback(rows.detach)
         where = [_token_index(run, one) for run, one in zip(self.runs, inputs, strict=True)]
-        rows.read(torch.cat(where))
+        rows.set_positions(torch.cat(where))
         return rows
 
 

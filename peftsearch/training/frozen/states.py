@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.lower_layers import standing_aside, states_after
+from peftsearch.backbone.savings.lower_layers import skipping_lower_layers, states_after
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.transfer import sent
@@ -152,7 +152,7 @@ class FrozenStates:
         """Context in which the lowest layers give `states` [batch, tokens, hidden], if not None."""
         if states is None:
             return nullcontext()
-        return standing_aside(self.backbone, layers, sent(states, self.backbone.device))
+        return skipping_lower_layers(self.backbone, layers, sent(states, self.backbone.device))
 
     def _cached(self, data: Encoded) -> Activations | None:
         found = self._found.get(id(data.whole))

@@ -168,7 +168,7 @@ def test_a_mask_that_nobody_reads_gives_the_same_states(
     whole = {k: v[:1] for k, v in batch.items()}  # one text, which nothing pads
     with torch.no_grad():
         expected = [states(name, backbone, some) for some in (batch, whole)]
-        monkeypatch.setattr(attention, "ASKED_ON", ())
+        monkeypatch.setattr(attention, "MASK_SKIP_DEVICES", ())
         found = [states(name, backbone, some) for some in (batch, whole)]
     for own, wanted in zip(found, expected, strict=True):
         assert distance(own, wanted) < 1e-12

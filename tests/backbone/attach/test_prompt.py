@@ -1,4 +1,4 @@
-"""Prompts: what is inserted, what is cut off again, and how long the text may then be."""
+"""Prompts: where they are inserted and cut off again, and the length left for the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diff-pruning: what is trained, what is kept, and that the body itself is never written."""
+"""Diff-pruning: gates in training, k entries afterwards, and a body that is never written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters beside a model, or in its place: the model's plain weights, or a sentence."""
+"""Adapters beside a model, or in its place: plain weights are loaded, or one sentence refuses."""
 
 from __future__ import annotations
 

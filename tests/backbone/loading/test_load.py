@@ -1,4 +1,4 @@
-"""Loading a backbone: what it must be like, and what is said when it cannot be had."""
+"""Loading a backbone: frozen, exact and without a pooler; or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
+from peftsearch.backbone import backbone as backbones
 from peftsearch.backbone.families import FAMILIES
 from peftsearch.backbone.loading import load as loading
 from peftsearch.backbone.loading.load import family_for, load_backbone, load_shapes, model_source
@@ -82,7 +83,7 @@ def test_the_pooler_is_the_pretrained_one(folder: Path) -> None:
 def test_as_many_tokens_as_promised_fit_the_position_table(folder: Path) -> None:
     backbone = load_backbone(str(folder))
     backbone.tokenizer.model_max_length = 10**9
-    unlimited = loading._max_length(
+    unlimited = backbones._max_length(
         "tiny", backbone.model.config, backbone.tokenizer, backbone.family
     )
     ids = torch.full((1, unlimited), 7)

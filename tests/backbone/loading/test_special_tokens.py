@@ -1,4 +1,4 @@
-"""Special tokens out of three places: which counts where they disagree, or say nothing."""
+"""Special tokens from three places: the one that counts where they disagree or say nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numerical equality with what others compute: peft, and the papers' equations written out."""
+"""Numerical equality with independent computations: peft, and the papers' equations by hand."""
 
 from __future__ import annotations
 

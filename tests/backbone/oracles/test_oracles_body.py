@@ -1,4 +1,4 @@
-"""Tuned tensors of the body: what may be tuned, what is dead, and what a sparse change is."""
+"""Tuned tensors of the body against the stock model: biases, dead key biases, sparse changes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from peftsearch.backbone.attach.attach import attach
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
-from peftsearch.backbone.savings.frozen_linear import frozen_in
+from peftsearch.backbone.savings.frozen_linear import frozen_layers_in
 from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS, LowPrecision
 from support.backbones import perturb
 from support.families import TINY, backbone_of, inputs, states
@@ -29,7 +29,7 @@ def fp32(name: str) -> Backbone:
 
 
 def given(name: str, precision: LowPrecision | None = None) -> Tensor:
-    with frozen_in(fp32(name), precision):
+    with frozen_layers_in(fp32(name), precision):
         return states(name, fp32(name), inputs(name))
 
 
@@ -67,7 +67,7 @@ def test_gradients_go_through_the_frozen_weight_in_fp32(name: str, precision: Lo
     frozen = module.bias
     module.bias = nn.Parameter(frozen + 1)
     try:
-        with frozen_in(backbone, precision):
+        with frozen_layers_in(backbone, precision):
             y = module(x)
             y.backward(g)
         dx, db, away = x.grad, module.bias.grad, y[0] - precision.packed(weight)(x[0], None)
@@ -134,7 +134,7 @@ def test_a_weight_is_packed_once_a_process() -> None:
 
 def test_an_error_inside_puts_the_layers_back() -> None:
     before = given("bert")
-    with pytest.raises(ZeroDivisionError), frozen_in(fp32("bert"), INT8):
+    with pytest.raises(ZeroDivisionError), frozen_layers_in(fp32("bert"), INT8):
         raise ZeroDivisionError
     assert torch.equal(given("bert"), before)
     assert not any("forward" in vars(module) for module in fp32("bert").model.modules())

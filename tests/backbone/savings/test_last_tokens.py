@@ -12,7 +12,7 @@ from torch import Tensor
 from peftsearch.backbone.attach.attach import attach
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.measure import stack_layers
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.design.composition import TanhGate
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Relu
@@ -29,16 +29,16 @@ pytestmark = pytest.mark.internals
 
 
 def last_states(
-    name: str, backbone: Backbone, rows: LastRows | None, where: Tensor | None
+    name: str, backbone: Backbone, rows: LastTokens | None, where: Tensor | None
 ) -> Tensor:
     """(texts, d): of the tokens at `where`."""
     batch = inputs(name)
     options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
     if rows is not None:
-        rows.read(where)
+        rows.set_positions(where)
     states: Tensor = backbone.model(**batch, **options).last_hidden_state
     if rows is not None:
-        return rows.of(states)[:, 0]
+        return rows.select(states)[:, 0]
     return states[torch.arange(3), torch.zeros(3, dtype=torch.long) if where is None else where]
 
 
@@ -51,8 +51,8 @@ def gradients(states: Tensor, tuned: dict[str, torch.nn.Parameter]) -> list[Tens
 
 
 @contextmanager
-def on(backbone: Backbone) -> Iterator[LastRows]:
-    rows = LastRows(backbone)
+def on(backbone: Backbone) -> Iterator[LastTokens]:
+    rows = LastTokens(backbone)
     try:
         yield rows
     finally:

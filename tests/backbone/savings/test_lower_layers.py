@@ -1,4 +1,4 @@
-"""Layers standing aside: given the states they would give, every family ends where it would."""
+"""Skipped lower layers: with their states put in, every family computes the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peftsearch.backbone.measure import stack_layers
-from peftsearch.backbone.savings.lower_layers import standing_aside, states_after
+from peftsearch.backbone.savings.lower_layers import skipping_lower_layers, states_after
 from support.families import TINY, backbone_of, inputs, states
 
 pytestmark = pytest.mark.internals
@@ -22,7 +22,7 @@ def test_a_model_goes_on_from_given_states_as_from_its_own(name: str, count: int
         pytest.skip("its first layer is never left out")
     whole = states(name, backbone, batch)
     given = states_after(backbone, count, {k: v for k, v in batch.items() if k in READ})
-    with standing_aside(backbone, count, given):
+    with skipping_lower_layers(backbone, count, given):
         assert torch.equal(states(name, backbone, batch), whole)
     assert torch.equal(states(name, backbone, batch), whole)
 
@@ -39,7 +39,7 @@ def test_layers_that_stand_aside_compute_nothing(name: str) -> None:
         )
         for index, layer in enumerate(layers)
     ]
-    with standing_aside(backbone, 2, given):
+    with skipping_lower_layers(backbone, 2, given):
         states(name, backbone, batch)
     for hook in hooks:
         hook.remove()
@@ -49,6 +49,6 @@ def test_layers_that_stand_aside_compute_nothing(name: str) -> None:
 def test_an_error_inside_puts_the_layers_back() -> None:
     backbone, batch = backbone_of("bert"), inputs("bert")
     whole = states("bert", backbone, batch)
-    with pytest.raises(ZeroDivisionError), standing_aside(backbone, 1, torch.zeros(1)):
+    with pytest.raises(ZeroDivisionError), skipping_lower_layers(backbone, 1, torch.zeros(1)):
         raise ZeroDivisionError
     assert torch.equal(states("bert", backbone, batch), whole)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.recognise import family_of
-from peftsearch.backbone.sharing.slices import Slices, why_alone
+from peftsearch.backbone.sharing.slices import Slices, why_not_shared
 from support.backbones import perturb
 from support.emulated_graphs import EmulatedRecorder
 from support.families import TINY, backbone_of, inputs, tiny_config
@@ -29,7 +29,11 @@ WAYS = (
     *("houlsby", "pfeiffer", "bitfit", "ia3", "loreft", "ungated-prefix", "residual-attn"),
 )
 FAMILY = {name: family_of(tiny_config(name)) for name in TINY}
-SHARED = [name for name, family in FAMILY.items() if family.texts_apart and family.can_be_recorded]
+SHARED = [
+    name
+    for name, family in FAMILY.items()
+    if family.texts_are_independent and family.allows_cuda_graphs
+]
 
 
 def with_graphs() -> set[int]:
@@ -58,10 +62,10 @@ def forget(tuned: dict[str, nn.Parameter]) -> None:
 def test_a_recorded_pass_is_that_of_other_texts_and_values(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setattr(attention, "MASK_SKIP_DEVICES", ())
     backbone = backbone_of(name)
     ways = [way for way in WAYS[: 14 if name in EVERY_WAY else 6] if refusal(name, way) is None]
-    ways = [way for way in ways if why_alone(backbone, point(way, backbone.shapes)) is None]
+    ways = [way for way in ways if why_not_shared(backbone, point(way, backbone.shapes)) is None]
     options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
     slices = Slices()
     members = [slices.member() for _ in ways]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from peftsearch.backbone.attach.attachment import Attachment
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.backbone.savings.last_tokens import LastRows
+from peftsearch.backbone.savings.last_tokens import LastTokens
 from peftsearch.backbone.sharing import shared_module
-from peftsearch.backbone.sharing.slices import Member, Slices, why_alone
+from peftsearch.backbone.sharing.slices import Member, Slices, why_not_shared
 from support.families import TINY, backbone_of, inputs, states
 from support.matrix import refusal
 from support.perturbed import attached, distance, norm
@@ -33,7 +33,7 @@ def possible(name: str) -> list[str]:
     return [
         m
         for m in (POINT_NAMES if name in EVERY_METHOD else WAYS)
-        if refusal(name, m) is None and why_alone(backbone, point(m, backbone.shapes)) is None
+        if refusal(name, m) is None and why_not_shared(backbone, point(m, backbone.shapes)) is None
     ]
 
 
@@ -96,10 +96,10 @@ def test_members_of_one_kind_are_computed_side_by_side(
     """Three of each method with other values, of which two are neighbours."""
     backbone = backbone_of(name)
     together: list[int] = []
-    inner = shared_module.modified_together
+    inner = shared_module.modify_together
     monkeypatch.setattr(
         shared_module,
-        "modified_together",
+        "modify_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )
     batch = {key: torch.cat([value] * 3) for key, value in inputs(name).items()}
@@ -143,10 +143,10 @@ def test_members_of_other_kinds_or_other_numbers_of_texts_are_computed_apart(
 ) -> None:
     backbone, slices = backbone_of("bert"), Slices()
     together: list[int] = []
-    inner = shared_module.modified_together
+    inner = shared_module.modify_together
     monkeypatch.setattr(
         shared_module,
-        "modified_together",
+        "modify_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )
     texts = {key: torch.cat([value] * 3)[:8] for key, value in inputs("bert").items()}
@@ -188,10 +188,10 @@ def test_members_that_were_added_later_and_left_earlier_are_forgotten(name: str)
 def one_row(name: str, backbone: Backbone, batch: dict[str, Tensor], where: Tensor) -> Tensor:
     """States (texts, d) of the tokens at `where`, the last layer computed for them alone."""
     options = {} if TINY[name].kind == "encoder" else {"use_cache": False}
-    rows = LastRows(backbone)
-    rows.read(where)
+    rows = LastTokens(backbone)
+    rows.set_positions(where)
     try:
-        found: Tensor = rows.of(backbone.model(**batch, **options).last_hidden_state)[:, 0]
+        found: Tensor = rows.select(backbone.model(**batch, **options).last_hidden_state)[:, 0]
         return found
     finally:
         rows.detach()
@@ -233,7 +233,7 @@ def test_one_row_a_text_is_selected_before_rows_are_split(name: str) -> None:
 )
 def test_what_cannot_share_a_forward_says_why(family: str, method: str, why: str) -> None:
     backbone = backbone_of(family)
-    assert why in str(why_alone(backbone, point(method, backbone.shapes)))
+    assert why in str(why_not_shared(backbone, point(method, backbone.shapes)))
     if family == "bert":
         assert len(possible(family)) == len(POINT_NAMES) - 5, "prompts, and changes of every weight"
 

@@ -309,7 +309,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(
     members: list[str], bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it would be run there: with the CPU's rules replaced by the GPU's."""
-    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setattr(attention, "MASK_SKIP_DEVICES", ())
     monkeypatch.setitem(loss_monitor._STEPS, "cpu", loss_monitor._STEPS["cuda"])
     cohort = Cohort(backbone_at(Path(bench.backbone.name), torch.float32))
     runs = [begun(bench, cohort.member_backbone(), MIXED[name]) for name in members]

@@ -47,7 +47,7 @@ State = dict[str, Tensor]
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks are not read, few lengths, and replays count as faster unless a test says otherwise."""
-    monkeypatch.setattr(attention, "ASKED_ON", ())
+    monkeypatch.setattr(attention, "MASK_SKIP_DEVICES", ())
     monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 8)
     monkeypatch.setattr(graphs_module, "PAYS", float("inf"))
 

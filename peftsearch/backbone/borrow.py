@@ -1,4 +1,4 @@
-"""A transformers model of the user's own as a backbone, and the way back."""
+"""Borrowing a user's own transformers model as a frozen backbone, and giving it back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from peftsearch.backbone.attach import attention
-from peftsearch.backbone.families import Family
-from peftsearch.backbone.loading.load import Backbone, shapes_of
+from peftsearch.backbone.backbone import Backbone, shapes_of
+from peftsearch.backbone.family import Family
 from peftsearch.backbone.measure import measure, positions_of
 from peftsearch.backbone.recognise import family_of
 from peftsearch.design.shapes import BackboneShapes
@@ -22,12 +22,11 @@ Undo = Callable[[], None]
 
 
 def borrow(model: Any, prefixes: bool) -> tuple[Backbone, Undo]:
-    """The body of `model` as a backbone, frozen where it stands with the head that writes, if there
-    is one, and what gives both back as they were.
+    """The body of `model` as a backbone, and a function that gives the model back as it was.
 
-    Unlike a backbone that was loaded, it keeps its pooler, its mode (`train`, `eval`) and, unless
-    there are `prefixes`, its own attention implementation. ConfigurationError for anything but a
-    transformers model of a known family.
+    Body and language-model head are frozen in place. Unlike a loaded backbone, it keeps its pooler,
+    its mode (`train`, `eval`) and, unless there are `prefixes`, its own attention implementation.
+    Raises ConfigurationError for anything but a transformers model of a known family.
     """
     config = getattr(model, "config", None)
     body: Any = getattr(model, "base_model", None)
@@ -59,8 +58,10 @@ def borrow(model: Any, prefixes: bool) -> tuple[Backbone, Undo]:
 
 
 def _shapes(model: Any, body: Any, family: Family) -> BackboneShapes:
-    """Shapes of the body alone. T5's language models are their own base models: there the config
-    is measured, since the language model's head is no part of the body.
+    """The shapes of the body alone.
+
+    T5's language models are their own base models: there the config is measured, since the
+    language model's head is no part of the body.
     """
     if body is model and body.get_output_embeddings() is not None:
         return shapes_of(body.config)
@@ -70,7 +71,7 @@ def _shapes(model: Any, body: Any, family: Family) -> BackboneShapes:
 
 @contextmanager
 def _without_pooler(body: nn.Module, family: Family) -> Iterator[None]:
-    """The pooler counts neither as body nor as a place."""
+    """A context in which the body has no pooler, which counts neither as body nor as a place."""
     pooler = getattr(body, family.pooler, None) if family.pooler else None
     if pooler is None:
         yield
@@ -83,7 +84,7 @@ def _without_pooler(body: nn.Module, family: Family) -> Iterator[None]:
 
 
 def _frozen(part: nn.Module) -> Undo:
-    """Freeze every parameter; returns what makes those trainable again that were."""
+    """Freeze every parameter; returns a function that makes those trainable again that were."""
     trainable = [parameter for parameter in part.parameters() if parameter.requires_grad]
     part.requires_grad_(False)
 
@@ -95,7 +96,7 @@ def _frozen(part: nn.Module) -> Undo:
 
 
 def _own_attention(model: Any) -> Undo:
-    """Switch to the attention function that knows prefixes; returns the way back."""
+    """Switch to the attention function that knows prefixes; returns a function that undoes it."""
     before = model.config._attn_implementation
     attention.register()
     model.set_attn_implementation(attention.NAME)

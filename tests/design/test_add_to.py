@@ -39,7 +39,7 @@ BOTTLENECKS = [cls() for cls in FORMS.values() if issubclass(cls, Bottleneck)]
 )
 def test_values_and_gradients_are_those_of_three_passes(form: Bottleneck, s: float) -> None:
     tensors, source, h = tensors_of(form), states(5), states(6)
-    found = form.added(tensors, source, h, s)
+    found = form.add_to(tensors, source, h, s)
     expected = h + s * form.delta(tensors, source)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(9)).double()
@@ -51,13 +51,13 @@ def test_values_and_gradients_are_those_of_three_passes(form: Bottleneck, s: flo
 def test_a_delta_of_zero_leaves_h_bit_for_bit() -> None:
     form, h = Linear(), states(6, torch.float32)
     tensors = tensors_of(form, torch.float32) | {"up": torch.zeros(3, 6)}
-    assert torch.equal(form.added(tensors, states(5, torch.float32), h, 3.0), h)
+    assert torch.equal(form.add_to(tensors, states(5, torch.float32), h, 3.0), h)
 
 
 def test_h_in_half_precision_stays_so_beside_tuned_tensors_in_fp32() -> None:
     form, h = Relu(), states(6, torch.bfloat16)
     tensors, source = tensors_of(form, torch.float32), states(5, torch.float32)
-    found = form.added(tensors, source, h, 2.0)
+    found = form.add_to(tensors, source, h, 2.0)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, h + form.delta(tensors, source).to(torch.bfloat16) * 2.0)
 
@@ -65,7 +65,7 @@ def test_h_in_half_precision_stays_so_beside_tuned_tensors_in_fp32() -> None:
 def test_one_row_of_h_beside_a_source_of_all_tokens_is_spread_as_a_sum_is() -> None:
     form, h, source = Relu(), states(6, tokens=1), states(5)
     tensors = tensors_of(form)
-    found = form.added(tensors, source, h, 2.0)
+    found = form.add_to(tensors, source, h, 2.0)
     assert torch.allclose(found, h + 2 * form.delta(tensors, source))
 
 
@@ -73,7 +73,7 @@ def test_a_part_of_a_fused_output_is_added_to_as_well() -> None:
     form, whole = Relu(), states(12)
     tensors, source, h = tensors_of(form), states(5), whole[..., 6:]
     assert not h.is_contiguous()
-    found = form.added(tensors, source, h, 2.0)
+    found = form.add_to(tensors, source, h, 2.0)
     assert torch.allclose(found, h + 2 * form.delta(tensors, source))
 
 
