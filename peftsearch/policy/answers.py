@@ -1,4 +1,4 @@
-"""What a policy answered, checked: a PolicyError says what cannot be done."""
+"""Checks of a policy's answers: PolicyError where one cannot be followed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["next_of", "verdict_of"]
 
 
 def next_of(policy: Policy, history: History) -> Begin | GoOn | Nothing:
-    """What a free worker does. Begin becomes Nothing where the search's limit is reached."""
+    """The decision for a free worker; Nothing instead of Begin beyond the search's limit."""
     decision: Any = policy.next(history)
     if isinstance(decision, Begin):
         _refuse_unknown_start(policy, decision.what)
@@ -35,7 +35,7 @@ def next_of(policy: Policy, history: History) -> Begin | GoOn | Nothing:
 
 
 def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verdict:
-    """What becomes of a trial that reached a rung."""
+    """The verdict on a trial that reached a rung."""
     decision: Any = policy.after_rung(history, number, rung)
     if not isinstance(decision, (GoOn, Pause, Stop)):
         raise _error(

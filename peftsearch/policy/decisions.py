@@ -66,4 +66,4 @@ class Nothing:
 
 Decision = Begin | GoOn | Pause | Stop | Nothing
 Verdict = GoOn | Pause | Stop
-"""Of a trial that reached a rung."""
+"""The decisions on a trial that reached a rung."""

@@ -31,7 +31,7 @@ class RungScore:
     """0 is the lowest; the last one is full length."""
     metric: float
     standard_error: float | None = None
-    """Of the metric, from the examples that it was measured on."""
+    """Standard error of the metric, from the examples that it was measured on."""
     loss: float | None = None
     """Mean evaluation loss, lower is better whatever the metric."""
     seconds: float | None = None
@@ -49,7 +49,7 @@ class PastTrial:
     seed: str | None = None
     """The label that a policy began it with."""
     hash: str | None = None
-    """Of its configuration; None until one was handed out."""
+    """Hash of its configuration; None until one was handed out."""
     tuned_pct: float | None = None
     """Exact, in percent of the backbone's body."""
     metric: float | None = None
@@ -61,7 +61,7 @@ class PastTrial:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Its point in the space; a landmark has none."""
     ranges: Mapping[str, Values] = field(default_factory=dict)
-    """What each parameter was chosen from."""
+    """The choices or range of each parameter."""
     configuration: Configuration | None = None
     """Only for policies that ask for `details`."""
 

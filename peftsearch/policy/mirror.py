@@ -79,7 +79,7 @@ class Mirror:
         return self._storage.create_new_trial(self._study_id, trial)
 
     def _drawn(self, past: PastTrial) -> dict[str, Any]:
-        """What the sampler noted on the draft that became this trial. TPE draws parameters of every
+        """The sampler's notes on the draft that became this trial. TPE draws parameters of every
         group at once, and counts a trial in flight with all of them, asked for or not.
         """
         if self._draft is None or past.parameters != self._draft.params:

@@ -1,4 +1,4 @@
-"""The interface of a policy, and what one is made from."""
+"""The interface of a policy, and its inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Policy", "Setting"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a policy is made from: a space, a backbone's shapes, and its own random stream."""
+    """The inputs of a policy: a space, a backbone's shapes, and its own random stream."""
 
     space: Space
     shapes: BackboneShapes
@@ -37,14 +37,14 @@ class Policy(ABC):
 
     @abstractmethod
     def next(self, history: History) -> Decision:
-        """What a free worker does: Begin, GoOn with a trial that waits, or Nothing.
+        """The decision for a free worker: Begin, GoOn with a trial that waits, or Nothing.
 
         Asked under the study's lock, so it should take milliseconds; a Begin's suggestions may take
         their time.
         """
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
-        """What becomes of trial `number`, just evaluated at a rung below full length: GoOn, Pause
-        or Stop.
+        """The verdict on trial `number`, just evaluated at a rung below full length: GoOn, Pause or
+        Stop.
         """
         return GoOn(number, "trained to full length")

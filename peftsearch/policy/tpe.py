@@ -2,8 +2,8 @@
 
 TPE is Optuna's, which wants an Optuna study. It gets one of its own, in memory, that mirrors the
 history (`mirror.py`), and never sees where the trials are recorded: what it proposes depends on the
-history and its seed alone, in a folder, a database and a simulation alike. Mirroring a trial takes
-0.07 ms once, a proposal with 300 trials 17 ms (one core, tests' space).
+history and its seed alone, in a folder, a database and a simulation alike. Mirroring 2,000 trials
+takes 0.14 s, once; after that 1 ms a proposal, which takes 90 ms itself (one core, tests' space).
 """
 
 from __future__ import annotations

@@ -43,9 +43,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What a new trial is to train; without a configuration nothing of the sampled structure fits
-    its budget.
-    """
+    """A new trial's configuration; None if nothing of the sampled structure fits its budget."""
 
     number: int
     origin: Origin
@@ -87,7 +85,7 @@ class NewTrials:
         return Begun(trial, what)
 
     def sample(self, begun: Begun) -> Sampled:
-        """What a trial is to train; without the lock, which others want meanwhile."""
+        """Walk the space with a trial's suggestions; without the lock, which others want."""
         trial = begun.trial
         if isinstance(begun.what, Configuration):
             return Sampled(trial.number, "landmark", begun.what, None)

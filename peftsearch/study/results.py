@@ -1,4 +1,4 @@
-"""Ending a trial: its result is written down, then told to Optuna.
+"""Results: each is written down, then told to Optuna.
 
 Killed between the two, or in an outage, the same is done again: each step may be repeated.
 """
@@ -34,7 +34,9 @@ class ResultRecorder:
         self.table, self.store, self.info = table, store, info
 
     def tell(self, result: TrialResult) -> None:
-        """A stopped trial is COMPLETE with its last metric: PRUNED blinds two-objective TPE."""
+        """Write a result down, then tell Optuna; nothing happens if it was told. A stopped trial is
+        COMPLETE with its last metric: PRUNED blinds two-objective TPE.
+        """
         if self.table.get(result.number).state.is_finished():
             return
         with self.table.at_once():
@@ -52,7 +54,9 @@ class ResultRecorder:
                 self.table.study.tell(result.number, values)
 
     def _values(self, result: TrialResult) -> tuple[float, float] | None:
-        """What Optuna is told; None for a failure. Infeasible ones have their constraint too."""
+        """The values that Optuna is told; None for a failure. Infeasible trials have a constraint,
+        too.
+        """
         if result.state == "infeasible":
             return (self.info.metric.worst, self.info.budget_hi_pct)
         if result.metric is None or result.cause is not None:

@@ -256,7 +256,7 @@ class Study:
 
     @retried
     def after_rung(self, assignment: Assignment, value: RungValue) -> Verdict:
-        """What becomes of a trial that reached a rung, given the others as read when it did. One
+        """The verdict on a trial that reached a rung, given the others as read when it did. A trial
         that another worker has by now ends here, unheard.
         """
         number, trials = assignment.number, self.table.known()
@@ -287,7 +287,7 @@ class Study:
 
     @retried
     def aim_of_all(self) -> int | None:
-        """What `aim` was last told."""
+        """The number that `aim` was last told; None if it was told none."""
         return TRIALS.of(self.study.user_attrs)
 
     @retried

@@ -1,4 +1,4 @@
-"""What a search begins with: labels, widths for a stated tuned %, and what has no parameters."""
+"""Seeds: their labels, widths for a stated tuned %, and landmarks without parameters."""
 
 from __future__ import annotations
 

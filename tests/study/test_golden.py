@@ -27,7 +27,7 @@ TRIALS = 60
 
 
 def searched(folder: StudyFolder) -> list[dict[str, Any]]:
-    """What one worker was given and what came of it, trial by trial."""
+    """Each trial of one worker's search: its configuration, its verdicts and its end."""
     heard: list[Event] = []
     search_without_training(folder, Limits(trials=TRIALS), heard.append)
     decisions: dict[int, list[str]] = {}
