@@ -30,6 +30,7 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
+from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
 from peftsearch.study.create import NewStudy, create_study
@@ -153,7 +154,7 @@ def test_a_space_file_that_names_the_form_samples_it(page: dict[str, Any]) -> No
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()
     for _ in range(200):
-        sample = space.decode(study.ask(), shapes)
+        sample = decode(space, study.ask())
         if sample.configuration is None:
             continue
         assert sample.configuration.tuned_pct(shapes) <= (sample.budget_pct or 100)

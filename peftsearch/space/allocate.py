@@ -78,9 +78,16 @@ def _without_number(modification: Modification) -> Modification:
 class _Item:
     """One modification with a width: what a unit of width costs in each of its layers."""
 
-    def __init__(self, modification: Modification, share: float, shapes: BackboneShapes) -> None:
+    def __init__(
+        self,
+        modification: Modification,
+        share: float,
+        shapes: BackboneShapes,
+        asked: Modification | None = None,
+    ) -> None:
+        """`asked` is the modification before it was thinned."""
         self.modification, self.share, self.shapes = modification, share, shapes
-        self.asked = modification
+        self.asked = asked or modification
         self.minimum = modification.minimum_width
         costs = layer_costs(_without_number(modification), shapes)
         self.maximum = max(self.minimum, costs.maximum)
@@ -125,8 +132,8 @@ class _Item:
             left -= self.units[index]
         return left
 
-    def thin(self, budget: int) -> bool:
-        """Keep as many upper layers as the budget buys at the least width; False if none."""
+    def thinned(self, budget: int) -> _Item | None:
+        """The item on as many upper layers as the budget buys at the least width; None if none."""
         keep = 0
         spent = self.shared
         for layer in reversed(self.layers):
@@ -136,12 +143,11 @@ class _Item:
                 break
             keep += 1
         if keep == 0:
-            return False
+            return None
         kept = tuple(layer for layer in self.layers[len(self.layers) - keep :] if layer is not None)
-        if kept:
-            thinned = _Item(self.modification.on(kept), self.share, self.shapes)
-            self.__dict__.update(thinned.__dict__ | {"asked": self.asked})
-        return True
+        if not kept:
+            return self
+        return _Item(self.modification.on(kept), self.share, self.shapes, self.asked)
 
     def solved(self) -> Modification:
         """With its widths, and its layers named if it was thinned."""
@@ -169,12 +175,16 @@ def allocate(
         del paid[max(paid, key=paid.__getitem__)]
     left = budget - sum(paid.values())
     kept = _drop_what_does_not_fit(items, left)
-    if kept[0].least > left and not kept[0].thin(left):
-        return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
+    if kept[0].least > left:
+        thinned = kept[0].thinned(left)
+        if thinned is None:
+            return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
+        kept[0] = thinned
     _fill(kept, left)
     left -= sum(item.cost for item in kept)
     if all(item.is_full for item in kept):
-        kept += _taken_up([item for item in items if item not in kept], left)
+        asked = [item.asked for item in kept]
+        kept += _taken_up([i for i in items if not any(i.asked is one for one in asked)], left)
     solved = (*paid, *(item.solved() for item in kept))
     taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
     return Allocation(
@@ -199,10 +209,11 @@ def _taken_up(dropped: list[_Item], left: int) -> list[_Item]:
     """Places that were dropped and can have what capped ones could not use, largest share first."""
     taken = []
     for item in sorted(dropped, key=lambda i: (-i.share, i.modification.describe())):
-        if item.least <= left or item.thin(left):
-            _fill([item], left)
-            left -= item.cost
-            taken.append(item)
+        fitting = item if item.least <= left else item.thinned(left)
+        if fitting is not None:
+            _fill([fitting], left)
+            left -= fitting.cost
+            taken.append(fitting)
     return taken
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
+from peftsearch.space.placed import PlacedSpace
 from peftsearch.space.space import Space
-from peftsearch.space.structures.slots import Slot
+from peftsearch.space.structures.slots import PlacedSlot
 from peftsearch.wording import counted
 
 __all__ = ["Coverage", "coverage_of"]
@@ -35,7 +36,7 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
         placed = space.on(shapes)
     except ConfigurationError:
         slots = [slot.on(shapes) for slot in space.slots]
-        return Coverage(0, space.count_structures(), (), (), _reasons(slots, shapes))
+        return Coverage(0, space.whole.count(), (), (), _reasons(slots, shapes))
     return Coverage(
         structures=placed.whole.count(),
         of=space.whole.count(),
@@ -48,19 +49,19 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
     )
 
 
-def _depths(placed: Space) -> tuple[str, ...]:
+def _depths(placed: PlacedSpace) -> tuple[str, ...]:
     return tuple(
         f"within {depth}: {counted(offered.count(), 'structure')}"
         for depth, offered in placed.by_depth.items()
     )
 
 
-def _reasons(slots: Iterable[Slot], shapes: BackboneShapes) -> tuple[str, ...]:
+def _reasons(slots: Iterable[PlacedSlot], shapes: BackboneShapes) -> tuple[str, ...]:
     """Of slots on that backbone."""
     return tuple(f"{slot.name}: {reason}" for slot in slots for reason in _of_slot(slot, shapes))
 
 
-def _of_slot(slot: Slot, shapes: BackboneShapes) -> list[str]:
+def _of_slot(slot: PlacedSlot, shapes: BackboneShapes) -> list[str]:
     """Reasons with how many structures each leaves out; what is merely written twice comes last."""
     counts: Counter[str] = Counter()
     for reason in slot.left_out.values():

@@ -1,4 +1,4 @@
-"""Configuration → search parameters: the exact inverse of `Space.decode`.
+"""Configuration → search parameters: the exact inverse of `decode`.
 
 The walk is decode's own; here the answers are read off the configuration, then checked by decoding.
 """
@@ -17,10 +17,11 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.decode import BUDGET, DEPTH
-from peftsearch.space.space import Space
+from peftsearch.space.decode import BUDGET, DEPTH, decode
+from peftsearch.space.placed import PlacedSpace
 from peftsearch.space.structures.offered import Offered, Structure
-from peftsearch.space.structures.slots import NOTHING, Slot, SlotStructure
+from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
+from peftsearch.space.structures.slots import PlacedSlot
 
 __all__ = ["NotExpressible", "Replay", "encode"]
 
@@ -29,20 +30,20 @@ class NotExpressible(ConfigurationError):
     """The space does not contain the configuration."""
 
 
-def encode(space: Space, configuration: Configuration, shapes: BackboneShapes) -> dict[str, Any]:
-    """Parameters with which `space.decode` gives exactly `configuration`, or NotExpressible."""
+def encode(placed: PlacedSpace, configuration: Configuration) -> dict[str, Any]:
+    """Parameters with which `decode` gives exactly `configuration`; NotExpressible if none do."""
+    shapes = placed.shapes
     configuration = configuration.within(shapes)
-    space = space.on(shapes)
-    for depth, offered in reversed(space.by_depth.items()):  # the narrowest that it stays within
+    for depth, offered in reversed(placed.by_depth.items()):  # the narrowest that it stays within
         for structure in _structures(offered, configuration, shapes):
             answers = _Answers(offered, depth, configuration, structure, shapes)
             try:
-                sample = space.decode(answers, shapes)
+                sample = decode(placed, answers)
             except ConfigurationError:
                 continue
             if sample.configuration == configuration:
                 return answers.given
-    raise NotExpressible(f"space '{space.name}' does not contain '{configuration.describe()}'")
+    raise NotExpressible(f"space '{placed.name}' does not contain '{configuration.describe()}'")
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Replay:
 class _Answers:
     """Answers each suggestion of the walk with what the configuration says, and keeps it."""
 
-    offered: Offered
+    offered: Offered[PlacedSlot]
     depth: str
     configuration: Configuration
     structure: Structure
@@ -147,7 +148,7 @@ def _split_options(name: str) -> tuple[str, str]:
 
 
 def _structures(
-    offered: Offered, configuration: Configuration, shapes: BackboneShapes
+    offered: Offered[PlacedSlot], configuration: Configuration, shapes: BackboneShapes
 ) -> Iterator[Structure]:
     """Ways to lay a configuration's modifications out over the slots."""
     options = []
@@ -165,7 +166,7 @@ def _structures(
 
 
 def _fills(
-    slot: Slot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
+    slot: PlacedSlot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
 ) -> bool:
     """Whether a slot's structure is a modification's shape (its layers may have been thinned)."""
     if structure.is_empty:

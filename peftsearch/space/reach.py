@@ -9,7 +9,8 @@ from typing import Any
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.space import Sample, Space
+from peftsearch.space.decode import Sample, decode
+from peftsearch.space.space import Space
 
 __all__ = ["Reach", "sampled_reach"]
 
@@ -63,8 +64,8 @@ class Reach:
 
 def sampled_reach(space: Space, shapes: BackboneShapes, seed: int = 0) -> Reach:
     """500 random samples."""
-    source = RandomSuggestions(seed)
-    return Reach(tuple(space.decode(source, shapes) for _ in range(_SAMPLES)), shapes)
+    placed, source = space.on(shapes), RandomSuggestions(seed)
+    return Reach(tuple(decode(placed, source) for _ in range(_SAMPLES)), shapes)
 
 
 def _three(values: list[float], low: float = 0.0) -> str:

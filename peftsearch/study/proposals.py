@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.seeds import Seed, seeds_of
+from peftsearch.space.decode import decode
 from peftsearch.space.space import Space
 from peftsearch.study.storage.trial_store import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
@@ -82,7 +83,7 @@ class Proposals:
         if seed is not None and seed.params is None:
             return Drawn(trial.number, "landmark", seed.configuration, None)
         with self.table.as_read():
-            sample = self.space.decode(trial, self.shapes)
+            sample = decode(self.space.on(self.shapes), trial)
         if sample.configuration is None:
             trial.set_constraint("budget", sample.log_excess)
         return Drawn(

@@ -17,6 +17,7 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import Allocation, allocate, reachable
+from peftsearch.space.decode import decode, walk
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
 from peftsearch.space.reach import RandomSuggestions
@@ -44,7 +45,7 @@ def drawn(
 ) -> tuple[list[Modification], list[float], int, Allocation]:
     """Modifications, shares and a budget at random, and their solution."""
     source = random.Random(seed)
-    depth, structure = unified.on(shapes).walk(RandomSuggestions(seed))
+    depth, structure = walk(unified.on(shapes), RandomSuggestions(seed))
     scale = source.uniform(0.5, 8)
     filled = (s for s in structure if not s.is_empty)
     modifications = [s.modification(shapes, scale, depth).within(shapes) for s in filled]
@@ -172,7 +173,7 @@ def test_a_place_that_must_be_filled_is_never_left_out(
     source = RandomSuggestions(3)
     fitting = 0
     for _ in range(400):
-        sample = space.decode(source, shapes)
+        sample = decode(space.on(shapes), source)
         if sample.configuration is None:
             assert sample.log_excess > 0
             continue
@@ -182,6 +183,6 @@ def test_a_place_that_must_be_filled_is_never_left_out(
         }
         assert "ffn" in at or "none" in ffn
         assert "attn" in at or ("none" in attn and forbid == "[]") or at == {"biases"}
-        params = encode(space, sample.configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == sample.configuration
+        params = encode(space.on(shapes), sample.configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == sample.configuration
     assert fitting > 100

@@ -16,10 +16,11 @@ from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import allocate, reachable
+from peftsearch.space.decode import Sample, decode
 from peftsearch.space.encode import NotExpressible, Replay, encode
 from peftsearch.space.file.document import Document
 from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.space import Sample, Space
+from peftsearch.space.space import Space
 from support.spaces import shipped
 
 SAMPLES = 2000
@@ -55,7 +56,7 @@ def sampled(
 ) -> tuple[Space, list[Sample], Recording]:
     space = shipped(request.param)
     source = Recording(7)
-    return space, [space.decode(source, shapes) for _ in range(SAMPLES)], source
+    return space, [decode(space.on(shapes), source) for _ in range(SAMPLES)], source
 
 
 def fitting(samples: list[Sample]) -> Iterator[tuple[Sample, Configuration]]:
@@ -140,11 +141,11 @@ def test_decoding_what_was_encoded_gives_the_configuration_back(
     refused = 0
     for _, configuration in itertools.islice(fitting(samples), 400):
         try:
-            params = encode(space, configuration, shapes)
+            params = encode(space.on(shapes), configuration)
         except NotExpressible:
             refused += 1
             continue
-        assert space.decode(Replay(params), shapes).configuration == configuration
+        assert decode(space.on(shapes), Replay(params)).configuration == configuration
     assert refused <= 2
 
 
@@ -162,11 +163,13 @@ def test_unified_expresses_every_method_but_the_landmarks(
         space.head_like(METHODS[name].head), space.training_like(forms)
     )
     if name not in LANDMARKS:
-        params = encode(space, configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == configuration.within(shapes)
+        params = encode(space.on(shapes), configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == configuration.within(
+            shapes
+        )
     else:
         with pytest.raises(NotExpressible):
-            encode(space, configuration, shapes)
+            encode(space.on(shapes), configuration)
 
 
 def test_optunas_own_trials_decode_alike(shapes: BackboneShapes) -> None:
@@ -174,8 +177,8 @@ def test_optunas_own_trials_decode_alike(shapes: BackboneShapes) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(50):
         trial = study.ask()
-        sample = space.decode(trial, shapes)
-        again = space.decode(Replay(trial.params), shapes)
+        sample = decode(space.on(shapes), trial)
+        again = decode(space.on(shapes), Replay(trial.params))
         assert again.configuration == sample.configuration
 
 
@@ -201,7 +204,7 @@ def test_structures_are_counted_as_brute_force_counts_them() -> None:
         and not (a.is_empty and f.is_empty)
     ]
     assert space.count_structures() == len(allowed) == 20
-    seen = {space.walk(RandomSuggestions(seed))[1] for seed in range(600)}
+    seen = {space.whole.walk(RandomSuggestions(seed)) for seed in range(600)}
     assert seen == set(allowed)
 
 

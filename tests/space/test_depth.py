@@ -15,13 +15,15 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import SpaceError
 from peftsearch.policy.seeds import seeds_of
 from peftsearch.space.coverage import coverage_of
+from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
 from peftsearch.space.masks import DEPTHS, LAYER_MASKS
 from peftsearch.space.reach import RandomSuggestions, sampled_reach
 from peftsearch.space.space import Space
 from peftsearch.space.structures.offered import Offered
-from peftsearch.space.structures.slots import SlotStructure
+from peftsearch.space.structures.slot_structure import SlotStructure
+from peftsearch.space.structures.slots import PlacedSlot
 from support.shapes import small
 from support.spaces import shipped
 
@@ -55,7 +57,9 @@ def layers_of(modification: Modification, shapes: BackboneShapes) -> set[int | N
     return {site.layer for site, _ in modification.sources(shapes)}
 
 
-def walked(offered: Offered, chosen: tuple[SlotStructure, ...] = ()) -> Iterator[frozenset[object]]:
+def walked(
+    offered: Offered[PlacedSlot], chosen: tuple[SlotStructure, ...] = ()
+) -> Iterator[frozenset[object]]:
     """Every structure of a depth, as the set of what it tunes: by brute force."""
     if len(chosen) == len(offered.slots):
         yield frozenset(
@@ -111,7 +115,7 @@ def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
     shapes, space = bert(), space_of(ALL + SLOTS)
     source, drawn = RandomSuggestions(5), set()
     for _ in range(400):
-        sample = space.decode(source, shapes)
+        sample = decode(space.on(shapes), source)
         drawn.add(sample.depth)
         if sample.configuration is None:
             continue
@@ -120,8 +124,8 @@ def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
                 {None} if sample.depth == "all" else set()
             )
             assert layers_of(modification, shapes) <= allowed
-        params = encode(space, sample.configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == sample.configuration
+        params = encode(space.on(shapes), sample.configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == sample.configuration
     assert drawn == set(DEPTHS)
 
 
@@ -135,9 +139,9 @@ def test_depths_that_come_to_the_same_layers_are_one() -> None:
     three = small("bert")
     assert three.layers == 3
     assert list(space_of(ALL + SLOTS).on(three).by_depth) == ["all", "upper_half", "upper_third"]
-    only = space_of("depth: [upper_third, last]\n" + SLOTS).on(three)
-    assert list(only.by_depth) == ["upper_third"]
-    assert "depth" not in encode(only, trainable(only, three)[0], three)
+    only = space_of("depth: [upper_third, last]\n" + SLOTS)
+    assert list(only.on(three).by_depth) == ["upper_third"]
+    assert "depth" not in encode(only.on(three), trainable(only, three)[0])
 
 
 def trainable(space: Space, shapes: BackboneShapes) -> list[Configuration]:
@@ -164,7 +168,7 @@ def test_a_space_without_the_key_is_what_it_was() -> None:
     assert space.hash == "1a8a9d67a1fdf98f", "studies begun before the key go on"
     assert "depth" not in space.file.to_plain()
     assert space_of("depth: all\n" + SLOTS).hash == space.hash
-    assert "depth" not in encode(space, trainable(space, bert())[0], bert())
+    assert "depth" not in encode(space.on(bert()), trainable(space, bert())[0])
     assert coverage_of(space, bert()).depths == ()
 
 

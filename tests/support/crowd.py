@@ -24,6 +24,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
+from peftsearch.space.decode import decode
 from peftsearch.space.space import Space
 from peftsearch.study.settings import space_of
 from peftsearch.study.storage.heartbeat import Pulse
@@ -116,7 +117,7 @@ def parameters(space: Space, shapes: BackboneShapes, count: int) -> Wanted:
     found: Wanted = {}
     while len(found) < count:
         trial = source.ask()
-        sample = space.decode(trial, shapes)
+        sample = decode(space.on(shapes), trial)
         if sample.configuration is not None:
             found.setdefault(sample.configuration.hash, (trial.params, sample.configuration))
     return found

@@ -8,35 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.file.values import Suggests
 from peftsearch.space.masks import DEPTHS, layer_mask
 from peftsearch.space.structures.rules import Rule, Rules
-from peftsearch.space.structures.slots import NOTHING, Slot, SlotStructure
+from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
+from peftsearch.space.structures.slots import PlacedSlot, Slot
 
 __all__ = ["Offered", "Structure", "offered_by_depth"]
 
 Structure = tuple[SlotStructure, ...]
 """One structure a slot, in the order of the file."""
+S = TypeVar("S", bound=Slot, covariant=True)
 
 
-class Offered:
+class Offered(Generic[S]):
     """The slots, as they can be filled within one depth, and what may stand together."""
 
     def __init__(
         self,
-        slots: tuple[Slot, ...],
+        slots: tuple[S, ...],
         rules: Sequence[Rule],
         elsewhere: Collection[SlotStructure] = (),
     ) -> None:
         self.slots = slots
-        self._stated, self._elsewhere = rules, elsewhere
+        self.rules, self._elsewhere = tuple(rules), elsewhere
 
     @cached_property
     def _rules(self) -> Rules:
-        return Rules(self.slots, self._stated, self._elsewhere)
+        return Rules(self.slots, self.rules, self._elsewhere)
 
     def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
         """What the next slot may hold after `chosen`: every completion of it is possible."""
@@ -63,18 +66,21 @@ class Offered:
 
 
 def offered_by_depth(
-    slots: tuple[Slot, ...], depths: Collection[str], rules: Sequence[Rule], shapes: BackboneShapes
-) -> dict[str, Offered]:
+    slots: tuple[PlacedSlot, ...],
+    depths: Collection[str],
+    rules: Sequence[Rule],
+    shapes: BackboneShapes,
+) -> dict[str, Offered[PlacedSlot]]:
     """What is offered within each of `depths` on a backbone, the widest first; `slots` are those of
     the backbone. Depths that come to the same layers are one, and one without a structure none.
     """
     names: dict[tuple[int, ...] | None, str] = {}
     for depth in (d for d in DEPTHS if d in depths):
         names.setdefault(layer_mask(depth, shapes), depth)
-    found: dict[str, Offered] = {}
+    found: dict[str, Offered[PlacedSlot]] = {}
     narrower: tuple[int, ...] | None = None
     for mask, depth in reversed(names.items()):
-        here = slots if mask is None else tuple(slot.on(shapes, depth) for slot in slots)
+        here = slots if mask is None else tuple(slot.cut_to(depth, shapes) for slot in slots)
         offered = Offered(here, rules, _inside(here, narrower, shapes) if narrower else ())
         if offered.count():
             found[depth] = offered
@@ -83,7 +89,7 @@ def offered_by_depth(
 
 
 def _inside(
-    slots: tuple[Slot, ...], layers: tuple[int, ...], shapes: BackboneShapes
+    slots: tuple[PlacedSlot, ...], layers: tuple[int, ...], shapes: BackboneShapes
 ) -> set[SlotStructure]:
     """Structures that modify nothing outside some layers."""
     return {NOTHING} | {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from peftsearch.space.structures.slots import Slot, SlotStructure
+from peftsearch.space.structures.slot_structure import SlotStructure
+from peftsearch.space.structures.slots import Slot
 
 __all__ = ["Rule", "Rules"]
 
@@ -87,8 +88,12 @@ def _met(slot: Slot, structure: SlotStructure, rules: Sequence[Rule]) -> int:
     return sum(
         1 << bit
         for bit, rule in enumerate(rules)
-        if slot.name not in rule or slot.matches(structure, rule[slot.name])
+        if slot.name not in rule or _matches(structure, rule[slot.name])
     )
+
+
+def _matches(structure: SlotStructure, conditions: Mapping[str, str]) -> bool:
+    return all(getattr(structure, dimension) == value for dimension, value in conditions.items())
 
 
 def _grouped(met: Mapping[SlotStructure, int]) -> dict[int, int]:

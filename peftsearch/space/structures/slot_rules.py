@@ -11,7 +11,12 @@ from peftsearch.design.place import Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.file.document import Document
 from peftsearch.space.structures.rules import Rule
-from peftsearch.space.structures.slots import INSERTIONS, Slot, SlotStructure, make_composition
+from peftsearch.space.structures.slot_structure import (
+    INSERTIONS,
+    SlotStructure,
+    make_composition,
+)
+from peftsearch.space.structures.slots import Slot, full_name
 
 __all__ = ["exclusive", "forbidden"]
 
@@ -90,6 +95,6 @@ def _sites_taken(slot: Slot) -> list[tuple[dict[str, str], Modification]]:
 def _canonical(slot: Slot, dimension: str, value: str) -> str:
     """A rule's value as structures spell it; a place that does not exist stays as it is."""
     try:
-        return slot.full_name(value) if dimension == "at" else value
+        return full_name(slot.name, value) if dimension == "at" else value
     except ConfigurationError:
         return value
