@@ -17,11 +17,15 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from peftsearch.errors import SpaceError, did_you_mean
-from peftsearch.space.file.aliases import MOST_VALUES, values_in
 
-__all__ = ["Document", "dump_yaml"]
+__all__ = ["Document", "dump_yaml", "values_in"]
 
 M = TypeVar("M", bound=BaseModel)
+
+MOST_VALUES = 100_000
+"""Most values of a document. Nested aliases multiply: ten lines of ten aliases each would be 10¹⁰
+values once written out.
+"""
 
 
 class Document:
@@ -106,6 +110,35 @@ class Document:
         if problem["type"] == "missing":
             return self.error(path[:-1], f"key '{path[-1]}' is missing")
         return self.error(path, message[:1].lower() + message[1:])
+
+
+def values_in(tree: Any) -> int | None:
+    """Number of values in a tree of mappings and lists, its aliases written out; None if it holds
+    itself, or is nested too deeply to count.
+    """
+    try:
+        return _count(tree, {})
+    except (_HoldsItself, RecursionError):
+        return None
+
+
+class _HoldsItself(Exception):
+    pass
+
+
+def _count(node: Any, known: dict[int, int | None]) -> int:
+    """`known`: each node's count by its id, None while it is being counted."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) in known:
+        count = known[id(node)]
+        if count is None:
+            raise _HoldsItself
+        return count
+    known[id(node)] = None
+    children = node.values() if isinstance(node, dict) else node
+    known[id(node)] = count = 1 + sum(_count(child, known) for child in children)
+    return count
 
 
 def _line_of_odd_key(text: str) -> int:

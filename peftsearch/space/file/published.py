@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
-from peftsearch.space.file.file_model import Model
+from peftsearch.space.file.values import Model
 
 __all__ = ["Published", "PublishedPoint"]
 

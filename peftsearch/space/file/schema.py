@@ -13,11 +13,10 @@ from pydantic import (
 
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
-from peftsearch.space.file.file_model import Model, all_known
 from peftsearch.space.file.published import Published
 from peftsearch.space.file.seed_method import SeedMethod, as_seed
 from peftsearch.space.file.train_choices import TrainChoices
-from peftsearch.space.file.values import AnyValues, Names, Numbers, Values
+from peftsearch.space.file.values import AnyValues, Model, Names, Numbers, Values, all_known
 from peftsearch.space.masks import DEPTHS, LAYER_MASKS
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]

@@ -10,7 +10,7 @@ from peftsearch.design.composition import Scaled
 from peftsearch.design.forms.prefix import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
-from peftsearch.space.file.file_model import Model
+from peftsearch.space.file.values import Model
 from peftsearch.wording import counted
 
 __all__ = ["SeedMethod", "as_seed"]

@@ -9,8 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from peftsearch.design.form import FORMS
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, did_you_mean
-from peftsearch.space.file.file_model import Model
-from peftsearch.space.file.values import Flags, Names, Numbers, Suggests, Values
+from peftsearch.space.file.values import Flags, Model, Names, Numbers, Suggests, Values
 
 __all__ = ["ALWAYS", "TrainChoices"]
 

@@ -6,14 +6,23 @@ A scalar is fixed, a list is a choice, `{range: [lo, hi]}` and `{log: [lo, hi]}`
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-__all__ = ["Flags", "Names", "Numbers", "Suggests", "Values"]
+from peftsearch.errors import did_you_mean
+
+__all__ = ["Flags", "Model", "Names", "Numbers", "Suggests", "Values", "all_known"]
 
 Scalar = str | int | float | bool
+
+
+class Model(BaseModel):
+    """A part of a space file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Suggests(Protocol):
@@ -144,3 +153,11 @@ AnyValues = Annotated[Values, BeforeValidator(_parse), _plain]
 Numbers = Annotated[Values, BeforeValidator(_parse_numbers), _plain]
 Names = Annotated[Values, BeforeValidator(_parse_names), _plain]
 Flags = Annotated[Values, BeforeValidator(_parse_flags), _plain]
+
+
+def all_known(values: Values, known: Collection[str], what: str) -> Values:
+    """The values; ValueError, with the nearest known name, if one of them is unknown."""
+    for choice in values.choices:
+        if choice not in known:
+            raise ValueError(f"{what} '{choice}' unknown{did_you_mean(str(choice), known)}")
+    return values

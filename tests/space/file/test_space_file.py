@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.errors import SpaceError
 from peftsearch.space.decode import decode
-from peftsearch.space.file.aliases import values_in
-from peftsearch.space.file.document import Document
+from peftsearch.space.file.document import Document, values_in
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.reach import RandomSuggestions
 from peftsearch.space.space import Space
