@@ -34,8 +34,8 @@ from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
 from peftsearch.study.create import NewStudy, create_study
-from peftsearch.task.kind import KINDS
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.kinds.table import KINDS
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun

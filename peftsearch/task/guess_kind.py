@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from peftsearch.task.early import refuse_contradictions
-from peftsearch.task.kind import KINDS, Kind, kind_named
+from peftsearch.task.kinds.base import Kind
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
+from peftsearch.task.kinds.table import KINDS, kind_named
 from peftsearch.task.label_sets import holds_lists
 from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
 from peftsearch.task.rows.columns import (

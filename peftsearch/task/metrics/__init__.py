@@ -1,1 +1,1 @@
-"""Scores of predictions and their standard errors, by what is predicted; named in metric.py."""
+"""Scores of predictions and their standard errors, by what is predicted; all in table.py."""

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
     "POSITIVE",
+    "ROWS",
     "accuracy",
     "accuracy_error",
     "f1",
     "f1_error",
+    "f1_of",
     "macro_f1",
     "macro_f1_error",
     "matthews",
@@ -139,4 +144,60 @@ def _counts_error(
     width = int(max(references.max(), predictions.max())) + 1 if labels is None else labels
     return bootstrap_error(
         len(references), lambda at: score(_Counts.of(references[at], predictions[at], width))
+    )
+
+
+def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
+    """The score of always predicting the most frequent label of the references."""
+    return lambda references: (
+        score(references, most_frequent(references)) if len(references) else math.nan
+    )
+
+
+F1 = Metric(
+    "f1",
+    "labels",
+    f1,
+    f1_error,
+    title="F1 of the second label",
+    constant=_of_most_frequent(f1),
+)
+
+ROWS = (
+    Metric(
+        "accuracy",
+        "labels",
+        accuracy,
+        accuracy_error,
+        title="accuracy",
+        constant=_of_most_frequent(accuracy),
+    ),
+    Metric(
+        "macro_f1",
+        "labels",
+        macro_f1,
+        macro_f1_error,
+        title="F1, mean over labels",
+        constant=_of_most_frequent(macro_f1),
+    ),
+    F1,
+    Metric(
+        "matthews",
+        "labels",
+        matthews,
+        matthews_error,
+        title="Matthews correlation",
+    ),
+)
+
+
+def f1_of(label: str, index: int) -> Metric:
+    """The metric `f1` of the label with that index, against all others."""
+    score = partial(f1, positive=index)
+    return replace(
+        F1,
+        score=score,
+        error=partial(f1_error, positive=index),
+        title=f"F1 of '{label}'",
+        constant=_of_most_frequent(score),
     )

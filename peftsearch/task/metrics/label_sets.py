@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
+    "ROWS",
     "bce",
     "bce_error",
     "entropy",
@@ -149,3 +151,56 @@ def _right_sets(references: Sets, predictions: Logits) -> NDArray[np.float64]:
 def _entropies(references: Sets, predictions: Logits) -> NDArray[np.float64]:
     """Cross-entropy of each example (n,), computed without overflow of exp."""
     return np.asarray((np.logaddexp(0, predictions) - references * predictions).mean(1))
+
+
+def _of_majority(
+    score: Callable[[Any, Any], float], needs_labels: bool = False
+) -> Callable[[Any], float]:
+    """The score of always predicting the labels of more than half of the references; nan where
+    `needs_labels` and no reference has a label: no score but 0 is possible.
+    """
+
+    def constant(references: Any) -> float:
+        if needs_labels and not references.any():
+            return math.nan
+        return score(references, majority(references))
+
+    return constant
+
+
+ROWS = (
+    Metric(
+        "f1_micro",
+        "label sets",
+        f1_micro,
+        f1_micro_error,
+        title="F1 over all labels of all texts",
+        constant=_of_majority(f1_micro, needs_labels=True),
+    ),
+    Metric(
+        "f1_macro",
+        "label sets",
+        f1_macro,
+        f1_macro_error,
+        title="F1, mean over labels",
+        constant=_of_majority(f1_macro, needs_labels=True),
+    ),
+    Metric(
+        "subset_accuracy",
+        "label sets",
+        subset_accuracy,
+        subset_accuracy_error,
+        title="texts with every label right",
+        constant=_of_majority(subset_accuracy),
+    ),
+    Metric(
+        "bce",
+        "label sets",
+        bce,
+        bce_error,
+        title="binary cross-entropy, mean over labels",
+        maximise=False,
+        best=0.0,
+        constant=entropy,
+    ),
+)

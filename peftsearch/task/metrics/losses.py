@@ -9,9 +9,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import ratio_error
 
-__all__ = ["loss", "loss_error", "perplexity", "perplexity_error"]
+__all__ = ["ROWS", "loss", "loss_error", "perplexity", "perplexity_error"]
 
 Tokens = NDArray[np.int64]
 Nats = NDArray[np.float64]
@@ -41,3 +42,28 @@ def perplexity(tokens: Tokens, nats: Nats) -> float:
 def perplexity_error(tokens: Tokens, nats: Nats) -> float:
     """By the delta method: the loss's error times the slope of exp, which is the perplexity."""
     return perplexity(tokens, nats) * loss_error(tokens, nats)
+
+
+ROWS = (
+    Metric(
+        "loss",
+        "loss",
+        loss,
+        loss_error,
+        title="loss, nats a token",
+        maximise=False,
+        best=0.0,
+        constant=lambda references: None,
+    ),
+    Metric(
+        "perplexity",
+        "loss",
+        perplexity,
+        perplexity_error,
+        title="perplexity of a token",
+        maximise=False,
+        best=1.0,
+        decimals=2,
+        constant=lambda references: None,
+    ),
+)

@@ -10,9 +10,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
-__all__ = ["mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
+__all__ = ["ROWS", "mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
 
 Values = NDArray[np.float64]
 
@@ -83,3 +84,31 @@ def _standardised(values: Values) -> Values | None:
         return None
     scaled = centred / largest
     return np.asarray(scaled / np.linalg.norm(scaled), np.float64)
+
+
+ROWS = (
+    Metric(
+        "pearson",
+        "values",
+        pearson,
+        pearson_error,
+        title="Pearson correlation",
+    ),
+    Metric(
+        "spearman",
+        "values",
+        spearman,
+        spearman_error,
+        title="Spearman rank correlation",
+    ),
+    Metric(
+        "mse",
+        "values",
+        mse,
+        mse_error,
+        title="mean squared error",
+        maximise=False,
+        best=0.0,
+        constant=lambda references: float(np.var(references)) if len(references) else math.nan,
+    ),
+)

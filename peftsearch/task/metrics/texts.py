@@ -7,27 +7,25 @@ Translation Evaluation).
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peftsearch.errors import MissingError
+from peftsearch.task.metrics.base import Metric, library
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
+    "ROWS",
     "bleu",
     "bleu_error",
     "chrf",
     "chrf_error",
     "exact_match",
     "exact_match_error",
-    "library",
     "rouge1",
     "rouge1_error",
     "rouge2",
@@ -42,18 +40,6 @@ Counts = NDArray[np.int64]
 CHRF_ORDERS = 6
 CHRF_BETA = 2
 """chrF2, sacrebleu's default (Popović 2015)."""
-
-
-def library(module: str) -> Any:
-    """`rouge_score.rouge_scorer` or `sacrebleu`, imported; MissingError if it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.partition(".")[0].replace("_", "-")
-        raise MissingError(
-            f"package '{name}', which this metric needs, is not installed: "
-            "pip install 'peftsearch[text]'"
-        ) from error
 
 
 def exact_match(references: Texts, predictions: Texts) -> float:
@@ -199,3 +185,67 @@ def _chrf_of(sums: Counts) -> float:
     recall = (both[seen] / wanted[seen]).mean()
     factor = CHRF_BETA**2
     return float(100 * (1 + factor) * precision * recall / (factor * precision + recall))
+
+
+ROUGE = "rouge_score.rouge_scorer"
+SACREBLEU = "sacrebleu"
+
+ROWS = (
+    Metric(
+        "rouge2",
+        "texts",
+        rouge2,
+        rouge2_error,
+        title="ROUGE-2 F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "rouge1",
+        "texts",
+        rouge1,
+        rouge1_error,
+        title="ROUGE-1 F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "rougeL",
+        "texts",
+        rouge_l,
+        rouge_l_error,
+        title="ROUGE-L F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "bleu",
+        "texts",
+        bleu,
+        bleu_error,
+        title="BLEU",
+        best=100.0,
+        decimals=2,
+        needs=SACREBLEU,
+    ),
+    Metric(
+        "chrf",
+        "texts",
+        chrf,
+        chrf_error,
+        title="chrF2",
+        best=100.0,
+        decimals=2,
+        needs=SACREBLEU,
+    ),
+    Metric(
+        "exact_match",
+        "texts",
+        exact_match,
+        exact_match_error,
+        title="exact match",
+    ),
+)

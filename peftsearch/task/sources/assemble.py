@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from peftsearch.errors import UsageError, did_you_mean, listed
 from peftsearch.task.guess_kind import class_names_of, columns_of, kind_of
-from peftsearch.task.kind import Kind
-from peftsearch.task.metrics.classification import POSITIVE
-from peftsearch.task.metrics.metric import METRICS, Metric, f1_of
+from peftsearch.task.kinds.base import Kind
+from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.classification import POSITIVE, f1_of
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.rows.columns import Columns, columns_in
 from peftsearch.task.rows.compressed import suffix_of
 from peftsearch.task.rows.rows import Rows

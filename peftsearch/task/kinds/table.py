@@ -1,4 +1,4 @@
-"""The kinds of task by name; each has a file in `kinds/`."""
+"""Kinds of task by name; each has a file beside this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.kinds.regression import Regression
 from peftsearch.task.kinds.seq2seq import Seq2Seq
 
-__all__ = ["KINDS", "Kind", "kind_named"]
+__all__ = ["KINDS", "kind_named"]
 
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Classification(), Multilabel(), Regression(), Seq2Seq(), Causal())
