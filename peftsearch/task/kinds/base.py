@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from peftsearch.task.rows.columns import Columns
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.split import Split
+from peftsearch.task.split import Split, Targets
 
 __all__ = ["Kind", "Output"]
 
@@ -51,6 +51,12 @@ class Kind(ABC):
 
     def check(self, split: Split, name: str) -> None:  # noqa: B027 (most have nothing to check)
         """DataError if nothing can be learned from a training split."""
+
+    def default_metric(self, targets: Targets) -> tuple[str, list[str]]:
+        """The metric of a task that names none, by its training targets, and a note if it is not
+        the kind's usual one.
+        """
+        return self.metrics[0], []
 
     def has_targets(self, rows: Rows, columns: Columns) -> bool:
         """False where the targets of every row are hidden, as in published test files."""
