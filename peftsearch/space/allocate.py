@@ -14,7 +14,7 @@ from peftsearch.design.composition import Add, Dora, RankStabilised, Scaled
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["Allocation", "allocate", "allocate_all", "reachable"]
+__all__ = ["Allocation", "allocate", "allocate_all", "cost_range"]
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def _fill(items: list[_Item], budget: int) -> None:
         left = item.widen(left)
 
 
-def reachable(modifications: Sequence[Modification], shapes: BackboneShapes) -> tuple[int, int]:
+def cost_range(modifications: Sequence[Modification], shapes: BackboneShapes) -> tuple[int, int]:
     """(least, greatest) cost of a structure over all budgets that fit it."""
     paid = sum(m.parameters(shapes) for m in modifications if not m.has_width)
     items = [_Item(m, 0.5, shapes) for m in modifications if m.has_width]

@@ -36,10 +36,10 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
         placed = space.on(shapes)
     except ConfigurationError:
         slots = [slot.on(shapes) for slot in space.slots]
-        return Coverage(0, space.whole.count(), (), (), _reasons(slots, shapes))
+        return Coverage(0, space.tree.count(), (), (), _reasons(slots, shapes))
     return Coverage(
-        structures=placed.whole.count(),
-        of=space.whole.count(),
+        structures=placed.tree.count(),
+        of=space.tree.count(),
         slots=tuple(
             f"{slot.name}: {len(here.structures)} of {counted(len(slot.structures), 'choice')}"
             for slot, here in zip(space.slots, placed.slots, strict=True)
@@ -51,8 +51,8 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
 
 def _depths(placed: PlacedSpace) -> tuple[str, ...]:
     return tuple(
-        f"within {depth}: {counted(offered.count(), 'structure')}"
-        for depth, offered in placed.by_depth.items()
+        f"within {depth}: {counted(tree.count(), 'structure')}"
+        for depth, tree in placed.by_depth.items()
     )
 
 

@@ -12,11 +12,11 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.allocate import Allocation, allocate, allocate_all
 from peftsearch.space.file.train_choices import ALWAYS
-from peftsearch.space.file.values import Suggests, Values
+from peftsearch.space.file.values import Suggester, Values
 from peftsearch.space.placed import PlacedSpace
-from peftsearch.space.structures.offered import Offered, Structure
 from peftsearch.space.structures.slot_structure import make_composition
 from peftsearch.space.structures.slots import PlacedSlot
+from peftsearch.space.structures.tree import Structure, StructureTree
 
 __all__ = ["BUDGET", "DEPTH", "Sample", "decode", "walk"]
 
@@ -38,15 +38,15 @@ class Sample:
     """The layers that its structure stays within."""
 
 
-def decode(placed: PlacedSpace, trial: Suggests) -> Sample:
+def decode(placed: PlacedSpace, trial: Suggester) -> Sample:
     """Walk a space with a trial's suggestions. The same suggestions give the same sample."""
     shapes = placed.shapes
     depth, structure = walk(placed, trial)
-    offered = placed.by_depth[depth]
-    open_modifications = _modifications(trial, offered, structure)
+    tree = placed.by_depth[depth]
+    open_modifications = _modifications(trial, tree, structure)
     head = _head(placed, trial)
     pooler = head.pooler_parameters(shapes.hidden) if head.pooler_counts else 0
-    budget_pct, allocation = _solve(placed, trial, offered, structure, open_modifications, pooler)
+    budget_pct, allocation = _solve(placed, trial, tree, structure, open_modifications, pooler)
     if not allocation.fits:
         assert budget_pct is not None
         budget = max(1, _parameters(budget_pct, shapes))
@@ -57,18 +57,18 @@ def decode(placed: PlacedSpace, trial: Suggests) -> Sample:
     return Sample(structure, configuration.within(shapes), budget_pct, depth=depth)
 
 
-def walk(placed: PlacedSpace, trial: Suggests) -> tuple[str, Structure]:
+def walk(placed: PlacedSpace, trial: Suggester) -> tuple[str, Structure]:
     """A depth, and a structure of that depth."""
     depth = str(Values(tuple(placed.by_depth)).suggest(trial, DEPTH))
     return depth, placed.by_depth[depth].walk(trial)
 
 
 def _modifications(
-    trial: Suggests, offered: Offered[PlacedSlot], structure: Structure
+    trial: Suggester, tree: StructureTree[PlacedSlot], structure: Structure
 ) -> list[Modification]:
     """Modifications of the filled slots, widths open."""
     modifications = []
-    for slot, filled in zip(offered.slots, structure, strict=True):
+    for slot, filled in zip(tree.slots, structure, strict=True):
         if filled.is_empty:
             continue
         number = slot.choices.number_of(filled.composition)
@@ -78,7 +78,7 @@ def _modifications(
     return modifications
 
 
-def _head(placed: PlacedSpace, trial: Suggests) -> Head:
+def _head(placed: PlacedSpace, trial: Suggester) -> Head:
     """The head. A pooler that is a choice counts as tuned; a fixed one belongs to the head."""
     choices = placed.file.head
     pooler = choices.pooler.suggest(trial, "head.pooler")
@@ -88,15 +88,15 @@ def _head(placed: PlacedSpace, trial: Suggests) -> Head:
 
 def _solve(
     placed: PlacedSpace,
-    trial: Suggests,
-    offered: Offered[PlacedSlot],
+    trial: Suggester,
+    tree: StructureTree[PlacedSlot],
     structure: Structure,
     modifications: list[Modification],
     pooler: int,
 ) -> tuple[float | None, Allocation]:
     """The suggested budget in percent, None where nothing has a width, and the widths it buys."""
     shapes = placed.shapes
-    names = [s.name for s, one in zip(offered.slots, structure, strict=True) if not one.is_empty]
+    names = [s.name for s, one in zip(tree.slots, structure, strict=True) if not one.is_empty]
     with_width = [n for n, m in zip(names, modifications, strict=True) if m.has_width]
     if not with_width:
         total = sum(m.parameters(shapes) for m in modifications)
@@ -105,13 +105,13 @@ def _solve(
     shares = _break_stick(trial, with_width)
     budget = _parameters(budget_pct, shapes) - pooler
     allocation = allocate(modifications, shares, budget, shapes)
-    if allocation.fits and not offered.contains(structure, allocation.kept):
+    if allocation.fits and not tree.contains(structure, allocation.kept):
         allocation = allocate_all(modifications, budget, shapes)
     return budget_pct, allocation
 
 
 def _training(
-    placed: PlacedSpace, trial: Suggests, modifications: Sequence[Modification]
+    placed: PlacedSpace, trial: Suggester, modifications: Sequence[Modification]
 ) -> Training:
     rules = placed.file.train
     forms = sorted({m.form.name for m in modifications})
@@ -129,7 +129,7 @@ def _parameters(pct: float, shapes: BackboneShapes) -> int:
     return int(pct / 100 * shapes.body_parameters + 1e-6)
 
 
-def _break_stick(trial: Suggests, slots: Sequence[str]) -> list[float]:
+def _break_stick(trial: Suggester, slots: Sequence[str]) -> list[float]:
     """Shares of the budget, one parameter fewer than slots."""
     shares: list[float] = []
     left = 1.0

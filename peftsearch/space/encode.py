@@ -19,9 +19,9 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.decode import BUDGET, DEPTH, decode
 from peftsearch.space.placed import PlacedSpace
-from peftsearch.space.structures.offered import Offered, Structure
 from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
 from peftsearch.space.structures.slots import PlacedSlot
+from peftsearch.space.structures.tree import Structure, StructureTree
 
 __all__ = ["NotExpressible", "Replay", "encode"]
 
@@ -34,9 +34,9 @@ def encode(placed: PlacedSpace, configuration: Configuration) -> dict[str, Any]:
     """Parameters with which `decode` gives exactly `configuration`; NotExpressible if none do."""
     shapes = placed.shapes
     configuration = configuration.within(shapes)
-    for depth, offered in reversed(placed.by_depth.items()):  # the narrowest that it stays within
-        for structure in _structures(offered, configuration, shapes):
-            answers = _Answers(offered, depth, configuration, structure, shapes)
+    for depth, tree in reversed(placed.by_depth.items()):  # the narrowest that it stays within
+        for structure in _structures(tree, configuration, shapes):
+            answers = _Answers(tree, depth, configuration, structure, shapes)
             try:
                 sample = decode(placed, answers)
             except ConfigurationError:
@@ -71,7 +71,7 @@ class Replay:
 class _Answers:
     """Answers each suggestion of the walk with what the configuration says, and keeps it."""
 
-    offered: Offered[PlacedSlot]
+    tree: StructureTree[PlacedSlot]
     depth: str
     configuration: Configuration
     structure: Structure
@@ -111,7 +111,7 @@ class _Answers:
         return self._of_slot(*name.rsplit(".", 1) if "{" not in name else _split_options(name))
 
     def _of_slot(self, slot: str, dimension: str) -> Any:
-        index = [s.name for s in self.offered.slots].index(slot)
+        index = [s.name for s in self.tree.slots].index(slot)
         if dimension in ("s", "alpha", "dora_s"):
             modification = self._modification(slot)
             return _number(modification, dimension) if modification else None
@@ -119,7 +119,7 @@ class _Answers:
 
     def _share(self, slot: str) -> float:
         """This slot's cost among those of it and the slots after it."""
-        names = [s.name for s in self.offered.slots]
+        names = [s.name for s in self.tree.slots]
         costs = {name: self._cost(name) for name in names[names.index(slot) :]}
         total = sum(costs.values())
         return costs[slot] / total if total else 0.0
@@ -130,10 +130,10 @@ class _Answers:
         return modification.parameters(self.shapes) if modification and has_width else 0
 
     def _modification(self, slot: str) -> Modification | None:
-        index = [s.name for s in self.offered.slots].index(slot)
+        index = [s.name for s in self.tree.slots].index(slot)
         filled = self.structure[index]
         for modification in self.configuration.modifications:
-            if _fills(self.offered.slots[index], filled, modification, self.shapes):
+            if _fills(self.tree.slots[index], filled, modification, self.shapes):
                 return modification
         return None
 
@@ -148,11 +148,11 @@ def _split_options(name: str) -> tuple[str, str]:
 
 
 def _structures(
-    offered: Offered[PlacedSlot], configuration: Configuration, shapes: BackboneShapes
+    tree: StructureTree[PlacedSlot], configuration: Configuration, shapes: BackboneShapes
 ) -> Iterator[Structure]:
     """Ways to lay a configuration's modifications out over the slots."""
     options = []
-    for slot in offered.slots:
+    for slot in tree.slots:
         filled = [
             structure
             for structure in slot.structures

@@ -10,9 +10,9 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.file.schema import HeadChoices, SpaceFile
 from peftsearch.space.file.values import Values
-from peftsearch.space.structures.offered import Offered, offered_by_depth
 from peftsearch.space.structures.rules import Rule
 from peftsearch.space.structures.slots import PlacedSlot, Slot
+from peftsearch.space.structures.tree import StructureTree, trees_by_depth
 
 __all__ = ["PlacedSpace", "place_space"]
 
@@ -33,19 +33,19 @@ class PlacedSpace:
     rules: tuple[Rule, ...]
 
     @cached_property
-    def whole(self) -> Offered[PlacedSlot]:
+    def tree(self) -> StructureTree[PlacedSlot]:
         """Every structure, whatever its depth."""
-        return Offered(self.slots, self.rules)
+        return StructureTree(self.slots, self.rules)
 
     @cached_property
-    def by_depth(self) -> dict[str, Offered[PlacedSlot]]:
+    def by_depth(self) -> dict[str, StructureTree[PlacedSlot]]:
         """The structures of each depth, widest first."""
         depths = tuple(map(str, self.file.depth.choices))
-        return offered_by_depth(self.slots, depths, self.rules, self.shapes)
+        return trees_by_depth(self.slots, depths, self.rules, self.shapes)
 
     def count_structures(self) -> int:
         """Number of distinct structures of all depths; widths, rates and head are not counted."""
-        return sum(offered.count() for offered in self.by_depth.values())
+        return sum(tree.count() for tree in self.by_depth.values())
 
     def head_alone(self, wanted: Head) -> Head:
         """A head to be trained with nothing else, as this backbone and task can have it."""
@@ -59,15 +59,15 @@ class PlacedSpace:
 
 
 def place_space(
-    name: str, file: SpaceFile, offered: Offered[Slot], shapes: BackboneShapes
+    name: str, file: SpaceFile, tree: StructureTree[Slot], shapes: BackboneShapes
 ) -> PlacedSpace:
     """A space file and its structures on a backbone. ConfigurationError if it can take none."""
     placed = PlacedSpace(
         name=name,
         file=file.model_copy(update={"head": _head_on(file.head, shapes)}),
         shapes=shapes,
-        slots=tuple(slot.on(shapes) for slot in offered.slots),
-        rules=offered.rules,
+        slots=tuple(slot.on(shapes) for slot in tree.slots),
+        rules=tree.rules,
     )
     if placed.count_structures() == 0:
         raise ConfigurationError(

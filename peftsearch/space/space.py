@@ -21,9 +21,9 @@ from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.train_choices import ALWAYS
 from peftsearch.space.file.values import Values
 from peftsearch.space.placed import PlacedSpace, place_space
-from peftsearch.space.structures.offered import Offered
-from peftsearch.space.structures.slot_rules import exclusive, forbidden
+from peftsearch.space.structures.file_rules import exclusive, forbidden
 from peftsearch.space.structures.slots import Slot
+from peftsearch.space.structures.tree import StructureTree
 
 __all__ = ["Space", "load_space"]
 
@@ -35,30 +35,30 @@ class Space:
         self,
         document: Document,
         file: SpaceFile | None = None,
-        whole: Offered[Slot] | None = None,
+        tree: StructureTree[Slot] | None = None,
     ) -> None:
-        """Read and check `document`; `file` and `whole`, where given, are its content already
+        """Read and check `document`; `file` and `tree`, where given, are its content already
         read.
         """
         self.document = document
         self.file = file or document.validated(SpaceFile)
-        self.whole = whole or _structures(document, self.file)
+        self.tree = tree or _structures(document, self.file)
         self._placed: dict[BackboneShapes, PlacedSpace] = {}
 
     def on(self, shapes: BackboneShapes) -> PlacedSpace:
         """The space on one backbone. ConfigurationError where nothing of it is left there."""
         if shapes not in self._placed:
-            self._placed[shapes] = place_space(self.name, self.file, self.whole, shapes)
+            self._placed[shapes] = place_space(self.name, self.file, self.tree, shapes)
         return self._placed[shapes]
 
     def without_head(self) -> Space:
         """The space for tasks that write text, where there is no head to choose."""
         no_head = HeadChoices.model_construct(pooling=Values(("none",)), pooler=Values(("none",)))
-        return Space(self.document, self.file.model_copy(update={"head": no_head}), self.whole)
+        return Space(self.document, self.file.model_copy(update={"head": no_head}), self.tree)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return self.whole.slots
+        return self.tree.slots
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ class Space:
         """Number of distinct structures of the file, on no backbone and at one depth (a depth is a
         set of a backbone's layers); widths, rates and head are not counted.
         """
-        return self.whole.count()
+        return self.tree.count()
 
     def head_like(self, wanted: Head) -> Head:
         """The space's head nearest to a wanted one."""
@@ -115,14 +115,14 @@ def load_space(name: str) -> Space:
     return Space(Document.read(path))
 
 
-def _structures(document: Document, file: SpaceFile) -> Offered[Slot]:
+def _structures(document: Document, file: SpaceFile) -> StructureTree[Slot]:
     """The structures that a file allows; SpaceError if there are none."""
     slots = _slots(document, file)
     rules = [*exclusive(document, slots), *forbidden(document, slots, file.forbid)]
-    whole = Offered(slots, rules)
-    if whole.count() == 0:
+    tree = StructureTree(slots, rules)
+    if tree.count() == 0:
         raise document.error(["forbid"], "nothing is left of the space")
-    return whole
+    return tree
 
 
 def _slots(document: Document, file: SpaceFile) -> tuple[Slot, ...]:

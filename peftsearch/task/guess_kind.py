@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from peftsearch.task.early import refuse_contradictions
 from peftsearch.task.kinds.base import Kind
+from peftsearch.task.kinds.label_set_notation import holds_lists
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.kinds.table import KINDS, kind_named
-from peftsearch.task.label_sets import holds_lists
 from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
 from peftsearch.task.rows.columns import (
     Columns,

@@ -16,11 +16,11 @@ from peftsearch.design.form import Linear, Prefix, Relu
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import Allocation, allocate, reachable
+from peftsearch.space.allocate import Allocation, allocate, cost_range
 from peftsearch.space.decode import decode, walk
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -113,7 +113,7 @@ def test_a_budget_beyond_reach_buys_all_there_is(
     seed: int, unified: Space, shapes: BackboneShapes
 ) -> None:
     modifications, shares, _, _ = drawn(seed, unified, shapes)
-    _, greatest = reachable(modifications, shapes)
+    _, greatest = cost_range(modifications, shapes)
     shares = [0.5 / len(shares) + share / 2 for share in shares]  # none too small to be kept
     assert allocate(modifications, shares, 100 * greatest, shapes).cost == greatest
 

@@ -18,7 +18,7 @@ from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay
 from peftsearch.space.file.document import Document
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 

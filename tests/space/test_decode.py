@@ -15,11 +15,11 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import allocate, reachable
+from peftsearch.space.allocate import allocate, cost_range
 from peftsearch.space.decode import Sample, decode
 from peftsearch.space.encode import NotExpressible, Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -84,7 +84,7 @@ def test_the_budget_is_used_wherever_the_structure_reaches_it(
         filled = [s for s in sample.structure if not s.is_empty]
         open_modifications = [s.modification(shapes, 2.0) for s in filled]
         budget = sample.budget_pct / 100 * shapes.body_parameters
-        low, high = reachable(open_modifications, shapes)
+        low, high = cost_range(open_modifications, shapes)
         if low <= budget <= high:
             used.append(configuration.tuned_parameters(shapes) / budget)
     share = sum(u >= 0.8 for u in used) / len(used)
@@ -204,7 +204,7 @@ def test_structures_are_counted_as_brute_force_counts_them() -> None:
         and not (a.is_empty and f.is_empty)
     ]
     assert space.count_structures() == len(allowed) == 20
-    seen = {space.whole.walk(RandomSuggestions(seed)) for seed in range(600)}
+    seen = {space.tree.walk(RandomSuggestions(seed)) for seed in range(600)}
     assert seen == set(allowed)
 
 

@@ -18,12 +18,12 @@ from peftsearch.space.coverage import coverage_of
 from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.reach import RandomSuggestions, sampled_reach
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.random_samples import RandomSuggestions, draw_samples
 from peftsearch.space.space import Space
-from peftsearch.space.structures.offered import Offered
 from peftsearch.space.structures.slot_structure import SlotStructure
 from peftsearch.space.structures.slots import PlacedSlot
+from peftsearch.space.structures.tree import StructureTree
 from support.shapes import small
 from support.spaces import shipped
 
@@ -58,18 +58,18 @@ def layers_of(modification: Modification, shapes: BackboneShapes) -> set[int | N
 
 
 def walked(
-    offered: Offered[PlacedSlot], chosen: tuple[SlotStructure, ...] = ()
+    tree: StructureTree[PlacedSlot], chosen: tuple[SlotStructure, ...] = ()
 ) -> Iterator[frozenset[object]]:
     """Every structure of a depth, as the set of what it tunes: by brute force."""
-    if len(chosen) == len(offered.slots):
+    if len(chosen) == len(tree.slots):
         yield frozenset(
             (slot.written[one], slot.written[one].place.layers)
-            for slot, one in zip(offered.slots, chosen, strict=True)
+            for slot, one in zip(tree.slots, chosen, strict=True)
             if not one.is_empty
         )
         return
-    for one in offered.allowed(chosen):
-        yield from walked(offered, (*chosen, one))
+    for one in tree.allowed(chosen):
+        yield from walked(tree, (*chosen, one))
 
 
 @pytest.mark.parametrize("layers", range(1, 49))
@@ -83,7 +83,7 @@ def test_every_depth_is_inside_those_before_it_and_holds_the_last_layer(layers: 
 
 def test_no_structure_is_offered_in_two_depths_and_their_number_is_as_counted() -> None:
     placed = space_of(ALL + SLOTS).on(bert())
-    found = [one for offered in placed.by_depth.values() for one in walked(offered)]
+    found = [one for tree in placed.by_depth.values() for one in walked(tree)]
     assert len(set(found)) == len(found) == placed.count_structures()
 
 
@@ -91,10 +91,10 @@ def test_every_way_to_cut_a_structure_to_a_depth_is_offered_somewhere() -> None:
     """The oracle cuts layers by hand: every structure of the space without a depth, in each one."""
     shapes = bert()
     placed = space_of(ALL + SLOTS).on(shapes)
-    found = {one for offered in placed.by_depth.values() for one in walked(offered)}
+    found = {one for tree in placed.by_depth.values() for one in walked(tree)}
     uncut = space_of(SLOTS).on(shapes)
     expected = set()
-    for structure, depth in product(walked(uncut.whole), DEPTHS):
+    for structure, depth in product(walked(uncut.tree), DEPTHS):
         kept = set(LAYER_MASKS[depth](12))
         written = [cut(m, kept, shapes) for m, _ in structure]
         if all(m is not None for m in written):
@@ -130,8 +130,8 @@ def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
 
 
 def test_a_prompt_is_offered_with_all_layers_alone() -> None:
-    offered = space_of(ALL + SLOTS).on(bert()).by_depth
-    has = {d: any(s.form == "prompt" for s in o.slots[-1].structures) for d, o in offered.items()}
+    trees = space_of(ALL + SLOTS).on(bert()).by_depth
+    has = {d: any(s.form == "prompt" for s in o.slots[-1].structures) for d, o in trees.items()}
     assert has == {"all": True, "upper_half": False, "upper_third": False, "last": False}
 
 
@@ -145,7 +145,7 @@ def test_depths_that_come_to_the_same_layers_are_one() -> None:
 
 
 def trainable(space: Space, shapes: BackboneShapes) -> list[Configuration]:
-    return sampled_reach(space, shapes).configurations
+    return draw_samples(space.on(shapes)).configurations
 
 
 def test_a_depth_without_a_structure_is_not_offered() -> None:

@@ -17,10 +17,10 @@ from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import reachable
+from peftsearch.space.allocate import cost_range
 from peftsearch.space.decode import Sample, decode
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -168,7 +168,7 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
             )
             if not structure.is_empty
         ]
-        least, greatest = reachable(asked, shapes)
+        least, greatest = cost_range(asked, shapes)
         if least <= budget <= greatest:
             reached += 1
             used += sample.configuration.tuned_parameters(shapes) >= 0.8 * budget

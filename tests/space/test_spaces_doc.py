@@ -33,8 +33,8 @@ from peftsearch.space.file.schema import (
 )
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.values import Values
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import DIMENSIONS
 from support.readme import readme_commands

@@ -17,7 +17,7 @@ from peftsearch.space.file.published import Published
 from peftsearch.space.file.seed_method import SeedMethod, as_seed
 from peftsearch.space.file.train_choices import TrainChoices
 from peftsearch.space.file.values import AnyValues, Model, Names, Numbers, Values, all_known
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]
 

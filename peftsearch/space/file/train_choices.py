@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from peftsearch.design.form import FORMS
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, did_you_mean
-from peftsearch.space.file.values import Flags, Model, Names, Numbers, Suggests, Values
+from peftsearch.space.file.values import Flags, Model, Names, Numbers, Suggester, Values
 
 __all__ = ["ALWAYS", "TrainChoices"]
 
@@ -81,7 +81,7 @@ class TrainChoices(Model):
                 _trainable(lr=((form, float(rate)),))
         return rules
 
-    def suggest(self, trial: Suggests, name: str) -> Any:
+    def suggest(self, trial: Suggester, name: str) -> Any:
         """A trial's value of one field; whole numbers where they must be."""
         value = getattr(self, name).suggest(trial, name)
         return int(value) if name in WHOLE else value

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from peftsearch.errors import did_you_mean
 
-__all__ = ["Flags", "Model", "Names", "Numbers", "Suggests", "Values", "all_known"]
+__all__ = ["Flags", "Model", "Names", "Numbers", "Suggester", "Values", "all_known"]
 
 Scalar = str | int | float | bool
 
@@ -25,7 +25,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class Suggests(Protocol):
+class Suggester(Protocol):
     """The part of an Optuna trial that a space uses; an encoder speaks it too."""
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
@@ -55,7 +55,7 @@ class Values:
         """Every choice, or both bounds: what must be usable for all of it to be."""
         return self.choices or (self.low, self.high)
 
-    def suggest(self, trial: Suggests, name: str) -> Any:
+    def suggest(self, trial: Suggester, name: str) -> Any:
         """One value; a fixed one is no parameter of the study."""
         if self.is_fixed:
             return self.choices[0]

@@ -18,7 +18,7 @@ class Rules:
     """Rules about the slots of a space. A set of rules is a number, a bit for each.
 
     A rule is live after some slots have been chosen while everything it says of them is true;
-    whatever is live after the last slot is broken. `elsewhere`: structures of all slots that are
+    whatever is live after the last slot is broken. `narrower`: structures of all slots that are
     offered somewhere else if nothing but them is chosen.
     """
 
@@ -26,15 +26,15 @@ class Rules:
         self,
         slots: Sequence[Slot],
         rules: Sequence[Rule],
-        elsewhere: Collection[SlotStructure] = (),
+        narrower: Collection[SlotStructure] = (),
     ) -> None:
         self.slots = slots
         self._stated = (1 << len(rules)) - 1
-        bit = 1 << len(rules) if elsewhere else 0
+        bit = 1 << len(rules) if narrower else 0
         self._every = self._stated | bit
         self._met: list[dict[SlotStructure, int]] = [
             {
-                structure: _met(slot, structure, rules) | (bit if structure in elsewhere else 0)
+                structure: _met(slot, structure, rules) | (bit if structure in narrower else 0)
                 for structure in slot.structures
             }
             for slot in slots
@@ -61,7 +61,7 @@ class Rules:
         return self._allowed[index, live]
 
     def are_kept(self, structure: Sequence[SlotStructure]) -> bool:
-        """Whether a whole structure is offered, here or elsewhere, and breaks no rule."""
+        """Whether a whole structure is offered, here or narrower, and breaks no rule."""
         offered = all(s in met for s, met in zip(structure, self._met, strict=True))
         return offered and not self._live(structure) & self._stated
 

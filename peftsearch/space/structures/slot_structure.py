@@ -10,7 +10,7 @@ from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.masks import layer_mask, overlap
+from peftsearch.space.layer_masks import intersection, layer_mask
 
 __all__ = [
     *("DIMENSIONS", "INSERTIONS", "MLP_UNITS", "NOTHING", "SlotStructure", "make_composition"),
@@ -61,7 +61,7 @@ class SlotStructure:
         """The modification on a backbone, its width still open, in those of its layers that are
         within a depth. ConfigurationError where there is none.
         """
-        mask = overlap(layer_mask(self.layers, shapes), layer_mask(depth, shapes))
+        mask = intersection(layer_mask(self.layers, shapes), layer_mask(depth, shapes))
         return Modification(
             form=self.make_form(),
             place=Place.parse(self.at, mask),

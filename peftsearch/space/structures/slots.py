@@ -18,7 +18,7 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.validity import why_invalid
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.file.schema import SlotChoices, SlotPlaces
-from peftsearch.space.file.values import Suggests
+from peftsearch.space.file.values import Suggester
 from peftsearch.space.structures.slot_structure import (
     DIMENSIONS,
     INSERTIONS,
@@ -82,7 +82,7 @@ class Slot:
                     notes.append(f"{dimension} '{value}'")
         return notes
 
-    def walk(self, trial: Suggests, allowed: tuple[SlotStructure, ...]) -> SlotStructure:
+    def walk(self, trial: Suggester, allowed: tuple[SlotStructure, ...]) -> SlotStructure:
         """Choose one of `allowed`, a dimension at a time."""
         left: tuple[SlotStructure, ...] = allowed
         for dimension in DIMENSIONS:

@@ -15,7 +15,7 @@ from peftsearch.errors import SpaceError
 from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document, values_in
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 
 GOOD = """\

@@ -1,4 +1,4 @@
-"""What a space reaches on a backbone: sampled, without training anything."""
+"""Random samples of a space on a backbone, and what they cost; nothing is trained."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.space.decode import Sample, decode
-from peftsearch.space.space import Space
+from peftsearch.space.placed import PlacedSpace
 
-__all__ = ["Reach", "sampled_reach"]
+__all__ = ["RandomSamples", "RandomSuggestions", "draw_samples"]
 
 _SAMPLES = 500
 
 
 class RandomSuggestions:
-    """Suggests at random, each value independently: what a sampler does before it has learned."""
+    """A stand-in for an Optuna trial that suggests each value at random, independently."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -34,7 +34,7 @@ class RandomSuggestions:
 
 
 @dataclass(frozen=True)
-class Reach:
+class RandomSamples:
     """Random samples of a space on one backbone."""
 
     samples: tuple[Sample, ...]
@@ -45,7 +45,7 @@ class Reach:
         return [s.configuration for s in self.samples if s.configuration is not None]
 
     def facts(self) -> dict[str, Any]:
-        """Ranges and shares, for people."""
+        """Ranges of tuned % and of the share of the budget used, as texts for people."""
         tuned = sorted(c.tuned_pct(self.shapes) for c in self.configurations)
         used = sorted(
             s.configuration.tuned_pct(self.shapes) / s.budget_pct
@@ -62,10 +62,10 @@ class Reach:
         }
 
 
-def sampled_reach(space: Space, shapes: BackboneShapes, seed: int = 0) -> Reach:
-    """500 random samples."""
-    placed, source = space.on(shapes), RandomSuggestions(seed)
-    return Reach(tuple(decode(placed, source) for _ in range(_SAMPLES)), shapes)
+def draw_samples(placed: PlacedSpace, seed: int = 0) -> RandomSamples:
+    """500 random samples; the same seed gives the same ones."""
+    source = RandomSuggestions(seed)
+    return RandomSamples(tuple(decode(placed, source) for _ in range(_SAMPLES)), placed.shapes)
 
 
 def _three(values: list[float], low: float = 0.0) -> str:

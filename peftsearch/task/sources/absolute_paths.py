@@ -8,13 +8,13 @@ from peftsearch.paths import absolute
 from peftsearch.task.rows.parallel import parallel_paths
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["FILES", "absolute_data", "is_there", "with_whole_paths"]
+__all__ = ["FILES", "absolute_data", "is_there", "with_absolute_paths"]
 
 FILES = ("train", "eval", "test")
 """Fields of a task that name files."""
 
 
-def with_whole_paths(spec: TaskSpec) -> TaskSpec:
+def with_absolute_paths(spec: TaskSpec) -> TaskSpec:
     """The task with whole paths for files and folders that exist; names on the Hub and missing
     files stay as they are.
     """

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["DEPTHS", "LAYER_MASKS", "layer_mask", "overlap"]
+__all__ = ["DEPTHS", "LAYER_MASKS", "intersection", "layer_mask"]
 
 LAYER_MASKS: dict[str, Callable[[int], range]] = {
     "all": lambda n: range(n),
@@ -34,7 +34,7 @@ def layer_mask(name: str, shapes: BackboneShapes) -> tuple[int, ...] | None:
     return None if len(chosen) == shapes.layers else tuple(chosen)
 
 
-def overlap(
+def intersection(
     first: tuple[int, ...] | None, second: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
     """The layers of both masks; None for all."""

@@ -12,34 +12,34 @@ from typing import Generic, TypeVar
 
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.file.values import Suggests
-from peftsearch.space.masks import DEPTHS, layer_mask
+from peftsearch.space.file.values import Suggester
+from peftsearch.space.layer_masks import DEPTHS, layer_mask
 from peftsearch.space.structures.rules import Rule, Rules
 from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
 from peftsearch.space.structures.slots import PlacedSlot, Slot
 
-__all__ = ["Offered", "Structure", "offered_by_depth"]
+__all__ = ["Structure", "StructureTree", "trees_by_depth"]
 
 Structure = tuple[SlotStructure, ...]
 """One structure a slot, in the order of the file."""
 S = TypeVar("S", bound=Slot, covariant=True)
 
 
-class Offered(Generic[S]):
+class StructureTree(Generic[S]):
     """The slots, as they can be filled within one depth, and what may stand together."""
 
     def __init__(
         self,
         slots: tuple[S, ...],
         rules: Sequence[Rule],
-        elsewhere: Collection[SlotStructure] = (),
+        narrower: Collection[SlotStructure] = (),
     ) -> None:
         self.slots = slots
-        self.rules, self._elsewhere = tuple(rules), elsewhere
+        self.rules, self._narrower = tuple(rules), narrower
 
     @cached_property
     def _rules(self) -> Rules:
-        return Rules(self.slots, self.rules, self._elsewhere)
+        return Rules(self.slots, self.rules, self._narrower)
 
     def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
         """What the next slot may hold after `chosen`: every completion of it is possible."""
@@ -49,7 +49,7 @@ class Offered(Generic[S]):
         """Distinct structures: widths, rates and head left aside."""
         return self._rules.count()
 
-    def walk(self, trial: Suggests) -> Structure:
+    def walk(self, trial: Suggester) -> Structure:
         structure: Structure = ()
         for slot in self.slots:
             structure = (*structure, slot.walk(trial, self.allowed(structure)))
@@ -65,25 +65,25 @@ class Offered(Generic[S]):
         return left == structure or self._rules.are_kept(left)
 
 
-def offered_by_depth(
+def trees_by_depth(
     slots: tuple[PlacedSlot, ...],
     depths: Collection[str],
     rules: Sequence[Rule],
     shapes: BackboneShapes,
-) -> dict[str, Offered[PlacedSlot]]:
+) -> dict[str, StructureTree[PlacedSlot]]:
     """What is offered within each of `depths` on a backbone, the widest first; `slots` are those of
     the backbone. Depths that come to the same layers are one, and one without a structure none.
     """
     names: dict[tuple[int, ...] | None, str] = {}
     for depth in (d for d in DEPTHS if d in depths):
         names.setdefault(layer_mask(depth, shapes), depth)
-    found: dict[str, Offered[PlacedSlot]] = {}
+    found: dict[str, StructureTree[PlacedSlot]] = {}
     narrower: tuple[int, ...] | None = None
     for mask, depth in reversed(names.items()):
         here = slots if mask is None else tuple(slot.cut_to(depth, shapes) for slot in slots)
-        offered = Offered(here, rules, _inside(here, narrower, shapes) if narrower else ())
-        if offered.count():
-            found[depth] = offered
+        tree = StructureTree(here, rules, _inside(here, narrower, shapes) if narrower else ())
+        if tree.count():
+            found[depth] = tree
             narrower = mask
     return dict(reversed(found.items()))
 
