@@ -1,4 +1,4 @@
-"""What of a space a backbone can do, and why not the rest."""
+"""Coverage: how much of a space a backbone can take, and why not the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Coverage:
     """One space on one backbone."""
 
     structures: int
+    """Distinct structures on the backbone, at any depth."""
     of: int
+    """Distinct structures of the space file."""
     slots: tuple[str, ...]
     """`attn: 120 of 138 choices`."""
     depths: tuple[str, ...]
@@ -31,7 +33,12 @@ class Coverage:
 
 
 def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
-    """Counts and reasons; nothing is left where `structures` is 0."""
+    """Counts and reasons. `structures` is 0 where the backbone can take nothing of the space.
+
+    >>> coverage = coverage_of(load_space("autopeft"), load_shapes("config:deberta-v3-base"))
+    >>> [reason[:20] for reason in coverage.reasons]
+    ['prefix: 4 left out: ']
+    """
     try:
         placed = space.on(shapes)
     except ConfigurationError:
@@ -57,12 +64,14 @@ def _depths(placed: PlacedSpace) -> tuple[str, ...]:
 
 
 def _reasons(slots: Iterable[PlacedSlot], shapes: BackboneShapes) -> tuple[str, ...]:
-    """Of slots on that backbone."""
+    """The reasons of all slots, each with its slot's name."""
     return tuple(f"{slot.name}: {reason}" for slot in slots for reason in _of_slot(slot, shapes))
 
 
 def _of_slot(slot: PlacedSlot, shapes: BackboneShapes) -> list[str]:
-    """Reasons with how many structures each leaves out; what is merely written twice comes last."""
+    """Reasons, most frequent first, with the number of structures that each leaves out; duplicates
+    come last, as one line.
+    """
     counts: Counter[str] = Counter()
     for reason in slot.left_out.values():
         counts[reason] += 1

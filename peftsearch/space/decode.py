@@ -39,7 +39,13 @@ class Sample:
 
 
 def decode(placed: PlacedSpace, trial: Suggester) -> Sample:
-    """Walk a space with a trial's suggestions. The same suggestions give the same sample."""
+    """Walk a space with a trial's suggestions. The same suggestions give the same sample.
+
+    >>> placed = load_space("lora-only").on(load_shapes("config:bert-base"))
+    >>> sample = decode(placed, RandomSuggestions(0))
+    >>> sample.configuration.tuned_pct(placed.shapes) <= sample.budget_pct
+    True
+    """
     shapes = placed.shapes
     depth, structure = walk(placed, trial)
     tree = placed.by_depth[depth]
@@ -105,6 +111,7 @@ def _solve(
     shares = _break_stick(trial, with_width)
     budget = _parameters(budget_pct, shapes) - pooler
     allocation = allocate(modifications, shares, budget, shapes)
+    # Without the slots whose shares bought nothing it may be a structure that is forbidden.
     if allocation.fits and not tree.contains(structure, allocation.kept):
         allocation = allocate_all(modifications, budget, shapes)
     return budget_pct, allocation
@@ -126,11 +133,14 @@ def _training(
 
 def _parameters(pct: float, shapes: BackboneShapes) -> int:
     """Whole parameters in a percentage of the body."""
+    # 1e-6: a product that is whole but for rounding is that whole number.
     return int(pct / 100 * shapes.body_parameters + 1e-6)
 
 
 def _break_stick(trial: Suggester, slots: Sequence[str]) -> list[float]:
-    """Shares of the budget, one parameter fewer than slots."""
+    """Shares of the budget, which sum to 1. Each parameter `share.SLOT` is a part of what is still
+    left, and the last slot takes the rest: one parameter fewer than slots, and every value valid.
+    """
     shares: list[float] = []
     left = 1.0
     for slot in slots[:-1]:

@@ -1,6 +1,7 @@
 """Configuration → search parameters: the exact inverse of `decode`.
 
-The walk is decode's own; here the answers are read off the configuration, then checked by decoding.
+`decode` itself asks for the parameters; the answers are read off the configuration, and the result
+is compared with it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,15 @@ class NotExpressible(ConfigurationError):
 
 
 def encode(placed: PlacedSpace, configuration: Configuration) -> dict[str, Any]:
-    """Parameters with which `decode` gives exactly `configuration`; NotExpressible if none do."""
+    """Parameters with which `decode` gives exactly `configuration`, by their names in Optuna.
+    NotExpressible if there are none; ConfigurationError if the backbone cannot take it.
+
+    >>> placed = load_space("lora-only").on(load_shapes("config:bert-base"))
+    >>> sample = decode(placed, RandomSuggestions(0))
+    >>> params = encode(placed, sample.configuration)
+    >>> decode(placed, Replay(params)).configuration == sample.configuration
+    True
+    """
     shapes = placed.shapes
     configuration = configuration.within(shapes)
     for depth, tree in reversed(placed.by_depth.items()):  # the narrowest that it stays within
@@ -48,7 +57,9 @@ def encode(placed: PlacedSpace, configuration: Configuration) -> dict[str, Any]:
 
 @dataclass
 class Replay:
-    """A trial whose suggestions are already known; values outside a range are refused."""
+    """A stand-in for an Optuna trial whose suggestions are `params`. NotExpressible for one that is
+    missing or out of range.
+    """
 
     params: Mapping[str, Any]
 
@@ -69,7 +80,9 @@ class Replay:
 
 @dataclass
 class _Answers:
-    """Answers each suggestion of the walk with what the configuration says, and keeps it."""
+    """A stand-in for an Optuna trial that reads each suggestion off a configuration and keeps it.
+    NotExpressible for a value that is not offered.
+    """
 
     tree: StructureTree[PlacedSlot]
     depth: str
@@ -118,7 +131,9 @@ class _Answers:
         return getattr(self.structure[index], dimension)
 
     def _share(self, slot: str) -> float:
-        """This slot's cost among those of it and the slots after it."""
+        """This slot's cost as a share of those of it and the slots after it: the inverse of
+        `decode`'s stick-breaking.
+        """
         names = [s.name for s in self.tree.slots]
         costs = {name: self._cost(name) for name in names[names.index(slot) :]}
         total = sum(costs.values())
@@ -150,7 +165,7 @@ def _split_options(name: str) -> tuple[str, str]:
 def _structures(
     tree: StructureTree[PlacedSlot], configuration: Configuration, shapes: BackboneShapes
 ) -> Iterator[Structure]:
-    """Ways to lay a configuration's modifications out over the slots."""
+    """Every way to distribute a configuration's modifications over the slots."""
     options = []
     for slot in tree.slots:
         filled = [
@@ -168,7 +183,7 @@ def _structures(
 def _fills(
     slot: PlacedSlot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
 ) -> bool:
-    """Whether a slot's structure is a modification's shape (its layers may have been thinned)."""
+    """Whether a slot's structure could have given a modification (its layers may be fewer)."""
     if structure.is_empty:
         return False
     if structure.form != modification.form.name or not _composed_alike(structure, modification):
@@ -182,7 +197,7 @@ def _fills(
 
 
 def _within(place: Place, offered: Place, shapes: BackboneShapes) -> bool:
-    """Whether a place is an offered one, or what thinning its layers may leave of it."""
+    """Whether a place is the offered one, or that one in fewer layers."""
     sites, whole = place.sites(shapes), set(offered.sites(shapes))
     layers = place.layers_in(shapes)
     kept = {site for site in whole if site.layer in layers} if layers else whole
@@ -190,7 +205,9 @@ def _within(place: Place, offered: Place, shapes: BackboneShapes) -> bool:
 
 
 def _composed_alike(structure: SlotStructure, modification: Modification) -> bool:
-    """One width for all layers writes a rank-stabilised scale as the number it is."""
+    """Whether the compositions agree. With one width for all layers α/√r is a number, and a
+    rank-stabilised scale is written as `scaled` or `add`.
+    """
     name = modification.composition.name
     if structure.composition == name:
         return True
@@ -207,5 +224,6 @@ def _number(modification: Modification, dimension: str) -> Any:
     if dimension != "alpha" or s == "learned":
         return s
     alpha = s * math.sqrt(modification.widest)
+    # s → α → s may be off by one unit in the last place: the neighbour that gives exactly s.
     near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, 0))
     return next((a for a in near if a / math.sqrt(modification.widest) == s), alpha)

@@ -1,4 +1,4 @@
-"""Named sets of layers, for each stack of a backbone."""
+"""Layer masks: named sets of layers, taken of each stack of a backbone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LAYER_MASKS: dict[str, Callable[[int], range]] = {
     "every_other": lambda n: range((n - 1) % 2, n, 2),
     "last": lambda n: range(n - 1, n),
 }
-"""From the number of a stack's layers to those chosen; `every_other` includes the last."""
+"""Name → the chosen layers of a stack of n, counted from 0. `every_other` includes the last."""
 
 DEPTHS = ("all", "upper_half", "upper_third", "last")
-"""Masks that a whole configuration may stay within: each is inside those before it."""
+"""Masks that a whole configuration may be restricted to; each is inside those before it."""
 
 
 @lru_cache(maxsize=1024)

@@ -63,7 +63,12 @@ class RandomSamples:
 
 
 def draw_samples(placed: PlacedSpace, seed: int = 0) -> RandomSamples:
-    """500 random samples; the same seed gives the same ones."""
+    """500 random samples; the same seed gives the same ones.
+
+    >>> drawn = draw_samples(load_space("demo").on(load_shapes("config:bert-base")))
+    >>> drawn.facts()["sampled"]
+    500
+    """
     source = RandomSuggestions(seed)
     return RandomSamples(tuple(decode(placed, source) for _ in range(_SAMPLES)), placed.shapes)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 
 from peftsearch.design.configuration import Head, Training
@@ -29,7 +30,14 @@ __all__ = ["Space", "load_space"]
 
 
 class Space:
-    """A validated space file."""
+    """A validated space file, which `load_space` reads: the configurations a search may visit.
+
+    >>> space = peftsearch.load_space("space.yaml")
+    >>> space.count_structures()
+    1
+    >>> print(space.to_yaml().splitlines()[0])
+    schema: 1
+    """
 
     def __init__(
         self,
@@ -37,8 +45,8 @@ class Space:
         file: SpaceFile | None = None,
         tree: StructureTree[Slot] | None = None,
     ) -> None:
-        """Read and check `document`; `file` and `tree`, where given, are its content already
-        read.
+        """Read and check `document`; `file` and `tree`, where given, are its content already read.
+        SpaceError, with the line, for anything wrong in it.
         """
         self.document = document
         self.file = file or document.validated(SpaceFile)
@@ -46,7 +54,12 @@ class Space:
         self._placed: dict[BackboneShapes, PlacedSpace] = {}
 
     def on(self, shapes: BackboneShapes) -> PlacedSpace:
-        """The space on one backbone. ConfigurationError where nothing of it is left there."""
+        """The space on one backbone; ConfigurationError if that can take nothing of it.
+
+        >>> from peftsearch.backbone.loading.load import load_shapes
+        >>> list(peftsearch.load_space("demo").on(load_shapes("config:bert-base")).by_depth)
+        ['all']
+        """
         if shapes not in self._placed:
             self._placed[shapes] = place_space(self.name, self.file, self.tree, shapes)
         return self._placed[shapes]
@@ -58,10 +71,12 @@ class Space:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """The named groups of places, in the order of the file."""
         return self.tree.slots
 
     @property
     def name(self) -> str:
+        """The file's name without its extension."""
         return Path(self.document.name).stem
 
     @property
@@ -81,14 +96,16 @@ class Space:
         return self.tree.count()
 
     def head_like(self, wanted: Head) -> Head:
-        """The space's head nearest to a wanted one."""
+        """The head of this space that is nearest to `wanted`."""
         choices = self.file.head
         pooler = choices.pooler.nearest(wanted.pooler)
         counts = not choices.pooler.is_fixed
         return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
 
     def training_like(self, forms: Sequence[str], lr: float | None = None) -> Training:
-        """Typical learning rates (or `lr` for all forms), moved into this space's ranges."""
+        """Training with typical learning rates (or `lr`) for `forms`, and every field moved to the
+        nearest value that this space allows.
+        """
         rules = self.file.train
         rates = tuple(
             (form, float(rules.lr[form].nearest(lr or FORMS[form].typical_lr)))
@@ -102,8 +119,14 @@ class Space:
         )
 
 
-def load_space(name: str) -> Space:
-    """A shipped space by name, or a file by its path."""
+def load_space(name: str | PathLike[str]) -> Space:
+    """A shipped space by name, or a file by its path; SpaceError, with the line, for what is wrong
+    in it.
+
+    >>> peftsearch.load_space("demo").name
+    'demo'
+    """
+    name = fspath(name)
     shipped = shipped_spaces()
     if name in shipped:
         return Space(Document.read(shipped[name]))

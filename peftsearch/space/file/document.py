@@ -1,4 +1,4 @@
-"""A YAML file that knows its lines: strict reading for people who make typing errors.
+"""A YAML document with line numbers, read strictly: each error names file, line and key.
 
 ruamel.yaml, because PyYAML reads `1e-4` as text and keeps the last of two equal keys silently.
 """
@@ -29,7 +29,7 @@ values once written out.
 
 
 class Document:
-    """Parsed YAML and where each of its keys stands."""
+    """Parsed YAML and the lines of its keys."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name, self.text = name, text
@@ -37,6 +37,7 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> Document:
+        """Read a file; SpaceError if it cannot be read, is no UTF-8, or no YAML."""
         try:
             raw = path.read_bytes()
             return cls(str(path), raw.decode())
@@ -87,7 +88,7 @@ class Document:
         return line
 
     def error(self, path: Sequence[str | int], message: str) -> SpaceError:
-        """`file:line: key: message`."""
+        """A SpaceError that says `file:line: key: message`."""
         key = ".".join(str(part) for part in path)
         sentence = " ".join(f"{key + ': ' if key else ''}{message}".split())
         return SpaceError(f"{self.name}:{self.line(path)}: {sentence}")
@@ -173,7 +174,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's types to plain ones, floats and integers kept apart from booleans."""
+    """ruamel's types to plain ones. Its floats and integers are subclasses that remember how they
+    were spelt; bool is tested first, as it is an int to Python.
+    """
     if isinstance(node, CommentedMap):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):

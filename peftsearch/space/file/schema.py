@@ -1,4 +1,4 @@
-"""The space file as frozen models: unknown keys are refused."""
+"""The space file as pydantic models: frozen, and unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ EVERY_LAYER = Values(("all",))
 
 
 class Budgets(Model):
-    """`tuned_pct`: bounds of the parameter budget. The rest: how long a trial trains."""
+    """Bounds of the parameter budget (`tuned_pct`, percent of the backbone's body), and how long a
+    trial trains.
+    """
 
     tuned_pct: Numbers
     epochs: float | None = Field(None, gt=0, le=10_000)
@@ -61,7 +63,7 @@ class Budgets(Model):
 
 
 class SlotPlaces(Model):
-    """One group of places of which a configuration modifies at most one."""
+    """A slot's places: a configuration modifies at most one of them."""
 
     at: Names
     layers: Names = Values(("all",))
@@ -190,6 +192,8 @@ class SlotChoices(Model):
 
 
 class HeadChoices(Model):
+    """Pooling of the states that the head reads, and a layer before it."""
+
     pooling: Names = Values(("mean",))
     pooler: Names = Values(("none",))
 
@@ -205,11 +209,13 @@ class HeadChoices(Model):
 
 
 class Width(Model):
+    """The rule by which widths follow from a budget; there is one."""
+
     allocate: Literal["share_of_budget"] = "share_of_budget"
 
 
 class Recommended(Model):
-    """What a search of the space uses where the user names nothing else."""
+    """The model and task of a search of the space that names none."""
 
     model: str | None = None
     task: dict[str, Any] = Field(default_factory=dict)
@@ -224,7 +230,7 @@ class SpaceFile(Model):
     title: str = ""
     budgets: Budgets
     depth: Names = EVERY_LAYER
-    """The layers that a whole configuration stays within, whatever its slots choose."""
+    """Masks of layers that a whole configuration is restricted to, whatever its slots choose."""
     places: dict[str, SlotPlaces] = Field(min_length=1)
     choices: dict[str, SlotChoices]
     width: Width = Width()
@@ -243,6 +249,6 @@ class SpaceFile(Model):
     def to_plain(self) -> dict[str, Any]:
         """Plain data that reads back as an equal space."""
         plain = self.model_dump(by_alias=True, exclude_none=True, mode="json")
-        if self.depth == EVERY_LAYER:  # spaces of the time before it keep their hashes
+        if self.depth == EVERY_LAYER:  # spaces written before this key keep their hashes
             del plain["depth"]
         return plain | {"train": self.train.to_plain()}

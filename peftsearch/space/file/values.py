@@ -1,6 +1,5 @@
-"""What may stand for a number or a name in a space file.
-
-A scalar is fixed, a list is a choice, `{range: [lo, hi]}` and `{log: [lo, hi]}` are numbers.
+"""Values in a space file: a scalar is fixed, a list is a choice, and `{range: [lo, hi]}` and
+`{log: [lo, hi]}` are ranges of numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Model(BaseModel):
 
 
 class Suggester(Protocol):
-    """The part of an Optuna trial that a space uses; an encoder speaks it too."""
+    """The part of an Optuna trial that decoding uses, and that its stand-ins have."""
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
 
@@ -52,11 +51,11 @@ class Values:
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """Every choice, or both bounds: what must be usable for all of it to be."""
+        """Every choice, or both bounds; if these are usable, all of the values are."""
         return self.choices or (self.low, self.high)
 
     def suggest(self, trial: Suggester, name: str) -> Any:
-        """One value; a fixed one is no parameter of the study."""
+        """A trial's value. A fixed one is not suggested, and no parameter of the study."""
         if self.is_fixed:
             return self.choices[0]
         if self.is_range:
@@ -71,6 +70,7 @@ class Values:
             return wanted
         numbers = [c for c in self.choices if isinstance(c, (int, float))]
         if numbers and isinstance(wanted, (int, float)):
+            # Nearest as a ratio: rates and scales are compared on a log scale. 1e-300 for zeros.
             return min(numbers, key=lambda c: abs(math.log(max(c, 1e-300) / max(wanted, 1e-300))))
         return self.choices[0]
 

@@ -1,4 +1,4 @@
-"""Which structures may stand together: forbidden conjunctions, followed slot by slot."""
+"""Rules: forbidden combinations of structures, checked slot by slot."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from peftsearch.space.structures.slots import Slot
 __all__ = ["Rule", "Rules"]
 
 Rule = Mapping[str, Mapping[str, str]]
-"""Slot → dimension → value: forbidden if all of it is true of a structure."""
+"""Slot → dimension → value; a structure of which all of it is true is forbidden."""
 
 
 class Rules:
-    """Rules about the slots of a space. A set of rules is a number, a bit for each.
+    """The rules of a space, for walking and counting its structures without listing them.
 
-    A rule is live after some slots have been chosen while everything it says of them is true;
-    whatever is live after the last slot is broken. `narrower`: structures of all slots that are
-    offered somewhere else if nothing but them is chosen.
+    A rule is live after some slots have been chosen while everything it says of them is true; one
+    that is live after the last slot is broken. Sets of rules are bit masks: what may follow depends
+    on the slot and the live rules alone, so that counts are cached by these two. `narrower` are
+    structures of the slots that one more rule forbids where nothing but them is chosen.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Rules:
         return live
 
     def allowed(self, chosen: Sequence[SlotStructure]) -> tuple[SlotStructure, ...]:
-        """What the next slot may hold after `chosen`: every completion of it is possible."""
+        """Structures for the next slot after `chosen`, each with a valid completion."""
         index, live = len(chosen), self._live(chosen)
         if (index, live) not in self._allowed:
             self._allowed[index, live] = tuple(
@@ -61,16 +62,18 @@ class Rules:
         return self._allowed[index, live]
 
     def are_kept(self, structure: Sequence[SlotStructure]) -> bool:
-        """Whether a whole structure is offered, here or narrower, and breaks no rule."""
+        """Whether a whole structure is offered, at this depth or a narrower one, and breaks no
+        rule.
+        """
         offered = all(s in met for s, met in zip(structure, self._met, strict=True))
         return offered and not self._live(structure) & self._stated
 
     def count(self) -> int:
-        """Structures that keep all rules: widths, rates and head left aside."""
+        """Number of structures that break no rule."""
         return self._count(0, self._every)
 
     def _count(self, index: int, live: int) -> int:
-        """Ways to fill the slots from `index` on."""
+        """Number of ways to fill the slots from `index` on."""
         if not live:
             return math.prod(len(met) for met in self._met[index:])
         if index == len(self.slots):
@@ -84,7 +87,7 @@ class Rules:
 
 
 def _met(slot: Slot, structure: SlotStructure, rules: Sequence[Rule]) -> int:
-    """The rules that a structure meets, or that say nothing of its slot."""
+    """Bit mask of the rules whose conditions a structure meets, or that say nothing of its slot."""
     return sum(
         1 << bit
         for bit, rule in enumerate(rules)

@@ -1,7 +1,7 @@
-"""What a space offers: the structures within one depth, walked slot by slot.
+"""Structures of a whole configuration, as a tree of choices: slot by slot, for each depth.
 
-A configuration that stays within a narrower depth belongs to that one, where it is offered, and is
-not offered in a wider one: none is there twice.
+Each structure is offered at one depth only: one that stays within a narrower depth is offered there
+and left out of the wider ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ S = TypeVar("S", bound=Slot, covariant=True)
 
 
 class StructureTree(Generic[S]):
-    """The slots, as they can be filled within one depth, and what may stand together."""
+    """The structures that slots and rules allow. `narrower` are structures of slots that a narrower
+    depth has: a structure made of these alone is not offered here.
+    """
 
     def __init__(
         self,
@@ -42,22 +44,23 @@ class StructureTree(Generic[S]):
         return Rules(self.slots, self.rules, self._narrower)
 
     def allowed(self, chosen: Structure) -> tuple[SlotStructure, ...]:
-        """What the next slot may hold after `chosen`: every completion of it is possible."""
+        """Structures for the next slot after `chosen`, each with a valid completion."""
         return self._rules.allowed(chosen)
 
     def count(self) -> int:
-        """Distinct structures: widths, rates and head left aside."""
+        """Number of distinct structures, without counting widths, rates and heads."""
         return self._rules.count()
 
     def walk(self, trial: Suggester) -> Structure:
+        """The structure that a trial's suggestions choose."""
         structure: Structure = ()
         for slot in self.slots:
             structure = (*structure, slot.walk(trial, self.allowed(structure)))
         return structure
 
     def contains(self, structure: Structure, kept: frozenset[int]) -> bool:
-        """Whether the space allows what is left of a structure without what bought nothing; `kept`
-        numbers its filled slots.
+        """Whether a structure is still allowed when only some of its filled slots are kept; `kept`
+        are their indices among the filled ones.
         """
         filled = [i for i, s in enumerate(structure) if not s.is_empty]
         stays = {filled[i] for i in kept}
@@ -71,8 +74,8 @@ def trees_by_depth(
     rules: Sequence[Rule],
     shapes: BackboneShapes,
 ) -> dict[str, StructureTree[PlacedSlot]]:
-    """What is offered within each of `depths` on a backbone, the widest first; `slots` are those of
-    the backbone. Depths that come to the same layers are one, and one without a structure none.
+    """A tree for each of `depths`, the widest first. Of depths that are the same layers on this
+    backbone one is kept; a depth without a structure of its own is left out.
     """
     names: dict[tuple[int, ...] | None, str] = {}
     for depth in (d for d in DEPTHS if d in depths):
@@ -91,7 +94,7 @@ def trees_by_depth(
 def _inside(
     slots: tuple[PlacedSlot, ...], layers: tuple[int, ...], shapes: BackboneShapes
 ) -> set[SlotStructure]:
-    """Structures that modify nothing outside some layers."""
+    """Structures of the slots that modify nothing outside `layers`."""
     return {NOTHING} | {
         structure
         for slot in slots
