@@ -57,6 +57,7 @@ def decode(placed: PlacedSpace, trial: Suggester) -> Sample:
         assert budget_pct is not None
         budget = max(1, _parameters(budget_pct, shapes))
         excess = math.log((allocation.cost + pooler) / budget)
+        # To Optuna's samplers a constraint is violated above 0, and at 0 it is kept.
         return Sample(structure, None, budget_pct, max(excess, 1e-9), depth)
     training = _training(placed, trial, allocation.modifications)
     configuration = Configuration(allocation.modifications, head, training)

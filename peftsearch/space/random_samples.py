@@ -30,7 +30,7 @@ class RandomSuggestions:
         if not log:
             return self._random.uniform(low, high)
         value = math.exp(self._random.uniform(math.log(low), math.log(high)))
-        return min(max(value, low), high)
+        return min(max(value, low), high)  # exp(log(low)) may be just below low
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checks on a task that need no data rows."""
+"""Checks on a task that need no rows of its data; they come before anything slow."""
 
 from __future__ import annotations
 

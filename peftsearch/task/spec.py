@@ -38,15 +38,20 @@ class Generation(BaseModel):
 
 
 class TaskSpec(BaseModel):
-    """A task by name (`demo:tweets`, `owner/dataset:config`) or by local files.
+    """A task by name (`demo:tweets`, `owner/dataset:config`) or by local files. Open fields are
+    filled in from the data. ValidationError for an unknown field or a value out of range.
 
-    Stored in study.json; local paths are kept as the user gave them.
+    Stored in study.json, where paths are as the user gave them.
+
+    >>> TaskSpec(train="news.csv", text=("body",), label="topic").to_file()
+    {'train': 'news.csv', 'text': ['body'], 'label': 'topic', 'guesses': 3}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     train: str | None = None
+    """Training file or folder; `eval` and `test` alike, split off from it where not given."""
     eval: str | None = None
     test: str | None = None
     text: tuple[str, ...] = ()
@@ -56,6 +61,7 @@ class TaskSpec(BaseModel):
     labels: tuple[str, ...] = ()
     """Several columns of 0 and 1, a label each; `label` is None then."""
     split_seed: int = Field(default=0, ge=0)
+    """Fixes which examples are set aside, and which are kept where there are limits."""
     train_examples: int | None = Field(default=None, ge=1)
     """Use at most so many training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
@@ -109,7 +115,7 @@ class TaskSpec(BaseModel):
 
 
 class ReadColumns(BaseModel):
-    """How texts are built from columns; stored so that exports read new files the same way."""
+    """Columns that texts are built from; stored so that exports read new files the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -42,7 +42,7 @@ def _apart(document: Document, first: Slot, second: Slot) -> Iterator[Rule]:
             Configuration((one, other))
         except ConfigurationError as error:
             if {one.form.name, other.form.name} & _EXCLUSIVE_FORMS:
-                # One tensor of the body has one owner: the two are never sampled together.
+                # A tensor of the body belongs to one modification: either, never both.
                 yield {first.name: here, second.name: there}
                 continue
             raise document.error(

@@ -108,6 +108,7 @@ class Slot:
 
     def _parameter(self, dimension: str, options: list[str]) -> str:
         """`attn.form`, or `attn.insertion{parallel|sequential}` where only some are offered."""
+        # Optuna refuses a categorical parameter whose choices differ between trials.
         name = f"{self.name}.{dimension}"
         return name if options == self.options[dimension] else f"{name}{{{'|'.join(options)}}}"
 

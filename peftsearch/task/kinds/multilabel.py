@@ -33,6 +33,14 @@ _Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
 class Multilabel(Kind):
     """Any number of labels for a text. `notation` is how the sets are written, known once the
     training rows are read; `classes` are the labels' names where lists hold indices into them.
+    Targets are 0 and 1, int8 (n, labels).
+
+    >>> cells = {"text": ["a", "b", "c", "d"], "tags": ["war|love", "war", "love", "love"]}
+    >>> rows, columns = Rows("d.csv", pd.DataFrame(cells)), Columns(("text",), "tags")
+    >>> kind, notes = Multilabel().written_as(rows, columns)
+    >>> labels = kind.label_names(rows, columns)
+    >>> labels, kind.to_split(rows, columns, labels)[0].targets.tolist()
+    (('love', 'war'), [[1, 1], [0, 1], [1, 0], [1, 0]])
     """
 
     notation: Notation | None = None

@@ -35,7 +35,13 @@ _MEASURED = 10_000
 
 
 class Seq2Seq(Kind):
-    """Source → target, for encoder-decoders; a decoder reads the source as a prompt."""
+    """Source → target, for encoder-decoders; a decoder reads the source as a prompt. Targets are
+    texts.
+
+    >>> rows = Rows("d.csv", pd.DataFrame({"text": ["One cat."], "target": ["Un chat."]}))
+    >>> Seq2Seq().to_split(rows, Columns(("text",), "target"), ())[0].targets
+    ('Un chat.',)
+    """
 
     name = "seq2seq"
     output: ClassVar[Output] = "texts"

@@ -18,7 +18,11 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_named(name: str) -> Kind:
-    """The kind with this name; UsageError with the nearest name if there is none."""
+    """The kind with this name; UsageError with the nearest name if there is none.
+
+    >>> kind_named("seq2seq").output
+    'texts'
+    """
     if name not in KINDS:
         raise UsageError(f"kind of task '{name}' unknown{did_you_mean(name, KINDS)}")
     return KINDS[name]

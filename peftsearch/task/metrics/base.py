@@ -15,7 +15,8 @@ __all__ = ["Metric", "library"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its score and standard error. References and predictions depend on `of`:
+    """A metric: its score and standard error, range and direction. References and predictions
+    depend on `of`:
 
     - "labels": label indices, int64 (n,);
     - "label sets": 0 and 1, int8 (n, labels), and logits, float64 (n, labels), which are above 0
@@ -25,6 +26,12 @@ class Metric:
     - "loss": tokens of each example's target, int64 (n,), and nats lost on it, float64 (n,).
 
     Scores and errors of no examples, or of predictions that are no numbers, are nan.
+
+    >>> accuracy = METRICS["accuracy"]
+    >>> references, predictions = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
+    >>> value = accuracy.value(references, predictions)
+    >>> accuracy.written(value, accuracy.standard_error(references, predictions))
+    '0.7500 ± 0.2165'
     """
 
     name: str
@@ -34,6 +41,7 @@ class Metric:
     title: str
     """Title for people: `ROUGE-2 F1 × 100`."""
     maximise: bool = True
+    """False where less is better."""
     best: float = 1.0
     """The best possible value: the greatest, or the least where less is better."""
     decimals: int = 4
@@ -44,12 +52,14 @@ class Metric:
     """The module that computes it and may be missing."""
 
     def value(self, references: Any, predictions: Any) -> float:
-        """The score of predictions, in their order."""
+        """The score of predictions, which are in the order of the references; ValueError if their
+        numbers differ.
+        """
         self._check(references, predictions)
         return self.score(references, predictions)
 
     def standard_error(self, references: Any, predictions: Any) -> float:
-        """Standard error of `value` over samples of examples; deterministic."""
+        """Standard error of `value` over samples of examples, in its unit; deterministic."""
         self._check(references, predictions)
         return self.error(references, predictions)
 

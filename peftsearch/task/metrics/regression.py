@@ -23,7 +23,11 @@ limit in pearsonr)."""
 
 
 def pearson(references: Values, predictions: Values) -> float:
-    """Pearson's correlation; 0 where references or predictions are constant."""
+    """Pearson's correlation, −1 to 1; 0 where references or predictions are constant.
+
+    >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])), 4)
+    0.982
+    """
     if not _usable(references, predictions):
         return math.nan
     one, other = _standardised(references), _standardised(predictions)
@@ -37,7 +41,11 @@ def pearson_error(references: Values, predictions: Values) -> float:
 
 
 def spearman(references: Values, predictions: Values) -> float:
-    """Pearson's correlation of the ranks, equal numbers sharing their mean rank."""
+    """Pearson's correlation of the ranks, −1 to 1, equal numbers sharing their mean rank.
+
+    >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])), 4)
+    1.0
+    """
     if not _usable(references, predictions):
         return math.nan
     from scipy.stats import rankdata
@@ -52,7 +60,11 @@ def spearman_error(references: Values, predictions: Values) -> float:
 
 
 def mse(references: Values, predictions: Values) -> float:
-    """Mean squared error."""
+    """Mean squared error, in the square of the targets' unit; less is better.
+
+    >>> mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    2.0
+    """
     if not _usable(references, predictions):
         return math.nan
     return float(_squares(references, predictions).mean())

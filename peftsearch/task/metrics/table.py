@@ -1,4 +1,4 @@
-"""Metrics by name. Each has its row beside its score, in the file of what it is a score of."""
+"""Metrics by name. A metric's row stands beside its score, in the file of its kind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ METRICS: dict[str, Metric] = {
 def metrics_for(output: str) -> tuple[str, ...]:
     """Names of the metrics for a model's output ("labels", "label sets", "values" or "texts");
     texts also have losses.
+
+    >>> metrics_for("values")
+    ('pearson', 'spearman', 'mse')
     """
     fitting = {"texts": {"texts", "loss"}}.get(output, {output})
     return tuple(name for name, metric in METRICS.items() if metric.of in fitting)

@@ -43,7 +43,11 @@ CHRF_BETA = 2
 
 
 def exact_match(references: Texts, predictions: Texts) -> float:
-    """Share of predictions equal to the reference but for white space around them."""
+    """Share of predictions equal to the reference but for white space around them, 0 to 1.
+
+    >>> exact_match(["a sonata", "a fugue"], ["a sonata ", "a waltz"])
+    0.5
+    """
     return _mean(_exact(references, predictions))
 
 
@@ -52,7 +56,11 @@ def exact_match_error(references: Texts, predictions: Texts) -> float:
 
 
 def rouge1(references: Texts, predictions: Texts) -> float:
-    """Mean F1 × 100 of words, stemmed (Lin 2004)."""
+    """Mean F1 × 100 of words, stemmed (Lin 2004).
+
+    >>> round(rouge1(["the cat sat"], ["a cat sat"]), 2)
+    66.67
+    """
     return _mean(_rouge("rouge1", references, predictions))
 
 
@@ -61,7 +69,11 @@ def rouge1_error(references: Texts, predictions: Texts) -> float:
 
 
 def rouge2(references: Texts, predictions: Texts) -> float:
-    """Mean F1 × 100 of pairs of words, stemmed (Lin 2004)."""
+    """Mean F1 × 100 of pairs of adjacent words, stemmed (Lin 2004); 0 for a text of one word.
+
+    >>> rouge2(["the cat sat"], ["a cat sat"])
+    50.0
+    """
     return _mean(_rouge("rouge2", references, predictions))
 
 
@@ -72,6 +84,9 @@ def rouge2_error(references: Texts, predictions: Texts) -> float:
 def rouge_l(references: Texts, predictions: Texts) -> float:
     """Mean F1 × 100 of the longest common subsequence of stemmed words, a text being one sequence
     whatever its lines (Lin 2004).
+
+    >>> round(rouge_l(["the cat sat"], ["the dog sat"]), 2)
+    66.67
     """
     return _mean(_rouge("rougeL", references, predictions))
 
@@ -83,6 +98,9 @@ def rouge_l_error(references: Texts, predictions: Texts) -> float:
 def bleu(references: Texts, predictions: Texts) -> float:
     """BLEU of the whole corpus, 0–100: sacrebleu's defaults (Post 2018): 13a tokens, mixed case,
     exponential smoothing.
+
+    >>> round(bleu(["the cat sat on the mat"], ["the cat sat on a mat"]), 2)
+    53.73
     """
     if len(references) == 0:
         return math.nan
@@ -105,7 +123,11 @@ def bleu_error(references: Texts, predictions: Texts) -> float:
 
 
 def chrf(references: Texts, predictions: Texts) -> float:
-    """chrF2 of the whole corpus, 0–100: sacrebleu's defaults."""
+    """chrF2 of the whole corpus, 0–100: sacrebleu's defaults (Popović 2015).
+
+    >>> round(chrf(["the cat sat"], ["a cat sat"]), 2)
+    53.61
+    """
     if len(references) == 0:
         return math.nan
     scored = library("sacrebleu").corpus_chrf(list(predictions), [list(references)])
@@ -137,9 +159,9 @@ def _rouge(name: str, references: Texts, predictions: Texts) -> NDArray[np.float
 def _rouge_each(
     name: str, references: tuple[str, ...], predictions: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """F1 × 100 of every text (n,). Kept until other texts come: the stemmer takes half a second
-    for 1,000 sentences, and the error is asked for after the value.
-    """
+    """F1 × 100 of every text (n,)."""
+    # Cached until other texts come: the stemmer takes half a second for 1,000 sentences, and the
+    # error is asked for after the value.
     scorer = library("rouge_score.rouge_scorer").RougeScorer([name], use_stemmer=True)
     pairs = zip(references, predictions, strict=True)
     each = np.array([100 * scorer.score(a, b)[name].fmeasure for a, b in pairs], np.float64)
@@ -148,8 +170,8 @@ def _rouge_each(
 
 
 def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
-    """Of every text (n, 10): length, reference's length, 4 counts of n-grams that match, 4 of
-    n-grams there are.
+    """Counts of every text (n, 10): length, reference's length, and for n from 1 to 4 the n-grams
+    that match, then all n-grams.
     """
     metric = library("sacrebleu").BLEU(force=True)
     rows = []
@@ -160,7 +182,9 @@ def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
 
 
 def _chrf_counts(reference: str, prediction: str) -> list[int]:
-    """Of one text (18,): n-grams of the prediction, of the reference, in both, n from 1 to 6."""
+    """Counts of one text (18,): for n from 1 to 6 the n-grams of the prediction, of the reference,
+    and in both.
+    """
     one, other = "".join(prediction.split()), "".join(reference.split())
     counts: list[int] = []
     for n in range(1, CHRF_ORDERS + 1):

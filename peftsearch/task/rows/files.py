@@ -1,5 +1,5 @@
-"""Reading local data: csv, tsv, txt, json, jsonl and parquet (compressed, too), folders of
-`save_to_disk`, and parallel text. Bad input becomes one clear sentence.
+"""Local data files → rows: csv, tsv, txt, json, jsonl and parquet (compressed, too), folders of
+`save_to_disk`, and parallel text. A file that cannot be read is a DataError of one sentence.
 """
 
 from __future__ import annotations

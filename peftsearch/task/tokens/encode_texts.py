@@ -165,8 +165,11 @@ class Writing:
 
 
 def encode_texts(split: Split, writing: Writing, max_length: int, max_target: int) -> Encoded:
-    """Tokenise sources and targets. A source that is too long loses the end of its text, never that
-    of the template; a target loses its end.
+    """Tokenise sources and targets, cut to `max_length` and `max_target` tokens. A source that is
+    too long loses the end of its text, never that of the template; a target loses its end, except
+    for an end of text. ConfigurationError if the template leaves no room for a text.
+
+    Returns n examples for a split of n, with `written`.
     """
     tail = writing.tail
     if tail >= max_length:
@@ -228,7 +231,7 @@ def _key(split: Split, writing: Writing, max_length: int, max_target: int) -> di
 
 
 def _cut(ids: list[int], length: int, tail: int) -> list[int]:
-    """At most `length` ids, the last `tail` of them the last."""
+    """At most `length` ids, of which the last `tail` are kept."""
     if len(ids) <= length:
         return ids
     return [*ids[: length - tail], *(ids[-tail:] if tail else [])]
