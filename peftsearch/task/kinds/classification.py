@@ -119,7 +119,7 @@ def whole_number(label: str) -> int | None:
 
 
 def label_order(label: str) -> tuple[int, float, str]:
-    """Sorts numbers by value, then others by name."""
+    """Sort key of labels: numbers by value, then others by name."""
     try:
         number = float(label)
     except ValueError:
@@ -136,7 +136,9 @@ def label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str
 
 
 def label_text(name: str, row: int, column: str, value: Any) -> str:
-    """A label is a text, a whole number (1.0 too: a column with gaps turns to floats), a bool."""
+    """The label in a cell: a text, a bool, or a whole number, also written 1.0 (pandas turns a
+    column of integers with gaps to floats).
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):

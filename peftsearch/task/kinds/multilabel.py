@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels for a text or a pair of texts, none among them.
+"""Multi-label classification: any number of labels for a text or a pair of texts, or none.
 
 Targets are int8 (n, labels), 1 where a label is one of the example's.
 """
@@ -61,8 +61,9 @@ class Multilabel(Kind):
         return kind, [f"{rows.name}: {note}"] if note else []
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
-        """The columns' names, in their order, or those of all classes; of other lists and texts the
-        labels that occur, numbers by value, others by name, twice on average at least.
+        """The names of the columns, or of all classes, in their order; for other lists and texts
+        the labels that occur, numbers by value, others by name. DataError unless these occur twice
+        each on average.
         """
         notation = self.notation or notation_of(rows, columns)
         if notation.labels or self.classes:

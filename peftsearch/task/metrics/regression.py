@@ -88,7 +88,7 @@ def _squares(references: Values, predictions: Values) -> Values:
 
 
 def _standardised(values: Values) -> Values | None:
-    """Less their mean and of length 1; None where they are constant."""
+    """The values minus their mean, scaled to length 1, `[n]`; None where they are constant."""
     centred = values - values.mean()
     # Divided by the largest first: the squares of very large or small numbers are inf or 0.
     largest = np.abs(centred).max()

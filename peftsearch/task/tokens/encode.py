@@ -94,8 +94,8 @@ class Encoded:
         )
 
     def read_anew(self) -> Encoded:
-        """The same examples, tokenised anew each time that they are read, as a data loader of texts
-        does.
+        """The same examples, tokenised again each time that they are read, as by a data loader that
+        holds texts.
         """
         return replace(self, _whole=self.whole, _anew=True)
 

@@ -26,8 +26,8 @@ __all__ = ["Writing", "encode_texts"]
 
 @dataclass(frozen=True)
 class Writing:
-    """Tokenizers, template and special tokens for inputs and targets; `is_decoder` for a single
-    stack that continues its prompt.
+    """How texts are read and written: tokenizers, template and special tokens. `is_decoder` is True
+    for a single stack that continues its prompt.
     """
 
     tokenizer: Any
@@ -68,7 +68,7 @@ class Writing:
 
     @property
     def around(self) -> int:
-        """Number of input tokens besides the text's: the template's, and special ones."""
+        """Number of input tokens that are not of the text: the template's and special ones."""
         return len(self.read([self.whole_template.replace(TEXT, "")])[0])
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
@@ -111,7 +111,7 @@ class Writing:
 
     @property
     def shortest_target(self) -> int:
-        """Least length of a cut target that keeps some of its text."""
+        """Number of tokens from which a cut target keeps some of its text."""
         return 1 if self.is_decoder else 1 + len(self.write([""])[0])
 
     def _end(self) -> list[int]:
@@ -166,8 +166,8 @@ class Writing:
 
 def encode_texts(split: Split, writing: Writing, max_length: int, max_target: int) -> Encoded:
     """Tokenise sources and targets, cut to `max_length` and `max_target` tokens. A source that is
-    too long loses the end of its text, never that of the template; a target loses its end, except
-    for an end of text. ConfigurationError if the template leaves no room for a text.
+    too long loses the end of its text, never that of the template; a target loses its end, but an
+    encoder-decoder's end of text is kept. ConfigurationError if the template leaves no room.
 
     Returns n examples for a split of n, with `written`.
     """
