@@ -86,7 +86,7 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:
-        """The file as YAML, with every default written out; it reads back as an equal space."""
+        """The file as YAML, with most defaults written out; it reads back as an equal space."""
         return dump_yaml(self.file.to_plain())
 
     def count_structures(self) -> int:
