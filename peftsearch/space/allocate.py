@@ -270,6 +270,7 @@ def _fill(items: list[_Item], budget: int) -> None:
         open_items = [item for item in open_items if not item.is_full]
         left -= sum(item.cost for item in capped)
     left = budget - sum(item.cost for item in items)
+    # Dearest units first; ties go by description, so that the order of the items does not matter.
     for item in sorted(items, key=lambda i: (-sum(i.units), i.modification.describe())):
         left = item.widen(left)
 

@@ -40,6 +40,7 @@ class Files:
         return whole or self._pair(key, name) or name
 
     def _pair(self, key: _Key, name: str) -> str | None:
+        # A comma may belong to a name: the one that counts stands between two files that exist.
         for comma in (i for i, letter in enumerate(name) if letter == ","):
             names = (name[:comma].strip(), name[comma + 1 :].strip())
             found = [self._only(key, one, places(one, self.folder)) for one in names if one]

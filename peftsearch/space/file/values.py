@@ -111,6 +111,7 @@ def _parse_range(raw: dict[str, Any]) -> Values:
     kind, bounds = next(iter(raw.items()))
     if kind == "choose":
         return _parse(bounds)
+    # bool is excluded by name: to Python it is an int.
     numbers = isinstance(bounds, list) and all(
         isinstance(b, (int, float)) and not isinstance(b, bool) for b in bounds
     )

@@ -57,6 +57,7 @@ class Seq2Seq(Kind):
         """ROUGE-2, unless it is 0 for most targets, which have no two words: then exact match where
         they are single words, and chrF where they are in another script.
         """
+        # Every k-th target, not the first ones: data may be sorted.
         texts = [str(text) for text in targets[:: max(1, len(targets) // _MEASURED)]]
         found = Counter(map(_metric_for, texts))
         if 2 * found["rouge2"] >= len(texts):

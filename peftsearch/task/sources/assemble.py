@@ -114,6 +114,7 @@ def assemble(
         metric=metric,
         labels=labels,
         train=split,
+        # Rungs below full length evaluate the first examples only: these must be a fair subset.
         validation=evaluated.shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
@@ -196,7 +197,7 @@ def _divided(
     share = EVAL_SHARE
     if with_test:
         split, held_out = split_off(split, kind.strata(split), TEST_SHARE, spec.split_seed, name)
-        share /= 1 - TEST_SHARE
+        share /= 1 - TEST_SHARE  # a tenth of all examples, not of those that are left
     split, evaluated = split_off(split, kind.strata(split), share, spec.split_seed + 1, name)
     return split, evaluated, held_out
 

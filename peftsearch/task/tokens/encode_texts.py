@@ -26,8 +26,8 @@ __all__ = ["Writing", "encode_texts"]
 
 @dataclass(frozen=True)
 class Writing:
-    """How texts are read and written: tokenizers, template and special tokens. `is_decoder` is True
-    for a single stack that continues its prompt.
+    """Rules for reading and writing texts: tokenizers, template and special tokens. `is_decoder` is
+    True for a single stack that continues its prompt.
     """
 
     tokenizer: Any
