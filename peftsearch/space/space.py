@@ -32,9 +32,9 @@ __all__ = ["Space", "load_space"]
 class Space:
     """A validated space file, which `load_space` reads: the configurations a search may visit.
 
-    >>> space = peftsearch.load_space("space.yaml")
+    >>> space = peftsearch.load_space("lora-only")
     >>> space.count_structures()
-    1
+    1088
     >>> print(space.to_yaml().splitlines()[0])
     schema: 1
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -23,19 +22,10 @@ NAMES = {
     "load_space": load_space,
     "peftsearch": peftsearch,
 }
-SPACE = """schema: 1
-budgets: {tuned_pct: {log: [0.1, 1]}, epochs: 1}
-places: {attn: {at: query+value}}
-choices: {attn: {form: linear}}
-"""
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_the_examples_give_what_they_say(
-    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "space.yaml").write_text(SPACE)
-    monkeypatch.chdir(tmp_path)
+def test_the_examples_give_what_they_say(module: ModuleType) -> None:
     found = doctest.testmod(module, extraglobs=NAMES)
     assert found.attempted >= 2
     assert found.failed == 0
