@@ -30,7 +30,7 @@ from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS  # noqa: E4
 from peftsearch.design.budget import TrainingBudget  # noqa: E402
 from peftsearch.design.configuration import Configuration  # noqa: E402
 from peftsearch.policy.seeds import seeds_of  # noqa: E402
-from peftsearch.space.reach import sampled_reach  # noqa: E402
+from peftsearch.space.random_samples import draw_samples  # noqa: E402
 from peftsearch.space.space import load_space  # noqa: E402
 from peftsearch.task.spec import TaskSpec  # noqa: E402
 from peftsearch.training.bench import Workbench  # noqa: E402
@@ -70,7 +70,7 @@ def _configurations(bench: Workbench, count: int) -> list[Configuration]:
     """The space's seeds that have rungs to compare, and as many samples again as are wanted."""
     space, shapes = load_space("demo"), bench.backbone.shapes
     seeds = [s.configuration for s in seeds_of(space, shapes) if s.configuration.modifications]
-    samples = sampled_reach(space, shapes).configurations
+    samples = draw_samples(space.on(shapes)).configurations
     some = seeds[: count // 2]
     return list({c.hash: c for c in (*some, *samples)}.values())[:count]
 

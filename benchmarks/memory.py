@@ -25,7 +25,7 @@ import torch
 
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
-from peftsearch.space.reach import sampled_reach
+from peftsearch.space.random_samples import draw_samples
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import allocator, checkpoint, loop
@@ -59,7 +59,7 @@ def main(asked: argparse.Namespace) -> None:
     spec = TaskSpec(name="demo:tweets", train_examples=asked.train, eval_examples=asked.eval)
     bench = Workbench.prepare("demo:minilm", spec, with_prompts=True)
     space = load_space("unified")
-    sampled = sampled_reach(space, bench.backbone.shapes).configurations[: asked.trials]
+    sampled = draw_samples(space.on(bench.backbone.shapes)).configurations[: asked.trials]
     budget = TrainingBudget(max_steps=asked.steps, rungs=(0.5, 1.0), rung_examples=asked.eval // 2)
     print("trial  resident MiB  peak MiB  page faults  CPU-s  trained", flush=True)
     done = []

@@ -28,6 +28,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialBegan, TrialEnded
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.run import run_search
+from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
@@ -106,7 +107,7 @@ def _study(root: Path, configurations: int, train: int) -> StudyFolder:
         hashes: set[str] = set()
         while len(hashes) < configurations:
             trial = source.ask()
-            one = space.decode(trial, shapes).configuration
+            one = decode(space.on(shapes), trial).configuration
             if one is not None and one.modifications and one.hash not in hashes:
                 hashes.add(one.hash)
                 study.study.enqueue_trial(trial.params)

@@ -33,11 +33,12 @@ from peftsearch.export.native import load, write_native
 from peftsearch.policy.table import POLICIES
 from peftsearch.search.events import TrialEnded, TrialEvaluated
 from peftsearch.search.limits import Limits, Means
+from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
 from peftsearch.study.create import NewStudy, create_study
-from peftsearch.task.kind import KINDS
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.kinds.table import KINDS
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
@@ -159,7 +160,7 @@ def test_a_space_file_that_names_the_form_samples_it(page: dict[str, Any]) -> No
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()
     for _ in range(200):
-        sample = space.decode(study.ask(), shapes)
+        sample = decode(space, study.ask())
         if sample.configuration is None:
             continue
         assert sample.configuration.tuned_pct(shapes) <= (sample.budget_pct or 100)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.space.reach import sampled_reach
+from peftsearch.space.random_samples import draw_samples
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
@@ -51,8 +51,8 @@ def _depths(bench: Workbench, count: int) -> list[Configuration]:
 
 def _sampled(bench: Workbench, count: int) -> list[Configuration]:
     """The first random samples of spaces/unified.yaml, with its own settings."""
-    reach = sampled_reach(load_space("unified"), bench.backbone.shapes)
-    return list(reach.configurations[:count])
+    drawn = draw_samples(load_space("unified").on(bench.backbone.shapes))
+    return list(drawn.configurations[:count])
 
 
 _TWO = ("(a)", "(b)", "(d)")

@@ -74,7 +74,7 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
     from peftsearch.backbone.loading.load import load_shapes
     from peftsearch.policy.seeds import seeds_of
     from peftsearch.space.coverage import coverage_of
-    from peftsearch.space.reach import sampled_reach
+    from peftsearch.space.random_samples import draw_samples
 
     shapes = load_shapes(model)
     coverage = coverage_of(space, shapes)
@@ -95,7 +95,7 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
     facts["seeds left out"] = [
         seed.method for seed in space.file.seed_with if seed.method not in kept
     ]
-    return facts | sampled_reach(space, shapes).facts()
+    return facts | draw_samples(space.on(shapes)).facts()
 
 
 def _on_families(space: Any) -> list[dict[str, Any]]:

@@ -85,17 +85,17 @@ def _of_space(space: Space, model: str) -> dict[str, Any]:
 
 def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
     from peftsearch.policy.seeds import seeds_of
-    from peftsearch.space.reach import sampled_reach
+    from peftsearch.space.random_samples import draw_samples
 
-    reach = sampled_reach(space, shapes)
+    drawn = draw_samples(space.on(shapes))
     seeds = [(seed.label, seed.configuration) for seed in seeds_of(space, shapes)]
-    samples = [("sample", configuration) for configuration in reach.configurations[:_SHOWN]]
+    samples = [("sample", configuration) for configuration in drawn.configurations[:_SHOWN]]
     examples = [
         {"from": source, "tuned_pct": c.tuned_pct(shapes), "configuration": c.describe()}
         for source, c in seeds + samples
     ]
     structures = space.on(shapes).count_structures()
-    return {"distinct structures": structures, **reach.facts(), "examples": examples}
+    return {"distinct structures": structures, **drawn.facts(), "examples": examples}
 
 
 def _of_study(study: PlannedStudy, model: str, said: Said) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _same_set(said: Any, began: Any) -> bool:
 def _same_data(said: Any, began: Any) -> bool:
     from peftsearch.paths import is_same
     from peftsearch.task.rows.parallel import parallel_paths
-    from peftsearch.task.sources.whole_paths import absolute_data
+    from peftsearch.task.sources.absolute_paths import absolute_data
 
     pairs = [absolute_data(one) for one in (said, began or "")]
     parts = [parallel_paths(one) or (one,) for one in pairs]

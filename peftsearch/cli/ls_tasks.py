@@ -39,7 +39,7 @@ def _row(task: str, kind: str, metric: str, about: str) -> Row:
 
 def kinds() -> list[Row]:
     """Kinds of task, with the metrics that fit; the first is the default."""
-    from peftsearch.task.kind import KINDS
+    from peftsearch.task.kinds.table import KINDS
 
     predicted = {
         "labels": "a label",
@@ -59,7 +59,7 @@ def kinds() -> list[Row]:
 
 def metrics() -> list[Row]:
     """Metrics, with direction and range."""
-    from peftsearch.task.metrics.metric import METRICS
+    from peftsearch.task.metrics.table import METRICS
 
     return [
         {

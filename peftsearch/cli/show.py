@@ -52,7 +52,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
     if model is not None:
         from peftsearch.backbone.loading.load import load_shapes
         from peftsearch.space.coverage import coverage_of
-        from peftsearch.space.reach import sampled_reach
+        from peftsearch.space.random_samples import draw_samples
 
         shapes = load_shapes(model)
         coverage = coverage_of(space, shapes)
@@ -64,7 +64,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
             depth, structures = line.split(": ", 1)
             facts[f"{depth} on {shapes.family}"] = structures
         if coverage.structures:
-            facts |= sampled_reach(space, shapes).facts()
+            facts |= draw_samples(space.on(shapes)).facts()
     if as_json:
         print_json("space", facts | {"file": space.file.to_plain()})
         return

@@ -82,14 +82,14 @@ class Package(BaseModel):
     @property
     def output(self) -> str:
         """labels, label sets, values or texts."""
-        from peftsearch.task.kind import kind_named  # with pandas
+        from peftsearch.task.kinds.table import kind_named  # with pandas
 
         return kind_named(self.kind).output
 
     @property
     def outputs(self) -> int:
         """Width of the head."""
-        from peftsearch.task.kind import kind_named
+        from peftsearch.task.kinds.table import kind_named
 
         return kind_named(self.kind).outputs(self.labels)
 

@@ -13,7 +13,7 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.export.package import SOURCES
 from peftsearch.space.file.document import Document, dump_yaml
 from peftsearch.space.file.files import Files
-from peftsearch.task.sources.whole_paths import FILES
+from peftsearch.task.sources.absolute_paths import FILES
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["Recipe"]

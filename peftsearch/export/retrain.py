@@ -12,7 +12,7 @@ from peftsearch.export.native import write_native
 from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
 from peftsearch.export.recipe_task import open_recipe
-from peftsearch.task.metrics.metric import Metric
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.split import Split
 from peftsearch.task.task import Task
 from peftsearch.task.tokens.encode import Encoded

@@ -120,13 +120,13 @@ def _package(info: StudyInfo, result: TrialResult, configuration: Configuration)
 
 def _recipe(folder: StudyFolder, info: StudyInfo, result: TrialResult) -> Recipe:
     from peftsearch.study.settings import budget_of, space_of
-    from peftsearch.task.sources.whole_paths import with_whole_paths
+    from peftsearch.task.sources.absolute_paths import with_absolute_paths
 
     budget = budget_of(space_of(folder, info), info)
     return Recipe(
         description=result.description,
         model=absolute_source(info.model),
-        task=with_whole_paths(task_of(info)),
+        task=with_absolute_paths(task_of(info)),
         epochs=budget.epochs,
         max_steps=budget.max_steps,
         rungs=budget.rungs,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.space.file.values import Suggests
+from peftsearch.space.file.values import Suggester
 
 __all__ = ["Begin", "Decision", "GoOn", "Nothing", "Pause", "Stop", "Verdict"]
 
@@ -22,7 +22,7 @@ class Begin:
     released, so that slow proposals belong there.
     """
 
-    what: Mapping[str, Any] | Suggests | Configuration
+    what: Mapping[str, Any] | Suggester | Configuration
     reason: str = ""
     seed: str | None = None
     """Unique label of a seed; its trial carries it."""

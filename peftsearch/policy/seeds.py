@@ -23,7 +23,7 @@ from peftsearch.space.allocate import allocate
 from peftsearch.space.encode import NotExpressible, encode
 from peftsearch.space.file.seed_method import SeedMethod
 from peftsearch.space.space import Space
-from peftsearch.space.structures.slots import MLP_UNITS
+from peftsearch.space.structures.slot_structure import MLP_UNITS
 
 __all__ = ["Seed", "due_seed", "seeds_of"]
 
@@ -71,7 +71,7 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     # Head-only landmarks name their pooling; every other method takes the space's head.
     head = space.head_like(method.head)
     if is_head_only:
-        head = space.head_alone(method.head, shapes)
+        head = space.on(shapes).head_alone(method.head)
     try:
         own = tuple(m.within(shapes) for m in _as_stated(method.modifications, wanted))
     except ConfigurationError:
@@ -86,7 +86,7 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     name = "untuned" if head.pooling == "none" and is_head_only else method.name
     label = _label(name, wanted)
     try:
-        return Seed(label, name, configuration, encode(space, configuration, shapes))
+        return Seed(label, name, configuration, encode(space.on(shapes), configuration))
     except NotExpressible:
         return Seed(label, name, configuration, None)
 

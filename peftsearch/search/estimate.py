@@ -11,7 +11,7 @@ import numpy as np
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import TrialFailure
-from peftsearch.space.reach import sampled_reach
+from peftsearch.space.random_samples import draw_samples
 from peftsearch.study.create import PlannedStudy
 from peftsearch.study.settings import budget_of
 from peftsearch.training.bench import Workbench
@@ -82,7 +82,7 @@ def trials_within(seconds: float, each_s: float, parallel: float) -> int:
 def _drawn(study: PlannedStudy) -> list[Configuration]:
     """Random configurations of the space, each with something to train."""
     shapes = study.bench.backbone.shapes
-    found = sampled_reach(study.space, shapes, study.info.seed).configurations
+    found = draw_samples(study.space.on(shapes), study.info.seed).configurations
     training = (c for c in found if c.modifications)
     return [c for c, _ in zip(training, range(_CONFIGURATIONS), strict=False)]
 

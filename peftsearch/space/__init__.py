@@ -1,1 +1,1 @@
-"""Spaces: YAML ⇄ Optuna suggestions ⇄ Configuration, and budgets → widths."""
+"""Spaces: YAML files, Optuna's suggestions ⇄ configurations, and budgets → widths."""

@@ -1,6 +1,7 @@
-"""Budget → widths: a total function of (structure, parameters, shares).
+"""From a budget to widths: `allocate` solves the widths that a number of parameters buys.
 
-Never above the budget; what is left over buys wider upper layers, in whole units.
+The cost never exceeds the budget; a remainder widens the upper layers, in whole units. The result
+is a function of the modifications, the shares and the budget alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from peftsearch.design.composition import Add, Dora, RankStabilised, Scaled
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["Allocation", "allocate", "allocate_all", "reachable"]
+__all__ = ["Allocation", "allocate", "allocate_all", "cost_range"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Allocation:
     cost: int
     fits: bool = True
     kept: frozenset[int] = frozenset()
-    """Which of the modifications asked for are among them."""
+    """Indices of the modifications asked for that are among them."""
 
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """What a modification costs: `shared` once, and for each layer (fixed, a unit of width).
+    """Parameters that a modification costs: `shared` once, and in each layer a fixed number and a
+    number for each unit of width.
 
     Embeddings and tensors of the body are one layer named None. Every form's cost is linear in its
     width.
@@ -40,13 +42,16 @@ class LayerCosts:
 
     layers: tuple[int | None, ...]
     each: tuple[tuple[int, int], ...]
+    """(fixed, a unit of width) of each layer."""
     shared: int
     maximum: int
+    """The greatest width."""
 
 
 @lru_cache(maxsize=4096)
 def layer_costs(modification: Modification, shapes: BackboneShapes) -> LayerCosts:
     """The costs of a modification whose width is open."""
+    # Two widths determine a linear cost; one layer at a time, as layers may differ in size.
     least = modification.minimum_width
     sources = modification.sources(shapes)
     maximum = modification.maximum_width(shapes)
@@ -64,7 +69,9 @@ def layer_costs(modification: Modification, shapes: BackboneShapes) -> LayerCost
 
 
 def _without_number(modification: Modification) -> Modification:
-    """The same costs under one name: a scale is no parameter, unless it is learned."""
+    """The modification without its scale, which costs nothing unless it is learned: the cache of
+    `layer_costs` then has one entry for all scales.
+    """
     composition = modification.composition
     if isinstance(composition, RankStabilised) or (
         isinstance(composition, Scaled) and composition.s != "learned"
@@ -76,11 +83,18 @@ def _without_number(modification: Modification) -> Modification:
 
 
 class _Item:
-    """One modification with a width: what a unit of width costs in each of its layers."""
+    """One modification with a width: its costs, and the widths bought for it so far."""
 
-    def __init__(self, modification: Modification, share: float, shapes: BackboneShapes) -> None:
+    def __init__(
+        self,
+        modification: Modification,
+        share: float,
+        shapes: BackboneShapes,
+        asked: Modification | None = None,
+    ) -> None:
+        """`asked` is the modification before it was thinned."""
         self.modification, self.share, self.shapes = modification, share, shapes
-        self.asked = modification
+        self.asked = asked or modification
         self.minimum = modification.minimum_width
         costs = layer_costs(_without_number(modification), shapes)
         self.maximum = max(self.minimum, costs.maximum)
@@ -92,11 +106,12 @@ class _Item:
 
     @property
     def least(self) -> int:
+        """The cost of the minimum width in every layer."""
         return self.fixed + self.minimum * sum(self.units)
 
     @property
     def least_layer(self) -> int:
-        """The least it can cost: its minimum width in its cheapest layer."""
+        """The cost of the minimum width in its cheapest layer alone."""
         return self.shared + min(f + self.minimum * u for f, u in self._costs.values())
 
     @property
@@ -104,7 +119,8 @@ class _Item:
         return self.fixed + sum(w * u for w, u in zip(self.widths, self.units, strict=True))
 
     def fill(self, amount: float) -> None:
-        """The largest common width that `amount` buys, within bounds."""
+        """Set the largest common width that `amount` buys, within bounds."""
+        # 1e-9: a quotient that is whole but for rounding is that whole number.
         width = int((amount - self.fixed) / sum(self.units) + 1e-9)
         self.widths = [min(max(width, self.minimum), self.maximum)] * len(self.layers)
 
@@ -113,7 +129,9 @@ class _Item:
         return min(self.widths) >= self.maximum
 
     def widen(self, left: int) -> int:
-        """Spend what is left: whole units on all layers, then one each from the top."""
+        """Spend `left` parameters: whole units on all layers, then one each from the top. Returns
+        the remainder.
+        """
         every = min(left // sum(self.units), self.maximum - max(self.widths))
         if every > 0:
             self.widths = [w + every for w in self.widths]
@@ -125,8 +143,8 @@ class _Item:
             left -= self.units[index]
         return left
 
-    def thin(self, budget: int) -> bool:
-        """Keep as many upper layers as the budget buys at the least width; False if none."""
+    def thinned(self, budget: int) -> _Item | None:
+        """The item on as many upper layers as the budget buys at the least width; None if none."""
         keep = 0
         spent = self.shared
         for layer in reversed(self.layers):
@@ -136,15 +154,14 @@ class _Item:
                 break
             keep += 1
         if keep == 0:
-            return False
+            return None
         kept = tuple(layer for layer in self.layers[len(self.layers) - keep :] if layer is not None)
-        if kept:
-            thinned = _Item(self.modification.on(kept), self.share, self.shapes)
-            self.__dict__.update(thinned.__dict__ | {"asked": self.asked})
-        return True
+        if not kept:
+            return self
+        return _Item(self.modification.on(kept), self.share, self.shapes, self.asked)
 
     def solved(self) -> Modification:
-        """With its widths, and its layers named if it was thinned."""
+        """The modification with its widths, and its layers named if it was thinned."""
         return self.modification.with_width(tuple(self.widths)).within(self.shapes)
 
 
@@ -157,7 +174,14 @@ def allocate(
     """Solve the widths of `modifications` for `budget` parameters.
 
     `shares` (summing to 1) belong to the modifications that have a width, in order; those without
-    are paid first, and left out where the budget does not reach for both.
+    are paid first, the dearest left out while the budget is too small for them and the cheapest
+    layer of one with a width. A share that buys less than the minimum width passes on to the
+    others, as does the surplus of one that has reached its maximum.
+
+    >>> shapes = load_shapes("config:bert-base")  # a rank of LoRA at q and v costs 36,864 there
+    >>> (lora,) = METHODS["lora"].modifications
+    >>> allocate([lora.with_width(None)], [1.0], 8 * 36_864, shapes).modifications[0].width
+    8
     """
     with_width = [m for m in modifications if m.has_width]
     items = [_Item(m, s, shapes) for m, s in zip(with_width, shares, strict=True)]
@@ -168,13 +192,17 @@ def allocate(
     while paid and sum(paid.values()) + least > budget:
         del paid[max(paid, key=paid.__getitem__)]
     left = budget - sum(paid.values())
-    kept = _drop_what_does_not_fit(items, left)
-    if kept[0].least > left and not kept[0].thin(left):
-        return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
+    kept = _drop_unaffordable(items, left)
+    if kept[0].least > left:
+        thinned = kept[0].thinned(left)
+        if thinned is None:
+            return Allocation((), sum(paid.values()) + kept[0].least_layer, fits=False)
+        kept[0] = thinned
     _fill(kept, left)
     left -= sum(item.cost for item in kept)
     if all(item.is_full for item in kept):
-        kept += _taken_up([item for item in items if item not in kept], left)
+        asked = [item.asked for item in kept]
+        kept += _restored([i for i in items if not any(i.asked is one for one in asked)], left)
     solved = (*paid, *(item.solved() for item in kept))
     taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
     return Allocation(
@@ -187,7 +215,9 @@ def allocate(
 def allocate_all(
     modifications: Sequence[Modification], budget: int, shapes: BackboneShapes
 ) -> Allocation:
-    """`allocate` where no place may be left out: by least costs; nothing fits if one does not."""
+    """`allocate` where no modification may be left out: shares in proportion to minimum costs.
+    Nothing fits if one of them does not.
+    """
     least = [m.with_width(m.minimum_width).parameters(shapes) for m in modifications if m.has_width]
     total = sum(least) + sum(m.parameters(shapes) for m in modifications if not m.has_width)
     if total > budget:
@@ -195,19 +225,22 @@ def allocate_all(
     return allocate(modifications, [cost / sum(least) for cost in least], budget, shapes)
 
 
-def _taken_up(dropped: list[_Item], left: int) -> list[_Item]:
-    """Places that were dropped and can have what capped ones could not use, largest share first."""
+def _restored(dropped: list[_Item], left: int) -> list[_Item]:
+    """Dropped items that `left`, the surplus of the others, buys after all; largest share first."""
     taken = []
     for item in sorted(dropped, key=lambda i: (-i.share, i.modification.describe())):
-        if item.least <= left or item.thin(left):
-            _fill([item], left)
-            left -= item.cost
-            taken.append(item)
+        fitting = item if item.least <= left else item.thinned(left)
+        if fitting is not None:
+            _fill([fitting], left)
+            left -= fitting.cost
+            taken.append(fitting)
     return taken
 
 
-def _drop_what_does_not_fit(items: list[_Item], budget: int) -> list[_Item]:
-    """Drop, worst first, places whose share buys less than their least; shares pass on."""
+def _drop_unaffordable(items: list[_Item], budget: int) -> list[_Item]:
+    """The items whose shares buy at least their minimum widths. The others are dropped, worst
+    first, and their shares pass on.
+    """
     kept = list(items)
     while len(kept) > 1:
         total = sum(item.share for item in kept)
@@ -223,7 +256,9 @@ def _part(item: _Item, total: float, count: int) -> float:
 
 
 def _fill(items: list[_Item], budget: int) -> None:
-    """Widths by share; the surplus of a capped place passes on; then whole units, greedily."""
+    """Set widths by share; the surplus of an item at its maximum passes on; the remainder is spent
+    in whole units, greedily.
+    """
     open_items, left = list(items), budget
     while open_items:
         total = sum(item.share for item in open_items)
@@ -235,12 +270,13 @@ def _fill(items: list[_Item], budget: int) -> None:
         open_items = [item for item in open_items if not item.is_full]
         left -= sum(item.cost for item in capped)
     left = budget - sum(item.cost for item in items)
+    # Dearest units first; ties go by description, so that the order of the items does not matter.
     for item in sorted(items, key=lambda i: (-sum(i.units), i.modification.describe())):
         left = item.widen(left)
 
 
-def reachable(modifications: Sequence[Modification], shapes: BackboneShapes) -> tuple[int, int]:
-    """(least, greatest) cost of a structure over all budgets that fit it."""
+def cost_range(modifications: Sequence[Modification], shapes: BackboneShapes) -> tuple[int, int]:
+    """(least, greatest) cost in parameters of a structure over all budgets that fit it."""
     paid = sum(m.parameters(shapes) for m in modifications if not m.has_width)
     items = [_Item(m, 0.5, shapes) for m in modifications if m.has_width]
     if not items:

@@ -1,4 +1,4 @@
-"""What of a space a backbone can do, and why not the rest."""
+"""Coverage: how much of a space a backbone can take, and why not the rest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
+from peftsearch.space.placed import PlacedSpace
 from peftsearch.space.space import Space
-from peftsearch.space.structures.slots import Slot
+from peftsearch.space.structures.slots import PlacedSlot
 from peftsearch.wording import counted
 
 __all__ = ["Coverage", "coverage_of"]
@@ -20,7 +21,9 @@ class Coverage:
     """One space on one backbone."""
 
     structures: int
+    """Distinct structures on the backbone, at any depth."""
     of: int
+    """Distinct structures of the space file."""
     slots: tuple[str, ...]
     """`attn: 120 of 138 choices`."""
     depths: tuple[str, ...]
@@ -30,15 +33,20 @@ class Coverage:
 
 
 def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
-    """Counts and reasons; nothing is left where `structures` is 0."""
+    """Counts and reasons. `structures` is 0 where the backbone can take nothing of the space.
+
+    >>> coverage = coverage_of(load_space("autopeft"), load_shapes("config:deberta-v3-base"))
+    >>> [reason[:20] for reason in coverage.reasons]
+    ['prefix: 4 left out: ']
+    """
     try:
         placed = space.on(shapes)
     except ConfigurationError:
         slots = [slot.on(shapes) for slot in space.slots]
-        return Coverage(0, space.count_structures(), (), (), _reasons(slots, shapes))
+        return Coverage(0, space.tree.count(), (), (), _reasons(slots, shapes))
     return Coverage(
-        structures=placed.whole.count(),
-        of=space.whole.count(),
+        structures=placed.tree.count(),
+        of=space.tree.count(),
         slots=tuple(
             f"{slot.name}: {len(here.structures)} of {counted(len(slot.structures), 'choice')}"
             for slot, here in zip(space.slots, placed.slots, strict=True)
@@ -48,20 +56,22 @@ def coverage_of(space: Space, shapes: BackboneShapes) -> Coverage:
     )
 
 
-def _depths(placed: Space) -> tuple[str, ...]:
+def _depths(placed: PlacedSpace) -> tuple[str, ...]:
     return tuple(
-        f"within {depth}: {counted(offered.count(), 'structure')}"
-        for depth, offered in placed.by_depth.items()
+        f"within {depth}: {counted(tree.count(), 'structure')}"
+        for depth, tree in placed.by_depth.items()
     )
 
 
-def _reasons(slots: Iterable[Slot], shapes: BackboneShapes) -> tuple[str, ...]:
-    """Of slots on that backbone."""
+def _reasons(slots: Iterable[PlacedSlot], shapes: BackboneShapes) -> tuple[str, ...]:
+    """The reasons of all slots, each with its slot's name."""
     return tuple(f"{slot.name}: {reason}" for slot in slots for reason in _of_slot(slot, shapes))
 
 
-def _of_slot(slot: Slot, shapes: BackboneShapes) -> list[str]:
-    """Reasons with how many structures each leaves out; what is merely written twice comes last."""
+def _of_slot(slot: PlacedSlot, shapes: BackboneShapes) -> list[str]:
+    """Reasons, most frequent first, with the number of structures that each leaves out; duplicates
+    come last, as one line.
+    """
     counts: Counter[str] = Counter()
     for reason in slot.left_out.values():
         counts[reason] += 1

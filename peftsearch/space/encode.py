@@ -1,6 +1,7 @@
-"""Configuration → search parameters: the exact inverse of `Space.decode`.
+"""Configuration → search parameters: the exact inverse of `decode`.
 
-The walk is decode's own; here the answers are read off the configuration, then checked by decoding.
+`decode` itself asks for the parameters; the answers are read off the configuration, and the result
+is compared with it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.decode import BUDGET, DEPTH
-from peftsearch.space.space import Space
-from peftsearch.space.structures.offered import Offered, Structure
-from peftsearch.space.structures.slots import NOTHING, Slot, SlotStructure
+from peftsearch.space.decode import BUDGET, DEPTH, decode
+from peftsearch.space.placed import PlacedSpace
+from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
+from peftsearch.space.structures.slots import PlacedSlot
+from peftsearch.space.structures.tree import Structure, StructureTree
 
 __all__ = ["NotExpressible", "Replay", "encode"]
 
@@ -29,25 +31,35 @@ class NotExpressible(ConfigurationError):
     """The space does not contain the configuration."""
 
 
-def encode(space: Space, configuration: Configuration, shapes: BackboneShapes) -> dict[str, Any]:
-    """Parameters with which `space.decode` gives exactly `configuration`, or NotExpressible."""
+def encode(placed: PlacedSpace, configuration: Configuration) -> dict[str, Any]:
+    """Parameters with which `decode` gives exactly `configuration`, by their names in Optuna.
+    NotExpressible if there are none; ConfigurationError if the backbone cannot take it.
+
+    >>> placed = load_space("lora-only").on(load_shapes("config:bert-base"))
+    >>> sample = decode(placed, RandomSuggestions(0))
+    >>> params = encode(placed, sample.configuration)
+    >>> decode(placed, Replay(params)).configuration == sample.configuration
+    True
+    """
+    shapes = placed.shapes
     configuration = configuration.within(shapes)
-    space = space.on(shapes)
-    for depth, offered in reversed(space.by_depth.items()):  # the narrowest that it stays within
-        for structure in _structures(offered, configuration, shapes):
-            answers = _Answers(offered, depth, configuration, structure, shapes)
+    for depth, tree in reversed(placed.by_depth.items()):  # the narrowest that it stays within
+        for structure in _structures(tree, configuration, shapes):
+            answers = _Answers(tree, depth, configuration, structure, shapes)
             try:
-                sample = space.decode(answers, shapes)
+                sample = decode(placed, answers)
             except ConfigurationError:
                 continue
             if sample.configuration == configuration:
                 return answers.given
-    raise NotExpressible(f"space '{space.name}' does not contain '{configuration.describe()}'")
+    raise NotExpressible(f"space '{placed.name}' does not contain '{configuration.describe()}'")
 
 
 @dataclass
 class Replay:
-    """A trial whose suggestions are already known; values outside a range are refused."""
+    """A stand-in for an Optuna trial whose suggestions are `params`. NotExpressible for one that is
+    missing or out of range.
+    """
 
     params: Mapping[str, Any]
 
@@ -68,9 +80,11 @@ class Replay:
 
 @dataclass
 class _Answers:
-    """Answers each suggestion of the walk with what the configuration says, and keeps it."""
+    """A stand-in for an Optuna trial that reads each suggestion off a configuration and keeps it.
+    NotExpressible for a value that is not offered.
+    """
 
-    offered: Offered
+    tree: StructureTree[PlacedSlot]
     depth: str
     configuration: Configuration
     structure: Structure
@@ -110,15 +124,17 @@ class _Answers:
         return self._of_slot(*name.rsplit(".", 1) if "{" not in name else _split_options(name))
 
     def _of_slot(self, slot: str, dimension: str) -> Any:
-        index = [s.name for s in self.offered.slots].index(slot)
+        index = [s.name for s in self.tree.slots].index(slot)
         if dimension in ("s", "alpha", "dora_s"):
             modification = self._modification(slot)
             return _number(modification, dimension) if modification else None
         return getattr(self.structure[index], dimension)
 
     def _share(self, slot: str) -> float:
-        """This slot's cost among those of it and the slots after it."""
-        names = [s.name for s in self.offered.slots]
+        """This slot's cost as a share of those of it and the slots after it: the inverse of
+        `decode`'s stick-breaking.
+        """
+        names = [s.name for s in self.tree.slots]
         costs = {name: self._cost(name) for name in names[names.index(slot) :]}
         total = sum(costs.values())
         return costs[slot] / total if total else 0.0
@@ -129,10 +145,10 @@ class _Answers:
         return modification.parameters(self.shapes) if modification and has_width else 0
 
     def _modification(self, slot: str) -> Modification | None:
-        index = [s.name for s in self.offered.slots].index(slot)
+        index = [s.name for s in self.tree.slots].index(slot)
         filled = self.structure[index]
         for modification in self.configuration.modifications:
-            if _fills(self.offered.slots[index], filled, modification, self.shapes):
+            if _fills(self.tree.slots[index], filled, modification, self.shapes):
                 return modification
         return None
 
@@ -147,11 +163,11 @@ def _split_options(name: str) -> tuple[str, str]:
 
 
 def _structures(
-    offered: Offered, configuration: Configuration, shapes: BackboneShapes
+    tree: StructureTree[PlacedSlot], configuration: Configuration, shapes: BackboneShapes
 ) -> Iterator[Structure]:
-    """Ways to lay a configuration's modifications out over the slots."""
+    """Every way to distribute a configuration's modifications over the slots."""
     options = []
-    for slot in offered.slots:
+    for slot in tree.slots:
         filled = [
             structure
             for structure in slot.structures
@@ -165,9 +181,9 @@ def _structures(
 
 
 def _fills(
-    slot: Slot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
+    slot: PlacedSlot, structure: SlotStructure, modification: Modification, shapes: BackboneShapes
 ) -> bool:
-    """Whether a slot's structure is a modification's shape (its layers may have been thinned)."""
+    """Whether a slot's structure could have given a modification (its layers may be fewer)."""
     if structure.is_empty:
         return False
     if structure.form != modification.form.name or not _composed_alike(structure, modification):
@@ -181,7 +197,7 @@ def _fills(
 
 
 def _within(place: Place, offered: Place, shapes: BackboneShapes) -> bool:
-    """Whether a place is an offered one, or what thinning its layers may leave of it."""
+    """Whether a place is the offered one, or that one in fewer layers."""
     sites, whole = place.sites(shapes), set(offered.sites(shapes))
     layers = place.layers_in(shapes)
     kept = {site for site in whole if site.layer in layers} if layers else whole
@@ -189,7 +205,9 @@ def _within(place: Place, offered: Place, shapes: BackboneShapes) -> bool:
 
 
 def _composed_alike(structure: SlotStructure, modification: Modification) -> bool:
-    """One width for all layers writes a rank-stabilised scale as the number it is."""
+    """Whether the compositions agree. With one width for all layers α/√r is a number, and a
+    rank-stabilised scale is written as `scaled` or `add`.
+    """
     name = modification.composition.name
     if structure.composition == name:
         return True
@@ -206,5 +224,6 @@ def _number(modification: Modification, dimension: str) -> Any:
     if dimension != "alpha" or s == "learned":
         return s
     alpha = s * math.sqrt(modification.widest)
+    # s → α → s may be off by one unit in the last place: the neighbour that gives exactly s.
     near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, 0))
     return next((a for a in near if a / math.sqrt(modification.widest) == s), alpha)

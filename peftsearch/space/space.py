@@ -1,164 +1,111 @@
-"""A space: the set of configurations a search may visit. YAML ⇄ Optuna ⇄ Configuration.
+"""A space: the set of configurations a search may visit, read from a YAML file.
 
-Decoding is one straight walk (`decode.py`); encoding runs the same walk with the answers read off a
-configuration (`encode.py`): one is the exact inverse of the other.
+`space.on(shapes)` is the space on one backbone; there `decode` turns Optuna's suggestions into a
+configuration, and `encode`, its exact inverse, a configuration into suggestions.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 
 from peftsearch.design.configuration import Head, Training
 from peftsearch.design.form import FORMS
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError, SpaceError, did_you_mean
-from peftsearch.space.decode import Sample, decoded, walked
 from peftsearch.space.file.document import Document, dump_yaml
 from peftsearch.space.file.schema import HeadChoices, SpaceFile
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.train_choices import ALWAYS
-from peftsearch.space.file.values import Suggests, Values
-from peftsearch.space.structures.offered import Offered, Structure, offered_by_depth
-from peftsearch.space.structures.slot_rules import exclusive, forbidden
+from peftsearch.space.file.values import Values
+from peftsearch.space.placed import PlacedSpace, place_space
+from peftsearch.space.structures.file_rules import exclusive, forbidden
 from peftsearch.space.structures.slots import Slot
+from peftsearch.space.structures.tree import StructureTree
 
-__all__ = ["Sample", "Space", "load_space"]
+__all__ = ["Space", "load_space"]
 
 
 class Space:
-    """A validated space file."""
+    """A validated space file, which `load_space` reads: the configurations a search may visit.
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
-        self.file = document.validated(SpaceFile)
-        self.slots = self._slots()
-        self.shapes: BackboneShapes | None = None
-        self._placed: dict[BackboneShapes, Space] = {}
-        self._rules = [
-            *exclusive(document, self.slots),
-            *forbidden(document, self.slots, self.file.forbid),
-        ]
-        if self.count_structures() == 0:
-            raise document.error(["forbid"], "nothing is left of the space")
+    >>> space = peftsearch.load_space("lora-only")
+    >>> space.count_structures()
+    1088
+    >>> print(space.to_yaml().splitlines()[0])
+    schema: 1
+    """
 
-    def on(self, shapes: BackboneShapes) -> Space:
-        """The space as one backbone sees it: only structures that it has, each once.
-
-        What a sampler is offered depends on the space and the backbone alone. Raises
-        ConfigurationError where nothing of the space is left.
+    def __init__(
+        self,
+        document: Document,
+        file: SpaceFile | None = None,
+        tree: StructureTree[Slot] | None = None,
+    ) -> None:
+        """Read and check `document`; `file` and `tree`, where given, are its content already read.
+        SpaceError, with the line, for anything wrong in it.
         """
-        if self.shapes == shapes:
-            return self
+        self.document = document
+        self.file = file or document.validated(SpaceFile)
+        self.tree = tree or _structures(document, self.file)
+        self._placed: dict[BackboneShapes, PlacedSpace] = {}
+
+    def on(self, shapes: BackboneShapes) -> PlacedSpace:
+        """The space on one backbone; ConfigurationError if that can take nothing of it.
+
+        >>> from peftsearch.backbone.loading.load import load_shapes
+        >>> list(peftsearch.load_space("demo").on(load_shapes("config:bert-base")).by_depth)
+        ['all']
+        """
         if shapes not in self._placed:
-            placed = copy.copy(self)
-            placed.shapes = shapes
-            placed.slots = tuple(slot.on(shapes) for slot in self.slots)
-            placed.file = self.file.model_copy(update={"head": _head_on(self.file.head, shapes)})
-            for computed in ("whole", "by_depth"):
-                placed.__dict__.pop(computed, None)
-            if placed.count_structures() == 0:
-                raise ConfigurationError(
-                    f"{shapes.family} can take nothing of space '{self.name}' "
-                    f"('peftsearch check {self.name} --model ...' says why)"
-                )
-            self._placed[shapes] = placed
+            self._placed[shapes] = place_space(self.name, self.file, self.tree, shapes)
         return self._placed[shapes]
 
     def without_head(self) -> Space:
-        """The space for texts to be written, where there is no head to choose."""
-        bare = copy.copy(self)
+        """The space for tasks that write text, where there is no head to choose."""
         no_head = HeadChoices.model_construct(pooling=Values(("none",)), pooler=Values(("none",)))
-        bare.file = self.file.model_copy(update={"head": no_head})
-        bare._placed = {}
-        return bare
+        return Space(self.document, self.file.model_copy(update={"head": no_head}), self.tree)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The named groups of places, in the order of the file."""
+        return self.tree.slots
 
     @property
     def name(self) -> str:
+        """The file's name without its extension."""
         return Path(self.document.name).stem
 
     @property
     def hash(self) -> str:
-        """Of the meaning, not of comments or order of keys."""
+        """16 hex digits of the space's meaning: comments and the order of keys do not change it."""
         text = json.dumps(self.file.to_plain(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:
+        """The file as YAML, with most defaults written out; it reads back as an equal space."""
         return dump_yaml(self.file.to_plain())
 
-    # -- reading the file ----------------------------------------------------------------------
-
-    def _slots(self) -> tuple[Slot, ...]:
-        places, choices = self.file.places, self.file.choices
-        for name in places:
-            if name not in choices:
-                raise self.document.error(["places", name], f"no choices for slot '{name}'")
-        for name in choices:
-            if name not in places:
-                raise self.document.error(["choices", name], f"no places for slot '{name}'")
-        slots = []
-        for name in places:
-            try:
-                slots.append(Slot(name, places[name], choices[name]))
-            except ConfigurationError as error:
-                raise self.document.error(["places", name, "at"], str(error)) from error
-        return tuple(slots)
-
-    @cached_property
-    def whole(self) -> Offered:
-        """What the slots offer, whatever the depth."""
-        return Offered(self.slots, self._rules)
-
-    @cached_property
-    def by_depth(self) -> dict[str, Offered]:
-        """What is offered within each depth, widest first; on no backbone there is but one."""
-        if self.shapes is None:
-            return {"all": self.whole}
-        depths = tuple(map(str, self.file.depth.choices))
-        return offered_by_depth(self.slots, depths, self._rules, self.shapes)
-
     def count_structures(self) -> int:
-        """Distinct structures: widths, rates and head left aside; on no backbone, whose layers a
-        depth is of, those of one depth.
+        """Number of distinct structures of the file, on no backbone and at one depth (a depth is a
+        set of a backbone's layers); widths, rates and head are not counted.
         """
-        return sum(offered.count() for offered in self.by_depth.values())
-
-    # -- Optuna → Configuration ----------------------------------------------------------------
-
-    def decode(self, trial: Suggests, shapes: BackboneShapes) -> Sample:
-        """Walk the space with a trial's suggestions, as it is on a backbone (`decode.py`)."""
-        return decoded(self if self.shapes is shapes else self.on(shapes), trial, shapes)
-
-    def walk(self, trial: Suggests) -> tuple[str, Structure]:
-        """A depth, and a structure of what is offered within it."""
-        return walked(self, trial)
-
-    # -- a method as a configuration of this space ---------------------------------------------
+        return self.tree.count()
 
     def head_like(self, wanted: Head) -> Head:
-        """The space's head nearest to a wanted one."""
+        """The head of this space that is nearest to `wanted`."""
         choices = self.file.head
         pooler = choices.pooler.nearest(wanted.pooler)
         counts = not choices.pooler.is_fixed
         return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
 
-    def head_alone(self, wanted: Head, shapes: BackboneShapes) -> Head:
-        """A head to be trained with nothing else, as this backbone and task can have it."""
-        pooling = self.on(shapes).file.head.pooling
-        if "none" in pooling.choices:
-            return Head("none")
-        return Head(
-            _pooling_on(wanted.pooling, shapes),  # type: ignore[arg-type]
-            wanted.pooler,
-            wanted.pooler_counts,
-        )
-
     def training_like(self, forms: Sequence[str], lr: float | None = None) -> Training:
-        """Typical learning rates (or `lr` for all forms), moved into this space's ranges."""
+        """Training with typical learning rates (or `lr`) for `forms`, and every field moved to the
+        nearest value that this space allows.
+        """
         rules = self.file.train
         rates = tuple(
             (form, float(rules.lr[form].nearest(lr or FORMS[form].typical_lr)))
@@ -172,18 +119,14 @@ class Space:
         )
 
 
-def _head_on(head: HeadChoices, shapes: BackboneShapes) -> HeadChoices:
-    """In a decoder the first token has seen nothing: what is meant is the one that has seen all."""
-    names = dict.fromkeys(_pooling_on(str(name), shapes) for name in head.pooling.choices)
-    return head.model_copy(update={"pooling": Values(tuple(names))})
+def load_space(name: str | PathLike[str]) -> Space:
+    """A shipped space by name, or a file by its path; SpaceError, with the line, for what is wrong
+    in it.
 
-
-def _pooling_on(pooling: str, shapes: BackboneShapes) -> str:
-    return "last" if pooling == "first" and shapes.reads_forward else pooling
-
-
-def load_space(name: str) -> Space:
-    """A shipped space by name, or a file by its path."""
+    >>> peftsearch.load_space("demo").name
+    'demo'
+    """
+    name = fspath(name)
     shipped = shipped_spaces()
     if name in shipped:
         return Space(Document.read(shipped[name]))
@@ -193,3 +136,29 @@ def load_space(name: str) -> Space:
             f"space '{name}': neither a file nor a shipped space{did_you_mean(name, shipped)}"
         )
     return Space(Document.read(path))
+
+
+def _structures(document: Document, file: SpaceFile) -> StructureTree[Slot]:
+    """The structures that a file allows; SpaceError if there are none."""
+    slots = _slots(document, file)
+    rules = [*exclusive(document, slots), *forbidden(document, slots, file.forbid)]
+    tree = StructureTree(slots, rules)
+    if tree.count() == 0:
+        raise document.error(["forbid"], "nothing is left of the space")
+    return tree
+
+
+def _slots(document: Document, file: SpaceFile) -> tuple[Slot, ...]:
+    for name in file.places:
+        if name not in file.choices:
+            raise document.error(["places", name], f"no choices for slot '{name}'")
+    for name in file.choices:
+        if name not in file.places:
+            raise document.error(["choices", name], f"no places for slot '{name}'")
+    slots = []
+    for name in file.places:
+        try:
+            slots.append(Slot.read(name, file.places[name], file.choices[name]))
+        except ConfigurationError as error:
+            raise document.error(["places", name, "at"], str(error)) from error
+    return tuple(slots)

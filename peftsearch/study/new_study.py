@@ -53,12 +53,12 @@ class NewStudy:
 
     def with_absolute_paths(self) -> NewStudy:
         """The same request with absolute paths, valid in any working folder."""
-        from peftsearch.task.sources.whole_paths import with_whole_paths  # with pandas
+        from peftsearch.task.sources.absolute_paths import with_absolute_paths  # with pandas
 
         return replace(
             self,
             model=absolute_source(self.model),
-            task=with_whole_paths(self.task),
+            task=with_absolute_paths(self.task),
             tokenizer=absolute_source(self.tokenizer),
             target_tokenizer=absolute_source(self.target_tokenizer),
         )

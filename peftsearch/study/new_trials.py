@@ -13,7 +13,8 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.decisions import Begin
 from peftsearch.policy.history import Origin
-from peftsearch.space.file.values import Suggests
+from peftsearch.space.decode import decode
+from peftsearch.space.file.values import Suggester
 from peftsearch.space.space import Space
 from peftsearch.study.relay import Relay, source_of
 from peftsearch.study.storage.attributes import (
@@ -38,7 +39,7 @@ class Begun:
     """A trial in storage without parameters yet, and where these come from."""
 
     trial: optuna.Trial
-    what: Mapping[str, Any] | Suggests | Configuration
+    what: Mapping[str, Any] | Suggester | Configuration
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class NewTrials:
             return Sampled(trial.number, "landmark", begun.what, None)
         self.relay.source = source_of(begun.what)
         with self.table.as_read():
-            sample = self.space.decode(trial, self.shapes)
+            sample = decode(self.space.on(self.shapes), trial)
         if sample.configuration is None:
             trial.set_constraint(BUDGET_CONSTRAINT, sample.log_excess)
         return Sampled(

@@ -15,14 +15,14 @@ from optuna.trial import FrozenTrial
 
 from peftsearch.errors import ConfigurationError, PolicyError
 from peftsearch.space.encode import Replay
-from peftsearch.space.file.values import Suggests
+from peftsearch.space.file.values import Suggester
 
 __all__ = ["Relay", "source_of"]
 
 
 class Relay(BaseSampler):
     def __init__(self) -> None:
-        self.source: Suggests = Replay({})
+        self.source: Suggester = Replay({})
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -69,6 +69,6 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     return is_number and distribution.low <= value <= distribution.high
 
 
-def source_of(what: Mapping[str, Any] | Suggests) -> Suggests:
+def source_of(what: Mapping[str, Any] | Suggester) -> Suggester:
     """Parameters as suggestions; suggestions as they are."""
     return Replay(what) if isinstance(what, Mapping) else what

@@ -9,7 +9,7 @@ from peftsearch.records.records import StudyInfo
 from peftsearch.records.task_spec import task_of
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.task.kind import kind_named
+from peftsearch.task.kinds.table import kind_named
 
 __all__ = ["budget_of", "for_kind", "space_of", "tokenizers_of"]
 

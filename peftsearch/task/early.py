@@ -1,4 +1,4 @@
-"""Checks on a task that need no data rows."""
+"""Checks on a task that need no rows of its data; they come before anything slow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from peftsearch.errors import DataError, UsageError, did_you_mean
-from peftsearch.task.kind import KINDS, kind_named
 from peftsearch.task.kinds.multilabel import Multilabel
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.kinds.table import KINDS, kind_named
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.prompts import asked_template
 from peftsearch.task.rows.files import SEPARATORS, nearest_file
 from peftsearch.task.rows.parallel import parallel_paths

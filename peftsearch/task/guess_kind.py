@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from peftsearch.task.early import refuse_contradictions
-from peftsearch.task.kind import KINDS, Kind, kind_named
+from peftsearch.task.kinds.base import Kind
+from peftsearch.task.kinds.label_set_notation import holds_lists
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
-from peftsearch.task.label_sets import holds_lists
+from peftsearch.task.kinds.table import KINDS, kind_named
 from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
 from peftsearch.task.rows.columns import (
     Columns,
@@ -17,7 +18,7 @@ from peftsearch.task.rows.columns import (
     has_target_named,
 )
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.spec import TaskSpec
+from peftsearch.task.spec import SEVERAL_COLUMNS, TaskSpec
 
 __all__ = ["class_names_of", "columns_of", "kind_of", "labels_in"]
 
@@ -34,7 +35,9 @@ def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
     if spec.labels:
         return multilabel, ["kind: multilabel, as several label columns are given"]
     classification = KINDS["classification"]
-    answer = answer_column(train) if spec.guesses > 1 and spec.label is None else None
+    answer = (
+        answer_column(train) if spec.guesses >= SEVERAL_COLUMNS and spec.label is None else None
+    )
     if answer is not None:
         return KINDS["seq2seq"], [_guessed(answer)]
     target = spec.label or (
@@ -64,11 +67,11 @@ def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpe
     if kind.output != "texts":
         return find_columns(rows, spec.text, spec.label, targets, kind.needs_target), spec
     names = [str(name) for name in rows.table.columns]
-    likely = answer_column(rows) if spec.guesses > 1 else None
+    likely = answer_column(rows) if spec.guesses >= SEVERAL_COLUMNS else None
     target = spec.label or likely or first_of(targets, names)
     parts = asked_template(spec, names, target)
     text = parts.columns if parts else spec.text
-    if not text and spec.guesses > 1:
+    if not text and spec.guesses >= SEVERAL_COLUMNS:
         text = prompt_columns(rows, target)
     label = spec.label or likely
     found = find_columns(rows, text, label, targets, kind.needs_target, one_text=True)
@@ -98,6 +101,6 @@ def class_names_of(spec: TaskSpec, rows: Rows, label: str | None) -> tuple[str, 
     """The class names of column `label`; None where its cells are no indices into names."""
     if label is None:
         return None
-    if spec.guesses == 1 and "." in label:
+    if spec.guesses < SEVERAL_COLUMNS and "." in label:
         return None  # names inside a column were not looked for
     return rows.classes.get(label) or None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from peftsearch.errors import DataError, UsageError, did_you_mean, listed
 from peftsearch.task.rows.columns import find_text, first_of, is_nothing, text_column
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.spec import TEXT, ReadColumns, TaskSpec
+from peftsearch.task.spec import SEVERAL_COLUMNS, TEXT, ReadColumns, TaskSpec
 
 __all__ = [
     "TemplateParts",
@@ -126,7 +126,7 @@ def asked_template(
     spec: TaskSpec, names: Collection[str], target: str | None
 ) -> TemplateParts | None:
     """The parts of a task's template, for data with columns `names`; None where it names none."""
-    if spec.template is None or (spec.guesses == 1 and TEXT in spec.template):
+    if spec.template is None or (spec.guesses < SEVERAL_COLUMNS and TEXT in spec.template):
         return None
     if TEXT not in spec.template:
         if spec.text:

@@ -7,11 +7,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["GUESSES", "Generation", "ReadColumns", "TaskSpec"]
+__all__ = [
+    *("GUESSES", "METRIC_BY_TARGETS", "SEVERAL_COLUMNS"),
+    *("TEXT", "Generation", "ReadColumns", "TaskSpec"),
+]
 
 TEXT = "{text}"
-GUESSES = 2
-"""Newest version of the rules for guessing columns. 1: one text column. 2: prompts of several."""
+SEVERAL_COLUMNS = 2
+METRIC_BY_TARGETS = 3
+GUESSES = METRIC_BY_TARGETS
+"""Newest version of the rules that fill in what a task leaves open. 1: one text column. 2: prompts
+of several. 3: the default metric of texts by the targets.
+"""
 _SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 """Names of separators that are hard to type in a shell."""
 
@@ -31,15 +38,20 @@ class Generation(BaseModel):
 
 
 class TaskSpec(BaseModel):
-    """A task by name (`demo:tweets`, `owner/dataset:config`) or by local files.
+    """A task by name (`demo:tweets`, `owner/dataset:config`) or by local files. Open fields are
+    filled in from the data. ValidationError for an unknown field or a value out of range.
 
-    Stored in study.json; local paths are kept as the user gave them.
+    Stored in study.json, where paths are as the user gave them.
+
+    >>> TaskSpec(train="news.csv", text=("body",), label="topic").to_file()
+    {'train': 'news.csv', 'text': ['body'], 'label': 'topic', 'guesses': 3}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     train: str | None = None
+    """Training file or folder; `eval` and `test` alike, split off from it where not given."""
     eval: str | None = None
     test: str | None = None
     text: tuple[str, ...] = ()
@@ -49,13 +61,14 @@ class TaskSpec(BaseModel):
     labels: tuple[str, ...] = ()
     """Several columns of 0 and 1, a label each; `label` is None then."""
     split_seed: int = Field(default=0, ge=0)
+    """Fixes which examples are set aside, and which are kept where there are limits."""
     train_examples: int | None = Field(default=None, ge=1)
     """Use at most so many training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
     kind: str | None = None
     """classification, multilabel, regression, seq2seq or causal; None: guessed, with a note."""
     metric: str | None = None
-    """None: the data set's in the table of known ones, or the kind's first."""
+    """None: the data set's in the table of known ones, or the kind's default."""
     positive: str | None = None
     """Name of the label of the metric f1; None: the second of two, with a note."""
     header: bool = True
@@ -70,7 +83,7 @@ class TaskSpec(BaseModel):
     """Codes of the source and target languages, for models that need them."""
     generation: Generation = Generation()
     guesses: int = Field(default=GUESSES, ge=1, le=GUESSES)
-    """Version of the column-guessing rules; stored tasks without it use 1."""
+    """Version of the rules that fill in what is left open; stored tasks without it use 1."""
 
     @field_validator("template")
     @classmethod
@@ -92,7 +105,7 @@ class TaskSpec(BaseModel):
 
     @classmethod
     def of_file(cls, written: Any) -> TaskSpec:
-        """Parse a stored task. Files without `guesses` keep version 1's column rules."""
+        """Parse a stored task. Files without `guesses` keep the rules of version 1."""
         older = isinstance(written, dict) and "guesses" not in written
         return cls.model_validate({**written, "guesses": 1} if older else written)
 
@@ -102,7 +115,7 @@ class TaskSpec(BaseModel):
 
 
 class ReadColumns(BaseModel):
-    """How texts are built from columns; stored so that exports read new files the same way."""
+    """Columns that texts are built from; stored so that exports read new files the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 __all__ = ["Split", "Targets"]
 
 Targets = NDArray[np.int64] | NDArray[np.int8] | NDArray[np.float64] | Sequence[str]
-"""Indices into the task's label names (n,), sets of them as 0 and 1 (n, labels), numbers (n,), or n
-texts.
+"""Indices into the task's label names `[n]` int64, sets of labels as 0 and 1 `[n, labels]` int8,
+numbers `[n]` float64, or n texts.
 """
 
 
@@ -35,7 +35,7 @@ class Split:
         return list(zip(self.texts, seconds, strict=True))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
-        """A subset, in the order of `indices`."""
+        """The examples at `indices` (`[any]`), in that order."""
         chosen = np.asarray(indices, np.int64)
         pairs = None if self.pairs is None else _taken(self.pairs, chosen)
         return Split(_taken(self.texts, chosen), pairs, _taken(self.targets, chosen))

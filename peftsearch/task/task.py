@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from peftsearch.task.kind import Kind
-from peftsearch.task.metrics.metric import Metric
+from peftsearch.task.kinds.base import Kind
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.spec import ReadColumns, TaskSpec
 from peftsearch.task.split import Split
 

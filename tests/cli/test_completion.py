@@ -13,8 +13,8 @@ import pytest
 
 from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli import completion
-from peftsearch.task.kind import KINDS
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.kinds.table import KINDS
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.sources.demo import DEMO_TASKS
 from peftsearch.task.sources.known import KNOWN_DATASETS
 from peftsearch.training.optimisations import Optimisations

@@ -18,7 +18,7 @@ from peftsearch.export.recipe import Recipe
 from peftsearch.records.folder import StudyFolder
 from peftsearch.space.space import load_space
 from peftsearch.study.create import NewStudy, create_study
-from peftsearch.task.sources.whole_paths import with_whole_paths
+from peftsearch.task.sources.absolute_paths import with_absolute_paths
 from peftsearch.task.spec import TaskSpec
 from support.tiny import sentiment_rows, write_csv
 from support.worker_here import search_in_this_process
@@ -135,7 +135,7 @@ def test_parallel_text_and_folders_of_splits_are_remembered_whole(
         "data": f"{home}/data",
     }
     for said, whole in where.items():
-        assert with_whole_paths(TaskSpec(train=said)).train == whole
+        assert with_absolute_paths(TaskSpec(train=said)).train == whole
     asked = NewStudy(
         "p", load_space("space.yaml"), "space.yaml", str(tiny_bart),
         TaskSpec(train="data/news.en,data/news.ro"),
@@ -145,10 +145,10 @@ def test_parallel_text_and_folders_of_splits_are_remembered_whole(
 
 
 def test_a_name_of_the_hub_stays_a_name_unless_there_is_such_a_folder(home: Path) -> None:
-    assert with_whole_paths(TaskSpec(name="owner/dataset:config")).name == "owner/dataset:config"
-    assert with_whole_paths(TaskSpec(name="demo:bbc")).name == "demo:bbc"
+    assert with_absolute_paths(TaskSpec(name="owner/dataset:config")).name == "owner/dataset:config"
+    assert with_absolute_paths(TaskSpec(name="demo:bbc")).name == "demo:bbc"
     (home / "owner" / "dataset").mkdir(parents=True)
-    whole = with_whole_paths(TaskSpec(name="owner/dataset:config")).name
+    whole = with_absolute_paths(TaskSpec(name="owner/dataset:config")).name
     assert whole == f"{home}/owner/dataset:config"
 
 

@@ -52,10 +52,10 @@ CASES = [
     ("tiny_bart", "--train labels.csv --text text --metric matthews", "classification", "matthews"),
     ("tiny_bert", "--train scores.csv --kind regression --text text", "regression", "pearson"),
     ("tiny_llama", "--train scores.csv --kind regression --metric mse", "regression", "mse"),
-    ("tiny_bart", "--train answers.csv --text source --target answer", "seq2seq", "rouge2"),
+    ("tiny_bart", "--train answers.csv --text source --target answer", "seq2seq", "exact_match"),
     ("tiny_bart", "--train answers.csv --metric chrf --beams 2 --max-target 6", "seq2seq", "chrf"),
     ("tiny_llama", "--train answers.csv --kind causal", "causal", "perplexity"),
-    ("tiny_llama", "--train answers.csv --metric exact_match", "seq2seq", "exact_match"),
+    ("tiny_llama", "--train answers.csv --metric rougeL", "seq2seq", "rougeL"),
     ("tiny_bert", "--train tags.jsonl", "multilabel", "f1_micro"),
     (
         "tiny_llama",

@@ -12,6 +12,7 @@ from peftsearch.design.form import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.policy.seeds import Seed, seeds_of
+from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay
 from peftsearch.space.file.document import Document, dump_yaml
 from peftsearch.space.file.seed_method import SeedMethod
@@ -49,7 +50,8 @@ def test_a_shipped_spaces_seeds_replay_and_its_landmarks_have_no_parameters(
     for seed in found:
         if METHODS[seed.method].modifications and seed.method != "full":
             assert (
-                space.decode(Replay(seed.params or {}), shapes).configuration == seed.configuration
+                decode(space.on(shapes), Replay(seed.params or {})).configuration
+                == seed.configuration
             )
         else:
             assert seed.params is None
@@ -109,4 +111,4 @@ def test_a_seed_may_state_its_widths_its_scale_and_how_its_prefix_is_trained(
     assert (prefix.width, adapter.width) == (30, 100)
     assert (prefix.form, adapter.composition) == (Prefix(mlp=800), Scaled(4))
     assert dict(first.configuration.training.lr) == {"prefix": 2e-3, "relu": 2e-3}
-    assert space.decode(Replay(first.params or {}), shapes).configuration == first.configuration
+    assert decode(space.on(shapes), Replay(first.params or {})).configuration == first.configuration

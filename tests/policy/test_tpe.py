@@ -13,6 +13,7 @@ from peftsearch.policy.decisions import Begin, GoOn
 from peftsearch.policy.history import History, PastTrial
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
+from peftsearch.space.decode import decode
 from peftsearch.study.history import Histories
 from support.standin import SPACE, create, open_study
 
@@ -59,10 +60,10 @@ def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
     for _ in range(STARTUP_TRIALS + 20):
         history = histories.of(study.get_trials(deepcopy=False))
         trial = study.ask()
-        theirs = space.decode(trial, shapes)
+        theirs = decode(space.on(shapes), trial)
         begin = policy.next(history)
         assert isinstance(begin, Begin)
-        assert space.decode(begin.what, shapes) == theirs  # type: ignore[arg-type]
+        assert decode(space.on(shapes), begin.what) == theirs  # type: ignore[arg-type]
         running.append(trial)
         if len(running) == 3:
             end(study, running.pop(trial.number % 3), scale.worst)

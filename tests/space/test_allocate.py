@@ -16,10 +16,11 @@ from peftsearch.design.form import Linear, Prefix, Relu
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import Allocation, allocate, reachable
+from peftsearch.space.allocate import Allocation, allocate, cost_range
+from peftsearch.space.decode import decode, walk
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -44,7 +45,7 @@ def drawn(
 ) -> tuple[list[Modification], list[float], int, Allocation]:
     """Modifications, shares and a budget at random, and their solution."""
     source = random.Random(seed)
-    depth, structure = unified.on(shapes).walk(RandomSuggestions(seed))
+    depth, structure = walk(unified.on(shapes), RandomSuggestions(seed))
     scale = source.uniform(0.5, 8)
     filled = (s for s in structure if not s.is_empty)
     modifications = [s.modification(shapes, scale, depth).within(shapes) for s in filled]
@@ -115,7 +116,7 @@ def test_a_budget_beyond_reach_buys_all_there_is(
     seed: int, unified: Space, shapes: BackboneShapes
 ) -> None:
     modifications, shares, _, _ = drawn(seed, unified, shapes)
-    _, greatest = reachable(modifications, shapes)
+    _, greatest = cost_range(modifications, shapes)
     shares = [0.5 / len(shares) + share / 2 for share in shares]  # none too small to be kept
     assert allocate(modifications, shares, 100 * greatest, shapes).cost == greatest
 
@@ -176,7 +177,7 @@ def test_a_place_that_must_be_filled_is_never_left_out(
     source = RandomSuggestions(3)
     fitting = 0
     for _ in range(400):
-        sample = space.decode(source, shapes)
+        sample = decode(space.on(shapes), source)
         if sample.configuration is None:
             assert sample.log_excess > 0
             continue
@@ -186,6 +187,6 @@ def test_a_place_that_must_be_filled_is_never_left_out(
         }
         assert "ffn" in at or "none" in ffn
         assert "attn" in at or ("none" in attn and forbid == "[]") or at == {"biases"}
-        params = encode(space, sample.configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == sample.configuration
+        params = encode(space.on(shapes), sample.configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == sample.configuration
     assert fitting > 100

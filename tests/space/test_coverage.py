@@ -14,10 +14,11 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.policy.seeds import seeds_of
 from peftsearch.space.coverage import coverage_of
+from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay
 from peftsearch.space.file.document import Document
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 from support.spaces import shipped
 
@@ -45,9 +46,9 @@ def test_a_shipped_space_can_be_searched_on_every_family(name: str, model: str) 
         assert coverage.reasons
     for seed in seeds_of(space, shapes):
         if seed.params is not None:
-            assert space.decode(Replay(seed.params), shapes).configuration == seed.configuration
+            assert decode(space.on(shapes), Replay(seed.params)).configuration == seed.configuration
     source = RandomSuggestions(3)
-    samples = [space.decode(source, shapes) for _ in range(50)]
+    samples = [decode(space.on(shapes), source) for _ in range(50)]
     trainable = [s.configuration for s in samples if s.configuration is not None]
     assert len(trainable) >= 25
     for configuration in trainable:
@@ -91,6 +92,6 @@ def test_a_space_of_which_nothing_is_left_is_refused_with_the_command_that_says_
     slot = "places: {attn: {at: heads@cross}}\nchoices: {attn: {form: relu}}"
     space, shapes = space_of(slot), shapes_named("bert-base")
     with pytest.raises(ConfigurationError, match=r"BERT can take nothing of space 's'.*check s"):
-        space.decode(RandomSuggestions(0), shapes)
+        decode(space.on(shapes), RandomSuggestions(0))
     assert coverage_of(space, shapes).structures == 0
     assert "no place 'attn.heads@cross'" in coverage_of(space, shapes).reasons[0]

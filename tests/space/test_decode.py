@@ -15,11 +15,12 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import allocate, reachable
+from peftsearch.space.allocate import allocate, cost_range
+from peftsearch.space.decode import Sample, decode
 from peftsearch.space.encode import NotExpressible, Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.space import Sample, Space
+from peftsearch.space.random_samples import RandomSuggestions
+from peftsearch.space.space import Space
 from support.spaces import shipped
 
 SAMPLES = 2000
@@ -55,7 +56,7 @@ def sampled(
 ) -> tuple[Space, list[Sample], Recording]:
     space = shipped(request.param)
     source = Recording(7)
-    return space, [space.decode(source, shapes) for _ in range(SAMPLES)], source
+    return space, [decode(space.on(shapes), source) for _ in range(SAMPLES)], source
 
 
 def fitting(samples: list[Sample]) -> Iterator[tuple[Sample, Configuration]]:
@@ -85,7 +86,7 @@ def test_the_budget_is_used_wherever_the_structure_reaches_it(
         filled = [s for s in sample.structure if not s.is_empty]
         open_modifications = [s.modification(shapes, 2.0) for s in filled]
         budget = sample.budget_pct / 100 * shapes.body_parameters
-        low, high = reachable(open_modifications, shapes)
+        low, high = cost_range(open_modifications, shapes)
         if low <= budget <= high:
             used.append(configuration.tuned_parameters(shapes) / budget)
     share = sum(u >= 0.8 for u in used) / len(used)
@@ -144,11 +145,11 @@ def test_decoding_what_was_encoded_gives_the_configuration_back(
     refused = 0
     for _, configuration in itertools.islice(fitting(samples), 400):
         try:
-            params = encode(space, configuration, shapes)
+            params = encode(space.on(shapes), configuration)
         except NotExpressible:
             refused += 1
             continue
-        assert space.decode(Replay(params), shapes).configuration == configuration
+        assert decode(space.on(shapes), Replay(params)).configuration == configuration
     assert refused <= 2
 
 
@@ -166,11 +167,13 @@ def test_unified_expresses_every_method_but_the_landmarks(
         space.head_like(METHODS[name].head), space.training_like(forms)
     )
     if name not in LANDMARKS:
-        params = encode(space, configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == configuration.within(shapes)
+        params = encode(space.on(shapes), configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == configuration.within(
+            shapes
+        )
     else:
         with pytest.raises(NotExpressible):
-            encode(space, configuration, shapes)
+            encode(space.on(shapes), configuration)
 
 
 def test_optunas_own_trials_decode_alike(shapes: BackboneShapes) -> None:
@@ -178,8 +181,8 @@ def test_optunas_own_trials_decode_alike(shapes: BackboneShapes) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(50):
         trial = study.ask()
-        sample = space.decode(trial, shapes)
-        again = space.decode(Replay(trial.params), shapes)
+        sample = decode(space.on(shapes), trial)
+        again = decode(space.on(shapes), Replay(trial.params))
         assert again.configuration == sample.configuration
 
 
@@ -205,7 +208,7 @@ def test_structures_are_counted_as_brute_force_counts_them() -> None:
         and not (a.is_empty and f.is_empty)
     ]
     assert space.count_structures() == len(allowed) == 20
-    seen = {space.walk(RandomSuggestions(seed))[1] for seed in range(600)}
+    seen = {space.tree.walk(RandomSuggestions(seed)) for seed in range(600)}
     assert seen == set(allowed)
 
 

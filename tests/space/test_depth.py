@@ -15,13 +15,15 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import SpaceError
 from peftsearch.policy.seeds import seeds_of
 from peftsearch.space.coverage import coverage_of
+from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.reach import RandomSuggestions, sampled_reach
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.random_samples import RandomSuggestions, draw_samples
 from peftsearch.space.space import Space
-from peftsearch.space.structures.offered import Offered
-from peftsearch.space.structures.slots import SlotStructure
+from peftsearch.space.structures.slot_structure import SlotStructure
+from peftsearch.space.structures.slots import PlacedSlot
+from peftsearch.space.structures.tree import StructureTree
 from support.shapes import small
 from support.spaces import shipped
 
@@ -55,17 +57,19 @@ def layers_of(modification: Modification, shapes: BackboneShapes) -> set[int | N
     return {site.layer for site, _ in modification.sources(shapes)}
 
 
-def walked(offered: Offered, chosen: tuple[SlotStructure, ...] = ()) -> Iterator[frozenset[object]]:
+def walked(
+    tree: StructureTree[PlacedSlot], chosen: tuple[SlotStructure, ...] = ()
+) -> Iterator[frozenset[object]]:
     """Every structure of a depth, as the set of what it tunes: by brute force."""
-    if len(chosen) == len(offered.slots):
+    if len(chosen) == len(tree.slots):
         yield frozenset(
             (slot.written[one], slot.written[one].place.layers)
-            for slot, one in zip(offered.slots, chosen, strict=True)
+            for slot, one in zip(tree.slots, chosen, strict=True)
             if not one.is_empty
         )
         return
-    for one in offered.allowed(chosen):
-        yield from walked(offered, (*chosen, one))
+    for one in tree.allowed(chosen):
+        yield from walked(tree, (*chosen, one))
 
 
 @pytest.mark.parametrize("layers", range(1, 49))
@@ -79,7 +83,7 @@ def test_every_depth_is_inside_those_before_it_and_holds_the_last_layer(layers: 
 
 def test_no_structure_is_offered_in_two_depths_and_their_number_is_as_counted() -> None:
     placed = space_of(ALL + SLOTS).on(bert())
-    found = [one for offered in placed.by_depth.values() for one in walked(offered)]
+    found = [one for tree in placed.by_depth.values() for one in walked(tree)]
     assert len(set(found)) == len(found) == placed.count_structures()
 
 
@@ -87,10 +91,10 @@ def test_every_way_to_cut_a_structure_to_a_depth_is_offered_somewhere() -> None:
     """The oracle cuts layers by hand: every structure of the space without a depth, in each one."""
     shapes = bert()
     placed = space_of(ALL + SLOTS).on(shapes)
-    found = {one for offered in placed.by_depth.values() for one in walked(offered)}
+    found = {one for tree in placed.by_depth.values() for one in walked(tree)}
     uncut = space_of(SLOTS).on(shapes)
     expected = set()
-    for structure, depth in product(walked(uncut.whole), DEPTHS):
+    for structure, depth in product(walked(uncut.tree), DEPTHS):
         kept = set(LAYER_MASKS[depth](12))
         written = [cut(m, kept, shapes) for m, _ in structure]
         if all(m is not None for m in written):
@@ -112,7 +116,7 @@ def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
     shapes, space = bert(), space_of(ALL + SLOTS)
     source, drawn = RandomSuggestions(5), set()
     for _ in range(400):
-        sample = space.decode(source, shapes)
+        sample = decode(space.on(shapes), source)
         drawn.add(sample.depth)
         if sample.configuration is None:
             continue
@@ -121,14 +125,14 @@ def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
                 {None} if sample.depth == "all" else set()
             )
             assert layers_of(modification, shapes) <= allowed
-        params = encode(space, sample.configuration, shapes)
-        assert space.decode(Replay(params), shapes).configuration == sample.configuration
+        params = encode(space.on(shapes), sample.configuration)
+        assert decode(space.on(shapes), Replay(params)).configuration == sample.configuration
     assert drawn == set(DEPTHS)
 
 
 def test_a_prompt_is_offered_with_all_layers_alone() -> None:
-    offered = space_of(ALL + SLOTS).on(bert()).by_depth
-    has = {d: any(s.form == "prompt" for s in o.slots[-1].structures) for d, o in offered.items()}
+    trees = space_of(ALL + SLOTS).on(bert()).by_depth
+    has = {d: any(s.form == "prompt" for s in o.slots[-1].structures) for d, o in trees.items()}
     assert has == {"all": True, "upper_half": False, "upper_third": False, "last": False}
 
 
@@ -136,13 +140,13 @@ def test_depths_that_come_to_the_same_layers_are_one() -> None:
     three = small("bert")
     assert three.layers == 3
     assert list(space_of(ALL + SLOTS).on(three).by_depth) == ["all", "upper_half", "upper_third"]
-    only = space_of("depth: [upper_third, last]\n" + SLOTS).on(three)
-    assert list(only.by_depth) == ["upper_third"]
-    assert "depth" not in encode(only, trainable(only, three)[0], three)
+    only = space_of("depth: [upper_third, last]\n" + SLOTS)
+    assert list(only.on(three).by_depth) == ["upper_third"]
+    assert "depth" not in encode(only.on(three), trainable(only, three)[0])
 
 
 def trainable(space: Space, shapes: BackboneShapes) -> list[Configuration]:
-    return sampled_reach(space, shapes).configurations
+    return draw_samples(space.on(shapes)).configurations
 
 
 def test_a_depth_without_a_structure_is_not_offered() -> None:
@@ -167,7 +171,7 @@ def test_a_space_without_the_key_is_what_it_was() -> None:
     assert space.hash == "1a8a9d67a1fdf98f", "studies begun before the key go on"
     assert "depth" not in space.file.to_plain()
     assert space_of("depth: all\n" + SLOTS).hash == space.hash
-    assert "depth" not in encode(space, trainable(space, bert())[0], bert())
+    assert "depth" not in encode(space.on(bert()), trainable(space, bert())[0])
     assert coverage_of(space, bert()).depths == ()
 
 

@@ -22,8 +22,8 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.file.published import Published, PublishedPoint
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.space import Space
-from peftsearch.task.kind import kind_named
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.kinds.table import kind_named
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.sources.known import known_dataset
 from peftsearch.task.spec import TaskSpec
 from support.readme import readme_commands

@@ -17,10 +17,11 @@ from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import reachable
+from peftsearch.space.allocate import cost_range
+from peftsearch.space.decode import Sample, decode
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
-from peftsearch.space.space import Sample, Space
+from peftsearch.space.random_samples import RandomSuggestions
+from peftsearch.space.space import Space
 from support.spaces import shipped
 
 _TIMES = int(os.environ.get("PEFTSEARCH_MANY_SAMPLES", "1"))
@@ -149,7 +150,7 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
     # The recipes are smaller spaces of places and forms that the others have as well.
     few = space.file.recommended is not None
     for _ in range(SAMPLES[model] // (10 if few else 1)):
-        sample = space.decode(source, shapes)
+        sample = decode(space.on(shapes), source)
         check(sample, shapes)
         if sample.configuration is None:
             continue
@@ -167,7 +168,7 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
             )
             if not structure.is_empty
         ]
-        least, greatest = reachable(asked, shapes)
+        least, greatest = cost_range(asked, shapes)
         if least <= budget <= greatest:
             reached += 1
             used += sample.configuration.tuned_parameters(shapes) >= 0.8 * budget

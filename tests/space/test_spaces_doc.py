@@ -19,6 +19,7 @@ from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
 from peftsearch.errors import SpaceError
 from peftsearch.policy.seeds import seeds_of
+from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.file.schema import (
     INSERTION_NAMES,
@@ -32,10 +33,10 @@ from peftsearch.space.file.schema import (
 )
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.values import Values
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
-from peftsearch.space.structures.slots import DIMENSIONS
+from peftsearch.space.structures.slot_structure import DIMENSIONS
 from support.readme import readme_commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
@@ -89,7 +90,7 @@ def test_a_file_of_the_page_uses_all_that_it_offers_and_can_be_sampled(text: str
     loaded, shapes = space(text), load_shapes("config:bart-large")
     assert [slot.unused() for slot in loaded.slots] == [[] for _ in loaded.slots]
     source = RandomSuggestions(1)
-    samples = [loaded.decode(source, shapes) for _ in range(300)]
+    samples = [decode(loaded.on(shapes), source) for _ in range(300)]
     trainable = [s.configuration for s in samples if s.configuration is not None]
     assert len(trainable) >= 290
     limits = loaded.file.budgets.tuned_pct
@@ -115,7 +116,7 @@ def test_every_composition_of_the_last_file_is_drawn_with_each_of_its_numbers() 
     source, shapes, loaded = RandomSuggestions(0), load_shapes("config:bert-base"), space(NUMBERS)
     drawn, ratios = set(), set()
     for _ in range(300):
-        configuration = loaded.decode(source, shapes).configuration
+        configuration = decode(loaded.on(shapes), source).configuration
         assert configuration is not None
         (modification,) = configuration.modifications
         composition = modification.composition
@@ -186,7 +187,7 @@ def test_the_parameters_listed_are_those_a_sampler_is_asked_for() -> None:
     (listed,) = re.findall(r"^```\n(.*?)^```", section("What a sampler sees"), re.M | re.S)
     loaded, shapes, source = space(FIRST), load_shapes("config:bert-base"), Listener()
     for _ in range(1500):
-        loaded.decode(source, shapes)
+        decode(loaded.on(shapes), source)
     assert set(listed.split()) == source.asked
 
 

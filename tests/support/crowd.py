@@ -25,6 +25,7 @@ from peftsearch.records.records import TrialResult
 from peftsearch.search.cohort_scheduler import Ended
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
+from peftsearch.space.decode import decode
 from peftsearch.space.space import Space
 from peftsearch.study.settings import space_of
 from peftsearch.study.storage.database.heartbeat import Pulse
@@ -114,7 +115,7 @@ def parameters(space: Space, shapes: BackboneShapes, count: int) -> Wanted:
     found: Wanted = {}
     while len(found) < count:
         trial = source.ask()
-        sample = space.decode(trial, shapes)
+        sample = decode(space.on(shapes), trial)
         if sample.configuration is not None:
             found.setdefault(sample.configuration.hash, (trial.params, sample.configuration))
     return found

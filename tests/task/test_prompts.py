@@ -84,7 +84,7 @@ def test_columns_guessed_by_older_rules_are_said_with_the_way_to_todays(tmp_path
     said = "columns guessed by the rules of earlier versions"
     told = [note for note in task(tmp_path, row, guesses=1).notes if said in note]
     assert len(told) == 1
-    assert "`guesses: 2`" in told[0]
+    assert "`guesses: 3`" in told[0]
     named = {"text": ("instruction",), "label": "output"}
     assert not any(said in note for note in task(tmp_path, row, guesses=1, **named).notes)
     assert not any(said in note for note in task(tmp_path, row).notes)

@@ -1,4 +1,4 @@
-"""A YAML file that knows its lines: strict reading for people who make typing errors.
+"""A YAML document with line numbers, read strictly: each error names file, line and key.
 
 ruamel.yaml, because PyYAML reads `1e-4` as text and keeps the last of two equal keys silently.
 """
@@ -17,16 +17,20 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from peftsearch.errors import SpaceError, did_you_mean
-from peftsearch.space.file.aliases import MOST_VALUES, values_in
 from peftsearch.wording import first_problem
 
-__all__ = ["Document", "dump_yaml"]
+__all__ = ["Document", "dump_yaml", "values_in"]
 
 M = TypeVar("M", bound=BaseModel)
 
+MOST_VALUES = 100_000
+"""Most values of a document. Nested aliases multiply: ten lines of ten aliases each would be 10¹⁰
+values once written out.
+"""
+
 
 class Document:
-    """Parsed YAML and where each of its keys stands."""
+    """Parsed YAML and the lines of its keys."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name, self.text = name, text
@@ -34,6 +38,7 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> Document:
+        """Read a file; SpaceError if it cannot be read, is no UTF-8, or no YAML."""
         try:
             raw = path.read_bytes()
             return cls(str(path), raw.decode())
@@ -84,7 +89,7 @@ class Document:
         return line
 
     def error(self, path: Sequence[str | int], message: str) -> SpaceError:
-        """`file:line: key: message`."""
+        """A SpaceError that says `file:line: key: message`."""
         key = ".".join(str(part) for part in path)
         sentence = " ".join(f"{key + ': ' if key else ''}{message}".split())
         return SpaceError(f"{self.name}:{self.line(path)}: {sentence}")
@@ -105,6 +110,35 @@ class Document:
         if problem.kind == "missing":
             return self.error(path[:-1], f"key '{path[-1]}' is missing")
         return self.error(path, message[:1].lower() + message[1:])
+
+
+def values_in(tree: Any) -> int | None:
+    """Number of values in a tree of mappings and lists, its aliases written out; None if it holds
+    itself, or is nested too deeply to count.
+    """
+    try:
+        return _count(tree, {})
+    except (_HoldsItself, RecursionError):
+        return None
+
+
+class _HoldsItself(Exception):
+    pass
+
+
+def _count(node: Any, known: dict[int, int | None]) -> int:
+    """`known`: each node's count by its id, None while it is being counted."""
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) in known:
+        count = known[id(node)]
+        if count is None:
+            raise _HoldsItself
+        return count
+    known[id(node)] = None
+    children = node.values() if isinstance(node, dict) else node
+    known[id(node)] = count = 1 + sum(_count(child, known) for child in children)
+    return count
 
 
 def _line_of_odd_key(text: str) -> int:
@@ -139,7 +173,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's types to plain ones, floats and integers kept apart from booleans."""
+    """ruamel's types to plain ones. Its floats and integers are subclasses that remember how they
+    were spelt; bool is tested first, as it is an int to Python.
+    """
     if isinstance(node, CommentedMap):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, CommentedSeq):

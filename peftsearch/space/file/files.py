@@ -1,4 +1,4 @@
-"""Files that a recipe or a space names: by whole paths, or relative to where it lies itself."""
+"""Paths in a recipe or a space file: absolute, relative to the file, or to the working folder."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ _Key = list[str | int]
 
 @dataclass(frozen=True)
 class Files:
-    """Whole paths of what a document in `folder` names: something beside it, or in the working
-    folder. SpaceError for a name that means two things; one that means nothing stays as it is.
+    """Absolute paths of the files that a document in `folder` names, looked for beside it and in
+    the working folder. SpaceError for a name found in both; one found in neither is left as it is.
     """
 
     document: Document
     folder: Path
 
     def source(self, key: _Key, name: str | None) -> str | None:
-        """A model or a tokenizer. Beside the document only `./…` and `../…` are looked for: any
-        other name may be one of the Hub.
+        """The path of a model or a tokenizer. Only `./…`, `../…` and `~…` are looked for: any other
+        name may be one of the Hub.
         """
         if name is None or not name.startswith((".", "~")):
             return name
         return self._only(key, name, places(name, self.folder)) or name
 
     def data(self, key: _Key, name: str | None) -> str | None:
-        """A file or folder of data, or two files of parallel text (`news.en,news.ro`)."""
+        """The path of a file or folder of data, or of two files of parallel text
+        (`news.en,news.ro`).
+        """
         if not name:
             return name
         whole = self._only(key, name, places(name, self.folder))
         return whole or self._pair(key, name) or name
 
     def _pair(self, key: _Key, name: str) -> str | None:
+        # A comma may belong to a name: the one that counts stands between two files that exist.
         for comma in (i for i, letter in enumerate(name) if letter == ","):
             names = (name[:comma].strip(), name[comma + 1 :].strip())
             found = [self._only(key, one, places(one, self.folder)) for one in names if one]

@@ -1,4 +1,4 @@
-"""What a paper reported, in a space file: points to be drawn beside a user's own frontier."""
+"""Published results in a space file: points of a paper, drawn beside a user's own frontier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
-from peftsearch.space.file.file_model import Model
+from peftsearch.space.file.values import Model
 
 __all__ = ["Published", "PublishedPoint"]
 
@@ -17,9 +17,9 @@ class PublishedPoint(Model):
     """
 
     method: str | None = None
-    """A method of the literature (`peftsearch ls methods`) that the point is one of."""
+    """The method of the literature (`peftsearch ls methods`) that was trained."""
     name: str | None = None
-    """For people, where the method alone does not say it: `mam l=30 r=512`."""
+    """A label where the method alone is not enough: `mam l=30 r=512`."""
     tuned_pct: float = Field(ge=0, le=100, allow_inf_nan=False)
     value: float = Field(allow_inf_nan=False)
 

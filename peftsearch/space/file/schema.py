@@ -1,4 +1,4 @@
-"""The space file as frozen models: unknown keys are refused."""
+"""The space file as pydantic models: frozen, and unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from peftsearch.design.budget import (
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
 from peftsearch.errors import ConfigurationError
-from peftsearch.space.file.file_model import Model, all_known
 from peftsearch.space.file.published import Published
 from peftsearch.space.file.seed_method import SeedMethod, as_seed
 from peftsearch.space.file.train_choices import TrainChoices
-from peftsearch.space.file.values import AnyValues, Names, Numbers, Values
-from peftsearch.space.masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.file.values import AnyValues, Model, Names, Numbers, Values, all_known
+from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
 
 __all__ = ["Budgets", "HeadChoices", "SeedMethod", "SlotChoices", "SlotPlaces", "SpaceFile"]
 
@@ -36,7 +35,9 @@ EVERY_LAYER = Values(("all",))
 
 
 class Budgets(Model):
-    """`tuned_pct`: bounds of the parameter budget. The rest: how long a trial trains."""
+    """Bounds of the parameter budget (`tuned_pct`, percent of the backbone's body), and how long a
+    trial trains.
+    """
 
     tuned_pct: Numbers
     epochs: float | None = Field(None, gt=0, le=MOST_EPOCHS)
@@ -83,7 +84,7 @@ class Budgets(Model):
 
 
 class SlotPlaces(Model):
-    """One group of places of which a configuration modifies at most one."""
+    """A slot's places: a configuration modifies at most one of them."""
 
     at: Names
     layers: Names = Values(("all",))
@@ -212,6 +213,8 @@ class SlotChoices(Model):
 
 
 class HeadChoices(Model):
+    """Pooling of the states that the head reads, and a layer before it."""
+
     pooling: Names = Values(("mean",))
     pooler: Names = Values(("none",))
 
@@ -227,11 +230,13 @@ class HeadChoices(Model):
 
 
 class Width(Model):
+    """The rule by which widths follow from a budget; there is one."""
+
     allocate: Literal["share_of_budget"] = "share_of_budget"
 
 
 class Recommended(Model):
-    """What a search of the space uses where the user names nothing else."""
+    """The model and task of a search of the space that names none."""
 
     model: str | None = None
     task: dict[str, Any] = Field(default_factory=dict)
@@ -246,7 +251,7 @@ class SpaceFile(Model):
     title: str = ""
     budgets: Budgets
     depth: Names = EVERY_LAYER
-    """The layers that a whole configuration stays within, whatever its slots choose."""
+    """Masks of layers that a whole configuration is restricted to, whatever its slots choose."""
     places: dict[str, SlotPlaces] = Field(min_length=1)
     choices: dict[str, SlotChoices]
     width: Width = Width()
@@ -265,6 +270,6 @@ class SpaceFile(Model):
     def to_plain(self) -> dict[str, Any]:
         """Plain data that reads back as an equal space."""
         plain = self.model_dump(by_alias=True, exclude_none=True, mode="json")
-        if self.depth == EVERY_LAYER:  # spaces of the time before it keep their hashes
+        if self.depth == EVERY_LAYER:  # spaces written before this key keep their hashes
             del plain["depth"]
         return plain | {"train": self.train.to_plain()}

@@ -1,4 +1,4 @@
-"""A method that a search begins with, as its authors have it or as the space file states it."""
+"""Seed methods: methods of the literature that a search begins with, as their authors have them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from peftsearch.design.composition import Scaled
 from peftsearch.design.forms.prefix import Prefix
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import did_you_mean
-from peftsearch.space.file.file_model import Model
+from peftsearch.space.file.values import Model
 from peftsearch.wording import counted
 
 __all__ = ["SeedMethod", "as_seed"]
 
 
 class SeedMethod(Model):
-    """A method to begin with, at its authors' widths and typical rates, or at stated ones."""
+    """A method to begin with, at its authors' widths and typical rates unless others are given."""
 
     method: str
     tuned_pct: float | None = Field(None, gt=0, le=100)
-    """Widths are solved for it."""
+    """Percent of the backbone's body that the widths are solved for."""
     widths: tuple[Annotated[int, Field(gt=0)], ...] | None = None
-    """One for each of its modifications with a width, in their order: `[30, 512]` of `mam`."""
+    """A width for each modification that has one, in their order: `[30, 512]` for `mam`."""
     s: float | None = Field(None, gt=0)
-    """In place of the scale of its scaled modification."""
+    """Replaces the scale of its scaled modification."""
     reparametrise: Literal["direct", "mlp"] | None = None
-    """Of its prefix, in place of the method's own way."""
+    """Replaces how its prefix is trained."""
     lr: float | None = Field(None, gt=0, le=10)
-    """Of every form; None: typical rates."""
+    """Learning rate of every form; None: typical rates."""
 
     @field_validator("method")
     @classmethod
@@ -54,5 +54,5 @@ class SeedMethod(Model):
 
 
 def as_seed(raw: Any) -> Any:
-    """A method's name alone is the method as its authors have it."""
+    """Read a bare name as the method with nothing else given."""
     return {"method": raw} if isinstance(raw, str) else raw

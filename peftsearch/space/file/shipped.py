@@ -1,4 +1,4 @@
-"""The spaces that come with the package, found in a wheel and in a checkout alike."""
+"""Shipped spaces: the space files that come with the package."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["shipped_spaces"]
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _CANDIDATES = (_PACKAGE / "_spaces", _PACKAGE.parent / "spaces")
-"""Where the wheel puts `spaces/`, and where a checkout has it."""
+"""The folder of space files: first that of a wheel, then that of a checkout."""
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name → file of every shipped space, by name; MissingError if the installation has none."""
+    """Name → file of every shipped space, sorted; MissingError if the installation has none."""
     for folder in _CANDIDATES:
         spaces = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
         if spaces:

@@ -1,4 +1,4 @@
-"""What of training a space fixes or searches."""
+"""The `train:` section of a space file: hyperparameters that are fixed or searched."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from peftsearch.design.form import FORMS
 from peftsearch.design.training import Training
 from peftsearch.errors import ConfigurationError, did_you_mean
-from peftsearch.space.file.file_model import Model
-from peftsearch.space.file.values import Flags, Names, Numbers, Suggests, Values
+from peftsearch.space.file.values import Flags, Model, Names, Numbers, Suggester, Values
 
 __all__ = ["ALWAYS", "TrainChoices"]
 
@@ -19,13 +18,16 @@ ALWAYS = (
     *("label_smoothing", "accumulation", "batch_tokens", "precision", "checkpointing", "dropout"),
     "max_length",
 )
-"""Fields of every configuration; rates belong to forms, and LoRA+'s ratio to those that have it."""
-WHOLE = ("batch_size", "accumulation", "batch_tokens", "max_length")
+"""Fields suggested for every configuration. Learning rates are suggested for each form in it, and
+LoRA+'s ratio if one of its forms has an up-projection.
+"""
+WHOLE_NUMBERS = ("batch_size", "accumulation", "batch_tokens", "max_length")
 LATER_FIELDS = ALWAYS[ALWAYS.index("schedule") :]
+"""Fields added after the first version: at their defaults they are left out of a space's hash."""
 
 
 def _lr_by_form(raw: Any) -> Any:
-    """One rule for all forms, or a mapping form → rule."""
+    """Read `lr`: one rule for all forms, or a mapping form → rule. ValueError for unknown forms."""
     if isinstance(raw, dict) and not set(raw) & {"log", "range", "choose"}:
         for form in raw:
             if form not in FORMS:
@@ -35,7 +37,7 @@ def _lr_by_form(raw: Any) -> Any:
 
 
 def _trainable(**values: Any) -> None:
-    """Refuse, with the file's line, what would end every trial that draws it."""
+    """ValueError for values that `Training` refuses: they would end every trial that draws them."""
     try:
         Training(**values)
     except ConfigurationError as error:
@@ -43,9 +45,7 @@ def _trainable(**values: Any) -> None:
 
 
 class TrainChoices(Model):
-    """Learning rates, and what else of training a space fixes or searches: every field of
-    `Training`, each fixed, a choice or a range.
-    """
+    """Every field of `Training`: fixed, a choice, or a range."""
 
     lr: Annotated[dict[str, Numbers], BeforeValidator(_lr_by_form)] = Field(default_factory=dict)
     head_lr: Numbers = Values((1e-3,))
@@ -70,7 +70,7 @@ class TrainChoices(Model):
         if name == "lr":
             return values
         for value in values.extremes:
-            whole = name in WHOLE and values.is_range
+            whole = name in WHOLE_NUMBERS and values.is_range
             _trainable(**{name: int(value) if whole else value})
         return values
 
@@ -82,18 +82,18 @@ class TrainChoices(Model):
                 _trainable(lr=((form, float(rate)),))
         return rules
 
-    def suggest(self, trial: Suggests, name: str) -> Any:
-        """A trial's value of one field; whole numbers where they must be."""
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        """A trial's value of one field, as a whole number where the field is one."""
         value = getattr(self, name).suggest(trial, name)
-        return int(value) if name in WHOLE else value
+        return int(value) if name in WHOLE_NUMBERS else value
 
     def nearest(self, name: str, wanted: Any) -> Any:
         """The allowed value nearest to a wanted one."""
         value = getattr(self, name).nearest(wanted)
-        return int(value) if name in WHOLE else value
+        return int(value) if name in WHOLE_NUMBERS else value
 
     def to_plain(self) -> dict[str, Any]:
-        """Without later fields at their defaults, so that a space's hash stays what it was."""
+        """Plain data, without later fields at their defaults: a space's hash stays what it was."""
         plain = self.model_dump(mode="json")
         fields = type(self).model_fields
         later = {n for n in LATER_FIELDS if getattr(self, n) == fields[n].default}

@@ -1,23 +1,31 @@
-"""What may stand for a number or a name in a space file.
-
-A scalar is fixed, a list is a choice, `{range: [lo, hi]}` and `{log: [lo, hi]}` are numbers.
+"""Values in a space file: a scalar is fixed, a list is a choice, and `{range: [lo, hi]}` and
+`{log: [lo, hi]}` are ranges of numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-__all__ = ["Flags", "Names", "Numbers", "Suggests", "Values"]
+from peftsearch.errors import did_you_mean
+
+__all__ = ["Flags", "Model", "Names", "Numbers", "Suggester", "Values", "all_known"]
 
 Scalar = str | int | float | bool
 
 
-class Suggests(Protocol):
-    """The part of an Optuna trial that a space uses; an encoder speaks it too."""
+class Model(BaseModel):
+    """A part of a space file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that decoding uses, and that its stand-ins have."""
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any: ...
 
@@ -43,11 +51,11 @@ class Values:
 
     @property
     def extremes(self) -> tuple[Scalar, ...]:
-        """Every choice, or both bounds: what must be usable for all of it to be."""
+        """Every choice, or both bounds; if these are usable, all of the values are."""
         return self.choices or (self.low, self.high)
 
-    def suggest(self, trial: Suggests, name: str) -> Any:
-        """One value; a fixed one is no parameter of the study."""
+    def suggest(self, trial: Suggester, name: str) -> Any:
+        """A trial's value. A fixed one is not suggested, and no parameter of the study."""
         if self.is_fixed:
             return self.choices[0]
         if self.is_range:
@@ -62,6 +70,7 @@ class Values:
             return wanted
         numbers = [c for c in self.choices if isinstance(c, (int, float))]
         if numbers and isinstance(wanted, (int, float)):
+            # Nearest as a ratio: rates and scales are compared on a log scale. 1e-300 for zeros.
             return min(numbers, key=lambda c: abs(math.log(max(c, 1e-300) / max(wanted, 1e-300))))
         return self.choices[0]
 
@@ -102,6 +111,7 @@ def _parse_range(raw: dict[str, Any]) -> Values:
     kind, bounds = next(iter(raw.items()))
     if kind == "choose":
         return _parse(bounds)
+    # bool is excluded by name: to Python it is an int.
     numbers = isinstance(bounds, list) and all(
         isinstance(b, (int, float)) and not isinstance(b, bool) for b in bounds
     )
@@ -144,3 +154,11 @@ AnyValues = Annotated[Values, BeforeValidator(_parse), _plain]
 Numbers = Annotated[Values, BeforeValidator(_parse_numbers), _plain]
 Names = Annotated[Values, BeforeValidator(_parse_names), _plain]
 Flags = Annotated[Values, BeforeValidator(_parse_flags), _plain]
+
+
+def all_known(values: Values, known: Collection[str], what: str) -> Values:
+    """The values; ValueError, with the nearest known name, if one of them is unknown."""
+    for choice in values.choices:
+        if choice not in known:
+            raise ValueError(f"{what} '{choice}' unknown{did_you_mean(str(choice), known)}")
+    return values

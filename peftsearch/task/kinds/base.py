@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from peftsearch.task.rows.columns import Columns
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.split import Split
+from peftsearch.task.split import Split, Targets
 
 __all__ = ["Kind", "Output"]
 
@@ -28,9 +28,11 @@ class Kind(ABC):
     metrics: ClassVar[tuple[str, ...]]
     """Names of the metrics that fit, the default first."""
     target_names: ClassVar[tuple[str, ...]]
-    """Names that a target's column often has, the likeliest first."""
+    """Usual names of a target column, the likeliest first."""
     weak_target_names: ClassVar[tuple[str, ...]] = ()
-    """Names that mean a target where no column has one of those, and the kind is no guess."""
+    """Names of a target column that count only if no column has one of `target_names` and the
+    kind was not guessed.
+    """
     needs_target: ClassVar[bool] = True
 
     def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
@@ -52,16 +54,24 @@ class Kind(ABC):
     def check(self, split: Split, name: str) -> None:  # noqa: B027 (most have nothing to check)
         """DataError if nothing can be learned from a training split."""
 
+    def default_metric(self, targets: Targets) -> tuple[str, list[str]]:
+        """The metric of a task that names none, by its training targets, and a note if it is not
+        the kind's usual one.
+        """
+        return self.metrics[0], []
+
     def has_targets(self, rows: Rows, columns: Columns) -> bool:
         """False where the targets of every row are hidden, as in published test files."""
         return True
 
     def remarks(self, split: Split, labels: Sequence[str], name: str) -> list[str]:
-        """Notes for people on oddities of a split's targets."""
+        """Notes on unusual targets of a split."""
         return []
 
     def strata(self, split: Split) -> NDArray[np.int64]:
-        """(n,): examples of one number are divided alike when a split is made."""
+        """A number for each example, `[n]`: splits made here divide the examples of each number in
+        the same proportion.
+        """
         return np.zeros(len(split), np.int64)
 
     def outputs(self, labels: Sequence[str]) -> int:

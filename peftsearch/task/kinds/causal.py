@@ -17,7 +17,11 @@ __all__ = ["Causal"]
 
 class Causal(Kind):
     """Prompt → response, with the loss on the response alone; without a column of responses, every
-    token of the text is one.
+    token of the text is one. Targets are texts.
+
+    >>> rows = Rows("d.txt", pd.DataFrame({"text": ["Once upon a time."]}))
+    >>> Causal().to_split(rows, Columns(("text",), None), ())[0].targets
+    ('Once upon a time.',)
     """
 
     name = "causal"

@@ -25,6 +25,15 @@ _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)(\.0*)?")
 
 
 class Classification(Kind):
+    """One label of a text, or of a pair of texts. Targets are indices into the labels, int64 (n,).
+
+    >>> cells = {"text": ["good", "bad", "fine", "dull"], "label": ["yes", "no", "yes", "no"]}
+    >>> rows, columns = Rows("d.csv", pd.DataFrame(cells)), Columns(("text",), "label")
+    >>> labels = Classification().label_names(rows, columns)
+    >>> labels, Classification().to_split(rows, columns, labels)[0].targets.tolist()
+    (('no', 'yes'), [1, 0, 1, 0])
+    """
+
     name = "classification"
     output: ClassVar[Output] = "labels"
     metrics = ("accuracy", "macro_f1", "f1", "matthews")
@@ -40,8 +49,8 @@ class Classification(Kind):
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
         """Label names in a stable order: numbers by value, others by name.
 
-        At least two, and at least two examples of each on average: rows with an empty text, which
-        are left out, do not count.
+        DataError unless there are two labels, with two examples each on average; rows with an empty
+        text, which are left out, do not count.
         """
         _, _, found = _labelled(rows, columns)
         present = set(_one_spelling(set(found) - {""}).values())
@@ -110,7 +119,7 @@ def whole_number(label: str) -> int | None:
 
 
 def label_order(label: str) -> tuple[int, float, str]:
-    """Sorts numbers by value, then others by name."""
+    """Sort key of labels: numbers by value, then others by name."""
     try:
         number = float(label)
     except ValueError:
@@ -127,7 +136,9 @@ def label_problem(name: str, row: int, label: str, labels: Sequence[str]) -> str
 
 
 def label_text(name: str, row: int, column: str, value: Any) -> str:
-    """A label is a text, a whole number (1.0 too: a column with gaps turns to floats), a bool."""
+    """The label in a cell: a text, a bool, or a whole number, also written 1.0 (pandas turns a
+    column of integers with gaps to floats).
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):

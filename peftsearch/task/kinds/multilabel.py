@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels for a text or a pair of texts, none among them.
+"""Multi-label classification: any number of labels for a text or a pair of texts, or none.
 
 Targets are int8 (n, labels), 1 where a label is one of the example's.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from peftsearch.errors import DataError, listed
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.classification import Classification, label_order, label_problem
-from peftsearch.task.label_sets import Form, Lists, form_of, is_hidden
+from peftsearch.task.kinds.label_set_notation import Lists, Notation, is_hidden, notation_of
 from peftsearch.task.rows.columns import Columns, filled_rows, left_out, refuse_missing
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.split import Split
@@ -31,11 +31,19 @@ _Read = tuple[list[Sequence[str]], list[int], list[list[str]], int]
 
 @dataclass(frozen=True)
 class Multilabel(Kind):
-    """Any number of labels for a text. `form` is the notation of the sets, known once the training
-    rows are read; `classes` are the labels' names where lists hold indices into them.
+    """Any number of labels for a text. `notation` is how the sets are written, known once the
+    training rows are read; `classes` are the labels' names where lists hold indices into them.
+    Targets are 0 and 1, int8 (n, labels).
+
+    >>> cells = {"text": ["a", "b", "c", "d"], "tags": ["war|love", "war", "love", "love"]}
+    >>> rows, columns = Rows("d.csv", pd.DataFrame(cells)), Columns(("text",), "tags")
+    >>> kind, notes = Multilabel().written_as(rows, columns)
+    >>> labels = kind.label_names(rows, columns)
+    >>> labels, kind.to_split(rows, columns, labels)[0].targets.tolist()
+    (('love', 'war'), [[1, 1], [0, 1], [1, 0], [1, 0]])
     """
 
-    form: Form | None = None
+    notation: Notation | None = None
     classes: tuple[str, ...] | None = None
     name: ClassVar[str] = "multilabel"
     output: ClassVar[Output] = "label sets"
@@ -46,19 +54,20 @@ class Multilabel(Kind):
     )
 
     def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
-        form = form_of(rows, columns)
-        note = form.note(str(columns.label))
-        classes = rows.classes.get(str(columns.label)) if isinstance(form, Lists) else None
-        kind = replace(self, form=form, classes=classes)
+        notation = notation_of(rows, columns)
+        note = notation.note(str(columns.label))
+        classes = rows.classes.get(str(columns.label)) if isinstance(notation, Lists) else None
+        kind = replace(self, notation=notation, classes=classes)
         return kind, [f"{rows.name}: {note}"] if note else []
 
     def label_names(self, rows: Rows, columns: Columns) -> tuple[str, ...]:
-        """The columns' names, in their order, or those of all classes; of other lists and texts the
-        labels that occur, numbers by value, others by name, twice on average at least.
+        """The names of the columns, or of all classes, in their order; for other lists and texts
+        the labels that occur, numbers by value, others by name. DataError unless these occur twice
+        each on average.
         """
-        form = self.form or form_of(rows, columns)
-        if form.labels or self.classes:
-            return form.labels or self.classes or ()
+        notation = self.notation or notation_of(rows, columns)
+        if notation.labels or self.classes:
+            return notation.labels or self.classes or ()
         _, _, sets, _ = self._read(rows, columns)
         present = {label for own in sets for label in own}
         where = f"{rows.name}: column '{columns.label}' holds"
@@ -93,14 +102,14 @@ class Multilabel(Kind):
         """The text columns, the rows (from 0) with texts and labels, those labels, and how many
         rows have texts but hide their labels.
         """
-        form = self.form or form_of(rows, columns)
+        notation = self.notation or notation_of(rows, columns)
         refuse_missing(rows, columns.targets)
         texts, filled = filled_rows(rows, columns.text, None)
         cells = [rows.table[name].tolist() for name in columns.targets]
         kept, sets = [], []
         for row in filled:
             try:
-                own = form.read([column[row] for column in cells])
+                own = notation.read([column[row] for column in cells])
             except ValueError as error:
                 problem = f"column '{columns.label}' {error}" if columns.label else str(error)
                 where = f"{rows.name}: data row {rows.numbers[row]}"
@@ -121,7 +130,7 @@ class Multilabel(Kind):
         labels: Sequence[str],
     ) -> tuple[list[list[str]], list[str]]:
         """The sets with class names in place of indices, and a note where names were matched."""
-        own = rows.classes.get(str(columns.label)) if isinstance(self.form, Lists) else None
+        own = rows.classes.get(str(columns.label)) if isinstance(self.notation, Lists) else None
         present = {label for one in sets for label in one}
         names = own or self.classes
         are_names = present <= set(labels) or not all(map(str.isdecimal, present))

@@ -20,6 +20,13 @@ __all__ = ["Regression"]
 
 
 class Regression(Kind):
+    """A number for a text or a pair of texts. Targets are float64 (n,).
+
+    >>> rows = Rows("d.csv", pd.DataFrame({"text": ["good", "bad"], "score": ["4.5", "1"]}))
+    >>> Regression().to_split(rows, Columns(("text",), "score"), ())[0].targets.tolist()
+    [4.5, 1.0]
+    """
+
     name = "regression"
     output: ClassVar[Output] = "values"
     metrics = ("pearson", "spearman", "mse")

@@ -1,1 +1,1 @@
-"""Scores of predictions and their standard errors, by what is predicted; named in metric.py."""
+"""Metrics: scores of predictions with standard errors, a file for each kind of prediction."""

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
     "POSITIVE",
+    "ROWS",
     "accuracy",
     "accuracy_error",
     "f1",
     "f1_error",
+    "f1_of",
     "macro_f1",
     "macro_f1_error",
     "matthews",
@@ -34,7 +39,11 @@ POSITIVE = 1
 
 
 def accuracy(references: Labels, predictions: Labels) -> float:
-    """Share of predictions equal to the reference."""
+    """Share of predictions equal to the reference, 0 to 1.
+
+    >>> accuracy(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+    0.75
+    """
     return float((references == predictions).mean()) if len(references) else math.nan
 
 
@@ -43,7 +52,11 @@ def accuracy_error(references: Labels, predictions: Labels) -> float:
 
 
 def macro_f1(references: Labels, predictions: Labels) -> float:
-    """Mean F1 of the labels that occur in references or predictions."""
+    """Mean F1 of the labels that occur in references or predictions, 0 to 1.
+
+    >>> round(macro_f1(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])), 4)
+    0.7333
+    """
     return _f1_of(references, predictions, "macro")
 
 
@@ -52,7 +65,11 @@ def macro_f1_error(references: Labels, predictions: Labels) -> float:
 
 
 def f1(references: Labels, predictions: Labels, positive: int = POSITIVE) -> float:
-    """F1 of one label, `positive`, against all others; 0 where it occurs nowhere."""
+    """F1 of one label, `positive`, against all others, 0 to 1; 0 where it occurs nowhere.
+
+    >>> round(f1(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])), 4)
+    0.6667
+    """
     return _f1_of(references == positive, predictions == positive, "binary")
 
 
@@ -62,8 +79,11 @@ def f1_error(references: Labels, predictions: Labels, positive: int = POSITIVE) 
 
 
 def matthews(references: Labels, predictions: Labels) -> float:
-    """Matthews' correlation coefficient, of any number of labels (Gorodkin 2004); 0 where all
-    references or all predictions are one label.
+    """Matthews' correlation coefficient, of any number of labels (Gorodkin 2004), −1 to 1; 0 where
+    all references or all predictions are one label.
+
+    >>> round(matthews(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])), 4)
+    0.5774
     """
     if len(references) == 0:
         return math.nan
@@ -79,7 +99,11 @@ def matthews_error(references: Labels, predictions: Labels) -> float:
 
 
 def most_frequent(references: Labels) -> Labels:
-    """Predictions (n,) of the constant predictor: the most frequent label, the first of equals."""
+    """Predictions (n,) of the constant predictor: the most frequent label, the least of equals.
+
+    >>> most_frequent(np.array([2, 0, 2])).tolist()
+    [2, 2, 2]
+    """
     values, counts = np.unique(references, return_counts=True)
     return np.full_like(references, values[counts.argmax()])
 
@@ -139,4 +163,64 @@ def _counts_error(
     width = int(max(references.max(), predictions.max())) + 1 if labels is None else labels
     return bootstrap_error(
         len(references), lambda at: score(_Counts.of(references[at], predictions[at], width))
+    )
+
+
+def _of_most_frequent(score: Callable[[Any, Any], float]) -> Callable[[Any], float]:
+    """The score of always predicting the most frequent label of the references."""
+    return lambda references: (
+        score(references, most_frequent(references)) if len(references) else math.nan
+    )
+
+
+F1 = Metric(
+    "f1",
+    "labels",
+    f1,
+    f1_error,
+    title="F1 of the second label",
+    constant=_of_most_frequent(f1),
+)
+
+ROWS = (
+    Metric(
+        "accuracy",
+        "labels",
+        accuracy,
+        accuracy_error,
+        title="accuracy",
+        constant=_of_most_frequent(accuracy),
+    ),
+    Metric(
+        "macro_f1",
+        "labels",
+        macro_f1,
+        macro_f1_error,
+        title="F1, mean over labels",
+        constant=_of_most_frequent(macro_f1),
+    ),
+    F1,
+    Metric(
+        "matthews",
+        "labels",
+        matthews,
+        matthews_error,
+        title="Matthews correlation",
+    ),
+)
+
+
+def f1_of(label: str, index: int) -> Metric:
+    """The metric `f1` of the label with that index, against all others.
+
+    >>> f1_of("spam", 1).title
+    "F1 of 'spam'"
+    """
+    score = partial(f1, positive=index)
+    return replace(
+        F1,
+        score=score,
+        error=partial(f1_error, positive=index),
+        title=f"F1 of '{label}'",
+        constant=_of_most_frequent(score),
     )

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
+    "ROWS",
     "bce",
     "bce_error",
     "entropy",
@@ -36,7 +38,12 @@ Counts = NDArray[np.int64]
 
 
 def f1_micro(references: Sets, predictions: Logits) -> float:
-    """F1 over all pairs of an example and a label; 0 where none is a reference or predicted."""
+    """F1 over all pairs of an example and a label, 0 to 1; 0 where none is a reference or
+    predicted.
+
+    >>> f1_micro(np.array([[1, 0], [1, 1]]), np.array([[2.0, -1.0], [3.0, -1.0]]))
+    0.8
+    """
     return _scored(_micro, references, predictions)
 
 
@@ -45,8 +52,11 @@ def f1_micro_error(references: Sets, predictions: Logits) -> float:
 
 
 def f1_macro(references: Sets, predictions: Logits) -> float:
-    """Mean F1 of all labels; 0 of one that occurs neither in references nor in predictions, as
-    scikit-learn has it.
+    """Mean F1 of all labels, 0 to 1; 0 for one that occurs neither in references nor in
+    predictions, as in scikit-learn.
+
+    >>> f1_macro(np.array([[1, 0], [1, 1]]), np.array([[2.0, -1.0], [3.0, -1.0]]))
+    0.5
     """
     return _scored(_macro, references, predictions)
 
@@ -56,7 +66,11 @@ def f1_macro_error(references: Sets, predictions: Logits) -> float:
 
 
 def subset_accuracy(references: Sets, predictions: Logits) -> float:
-    """Share of examples whose predicted set is the reference, every label of it."""
+    """Share of examples of which every label is right, 0 to 1.
+
+    >>> subset_accuracy(np.array([[1, 0], [1, 1]]), np.array([[2.0, -1.0], [3.0, -1.0]]))
+    0.5
+    """
     if not _usable(predictions):
         return math.nan
     return float(_right_sets(references, predictions).mean())
@@ -69,7 +83,11 @@ def subset_accuracy_error(references: Sets, predictions: Logits) -> float:
 
 
 def bce(references: Sets, predictions: Logits) -> float:
-    """Binary cross-entropy, mean over labels and examples, in nats."""
+    """Binary cross-entropy, mean over labels and examples, in nats; less is better.
+
+    >>> round(bce(np.array([[1, 0], [1, 1]]), np.array([[2.0, -1.0], [3.0, -1.0]])), 4)
+    0.4505
+    """
     return float(_entropies(references, predictions).mean()) if _usable(predictions) else math.nan
 
 
@@ -124,13 +142,14 @@ def _scored(score: Callable[[_Counts], float], references: Sets, predictions: Lo
 
 
 def _error(score: Callable[[_Counts], float], references: Sets, predictions: Logits) -> float:
-    """Bootstrap error over examples; sparse, as an example has few of many labels."""
+    """Bootstrap error over examples."""
     if not _usable(predictions):
         return math.nan
     from scipy.sparse import csr_array
 
     predicted, true = predictions > 0, references > 0
     n = len(references)
+    # Sparse: an example has few of many labels, and RESAMPLES products of whole tables are slow.
     three: list[Any] = [
         csr_array(found.T.astype(np.int64)) for found in (predicted & true, predicted, true)
     ]
@@ -149,3 +168,56 @@ def _right_sets(references: Sets, predictions: Logits) -> NDArray[np.float64]:
 def _entropies(references: Sets, predictions: Logits) -> NDArray[np.float64]:
     """Cross-entropy of each example (n,), computed without overflow of exp."""
     return np.asarray((np.logaddexp(0, predictions) - references * predictions).mean(1))
+
+
+def _of_majority(
+    score: Callable[[Any, Any], float], needs_labels: bool = False
+) -> Callable[[Any], float]:
+    """The score of always predicting the labels of more than half of the references; nan where
+    `needs_labels` and no reference has a label: no score but 0 is possible.
+    """
+
+    def constant(references: Any) -> float:
+        if needs_labels and not references.any():
+            return math.nan
+        return score(references, majority(references))
+
+    return constant
+
+
+ROWS = (
+    Metric(
+        "f1_micro",
+        "label sets",
+        f1_micro,
+        f1_micro_error,
+        title="F1 over all labels of all texts",
+        constant=_of_majority(f1_micro, needs_labels=True),
+    ),
+    Metric(
+        "f1_macro",
+        "label sets",
+        f1_macro,
+        f1_macro_error,
+        title="F1, mean over labels",
+        constant=_of_majority(f1_macro, needs_labels=True),
+    ),
+    Metric(
+        "subset_accuracy",
+        "label sets",
+        subset_accuracy,
+        subset_accuracy_error,
+        title="texts with every label right",
+        constant=_of_majority(subset_accuracy),
+    ),
+    Metric(
+        "bce",
+        "label sets",
+        bce,
+        bce_error,
+        title="binary cross-entropy, mean over labels",
+        maximise=False,
+        best=0.0,
+        constant=entropy,
+    ),
+)

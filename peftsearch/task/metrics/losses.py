@@ -1,5 +1,5 @@
-"""Losses of texts as metrics: over n examples, the tokens of each target, int64 (n,), and the
-nats that the model lost on it, float64 (n,).
+"""Losses of texts as metrics. In place of references and predictions there are, for each of n
+examples, the number of tokens of its target, int64 (n,), and its loss in nats, float64 (n,).
 """
 
 from __future__ import annotations
@@ -9,29 +9,38 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import ratio_error
 
-__all__ = ["loss", "loss_error", "perplexity", "perplexity_error"]
+__all__ = ["ROWS", "loss", "loss_error", "perplexity", "perplexity_error"]
 
 Tokens = NDArray[np.int64]
 Nats = NDArray[np.float64]
 
 
 def loss(tokens: Tokens, nats: Nats) -> float:
-    """Nats a token; nan without tokens."""
+    """Mean loss of a token in nats; nan without tokens.
+
+    >>> loss(np.array([2, 3]), np.array([1.0, 2.0]))
+    0.6
+    """
     total = int(tokens.sum())
     return float(nats.sum()) / total if total else math.nan
 
 
 def loss_error(tokens: Tokens, nats: Nats) -> float:
-    """The examples, not the tokens, are taken to be independent."""
+    """Standard error of `loss`; examples, not tokens, are taken to be independent."""
     if not np.isfinite(nats).all():
         return math.nan
     return ratio_error(nats, tokens)
 
 
 def perplexity(tokens: Tokens, nats: Nats) -> float:
-    """exp(loss); inf where that is beyond a float."""
+    """exp(loss), at least 1; inf where that is beyond a float.
+
+    >>> round(perplexity(np.array([2, 3]), np.array([1.0, 2.0])), 4)
+    1.8221
+    """
     try:
         return math.exp(loss(tokens, nats))
     except OverflowError:
@@ -39,5 +48,32 @@ def perplexity(tokens: Tokens, nats: Nats) -> float:
 
 
 def perplexity_error(tokens: Tokens, nats: Nats) -> float:
-    """By the delta method: the loss's error times the slope of exp, which is the perplexity."""
+    """Standard error of `perplexity` by the delta method: the loss's error times the slope of exp,
+    which is the perplexity.
+    """
     return perplexity(tokens, nats) * loss_error(tokens, nats)
+
+
+ROWS = (
+    Metric(
+        "loss",
+        "loss",
+        loss,
+        loss_error,
+        title="loss, nats a token",
+        maximise=False,
+        best=0.0,
+        constant=lambda references: None,
+    ),
+    Metric(
+        "perplexity",
+        "loss",
+        perplexity,
+        perplexity_error,
+        title="perplexity of a token",
+        maximise=False,
+        best=1.0,
+        decimals=2,
+        constant=lambda references: None,
+    ),
+)

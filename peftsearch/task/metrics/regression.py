@@ -10,9 +10,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
-__all__ = ["mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
+__all__ = ["ROWS", "mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
 
 Values = NDArray[np.float64]
 
@@ -22,7 +23,11 @@ limit in pearsonr)."""
 
 
 def pearson(references: Values, predictions: Values) -> float:
-    """Pearson's correlation; 0 where references or predictions are constant."""
+    """Pearson's correlation, −1 to 1; 0 where references or predictions are constant.
+
+    >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])), 4)
+    0.982
+    """
     if not _usable(references, predictions):
         return math.nan
     one, other = _standardised(references), _standardised(predictions)
@@ -36,7 +41,11 @@ def pearson_error(references: Values, predictions: Values) -> float:
 
 
 def spearman(references: Values, predictions: Values) -> float:
-    """Pearson's correlation of the ranks, equal numbers sharing their mean rank."""
+    """Pearson's correlation of the ranks, −1 to 1, equal numbers sharing their mean rank.
+
+    >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0])), 4)
+    1.0
+    """
     if not _usable(references, predictions):
         return math.nan
     from scipy.stats import rankdata
@@ -51,7 +60,11 @@ def spearman_error(references: Values, predictions: Values) -> float:
 
 
 def mse(references: Values, predictions: Values) -> float:
-    """Mean squared error."""
+    """Mean squared error, in the square of the targets' unit; less is better.
+
+    >>> mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    2.0
+    """
     if not _usable(references, predictions):
         return math.nan
     return float(_squares(references, predictions).mean())
@@ -75,7 +88,7 @@ def _squares(references: Values, predictions: Values) -> Values:
 
 
 def _standardised(values: Values) -> Values | None:
-    """Less their mean and of length 1; None where they are constant."""
+    """The values minus their mean, scaled to length 1, `[n]`; None where they are constant."""
     centred = values - values.mean()
     # Divided by the largest first: the squares of very large or small numbers are inf or 0.
     largest = np.abs(centred).max()
@@ -83,3 +96,31 @@ def _standardised(values: Values) -> Values | None:
         return None
     scaled = centred / largest
     return np.asarray(scaled / np.linalg.norm(scaled), np.float64)
+
+
+ROWS = (
+    Metric(
+        "pearson",
+        "values",
+        pearson,
+        pearson_error,
+        title="Pearson correlation",
+    ),
+    Metric(
+        "spearman",
+        "values",
+        spearman,
+        spearman_error,
+        title="Spearman rank correlation",
+    ),
+    Metric(
+        "mse",
+        "values",
+        mse,
+        mse_error,
+        title="mean squared error",
+        maximise=False,
+        best=0.0,
+        constant=lambda references: float(np.var(references)) if len(references) else math.nan,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Standard errors from the examples at hand: of a mean, of a ratio of sums, of anything else."""
+"""Standard errors from a sample of examples: of a mean, of a ratio of sums, and by bootstrap."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ __all__ = ["RESAMPLES", "SEED", "bootstrap_error", "mean_error", "ratio_error", 
 RESAMPLES = 200
 """Enough for a standard error; percentiles would need more (Efron & Tibshirani 1993, ch. 6.4)."""
 SEED = 0
-"""One for all: the errors of two trials differ by their predictions alone."""
+"""One seed for all, so that the errors of two trials differ by their predictions alone."""
 
 
 def mean_error(each: NDArray[np.floating]) -> float:
-    """sd/√n of n scores; of zeros and ones √(p(1 − p)/n). The plug-in estimate, which divides the
-    variance by n (Efron & Tibshirani 1993, eq. 5.12). nan of no scores.
+    """Standard error sd/√n of the mean of n scores (n,); of zeros and ones √(p(1 − p)/n). The
+    plug-in estimate, which divides the variance by n (Efron & Tibshirani 1993, eq. 5.12). nan of no
+    scores.
+
+    >>> mean_error(np.array([0.0, 1.0, 0.0, 1.0]))
+    0.25
     """
     return float(each.std() / math.sqrt(len(each))) if len(each) else math.nan
 
 
 def ratio_error(above: NDArray[np.floating], below: NDArray[np.int64]) -> float:
-    """Of Σ above / Σ below over n examples that are drawn as pairs: the delta method,
+    """Standard error of Σ above / Σ below over n examples (n,), drawn as pairs; delta method:
     √Σ(aᵢ − R bᵢ)² / Σ bᵢ with R the ratio (Cochran 1977, eq. 2.46). nan where Σ below is 0.
+
+    >>> ratio_error(np.array([1.0, 2.0]), np.array([1, 2]))
+    0.0
     """
     total = float(below.sum())
     if total == 0:

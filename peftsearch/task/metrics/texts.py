@@ -7,27 +7,25 @@ Translation Evaluation).
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peftsearch.errors import MissingError
+from peftsearch.task.metrics.base import Metric, library
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
+    "ROWS",
     "bleu",
     "bleu_error",
     "chrf",
     "chrf_error",
     "exact_match",
     "exact_match_error",
-    "library",
     "rouge1",
     "rouge1_error",
     "rouge2",
@@ -44,20 +42,12 @@ CHRF_BETA = 2
 """chrF2, sacrebleu's default (Popović 2015)."""
 
 
-def library(module: str) -> Any:
-    """`rouge_score.rouge_scorer` or `sacrebleu`, imported; MissingError if it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.partition(".")[0].replace("_", "-")
-        raise MissingError(
-            f"package '{name}', which this metric needs, is not installed: "
-            "pip install 'peftsearch[text]'"
-        ) from error
-
-
 def exact_match(references: Texts, predictions: Texts) -> float:
-    """Share of predictions equal to the reference but for white space around them."""
+    """Share of predictions equal to the reference but for white space around them, 0 to 1.
+
+    >>> exact_match(["a sonata", "a fugue"], ["a sonata ", "a waltz"])
+    0.5
+    """
     return _mean(_exact(references, predictions))
 
 
@@ -66,7 +56,11 @@ def exact_match_error(references: Texts, predictions: Texts) -> float:
 
 
 def rouge1(references: Texts, predictions: Texts) -> float:
-    """Mean F1 × 100 of words, stemmed (Lin 2004)."""
+    """Mean F1 × 100 of words, stemmed (Lin 2004).
+
+    >>> round(rouge1(["the cat sat"], ["a cat sat"]), 2)
+    66.67
+    """
     return _mean(_rouge("rouge1", references, predictions))
 
 
@@ -75,7 +69,11 @@ def rouge1_error(references: Texts, predictions: Texts) -> float:
 
 
 def rouge2(references: Texts, predictions: Texts) -> float:
-    """Mean F1 × 100 of pairs of words, stemmed (Lin 2004)."""
+    """Mean F1 × 100 of pairs of adjacent words, stemmed (Lin 2004); 0 for a text of one word.
+
+    >>> rouge2(["the cat sat"], ["a cat sat"])
+    50.0
+    """
     return _mean(_rouge("rouge2", references, predictions))
 
 
@@ -86,6 +84,9 @@ def rouge2_error(references: Texts, predictions: Texts) -> float:
 def rouge_l(references: Texts, predictions: Texts) -> float:
     """Mean F1 × 100 of the longest common subsequence of stemmed words, a text being one sequence
     whatever its lines (Lin 2004).
+
+    >>> round(rouge_l(["the cat sat"], ["the dog sat"]), 2)
+    66.67
     """
     return _mean(_rouge("rougeL", references, predictions))
 
@@ -97,6 +98,9 @@ def rouge_l_error(references: Texts, predictions: Texts) -> float:
 def bleu(references: Texts, predictions: Texts) -> float:
     """BLEU of the whole corpus, 0–100: sacrebleu's defaults (Post 2018): 13a tokens, mixed case,
     exponential smoothing.
+
+    >>> round(bleu(["the cat sat on the mat"], ["the cat sat on a mat"]), 2)
+    53.73
     """
     if len(references) == 0:
         return math.nan
@@ -119,7 +123,11 @@ def bleu_error(references: Texts, predictions: Texts) -> float:
 
 
 def chrf(references: Texts, predictions: Texts) -> float:
-    """chrF2 of the whole corpus, 0–100: sacrebleu's defaults."""
+    """chrF2 of the whole corpus, 0–100: sacrebleu's defaults (Popović 2015).
+
+    >>> round(chrf(["the cat sat"], ["a cat sat"]), 2)
+    53.61
+    """
     if len(references) == 0:
         return math.nan
     scored = library("sacrebleu").corpus_chrf(list(predictions), [list(references)])
@@ -151,9 +159,9 @@ def _rouge(name: str, references: Texts, predictions: Texts) -> NDArray[np.float
 def _rouge_each(
     name: str, references: tuple[str, ...], predictions: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """F1 × 100 of every text (n,). Kept until other texts come: the stemmer takes half a second
-    for 1,000 sentences, and the error is asked for after the value.
-    """
+    """F1 × 100 of every text (n,)."""
+    # Cached until other texts come: the stemmer takes half a second for 1,000 sentences, and the
+    # error is asked for after the value.
     scorer = library("rouge_score.rouge_scorer").RougeScorer([name], use_stemmer=True)
     pairs = zip(references, predictions, strict=True)
     each = np.array([100 * scorer.score(a, b)[name].fmeasure for a, b in pairs], np.float64)
@@ -162,8 +170,8 @@ def _rouge_each(
 
 
 def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
-    """Of every text (n, 10): length, reference's length, 4 counts of n-grams that match, 4 of
-    n-grams there are.
+    """Counts of every text (n, 10): length, reference's length, and for n from 1 to 4 the n-grams
+    that match, then all n-grams.
     """
     metric = library("sacrebleu").BLEU(force=True)
     rows = []
@@ -174,7 +182,9 @@ def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
 
 
 def _chrf_counts(reference: str, prediction: str) -> list[int]:
-    """Of one text (18,): n-grams of the prediction, of the reference, in both, n from 1 to 6."""
+    """Counts of one text (18,): for n from 1 to 6 the n-grams of the prediction, of the reference,
+    and in both.
+    """
     one, other = "".join(prediction.split()), "".join(reference.split())
     counts: list[int] = []
     for n in range(1, CHRF_ORDERS + 1):
@@ -199,3 +209,67 @@ def _chrf_of(sums: Counts) -> float:
     recall = (both[seen] / wanted[seen]).mean()
     factor = CHRF_BETA**2
     return float(100 * (1 + factor) * precision * recall / (factor * precision + recall))
+
+
+ROUGE = "rouge_score.rouge_scorer"
+SACREBLEU = "sacrebleu"
+
+ROWS = (
+    Metric(
+        "rouge2",
+        "texts",
+        rouge2,
+        rouge2_error,
+        title="ROUGE-2 F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "rouge1",
+        "texts",
+        rouge1,
+        rouge1_error,
+        title="ROUGE-1 F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "rougeL",
+        "texts",
+        rouge_l,
+        rouge_l_error,
+        title="ROUGE-L F1 × 100",
+        best=100.0,
+        decimals=2,
+        needs=ROUGE,
+    ),
+    Metric(
+        "bleu",
+        "texts",
+        bleu,
+        bleu_error,
+        title="BLEU",
+        best=100.0,
+        decimals=2,
+        needs=SACREBLEU,
+    ),
+    Metric(
+        "chrf",
+        "texts",
+        chrf,
+        chrf_error,
+        title="chrF2",
+        best=100.0,
+        decimals=2,
+        needs=SACREBLEU,
+    ),
+    Metric(
+        "exact_match",
+        "texts",
+        exact_match,
+        exact_match_error,
+        title="exact match",
+    ),
+)

@@ -1,4 +1,4 @@
-"""Tables of text: values separated by commas, tabs or another character, a row a line."""
+"""Delimited text: a row a line, values separated by commas, tabs or another character."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Reading local data: csv, tsv, txt, json, jsonl and parquet (compressed, too), folders of
-`save_to_disk`, and parallel text. Bad input becomes one clear sentence.
+"""Local data files → rows: csv, tsv, txt, json, jsonl and parquet (compressed, too), folders of
+`save_to_disk`, and parallel text. A file that cannot be read is a DataError of one sentence.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from peftsearch.errors import DataError, did_you_mean
+from peftsearch.task.rows.arrow_classes import class_names_in_schema
 from peftsearch.task.rows.compressed import COMPRESSED, name_inside, unpacked
 from peftsearch.task.rows.delimited import parse_delimited
 from peftsearch.task.rows.folders import read_folder
@@ -20,7 +21,6 @@ from peftsearch.task.rows.nested import frame_of
 from peftsearch.task.rows.parallel import parallel_paths, read_parallel
 from peftsearch.task.rows.plain_text import decoded, lines_of
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.sources.arrow_classes import class_names_in_schema
 
 __all__ = ["SEPARATORS", "nearest_file", "read_rows"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import DataError
+from peftsearch.task.rows.arrow_classes import class_names_in_schema
 from peftsearch.task.rows.nested import frame_of
 from peftsearch.task.rows.rows import Rows
-from peftsearch.task.sources.arrow_classes import class_names_in_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

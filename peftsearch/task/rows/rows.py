@@ -1,4 +1,4 @@
-"""Raw rows: read, not yet checked."""
+"""Rows of a data file, as read: a table with its name, notes and class names."""
 
 from __future__ import annotations
 

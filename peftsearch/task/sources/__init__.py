@@ -1,1 +1,1 @@
-"""Where a task's data come from: local files, the Hub, demos; and their splits."""
+"""Sources of data: local files, the Hub and demos; their splits, and a task built from them."""

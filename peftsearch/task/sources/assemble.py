@@ -7,15 +7,23 @@ from dataclasses import dataclass
 
 from peftsearch.errors import UsageError, did_you_mean, listed
 from peftsearch.task.guess_kind import class_names_of, columns_of, kind_of
-from peftsearch.task.kind import Kind
-from peftsearch.task.metrics.classification import POSITIVE
-from peftsearch.task.metrics.metric import METRICS, Metric, f1_of
+from peftsearch.task.kinds.base import Kind
+from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.classification import POSITIVE, f1_of
+from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.rows.columns import Columns, columns_in
 from peftsearch.task.rows.compressed import suffix_of
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.sources.class_names import by_training_names, by_training_numbers, named
 from peftsearch.task.sources.splitting import split_off
-from peftsearch.task.spec import GUESSES, Generation, ReadColumns, TaskSpec
+from peftsearch.task.spec import (
+    GUESSES,
+    METRIC_BY_TARGETS,
+    SEVERAL_COLUMNS,
+    Generation,
+    ReadColumns,
+    TaskSpec,
+)
 from peftsearch.task.split import Split
 from peftsearch.task.task import Task
 from peftsearch.wording import agree, counted
@@ -80,8 +88,10 @@ def assemble(
     _refuse_unused(spec, kind)
     reading = _Reading.of(spec, kind, train)
     kind, labels = reading.kind, tuple(named(label, reading.names) for label in reading.labels)
-    metric, of_metric = _metric(spec, kind, labels)
+    if spec.metric is not None:
+        _refuse_unfit(spec.metric, kind)
     split, more = kind.to_split(train, reading.columns, reading.labels)
+    metric, of_metric = _metric(spec, kind, labels, split)
     kind.check(split, train.name)
     read = [*reading.columns.notes(train), *_older_rules(spec, reading.columns), *reading.notes]
     notes = [*train.notes, *guessed, *read, *of_metric, *more]
@@ -104,6 +114,7 @@ def assemble(
         metric=metric,
         labels=labels,
         train=split,
+        # Rungs below full length evaluate the first examples only: these must be a fair subset.
         validation=evaluated.shuffled(spec.split_seed),
         load_test=lambda: held_out if held_out is not None else _test(read_test, reading),
         notes=tuple(notes),
@@ -140,7 +151,7 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
 
 def _older_rules(spec: TaskSpec, columns: Columns) -> list[str]:
     """A note where columns are guessed by the rules of earlier versions."""
-    if spec.guesses == GUESSES or not columns.guessed:
+    if spec.guesses >= SEVERAL_COLUMNS or not columns.guessed:
         return []
     return [
         "columns guessed by the rules of earlier versions, one text column: a recipe that names "
@@ -148,15 +159,23 @@ def _older_rules(spec: TaskSpec, columns: Columns) -> list[str]:
     ]
 
 
-def _metric(spec: TaskSpec, kind: Kind, labels: tuple[str, ...]) -> tuple[Metric, list[str]]:
-    """The metric, and a note on the label of F1 where the user named none."""
-    name = spec.metric or kind.metrics[0]
-    if name not in kind.metrics:
+def _refuse_unfit(metric: str, kind: Kind) -> None:
+    if metric not in kind.metrics:
         raise UsageError(
-            f"metric '{name}' does not fit {kind.name}{did_you_mean(name, kind.metrics)}"
+            f"metric '{metric}' does not fit {kind.name}{did_you_mean(metric, kind.metrics)}"
         )
-    if name != "f1":
-        return METRICS[name], []
+
+
+def _metric(
+    spec: TaskSpec, kind: Kind, labels: tuple[str, ...], train: Split
+) -> tuple[Metric, list[str]]:
+    """The metric, and a note on it, or on the label of F1, where the user left it open."""
+    if spec.metric is None:
+        by_targets = spec.guesses >= METRIC_BY_TARGETS
+        name, notes = kind.default_metric(train.targets) if by_targets else (kind.metrics[0], [])
+        return METRICS[name], notes
+    if spec.metric != "f1":
+        return METRICS[spec.metric], []
     if spec.positive is not None:
         if spec.positive not in labels:
             raise UsageError(f"--positive {spec.positive}: the labels are {listed(labels)}")
@@ -178,7 +197,7 @@ def _divided(
     share = EVAL_SHARE
     if with_test:
         split, held_out = split_off(split, kind.strata(split), TEST_SHARE, spec.split_seed, name)
-        share /= 1 - TEST_SHARE
+        share /= 1 - TEST_SHARE  # a tenth of all examples, not of those that are left
     split, evaluated = split_off(split, kind.strata(split), share, spec.split_seed + 1, name)
     return split, evaluated, held_out
 

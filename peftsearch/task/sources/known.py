@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
 
 from peftsearch.errors import did_you_mean
-from peftsearch.task.kind import KINDS, kind_named
+from peftsearch.task.kinds.table import KINDS, kind_named
 from peftsearch.task.spec import TaskSpec
 
 __all__ = ["KNOWN_DATASETS", "KnownDataset", "KnownSplits", "completed", "known_dataset"]

@@ -1,4 +1,4 @@
-"""Opening a task's data, after the checks that need no data. Imports pandas only when called."""
+"""Opening a task's data, after the checks that need none; imports pandas only when called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ __all__ = ["open_task"]
 
 
 def open_task(spec: TaskSpec) -> Task:
-    """The data of a task, refused as early as what is wrong shows; the test split stays closed."""
+    """The task with its data, checked as early as possible; the test split stays closed.
+
+    UsageError for settings that do not fit, DataError for files that are missing or unreadable,
+    MissingError for a package or data set that is not there.
+    """
     from peftsearch.task.early import refuse_early  # with pandas: a third of a second
     from peftsearch.task.sources.load import load_task
 

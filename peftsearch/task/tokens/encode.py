@@ -1,4 +1,4 @@
-"""Tokenised texts as flat tensors, from which batches are cut."""
+"""Tokenised examples as flat tensors, from which padded batches are cut."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ _MULTIPLE = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """n tokenised examples.
-
-    `inputs` are token ids, `types` (total tokens,) int8 their token types or None. What is
-    predicted is `labels`, indices or numbers (n,) or 0 and 1 (n, labels), or `written`: token ids
-    of the texts to be written, with the end of text. `pad_id` fills inputs up; `truncated` counts
-    cut examples.
-    """
+    """n tokenised examples: inputs, and as targets `labels` or `written`."""
 
     inputs: Ragged
+    """Token ids of n texts, or pairs of texts."""
     types: Tensor | None
+    """Token types of all inputs, `[total]` int8; None where the model is given none."""
     labels: Tensor
+    """Label indices `[n]` int64, sets of labels `[n, labels]` int8, or numbers `[n]` float64;
+    zeros where texts are written.
+    """
     pad_id: int
+    """Token id that fills inputs up."""
     written: Ragged | None = None
+    """Token ids of n texts to be written, with the end of text; None for other targets."""
     truncated: int = 0
+    """Number of examples that were cut to the length allowed."""
     again: Callable[[NDArray[np.int64]], Encoded] | None = field(
         default=None, repr=False, compare=False
     )
@@ -53,19 +55,19 @@ class Encoded:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example: those read and those written."""
+        """Number of tokens of each example, input and written target, `[n]`."""
         own = self.inputs.lengths
         return own if self.written is None else own + self.written.lengths
 
     @property
     def tokens(self) -> tuple[Tensor, ...]:
-        """All token ids that a model may be given: of inputs, targets and padding."""
+        """All token ids that a model may be given, of inputs, targets and padding: each `[any]`."""
         written = () if self.written is None else (self.written.flat,)
         return (self.inputs.flat, *written, torch.tensor([self.pad_id]))
 
     @property
     def whole(self) -> Encoded:
-        """The data set that these are the first examples of."""
+        """The data set that these are the first examples of; itself if it was not cut."""
         return self if self._whole is None else self._whole
 
     @cached_property
@@ -92,13 +94,15 @@ class Encoded:
         )
 
     def read_anew(self) -> Encoded:
-        """The same examples, tokenised anew each time that they are read, as a data loader of texts
-        does.
+        """The same examples, tokenised again each time that they are read, as by a data loader that
+        holds texts.
         """
         return replace(self, _whole=self.whole, _anew=True)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Encoded, NDArray[np.int64]]:
-        """The tokenised data that hold these examples, and their indices in them."""
+        """Tokenised data that hold the examples of `indices` (`[batch]`), and their indices there
+        (`[batch]`).
+        """
         if not self._anew or self.again is None:
             return self, indices
         return self.again(indices), np.arange(len(indices))
@@ -109,7 +113,11 @@ class Encoded:
         device: torch.device | str = "cpu",
         left: bool = False,
     ) -> dict[str, Tensor]:
-        """Model inputs (batch, seq), padded to the longest; `left` pads on the left."""
+        """Model inputs on `device` by their keywords: `input_ids`, `attention_mask` and, where
+        there are types, `token_type_ids`, each `[batch, tokens]` int64, padded to the longest.
+
+        `indices`: `[batch]`. `left` pads on the left, as a decoder that generates needs.
+        """
         data, own = self.read(indices)
         ids, mask = data.inputs.padded(own, self.pad_id, left)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
@@ -119,7 +127,9 @@ class Encoded:
         return {key: sent(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
-        """(batch,) label indices or numbers, or (batch, labels) 0 and 1."""
+        """Targets of `indices` on `device`: `[batch]` label indices or numbers, or
+        `[batch, labels]` 0 and 1.
+        """
         return sent(self.labels[torch.from_numpy(indices)], device)
 
 
@@ -128,7 +138,8 @@ def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None 
     pair's longer text first).
 
     `type_rows` is the number of token types that the model has rows for; all types are left out if
-    any is beyond them. A text without tokens becomes a single end-of-text token.
+    any is beyond them. A text without tokens becomes a single end-of-text token. Returns n examples
+    for a split of n, without `written`.
     """
     blank = blank_of(tokenizer)
 
@@ -189,6 +200,8 @@ def _truncated(split: Split, tokens: list[list[int]], tokenizer: Any, max_length
 
 
 def choose_max_length(lengths: NDArray[np.int64], limit: int) -> int:
-    """The 99.5th percentile of the lengths, rounded up to a multiple of 8, at most `limit`."""
+    """The 99.5th percentile of the lengths (`[n]`, in tokens), rounded up to a multiple of 8, at
+    most `limit`.
+    """
     wanted = float(np.quantile(lengths, _QUANTILE))
     return min(limit, math.ceil(wanted / _MULTIPLE) * _MULTIPLE)

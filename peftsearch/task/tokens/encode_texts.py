@@ -26,8 +26,8 @@ __all__ = ["Writing", "encode_texts"]
 
 @dataclass(frozen=True)
 class Writing:
-    """Tokenizers, template and special tokens for inputs and targets; `is_decoder` for a single
-    stack that continues its prompt.
+    """Rules for reading and writing texts: tokenizers, template and special tokens. `is_decoder` is
+    True for a single stack that continues its prompt.
     """
 
     tokenizer: Any
@@ -68,7 +68,7 @@ class Writing:
 
     @property
     def around(self) -> int:
-        """Number of input tokens besides the text's: the template's, and special ones."""
+        """Number of input tokens that are not of the text: the template's and special ones."""
         return len(self.read([self.whole_template.replace(TEXT, "")])[0])
 
     def read(self, texts: Sequence[str]) -> list[list[int]]:
@@ -111,7 +111,7 @@ class Writing:
 
     @property
     def shortest_target(self) -> int:
-        """Least length of a cut target that keeps some of its text."""
+        """Number of tokens from which a cut target keeps some of its text."""
         return 1 if self.is_decoder else 1 + len(self.write([""])[0])
 
     def _end(self) -> list[int]:
@@ -165,8 +165,11 @@ class Writing:
 
 
 def encode_texts(split: Split, writing: Writing, max_length: int, max_target: int) -> Encoded:
-    """Tokenise sources and targets. A source that is too long loses the end of its text, never that
-    of the template; a target loses its end.
+    """Tokenise sources and targets, cut to `max_length` and `max_target` tokens. A source that is
+    too long loses the end of its text, never that of the template; a target loses its end, but an
+    encoder-decoder's end of text is kept. ConfigurationError if the template leaves no room.
+
+    Returns n examples for a split of n, with `written`.
     """
     tail = writing.tail
     if tail >= max_length:
@@ -228,7 +231,7 @@ def _key(split: Split, writing: Writing, max_length: int, max_target: int) -> di
 
 
 def _cut(ids: list[int], length: int, tail: int) -> list[int]:
-    """At most `length` ids, the last `tail` of them the last."""
+    """At most `length` ids, of which the last `tail` are kept."""
     if len(ids) <= length:
         return ids
     return [*ids[: length - tail], *(ids[-tail:] if tail else [])]

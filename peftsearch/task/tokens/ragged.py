@@ -1,4 +1,4 @@
-"""Rows of different lengths, laid end to end: how tokens lie in memory or on the disk."""
+"""Ragged arrays: rows of different lengths end to end, as tokens lie in memory and on disk."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ __all__ = ["Ragged"]
 
 @dataclass(frozen=True)
 class Ragged:
-    """n rows: `flat` (total,) may be mapped from a file; `offsets` (n + 1,)."""
+    """n rows of different lengths; row i is `flat[offsets[i] : offsets[i + 1]]`."""
 
     flat: Tensor
+    """`[total]`, int32 token ids or int8 token types; may be mapped from a file."""
     offsets: NDArray[np.int64]
+    """`[n + 1]`, from 0 to the total."""
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], dtype: torch.dtype = torch.int32) -> Ragged:
-        """From lists."""
+        """The rows of n lists, as `dtype`."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         flat = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
         return cls(torch.from_numpy(flat).to(dtype), np.concatenate([[0], np.cumsum(lengths)]))
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Rows of several, one after the other."""
+        """The rows of all parts, one part after the other."""
         if len(parts) == 1:
             return parts[0]
         lengths = np.concatenate([part.lengths for part in parts])
@@ -40,11 +42,12 @@ class Ragged:
 
     @classmethod
     def end_to_end(cls, first: Ragged, second: Ragged) -> Ragged:
-        """Each row of `first` with the same row of `second` after it."""
+        """n rows, each the row of `first` followed by the one of `second`."""
         lengths = first.lengths + second.lengths
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         flat = torch.empty(int(offsets[-1]), dtype=first.flat.dtype)
         for part, begins in ((first, offsets[:-1]), (second, offsets[:-1] + first.lengths)):
+            # How far each item moves, so that a million rows are scattered without a Python loop.
             moved = np.repeat(begins - part.offsets[:-1], part.lengths)
             flat[torch.from_numpy(np.arange(int(part.offsets[-1])) + moved)] = part.flat
         return cls(flat, offsets)
@@ -54,22 +57,26 @@ class Ragged:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Items of each row."""
+        """Number of items of each row, `[n]`."""
         return np.diff(self.offsets)
 
     def row(self, index: int) -> Tensor:
-        """One row."""
+        """One row, `[its length]`, a view of `flat`."""
         return self.flat[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
     def first(self, count: int) -> Ragged:
-        """The first `count` rows."""
+        """The first `count` rows; `flat` is a view."""
         offsets = self.offsets[: count + 1]
         return Ragged(self.flat[: int(offsets[-1])], offsets)
 
     def padded(
         self, indices: NDArray[np.int64], padding: int, left: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Rows filled up to the longest (batch, longest) int64, and the mask of what is theirs."""
+        """The rows of `indices` (`[batch]`), filled up with `padding` to the longest of them.
+
+        Returns `[batch, longest]` int64 and the mask `[batch, longest]` bool, True where an item is
+        a row's own. `left` puts the padding first.
+        """
         starts = torch.from_numpy(self.offsets[indices])
         lengths = torch.from_numpy(self.offsets[indices + 1] - self.offsets[indices])[:, None]
         longest = int(lengths.max()) if len(lengths) else 0

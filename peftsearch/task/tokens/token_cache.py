@@ -1,6 +1,6 @@
-"""Tokens cached on disk: made once, in chunks of examples; large columns are mapped into memory.
+"""Cache of tokens on disk: written once, in chunks of examples; large columns are memory-mapped.
 
-Without a usable disk, tokens are made in memory.
+Without a usable disk, tokens stay in memory.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["CACHE", "Chunk", "tokenised", "tokenizer_hash"]
 CHUNK = 10_000
 """Examples tokenised at a time."""
 WORTHWHILE = 20_000
-"""Fewer examples are tokenised in a second or two, and stay in memory alone."""
+"""Fewer examples are tokenised in a second or two, and are not cached."""
 IN_MEMORY = 64 * 2**20
-"""Bytes of a column that are read; more are mapped."""
+"""Bytes of a column up to which it is read into memory; a larger one is mapped."""
 
 _DTYPES = {"inputs": torch.int32, "types": torch.int8, "written": torch.int32}
 CACHE = DiskCache("tokens", "PEFTSEARCH_CACHE_GB", default_gb=20)
@@ -35,7 +35,9 @@ CACHE = DiskCache("tokens", "PEFTSEARCH_CACHE_GB", default_gb=20)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Token ids of some examples by column (`inputs`, `types`, `written`); how many were cut."""
+    """Token ids of some examples by column (`inputs`, `types`, `written`), and the number of
+    examples that were cut.
+    """
 
     columns: Mapping[str, Sequence[Sequence[int]]]
     truncated: int
@@ -48,9 +50,10 @@ Make = Callable[[int, int], Chunk]
 def tokenised(
     count: int, make: Make, key: Callable[[], Mapping[str, Any]]
 ) -> tuple[dict[str, Ragged], int]:
-    """Tokens of `count` examples by column, and how many examples were cut.
+    """Tokens of `count` examples by column, and the number of examples that were cut.
 
-    `key()` returns everything that they depend on, as JSON values; it is called for the cache only.
+    `key()` returns everything that they depend on, as JSON values; hashing texts and a tokenizer
+    takes time, so it is called for the cache only.
     """
     if count < WORTHWHILE:
         return _in_memory(count, make)
@@ -60,6 +63,7 @@ def tokenised(
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """Hash of a tokenizer's behaviour, apart from its truncation and padding settings."""
+    # A call that truncates or pads sets both on a fast tokenizer; lengths are in the cache's key.
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         settings = json.loads(backend.to_str())

@@ -9,8 +9,8 @@ __all__ = ["sent"]
 
 
 def sent(values: Tensor, device: torch.device | str) -> Tensor:
-    """The same values on a device. A GPU copies them out of pinned memory while it computes
-    something else, and the host goes on at once.
+    """The same values on a device, of the same shape. From pinned memory a GPU copies them while it
+    computes something else, and the host goes on at once.
     """
     device = torch.device(device)
     if device.type != "cuda" or values.device.type != "cpu":

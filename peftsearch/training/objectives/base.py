@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.task.metrics.metric import Metric
+from peftsearch.task.metrics.base import Metric
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.model import TunedModel

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.errors import SpaceError
-from peftsearch.space.file.aliases import values_in
-from peftsearch.space.file.document import Document
+from peftsearch.space.decode import decode
+from peftsearch.space.file.document import Document, values_in
 from peftsearch.space.file.shipped import shipped_spaces
-from peftsearch.space.reach import RandomSuggestions
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.space.space import Space
 
 GOOD = """\
@@ -114,7 +114,7 @@ def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, sentence:
 def test_a_budget_below_one_parameter_fits_nothing_and_says_so(minilm: object) -> None:
     tiny = space(GOOD.replace("[0.1, 10]", "[1e-12, 1e-9]"))
     source = RandomSuggestions(0)
-    samples = [tiny.decode(source, load_shapes("demo:minilm")) for _ in range(20)]
+    samples = [decode(tiny.on(load_shapes("demo:minilm")), source) for _ in range(20)]
     assert all(s.configuration is None and 0 < s.log_excess < 100 for s in samples)
 
 
@@ -221,5 +221,5 @@ def test_a_mutilated_space_is_of_use_or_refused_but_never_crashes(seed: int, min
     assert space(loaded.to_yaml()).hash == loaded.hash
     suggestions, shapes = RandomSuggestions(seed), load_shapes("demo:minilm")
     for _ in range(3):
-        sample = loaded.decode(suggestions, shapes)
+        sample = decode(loaded.on(shapes), suggestions)
         assert (sample.configuration is None) == (sample.log_excess > 0)

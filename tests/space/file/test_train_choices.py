@@ -10,6 +10,7 @@ import pytest
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.training import Training
 from peftsearch.errors import SpaceError
+from peftsearch.space.decode import decode
 from peftsearch.space.encode import Replay, encode
 from peftsearch.space.file.document import Document
 from peftsearch.space.file.train_choices import TrainChoices
@@ -53,12 +54,12 @@ def test_what_is_searched_takes_its_values_and_is_read_back_exactly() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen: dict[str, set[object]] = {field.name: set() for field in fields(Training)}
     for _ in range(60):
-        configuration = searched.decode(study.ask(), shapes).configuration
+        configuration = decode(searched.on(shapes), study.ask()).configuration
         if configuration is None or not configuration.modifications:
             continue
         for name, values in seen.items():
             values.add(getattr(configuration.training, name))
-        again = searched.decode(Replay(encode(searched, configuration, shapes)), shapes)
+        again = decode(searched.on(shapes), Replay(encode(searched.on(shapes), configuration)))
         assert again.configuration == configuration
     assert all(len(values) > 1 for values in seen.values()), seen
     assert seen["max_length"] <= set(range(32, 129))

@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from peftsearch.task.metrics.metric import METRICS, metrics_for
 from peftsearch.task.metrics.resampling import RESAMPLES, SEED
+from peftsearch.task.metrics.table import METRICS, metrics_for
 
 SETS = metrics_for("label sets")
 shapes = st.tuples(st.integers(1, 12), st.integers(1, 5))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from peftsearch.task.metrics.metric import METRICS, metrics_for
 from peftsearch.task.metrics.resampling import (
     RESAMPLES,
     SEED,
@@ -19,6 +18,7 @@ from peftsearch.task.metrics.resampling import (
     mean_error,
     ratio_error,
 )
+from peftsearch.task.metrics.table import METRICS, metrics_for
 
 WORDS = "the a cat dog sat ran on under mat tree and then it was very cold . , ! Straße".split()
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.errors import MissingError
-from peftsearch.task.kind import KINDS
-from peftsearch.task.metrics.metric import METRICS, f1_of, metrics_for
+from peftsearch.task.kinds.table import KINDS
+from peftsearch.task.metrics.classification import f1_of
+from peftsearch.task.metrics.table import METRICS, metrics_for
 
 LABELS = tuple(METRICS[name] for name in metrics_for("labels"))
 CORRELATIONS = (METRICS["pearson"], METRICS["spearman"])
@@ -345,7 +346,7 @@ def refused(*args, **kwargs):
     raise AssertionError("a connection was tried")
 
 socket.socket.connect = refused
-from peftsearch.task.metrics.metric import METRICS
+from peftsearch.task.metrics.table import METRICS
 assert not {"sklearn", "scipy", "rouge_score", "sacrebleu", "nltk"} & set(sys.modules)
 print(METRICS["rouge1"].value(["running far"], ["it ran far"]), METRICS["bleu"].value(["a"], ["a"]))
 """

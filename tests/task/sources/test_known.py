@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from peftsearch.errors import UsageError
-from peftsearch.task.kind import KINDS
+from peftsearch.task.kinds.table import KINDS
 from peftsearch.task.sources.known import KNOWN_DATASETS, KnownDataset, completed, known_dataset
 from peftsearch.task.spec import TaskSpec
 

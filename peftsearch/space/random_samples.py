@@ -1,4 +1,4 @@
-"""What a space reaches on a backbone: sampled, without training anything."""
+"""Random samples of a space on a backbone, and what they cost; nothing is trained."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.space import Sample, Space
+from peftsearch.space.decode import Sample, decode
+from peftsearch.space.placed import PlacedSpace
 
-__all__ = ["Reach", "sampled_reach"]
+__all__ = ["RandomSamples", "RandomSuggestions", "draw_samples"]
 
 _SAMPLES = 500
 
 
 class RandomSuggestions:
-    """Suggests at random, each value independently: what a sampler does before it has learned."""
+    """A stand-in for an Optuna trial that suggests each value at random, independently."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -29,11 +30,11 @@ class RandomSuggestions:
         if not log:
             return self._random.uniform(low, high)
         value = math.exp(self._random.uniform(math.log(low), math.log(high)))
-        return min(max(value, low), high)
+        return min(max(value, low), high)  # exp(log(low)) may be just below low
 
 
 @dataclass(frozen=True)
-class Reach:
+class RandomSamples:
     """Random samples of a space on one backbone."""
 
     samples: tuple[Sample, ...]
@@ -44,7 +45,7 @@ class Reach:
         return [s.configuration for s in self.samples if s.configuration is not None]
 
     def facts(self) -> dict[str, Any]:
-        """Ranges and shares, for people."""
+        """Ranges of tuned % and of the share of the budget used, as texts for people."""
         tuned = sorted(c.tuned_pct(self.shapes) for c in self.configurations)
         used = sorted(
             s.configuration.tuned_pct(self.shapes) / s.budget_pct
@@ -61,10 +62,15 @@ class Reach:
         }
 
 
-def sampled_reach(space: Space, shapes: BackboneShapes, seed: int = 0) -> Reach:
-    """500 random samples."""
+def draw_samples(placed: PlacedSpace, seed: int = 0) -> RandomSamples:
+    """500 random samples; the same seed gives the same ones.
+
+    >>> drawn = draw_samples(load_space("demo").on(load_shapes("config:bert-base")))
+    >>> drawn.facts()["sampled"]
+    500
+    """
     source = RandomSuggestions(seed)
-    return Reach(tuple(space.decode(source, shapes) for _ in range(_SAMPLES)), shapes)
+    return RandomSamples(tuple(decode(placed, source) for _ in range(_SAMPLES)), placed.shapes)
 
 
 def _three(values: list[float], low: float = 0.0) -> str:

@@ -1,4 +1,4 @@
-"""Whole paths for the files of a task, so that studies and recipes work from any folder."""
+"""Absolute paths for the files of a task, so that studies and recipes work from any folder."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from peftsearch.paths import absolute
 from peftsearch.task.rows.parallel import parallel_paths
 from peftsearch.task.spec import TaskSpec
 
-__all__ = ["FILES", "absolute_data", "is_there", "with_whole_paths"]
+__all__ = ["FILES", "absolute_data", "is_there", "with_absolute_paths"]
 
 FILES = ("train", "eval", "test")
 """Fields of a task that name files."""
 
 
-def with_whole_paths(spec: TaskSpec) -> TaskSpec:
-    """The task with whole paths for files and folders that exist; names on the Hub and missing
+def with_absolute_paths(spec: TaskSpec) -> TaskSpec:
+    """The task with absolute paths for files and folders that exist; names on the Hub and missing
     files stay as they are.
     """
     files = {key: getattr(spec, key) for key in FILES}
@@ -35,7 +35,7 @@ def is_there(path_text: str | None) -> bool:
 
 
 def absolute_data(path_text: str) -> str:
-    """The whole path of a file or folder, or those of the two files of parallel text."""
+    """The absolute path of a file or folder, or those of the two files of parallel text."""
     try:
         pair = parallel_paths(path_text)
     except (OSError, RuntimeError, ValueError):  # no path: reading it says what is wrong
@@ -44,7 +44,7 @@ def absolute_data(path_text: str) -> str:
 
 
 def _absolute_name(name: str) -> str:
-    """The name, with a whole path where `datasets` would take it for a local folder."""
+    """The name, or an absolute path where `datasets` would take it for a local folder."""
     from peftsearch.task.sources.known import known_dataset
 
     source, colon, config = name.partition(":")

@@ -1,4 +1,4 @@
-"""What a space file may not say of its slots, and what is never sampled together."""
+"""Rules of a space file: those it states under `forbid`, and those that its slots imply."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from peftsearch.design.place import Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.file.document import Document
 from peftsearch.space.structures.rules import Rule
-from peftsearch.space.structures.slots import INSERTIONS, Slot, SlotStructure, make_composition
+from peftsearch.space.structures.slot_structure import (
+    INSERTIONS,
+    SlotStructure,
+    make_composition,
+)
+from peftsearch.space.structures.slots import Slot, full_name
 
 __all__ = ["exclusive", "forbidden"]
 
-_STANDS_APART = {"constant", "dense", "sparse"}
-"""Forms that change tensors of the body, or what such a change would change as well."""
+_EXCLUSIVE_FORMS = {"constant", "dense", "sparse"}
+"""Forms that change tensors of the body, or something that such a change would change as well."""
 
 
 def exclusive(document: Document, slots: Sequence[Slot]) -> list[Rule]:
-    """What is never sampled together. Every slot must offer something, and no two may modify one
-    representation in one way.
+    """Rules that keep two slots from changing the same tensors of the body. SpaceError for a slot
+    without a valid combination, and for two that would modify one representation alike.
     """
     for slot in slots:
         if all(s.is_empty for s in slot.structures):
@@ -36,8 +41,8 @@ def _apart(document: Document, first: Slot, second: Slot) -> Iterator[Rule]:
         try:
             Configuration((one, other))
         except ConfigurationError as error:
-            if {one.form.name, other.form.name} & _STANDS_APART:
-                # One tensor of the body has one owner: the two are never sampled together.
+            if {one.form.name, other.form.name} & _EXCLUSIVE_FORMS:
+                # A tensor of the body belongs to one modification: either, never both.
                 yield {first.name: here, second.name: there}
                 continue
             raise document.error(
@@ -48,7 +53,9 @@ def _apart(document: Document, first: Slot, second: Slot) -> Iterator[Rule]:
 def forbidden(
     document: Document, slots: Sequence[Slot], written: Sequence[Mapping[str, str]]
 ) -> list[Rule]:
-    """Conjunctions that the file forbids, by slot; the empty structure is always one."""
+    """Rules of `forbid`, and one against the empty structure. SpaceError for an unknown slot,
+    dimension or value.
+    """
     by_name = {slot.name: slot for slot in slots}
     rules: list[Rule] = [{slot.name: {"form": "none"} for slot in slots}]
     for index, rule in enumerate(written):
@@ -70,7 +77,7 @@ def forbidden(
 
 
 def _sites_taken(slot: Slot) -> list[tuple[dict[str, str], Modification]]:
-    """One modification for each way a slot may take a site: two that take one alike clash."""
+    """A modification for each form, place and insertion of a slot, and the rule that names it."""
     ways = {(s.form, s.at, s.insertion): s for s in slot.structures if not s.is_empty}
     taken = []
     for (form, at, insertion), structure in ways.items():
@@ -88,8 +95,8 @@ def _sites_taken(slot: Slot) -> list[tuple[dict[str, str], Modification]]:
 
 
 def _canonical(slot: Slot, dimension: str, value: str) -> str:
-    """A rule's value as structures spell it; a place that does not exist stays as it is."""
+    """A rule's value as structures spell it; an unknown place is left as it is."""
     try:
-        return slot.full_name(value) if dimension == "at" else value
+        return full_name(slot.name, value) if dimension == "at" else value
     except ConfigurationError:
         return value

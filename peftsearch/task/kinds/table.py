@@ -1,4 +1,4 @@
-"""The kinds of task by name; each has a file in `kinds/`."""
+"""Kinds of task by name; each has a file beside this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.kinds.regression import Regression
 from peftsearch.task.kinds.seq2seq import Seq2Seq
 
-__all__ = ["KINDS", "Kind", "kind_named"]
+__all__ = ["KINDS", "kind_named"]
 
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Classification(), Multilabel(), Regression(), Seq2Seq(), Causal())
@@ -18,7 +18,11 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_named(name: str) -> Kind:
-    """The kind with this name; UsageError with the nearest name if there is none."""
+    """The kind with this name; UsageError with the nearest name if there is none.
+
+    >>> kind_named("seq2seq").output
+    'texts'
+    """
     if name not in KINDS:
         raise UsageError(f"kind of task '{name}' unknown{did_you_mean(name, KINDS)}")
     return KINDS[name]

@@ -17,7 +17,16 @@ from peftsearch.errors import DataError
 from peftsearch.task.rows.columns import HIDDEN, Columns, is_nothing
 from peftsearch.task.rows.rows import Rows
 
-__all__ = ["Flags", "Form", "Lists", "Separated", "Vectors", "form_of", "holds_lists", "is_hidden"]
+__all__ = [
+    "Flags",
+    "Lists",
+    "Notation",
+    "Separated",
+    "Vectors",
+    "holds_lists",
+    "is_hidden",
+    "notation_of",
+]
 
 MARKS = ("|", ";", ",")
 """Separators of labels in a text; the first that any of the texts holds is used."""
@@ -30,7 +39,7 @@ _ADJACENT = re.compile(r"['\"]\s+['\"]")
 """A list of texts as NumPy prints it, without commas: Python would join its texts into one."""
 
 
-class Form(ABC):
+class Notation(ABC):
     """A notation for sets of labels: found in the training rows, used for every split."""
 
     labels: tuple[str, ...] = ()
@@ -48,7 +57,7 @@ class Form(ABC):
 
 
 @dataclass(frozen=True)
-class Flags(Form):
+class Flags(Notation):
     """A column of 0 and 1 for each label."""
 
     labels: tuple[str, ...]
@@ -64,7 +73,7 @@ class Flags(Form):
 
 
 @dataclass(frozen=True)
-class Lists(Form):
+class Lists(Notation):
     """A list of labels, or (in csv) a text that spells one as JSON or Python does."""
 
     def read(self, cells: Sequence[Any]) -> list[str]:
@@ -72,7 +81,7 @@ class Lists(Form):
 
 
 @dataclass(frozen=True)
-class Vectors(Form):
+class Vectors(Notation):
     """A list with 0 or 1 for each label; labels are named by their index."""
 
     labels: tuple[str, ...]
@@ -93,7 +102,7 @@ class Vectors(Form):
 
 
 @dataclass(frozen=True)
-class Separated(Form):
+class Separated(Notation):
     """A text with a mark between labels; an empty one is the empty set."""
 
     mark: str | None
@@ -116,7 +125,7 @@ class Separated(Form):
         return f"column '{column}': labels are separated by '{self.mark}'"
 
 
-def form_of(rows: Rows, columns: Columns) -> Form:
+def notation_of(rows: Rows, columns: Columns) -> Notation:
     """The training rows' notation of label sets; DataError if they have none."""
     if columns.labels:
         return Flags(columns.labels)

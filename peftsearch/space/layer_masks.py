@@ -1,4 +1,4 @@
-"""Named sets of layers, for each stack of a backbone."""
+"""Layer masks: named sets of layers, taken of each stack of a backbone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from peftsearch.design.shapes import BackboneShapes
 
-__all__ = ["DEPTHS", "LAYER_MASKS", "layer_mask", "overlap"]
+__all__ = ["DEPTHS", "LAYER_MASKS", "intersection", "layer_mask"]
 
 LAYER_MASKS: dict[str, Callable[[int], range]] = {
     "all": lambda n: range(n),
@@ -17,10 +17,10 @@ LAYER_MASKS: dict[str, Callable[[int], range]] = {
     "every_other": lambda n: range((n - 1) % 2, n, 2),
     "last": lambda n: range(n - 1, n),
 }
-"""From the number of a stack's layers to those chosen; `every_other` includes the last."""
+"""Name → the chosen layers of a stack of n, counted from 0. `every_other` includes the last."""
 
 DEPTHS = ("all", "upper_half", "upper_third", "last")
-"""Masks that a whole configuration may stay within: each is inside those before it."""
+"""Masks that a whole configuration may be restricted to; each is inside those before it."""
 
 
 @lru_cache(maxsize=1024)
@@ -34,7 +34,7 @@ def layer_mask(name: str, shapes: BackboneShapes) -> tuple[int, ...] | None:
     return None if len(chosen) == shapes.layers else tuple(chosen)
 
 
-def overlap(
+def intersection(
     first: tuple[int, ...] | None, second: tuple[int, ...] | None
 ) -> tuple[int, ...] | None:
     """The layers of both masks; None for all."""
