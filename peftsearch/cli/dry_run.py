@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftsearch.cli.arguments import limits_of, means_of
-from peftsearch.cli.flags import Said
+from peftsearch.api.options import Said
+from peftsearch.api.request import limits_of, means_of
 from peftsearch.cli.terminal.console import print_json, print_table, say, tell
 from peftsearch.wording import counted
 

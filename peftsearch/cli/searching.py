@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.arguments import (
+from peftsearch.api.options import Said
+from peftsearch.api.request import (
     existing_study,
     given,
     limits_of,
@@ -16,7 +17,6 @@ from peftsearch.cli.arguments import (
     refuse_cohort_of_low_rungs,
     refuse_other_means,
 )
-from peftsearch.cli.flags import Said
 from peftsearch.cli.storage import hear_storage, without_storage
 from peftsearch.cli.terminal.console import say
 from peftsearch.errors import UsageError

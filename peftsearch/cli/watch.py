@@ -49,9 +49,9 @@ def watch(
     as_json: bool,
 ) -> None:
     """`run` the workers, show their progress, then print the frontier."""
+    from peftsearch.api.progress.progress import Progress
     from peftsearch.cli.frontier import print_frontier
     from peftsearch.cli.terminal.interrupt import unheard
-    from peftsearch.cli.terminal.progress import Progress
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
     from peftsearch.study.storage.database.copies import bring_home

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.arguments import refuse_other_means, seconds_of
+from peftsearch.api.request import refuse_other_means, seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
+from peftsearch.api.options import FIXED, HEARD, NEUTRAL
 from peftsearch.cli import watch
-from peftsearch.cli.flags import FIXED, HEARD, NEUTRAL
 from peftsearch.cli.main import app, run
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE

@@ -9,11 +9,10 @@ import time
 
 from rich.console import Console
 
-from peftsearch.cli.terminal.console import clean, shortened
-from peftsearch.cli.terminal.live import Overview, live_lines
-from peftsearch.cli.terminal.running import RunningTrials, stopping, time_is_up
-from peftsearch.cli.terminal.wrapping import width_of, wrapped
+from peftsearch.api.progress.live import Overview, live_lines
+from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
 from peftsearch.errors import MissingError, PeftsearchError
+from peftsearch.lines import clean, shortened, width_of, wrapped
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.records import StudyRecord, TrialResult

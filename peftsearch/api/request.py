@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.flags import FIXED, Begun, Said, is_given, task_fields
+from peftsearch.api.options import FIXED, Begun, Said, is_given, task_fields
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
