@@ -1,7 +1,7 @@
-"""The options of `peftsearch search`: the task field of each, and the rules for it on `--resume`.
+"""The options of a search: the task field of each, and the rules for it when a study is resumed.
 
-An option of `search` is a parameter there and one row here. On resume it is either heard, or it
-must be what the study was begun with, or it says nothing about the study.
+An option is a parameter of `peftsearch.search` and of the command line, and one row here. On resume
+it is either heard, or it must be what the study was begun with, or it says nothing about the study.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from peftsearch.records.records import StudyInfo
     from peftsearch.task.spec import TaskSpec
 
-__all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Said", "is_given", "task_fields"]
+__all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Options", "is_given", "task_fields"]
 
-Said = Mapping[str, Any]
+Options = Mapping[str, Any]
 """The options that the user gave, by parameter of `search`; others are absent."""
 
 
 def is_given(value: Any) -> bool:
     """True if the user gave this value; 0 counts."""
-    return value is not None and value is not False and value != []
+    return value is not None and value is not False and value != [] and value != ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,6 @@ class Fixed:
     name: str
     began: Callable[[Begun], tuple[Any, ...]]
     same: Same = _equal
-    flag: str = ""
-    """The flag, if it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
     """Converts the value to fields of the TaskSpec; None if the option is not about the task."""
     comma: bool = False
@@ -106,7 +104,7 @@ class Fixed:
 
     @property
     def shown(self) -> str:
-        return self.flag or "--" + self.name.replace("_", "-")
+        return "--" + self.name.replace("_", "-")
 
     def written(self, value: Any) -> str:
         """`--seed 9`, `--text a --text b`, `--no-header`; `no --beams` where there is none."""
@@ -133,7 +131,6 @@ def _of_task(
     key: str | None = None,
     began: Callable[[Begun], tuple[Any, ...]] | None = None,
     same: Same = _equal,
-    flag: str = "",
 ) -> Fixed:
     """An option that sets the field `key` of the task."""
     field = key or name
@@ -141,7 +138,7 @@ def _of_task(
     def recorded(begun: Begun) -> tuple[Any, ...]:
         return (getattr(begun.task, field),)
 
-    return Fixed(name, began or recorded, same, flag, lambda said: {field: said})
+    return Fixed(name, began or recorded, same, lambda said: {field: said})
 
 
 def _label_columns(task: TaskSpec) -> tuple[str, ...]:
@@ -157,7 +154,7 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("model", lambda b: (b.info.model,), _same_source),
     _of_task("task", "name", same=_same_data_set),
     _of_task("train", same=_same_data),
-    _of_task("eval_file", "eval", same=_same_data, flag="--eval"),
+    _of_task("eval", same=_same_data),
     _of_task("test", same=_same_data),
     _of_task("text"),
     Fixed("label", lambda b: (_label_columns(b.task),), fields=_label_fields),
@@ -202,10 +199,10 @@ NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
 """Options that name the study and the action. The space is compared by its hash."""
 
 
-def task_fields(said: Said) -> dict[str, Any]:
+def task_fields(options: Options) -> dict[str, Any]:
     """Fields of a TaskSpec from the options about the task."""
     fields: dict[str, Any] = {}
     for option in FIXED:
-        if option.fields is not None and option.name in said:
-            fields |= option.fields(said[option.name])
+        if option.fields is not None and option.name in options:
+            fields |= option.fields(options[option.name])
     return fields

@@ -1,4 +1,7 @@
-"""Parsed `search` options: the task, a new study, or the study to resume."""
+"""A search as requested: options as the user gave them → the task, the new study, the limits.
+
+Imports no torch, and pandas not before data are opened: wrong options are refused at once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.api.options import FIXED, Begun, Said, is_given, task_fields
+from peftsearch.api.defaults import DEFAULTS
+from peftsearch.api.options import Options, task_fields
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from peftsearch.records.folder import StudyFolder
     from peftsearch.search.limits import Limits, Means
     from peftsearch.space.file.files import Files
     from peftsearch.space.space import Space
@@ -19,28 +22,9 @@ if TYPE_CHECKING:
     from peftsearch.task.spec import TaskSpec
 
 __all__ = [
-    *("default_name", "existing_study", "given", "limits_of", "means_of", "new_study"),
-    *("refuse_cohort_of_low_rungs", "refuse_other_means", "seconds_of", "separator_of"),
-    "task_spec",
+    *("default_name", "limits_of", "means_of", "new_study", "refuse_cohort_of_low_rungs"),
+    *("seconds_of", "separator_of", "space_of", "task_spec"),
 ]
-
-DEFAULT_SPACE = "unified"
-
-
-def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the user gave, out of all parameters of `search`, in the form that studies
-    record: repeated options as tuples, separators as characters, the artifacts' folder as a whole
-    path.
-    """
-    said = {key: value for key, value in parameters.items() if is_given(value)}
-    said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
-    if "languages" in said:
-        said["languages"] = _languages(said["languages"])
-    if "artifacts" in said:
-        said["artifacts"] = _artifacts(said["artifacts"])
-    if "separator" in said:
-        said["separator"] = separator_of(said["separator"])
-    return said
 
 
 def separator_of(said: str) -> str | None:
@@ -48,21 +32,7 @@ def separator_of(said: str) -> str | None:
     return task_spec({"separator": said}).separator
 
 
-def _languages(said: str) -> tuple[str, str]:
-    codes = [code.strip() for code in said.split(",")]
-    if len(codes) != 2 or not all(codes):
-        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
-    return codes[0], codes[1]
-
-
-def _artifacts(said: str) -> str:
-    """The whole path of a folder; addresses of buckets and file:// unchanged."""
-    from peftsearch.paths import absolute
-
-    return said if "://" in said else absolute(said)
-
-
-def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskSpec:
+def task_spec(options: Options, recommended: Mapping[str, Any] | None = None) -> TaskSpec:
     """The task as the user described it, completed by a space's recommendation; UsageError for
     values that are not allowed.
     """
@@ -70,8 +40,12 @@ def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskS
 
     from peftsearch.task.spec import TaskSpec
 
-    fields = task_fields(said)
-    whole = {**(recommended or {}), **fields, "split_seed": said.get("seed", 0)}
+    fields = task_fields(options)
+    whole = {
+        **(recommended or {}),
+        **fields,
+        "split_seed": options.get("seed", DEFAULTS.seed),
+    }
     if recommended and "generation" in recommended:  # an option sets beams alone: keep the rest
         whole["generation"] = {**recommended["generation"], **fields.get("generation", {})}
     try:
@@ -83,20 +57,29 @@ def task_spec(said: Said, recommended: Mapping[str, Any] | None = None) -> TaskS
         raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
 
 
-def default_name(space: Space, said: Said) -> str:
-    """The name of a study without --study: those of the space and the data, joined."""
-    spec = task_spec(said, _recommended_task(space, said, whole=False))
+def space_of(said: str | Space) -> Space:
+    """The space by its name or path, or itself."""
+    from peftsearch.space.space import load_space
+
+    return load_space(said) if isinstance(said, str) else said
+
+
+def default_name(space: Space, options: Options) -> str:
+    """The name of a study that was given none: those of the space and the data, joined."""
+    spec = task_spec(options, _recommended_task(space, options, whole=False))
     source = spec.name or Path(spec.train or "task").stem
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space.name}-{source}")
     return name.strip("-.")[:100] or "study"
 
 
-def _recommended_task(space: Space, said: Said, whole: bool = True) -> Mapping[str, Any] | None:
+def _recommended_task(
+    space: Space, options: Options, whole: bool = True
+) -> Mapping[str, Any] | None:
     """The space's recommended task, None where the user names data; paths are whole, or as written
     in the space file.
     """
     recommended = space.file.recommended
-    if recommended is None or "task" in said or "train" in said:
+    if recommended is None or "task" in options or "train" in options:
         return None
     files, task = _files_of(space), dict(recommended.task)
     for key in ("train", "eval", "test"):
@@ -119,72 +102,40 @@ def _files_of(space: Space) -> Files:
     return Files(space.document, Path(space.document.name).parent)
 
 
-def new_study(said: Said) -> NewStudy:
+def new_study(options: Options) -> NewStudy:
     """The study that the options describe, with files as the user named them, unopened."""
-    from peftsearch.cli.storage import use_storage
+    from peftsearch.api.storage import use_storage
     from peftsearch.records.storage_name import JOURNAL
-    from peftsearch.space.space import load_space
     from peftsearch.study.new_study import NewStudy
 
-    space_name = said.get("space", DEFAULT_SPACE)
-    space = load_space(space_name)
+    said = options.get("space", DEFAULTS.space)
+    space = space_of(said)
     recommended = space.file.recommended
-    model = said.get("model") or _recommended_model(space)
+    model = options.get("model") or _recommended_model(space)
     if model is None:
         raise UsageError("no model: give --model NAME (a Hub name, a folder, or demo:minilm)")
-    longest = said.get("max_length") or (recommended.max_length if recommended else None)
+    longest = options.get("max_length") or (recommended.max_length if recommended else None)
     return NewStudy(
-        name=said["study"] if "study" in said else default_name(space, said),
+        name=options["study"] if "study" in options else default_name(space, options),
         space=space,
-        space_name=space_name,
+        space_name=said if isinstance(said, str) else space.name,
         model=model,
-        task=task_spec(said, _recommended_task(space, said)),
-        seed=said.get("seed", 0),
-        device=said.get("device", "cpu"),
+        task=task_spec(options, _recommended_task(space, options)),
+        seed=options.get("seed", DEFAULTS.seed),
+        device=options.get("device", DEFAULTS.device),
         max_length=longest,
-        rung_examples=said.get("eval_limit"),
-        tokenizer=said.get("tokenizer"),
-        target_tokenizer=said.get("target_tokenizer"),
-        without=said.get("without", ()),
-        low_rungs=said.get("low_rungs"),
-        storage=use_storage(said["storage"]) if "storage" in said else JOURNAL,
-        artifacts=said.get("artifacts"),
+        rung_examples=options.get("eval_limit"),
+        tokenizer=options.get("tokenizer"),
+        target_tokenizer=options.get("target_tokenizer"),
+        without=options.get("without", ()),
+        low_rungs=options.get("low_rungs"),
+        storage=use_storage(options["storage"]) if "storage" in options else JOURNAL,
+        artifacts=options.get("artifacts"),
     )
 
 
-def existing_study(said: Said) -> StudyFolder:
-    """The study to resume. UsageError for options that differ from those it was begun with."""
-    from peftsearch.records.folder import StudyFolder
-    from peftsearch.space.space import load_space
-
-    if "study" not in said and "space" not in said:
-        raise UsageError("which study? give --study NAME with --resume")
-    space = load_space(said["space"]) if "space" in said else None
-    name = said["study"] if "study" in said or space is None else default_name(space, said)
-    folder = StudyFolder.open(name, said.get("studies"))
-    info = folder.read_info()
-    if space is not None and space.hash != info.space_hash:
-        raise UsageError(
-            f"space '{said['space']}' is not the one study '{name}' was begun with; leave it out "
-            f"to go on with {folder.space_path}, or begin a new study"
-        )
-    task_spec(said)  # refuses values that no study may have
-    _refuse_differences(said, Begun(folder, info))
-    return folder
-
-
-def _refuse_differences(said: Said, begun: Begun) -> None:
-    """UsageError, in one sentence, for all options that differ from those of the study."""
-    found = [option.difference(said[option.name], begun) for option in FIXED if option.name in said]
-    differences = [one for one in found if one is not None]
-    if differences:
-        raise UsageError(
-            f"study '{begun.folder.name}' was begun with {'; with '.join(differences)}: leave out "
-            "what differs to go on with it, or begin a new study"
-        )
-
-
 def seconds_of(minutes: float | None, hours: float | None) -> float | None:
+    """The time limit in seconds; UsageError for two of them, and for what is no number."""
     if minutes is not None and hours is not None:
         raise UsageError("give --minutes or --hours, not both")
     seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
@@ -193,33 +144,20 @@ def seconds_of(minutes: float | None, hours: float | None) -> float | None:
     return seconds
 
 
-def limits_of(said: Said, waits: bool) -> Limits:
+def limits_of(options: Options, waits: bool) -> Limits:
+    """When the search ends; `waits`: its workers stay while others of the study train."""
     from peftsearch.search.limits import Limits
 
-    seconds = seconds_of(said.get("minutes"), said.get("hours"))
-    return Limits(said.get("trials"), seconds, waits)
+    seconds = seconds_of(options.get("minutes"), options.get("hours"))
+    return Limits(options.get("trials"), seconds, waits)
 
 
-def means_of(said: Said) -> Means:
+def means_of(options: Options) -> Means:
+    """Threads, cohort and device of each worker."""
     from peftsearch.search.limits import Means
 
-    return Means(said.get("threads", 1), said.get("cohort"), said.get("device"))
-
-
-def refuse_other_means(folder: StudyFolder, means: Means) -> None:
-    """UsageError for a device that is missing or cannot compute the study's low rungs, and for a
-    cohort of them.
-    """
-    from peftsearch.backbone.device import refuse_unknown_device
-    from peftsearch.space.space import load_space
-    from peftsearch.study.low_rungs import refuse_low_rungs
-
-    info = folder.read_info()
-    device = means.device or info.device
-    refuse_unknown_device(device)
-    refuse_cohort_of_low_rungs(means.cohort, info.low_rungs)
-    if info.low_rungs is not None:
-        refuse_low_rungs(info.low_rungs, load_space(str(folder.space_path)), device)
+    threads = options.get("threads", DEFAULTS.threads)
+    return Means(threads, options.get("cohort"), options.get("device"))
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:

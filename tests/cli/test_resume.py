@@ -34,7 +34,7 @@ DIFFERENT = {
     "model": ("--model", "demo:minilm", "--model {home}/m"),
     "task": ("--task", "demo:tweets", "no --task"),
     "train": ("--train", "other.csv", "--train {home}/data.csv"),
-    "eval_file": ("--eval", "data.csv", "no --eval"),
+    "eval": ("--eval", "data.csv", "no --eval"),
     "test": ("--test", "data.csv", "no --test"),
     "text": ("--text", "label", "--text text"),
     "label": ("--label", "text", "no --label"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from peftsearch.api.request import existing_study
+from peftsearch.api.resume import existing_study
 from peftsearch.backbone.savings import low_precision
 from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS
 from peftsearch.cli.main import run

@@ -1,0 +1,35 @@
+"""A database's address as a user gives it: used by this process and its workers, never written."""
+
+from __future__ import annotations
+
+import os
+
+from peftsearch.errors import UsageError
+
+__all__ = ["hear_storage", "use_storage"]
+
+
+def use_storage(said: str) -> str:
+    """Set the database's address for this process and its workers; return it without password."""
+    from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+
+    address = StorageAddress.parse(said)
+    os.environ[VARIABLE] = said
+    return address.shown
+
+
+def hear_storage(name: str, storage: str, said: str | None) -> None:
+    """Use the address that the user gave for a study whose record names its `storage`.
+    UsageError if the study has a journal, unless the address only came from $PEFTSEARCH_STORAGE.
+    """
+    from peftsearch.records.storage_name import VARIABLE, is_database
+
+    if said is None:
+        return
+    if is_database(storage):
+        use_storage(said)
+    elif said != os.environ.get(VARIABLE):
+        raise UsageError(
+            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
+            "--storage out, or begin a new study with it"
+        )
