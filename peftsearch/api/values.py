@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.api.defaults import BOUNDS
@@ -40,9 +41,9 @@ def _value(name: str, value: Any) -> Any:
         return _languages(value)
     if name == "space":
         return _space(value)
-    if name == "studies":
-        return value
     text = _text(name, value)
+    if name == "studies":
+        return Path(text)
     if name == "artifacts":
         return _artifacts(text)
     return separator_of(text) if name == "separator" else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
@@ -25,9 +26,13 @@ class Stoppable(Protocol):
 @contextlib.contextmanager
 def interruptible(workers: Stoppable) -> Iterator[list[int]]:
     """Ask the workers to save and end on the first Ctrl-C or SIGTERM, kill them on the second.
-    Yields the list of signals caught.
+    Yields the list of signals caught, which stays empty outside the main thread: Python hears of
+    signals there only.
     """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         caught.append(number)

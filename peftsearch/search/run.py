@@ -63,8 +63,9 @@ def run_workers(
                 hear(TrialEnded(worker, result))
 
         local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
-        with interruptible(local) as interrupted:
-            for event in with_stops(local.run(settle), interrupted):
+        # Closed at once if `hear` raises: a notebook keeps the traceback, and with it the workers.
+        with closing(local.run(settle)) as events, interruptible(local) as interrupted:
+            for event in with_stops(events, interrupted):
                 hear(event)
             return bool(interrupted)
 

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerReady, WorkerStopped
+from peftsearch.search.launchers.main_module import without_main
 from peftsearch.search.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
@@ -91,7 +92,7 @@ class LocalWorkers:
         """True if `kill` ended the workers; their deaths then do not count against trials."""
         return self._killed
 
-    def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:
+    def run(self, on_death: Callable[[int], None]) -> Generator[Event | None, None, None]:
         """Every event as it comes, None every now and then; ends with the last worker.
 
         `on_death(worker)` is called when one died without a word, before another takes its place.
@@ -113,7 +114,7 @@ class LocalWorkers:
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        with _deaf():
+        with _deaf(), without_main():
             process.start()
         sending.close()
         self._loading.add(worker)
