@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 from pathlib import Path
 
@@ -23,20 +22,6 @@ def test_the_blocks_of_the_page_run_in_order(
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block.text, "docs/python.md", "exec"), names)
-
-
-@pytest.mark.parametrize("name", peftsearch.__all__)
-def test_examples_of_public_names_give_what_they_say(name: str) -> None:
-    public = getattr(peftsearch, name)
-    if not inspect.isfunction(public) and not inspect.isclass(public):
-        pytest.skip("a value")
-    examples = doctest.DocTestFinder(recurse=False).find(
-        public, name, globs={"peftsearch": peftsearch, name: public}
-    )
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    for example in examples:
-        runner.run(example)
-    assert runner.failures == 0
 
 
 def test_every_public_name_is_described() -> None:

@@ -21,7 +21,14 @@ __all__ = ["Configuration", "Head", "Training"]
 
 @dataclass(frozen=True)
 class Configuration:
-    """A point of the design space. Equal configurations have equal hashes, everywhere."""
+    """A point of the design space. Equal configurations have equal hashes, everywhere.
+
+    >>> lora = peftsearch.METHODS["lora"].configuration()
+    >>> lora.describe()
+    'linear∥attn.query+value r=8 s=2'
+    >>> peftsearch.Configuration.from_json(lora.to_json()) == lora
+    True
+    """
 
     modifications: tuple[Modification, ...] = ()
     head: Head = field(default_factory=Head)

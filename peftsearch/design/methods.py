@@ -48,7 +48,13 @@ __all__ = ["METHODS", "Method", "method"]
 
 @dataclass(frozen=True)
 class Method:
-    """A named configuration; `source` is the paper, `modifications` carry its usual widths."""
+    """A named configuration; `source` is the paper, `modifications` carry its usual widths.
+
+    >>> peftsearch.METHODS["lora"].source
+    'Hu et al. 2022, arXiv 2106.09685'
+    >>> peftsearch.METHODS["mam"].configuration().describe()
+    'prefix@attn.heads l=16 + relu∥ffn.out r=16 s=2'
+    """
 
     name: str
     title: str

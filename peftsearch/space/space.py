@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 
 from peftsearch.design.configuration import Head, Training
@@ -31,7 +32,14 @@ __all__ = ["Sample", "Space", "load_space"]
 
 
 class Space:
-    """A validated space file."""
+    """A validated space file, which `load_space` reads: the configurations a search may visit.
+
+    >>> space = peftsearch.load_space("space.yaml")
+    >>> space.count_structures()
+    1
+    >>> print(space.to_yaml().splitlines()[0])
+    schema: 1
+    """
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -182,8 +190,14 @@ def _pooling_on(pooling: str, shapes: BackboneShapes) -> str:
     return "last" if pooling == "first" and shapes.reads_forward else pooling
 
 
-def load_space(name: str) -> Space:
-    """A shipped space by name, or a file by its path."""
+def load_space(name: str | PathLike[str]) -> Space:
+    """A shipped space by name, or a file by its path; SpaceError, with the line, for what is wrong
+    in it.
+
+    >>> peftsearch.load_space("demo").name
+    'demo'
+    """
+    name = fspath(name)
     shipped = shipped_spaces()
     if name in shipped:
         return Space(Document.read(shipped[name]))
