@@ -171,26 +171,32 @@ def attach(
     2048
     >>> attached.detach()
     """
-    if isinstance(model, str | PathLike):
-        from peftsearch.api.saved_model import load_saved
-
-        model = load_saved(fspath(model))
+    own = _loaded(model)
     if isinstance(configuration, str):
         configuration = method(configuration).configuration()
-    if MODULE in model._modules:
+    if MODULE in own._modules:
         raise ConfigurationError("a configuration is attached to this model already: detach it")
     prefixes = any(isinstance(m.form, Prefix) for m in configuration.modifications)
-    backbone, give_back = borrow(model, prefixes)
+    backbone, give_back = borrow(own, prefixes)
 
     def make(held: Mapping[str, nn.Parameter]) -> Attachment:
         return attach_to(backbone, fitting, seed, finished=tensors is not None, held=held)
 
     try:
         fitting = configuration.within(backbone.shapes)
-        return Attached(model, fitting, make, give_back, tensors)
+        return Attached(own, fitting, make, give_back, tensors)
     except BaseException:
         give_back()
         raise
+
+
+def _loaded(model: nn.Module | str | PathLike[str]) -> nn.Module:
+    """The model itself, or the one saved in a folder."""
+    if not isinstance(model, str | PathLike):
+        return model
+    from peftsearch.api.saved_model import load_saved
+
+    return load_saved(fspath(model))
 
 
 def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftsearch.api.begin import begun
 from peftsearch.api.frames import path_of
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["search"]
 
-PathText = str | PathLike[str]
-if TYPE_CHECKING:
-    Data = PathText | pd.DataFrame | datasets.Dataset
+PathText: TypeAlias = str | PathLike[str]
+Data: TypeAlias = "PathText | pd.DataFrame | datasets.Dataset"
 
 
 def search(
