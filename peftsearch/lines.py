@@ -42,7 +42,7 @@ def escaped(found: re.Match[str]) -> str:
 
 
 def shortened(line: str) -> str:
-    """What it quotes may be a whole file in one line."""
+    """The line, without its middle if it is very long: errors may quote a whole file."""
     cut = len(line) > _FIRST + _LAST
     return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
 

@@ -1,4 +1,4 @@
-"""`peftsearch check`: is a space file right, and what of it can a model do?"""
+"""`peftsearch check`: validate a space file, and report how much of it a model supports."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
 
 
 def _on_model(space: Any, model: str) -> dict[str, Any]:
-    """What one model can do of it, how its seeds begin, and what random samples of it reach."""
+    """Facts about a space on one model: coverage, its seeds, the reach of random samples."""
     from peftsearch.backbone.loading.load import load_shapes
     from peftsearch.policy.seeds import seeds_of
     from peftsearch.space.coverage import coverage_of

@@ -1,4 +1,4 @@
-"""`peftsearch doctor`: is everything here that a search needs?"""
+"""`peftsearch doctor`: check the machine, the packages and the folders that a search needs."""
 
 from __future__ import annotations
 

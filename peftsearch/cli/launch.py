@@ -86,7 +86,7 @@ def ray(
 def _order(
     folder: StudyFolder, limits: Limits, share: Share, threads: int | None, cohort: int | None
 ) -> Order:
-    """What every worker is to do; UsageError for a study that only this machine can search."""
+    """Instructions for every worker; UsageError for a study that only this machine can search."""
     import os
     from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`peftsearch ls`: what there is: spaces, methods, models, tasks, studies, the design space."""
+"""`peftsearch ls`: list spaces, methods, models, tasks, studies, and the design space."""
 
 from __future__ import annotations
 

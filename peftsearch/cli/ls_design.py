@@ -1,4 +1,4 @@
-"""What `peftsearch ls` says of the design space: methods, its four dimensions, and families."""
+"""`peftsearch ls methods`, its four dimensions and families: the design space as tables."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def _dimensions(modification: Modification) -> Row:
 
 
 def _default(value: Any, key: str) -> Any:
-    """Of an option that came later; the others' are always written."""
+    """Default of an option added after the first file format; None for the others, which are always
+    written.
+    """
     return next((f.default for f in fields(value) if f.name == key and f.metadata), None)
 
 

@@ -1,4 +1,4 @@
-"""What `peftsearch ls` knows of tasks: names to give, kinds, metrics."""
+"""`peftsearch ls tasks`: known data sets, kinds of task, metrics."""
 
 from __future__ import annotations
 

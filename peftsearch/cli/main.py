@@ -118,6 +118,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _forget_stdout() -> None:
-    """What could not be written is tried again, and fails again, when Python ends."""
+    """Point stdout at /dev/null: Python flushes it once more as it ends, and would fail again."""
     with contextlib.suppress(OSError, ValueError):  # not a real file: nothing is tried again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,1 +1,1 @@
-"""Carrying a point of a frontier away: native, as a recipe, to peft."""
+"""Exporting a point of a frontier: native format, recipe, peft."""

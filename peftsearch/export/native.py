@@ -129,8 +129,8 @@ class LoadedModel(TunedModule):
     def scores(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> tuple[list[str] | list[list[str]], list[dict[str, float]]]:
-        """What `predict` answers, and the probability of every label for each text. UsageError for
-        a model that predicts numbers or writes.
+        """Answers of `predict`, and the probability of every label for each text. UsageError for a
+        model that predicts numbers or writes.
         """
         if self.package.output == "values":
             raise UsageError("this model predicts numbers and has no probabilities: use predict")

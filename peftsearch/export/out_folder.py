@@ -1,4 +1,4 @@
-"""Where an export goes: an earlier one is written over, nothing else is."""
+"""The folder of an export: an earlier export is overwritten, anything else is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few validation examples with what the study's best configuration writes for them."""
+"""Validation examples with the text that the study's best configuration writes for them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ADAPTER = TypeAdapter(tuple[Sample, ...])
 
 
 def samples_of_best(folder: StudyFolder, record: StudyRecord) -> Samples | None:
-    """Those of the frontier's best point; None without a frontier or where none were written.
+    """Samples of the frontier's best point; None without a frontier or where none were written.
 
     Raises UsageError if the file is damaged.
     """

@@ -1,4 +1,4 @@
-"""Printing: results to stdout, all else to stderr, nothing a terminal could take as orders."""
+"""Printing: results to stdout, all else to stderr; control characters are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What peft's types are written from: stored tensors by site, and the modules they belong to."""
+"""Stored tensors by site, with the modules they belong to: the input of every peft writer."""
 
 from __future__ import annotations
 

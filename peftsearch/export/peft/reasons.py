@@ -1,4 +1,4 @@
-"""What peft 0.21 can express, and why it cannot express the rest.
+"""Configurations that peft 0.21 can express, and the reasons why not for the others.
 
 Exact are LoRA beside linear layers (with a fixed or finished scale, rank-stabilised, DoRA, PiSSA),
 BitFit, (IA)³, norm tuning, prompts before an encoder's or a decoder's input, and VeRA.

@@ -76,7 +76,7 @@ class TunedAxis:
 
 
 def layout(title_x: str, title_y: str, height: int) -> dict[str, object]:
-    """What all figures share."""
+    """plotly layout that all figures share; `height` in pixels."""
     axis = {
         "gridcolor": COLOURS["grid"],
         "zeroline": False,

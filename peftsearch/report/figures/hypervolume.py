@@ -1,4 +1,4 @@
-"""How the frontier grew: hypervolume over trials, and over what they cost."""
+"""Growth of the frontier: hypervolume over trials, and over their cost."""
 
 from __future__ import annotations
 

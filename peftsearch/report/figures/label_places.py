@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """Where a name stands: shifted from its point by pixels, and which of its sides is there."""
+    """A label: its shift from its point in pixels, and its side that is anchored there."""
 
     text: str
     xanchor: str
@@ -82,7 +82,7 @@ def _label(text: str, x: float, y: float, anchor: str, xshift: float, rise: floa
 
 
 def _cost(box: Box, taken: Sequence[Box], width: float, height: float) -> float:
-    """Area covered, and what would stand outside of the plot."""
+    """Area covered, plus a heavy penalty for pixels outside the plot."""
     outside = max(-box.left, 0) + max(box.right - width, 0)
     outside += max(-box.top, 0) + max(box.bottom - height, 0)
     return sum(box.overlap(other) for other in taken) + 100 * outside

@@ -1,4 +1,4 @@
-"""The card that matters: metric against tuned %, the frontier as a staircase."""
+"""The Pareto plot: metric against tuned %, the frontier as a staircase."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _staircase(results: Sequence[TrialResult], axis: TunedAxis) -> go.Scatter:
 def _points_of(
     results: Sequence[TrialResult], published: Sequence[PublishedValue], plane: _Plane
 ) -> list[tuple[float, float]]:
-    """What names must not cover, in pixels."""
+    """Pixel positions of all points, which labels must not cover."""
     own = [plane.pixels(r.tuned_pct, r.metric or 0.0) for r in results]
     return own + [plane.pixels(value.tuned_pct, value.value) for value in published]
 

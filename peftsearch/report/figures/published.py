@@ -1,5 +1,5 @@
-"""What papers report, drawn beside a study's own points: seen at once to be another's, and part of
-no frontier, hypervolume or table.
+"""Published results, drawn beside a study's own points in another style; part of no frontier,
+hypervolume or table.
 """
 
 from __future__ import annotations
