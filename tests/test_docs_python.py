@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 import peftsearch
-from peftsearch.search import run as search_run
 from support.readme import readme_commands
-from support.worker_here import WorkerHere
+from support.worker_here import search_in_this_process
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
@@ -24,7 +23,7 @@ NOTEBOOK: dict[str, Any] = json.loads((DOCS / "python.ipynb").read_text(encoding
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working folder; a search's worker is this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_run, "LocalWorkers", WorkerHere)
+    search_in_this_process(monkeypatch)
 
 
 def made_small(code: str, model: Path) -> str:

@@ -21,12 +21,18 @@ __all__ = ["Configuration", "Head", "Training"]
 
 @dataclass(frozen=True)
 class Configuration:
-    """A point of the design space. Equal configurations have equal hashes, everywhere.
+    """A point of the design space. Equal configurations have equal hashes, in every process.
 
-    >>> lora = peftsearch.METHODS["lora"].configuration()
-    >>> lora.describe()
-    'linear∥attn.query+value r=8 s=2'
-    >>> peftsearch.Configuration.from_json(lora.to_json()) == lora
+    Modifications are sorted, and training keeps the learning rates of their forms alone.
+    Raises ConfigurationError for a modification without a width, and for two that meet at one site
+    and could be written as one.
+
+    >>> from peftsearch.design.configuration import Configuration
+    >>> from peftsearch.design.methods import METHODS
+    >>> mam = Configuration(METHODS["mam"].modifications)
+    >>> mam.describe()
+    'prefix@attn.heads l=16 + relu∥ffn.out r=16 s=2'
+    >>> Configuration.from_json(mam.to_json()).hash == mam.hash
     True
     """
 

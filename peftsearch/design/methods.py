@@ -48,17 +48,17 @@ __all__ = ["METHODS", "Method", "method"]
 
 @dataclass(frozen=True)
 class Method:
-    """A named configuration; `source` is the paper, `modifications` carry its usual widths.
+    """A named configuration of the literature; `modifications` carry its authors' widths.
 
-    >>> peftsearch.METHODS["lora"].source
-    'Hu et al. 2022, arXiv 2106.09685'
-    >>> peftsearch.METHODS["mam"].configuration().describe()
-    'prefix@attn.heads l=16 + relu∥ffn.out r=16 s=2'
+    >>> from peftsearch.design.methods import METHODS
+    >>> METHODS["lora"].configuration().describe()
+    'linear∥attn.query+value r=8 s=2'
     """
 
     name: str
     title: str
     source: str
+    """The paper, with its arXiv number."""
     modifications: tuple[Modification, ...]
     head: Head = field(default_factory=Head)
     training: Training = field(default_factory=Training)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import peftsearch
-from peftsearch.search import run as search_run
 from support.tiny import sentiment_rows, write_csv
-from support.worker_here import WorkerHere
+from support.worker_here import search_in_this_process
 
 RECORDED = Path(__file__).parents[2] / "studies"
 SPACE = """schema: 1
@@ -32,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     shutil.copytree(RECORDED / "sst2-minilm", home / "studies" / "sst2-minilm")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(home)
-        patched.setattr(search_run, "LocalWorkers", WorkerHere)
+        search_in_this_process(patched)
         study = peftsearch.search(
             *("space.yaml", "tiny-bert"),
             train="reviews.csv",
@@ -53,5 +52,5 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         else:
             (tmp_path / path.name).symlink_to(path.resolve())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_run, "LocalWorkers", WorkerHere)
+    search_in_this_process(monkeypatch)
     return tmp_path

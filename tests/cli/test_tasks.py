@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import pytest
 from peftsearch.cli.main import run
 from peftsearch.export.native import load
 from peftsearch.search import run as search_run
+from peftsearch.search.events import Event
+from peftsearch.search.limits import Limits, Means
+from peftsearch.search.worker import Worker
 from support.readme import MINUTES, readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, tagged_rows, write_csv
-from support.worker_here import WorkerHere
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 12, rungs: [0.5, 1], rung_examples: 8}
@@ -23,6 +27,18 @@ head: {pooling: [first, mean]}
 train: {lr: 0.01, batch_size: 8, label_smoothing: [0, 0.1], accumulation: 2}
 seed_with: [head-only-mean, head-only-first, lora]
 """
+
+
+class WorkerHere:
+    """A worker in this process: starting one takes longer than these searches do."""
+
+    def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
+        self.arguments = (root, 0, limits, time.monotonic, means)
+
+    def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
+        events: list[Event] = []
+        Worker(*self.arguments, events.append, lambda: False).run()
+        yield from events
 
 
 @pytest.fixture

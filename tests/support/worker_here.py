@@ -1,20 +1,21 @@
-"""A search's worker in this process: starting one takes longer than what tests search."""
+"""A search whose worker is this process: starting another takes longer than tiny searches do."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
+
+from peftsearch.search import run as search_run
 from peftsearch.search.events import Event
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 
-__all__ = ["WorkerHere"]
+__all__ = ["search_in_this_process"]
 
 
-class WorkerHere:
-    """In place of `LocalWorkers`: one worker, whose events come once it has ended."""
-
+class _WorkerHere:
     def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
         self.arguments = (root, 0, limits, time.monotonic, means)
 
@@ -22,3 +23,8 @@ class WorkerHere:
         events: list[Event] = []
         Worker(*self.arguments, events.append, lambda: False).run()
         yield from events
+
+
+def search_in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Let `search` start no processes until `patch` is undone."""
+    patch.setattr(search_run, "LocalWorkers", _WorkerHere)
