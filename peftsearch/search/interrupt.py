@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -48,7 +48,9 @@ def interruptible(workers: Stoppable) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def with_stops(events: Iterable[Event | None], caught: Sequence[int]) -> Iterator[Event | None]:
+def with_stops(
+    events: Iterable[Event | None], caught: Sequence[int]
+) -> Generator[Event | None, None, None]:
     """The events, and a `StopAsked` for every signal within one tick of it. A handler cannot print:
     it may interrupt a print.
     """

@@ -63,10 +63,12 @@ def run_workers(
                 hear(TrialEnded(worker, result))
 
         local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
-        # Closed at once if `hear` raises: a notebook keeps the traceback, and with it the workers.
-        with closing(local.run(settle)) as events, interruptible(local) as interrupted:
-            for event in with_stops(events, interrupted):
-                hear(event)
+        with interruptible(local) as interrupted:
+            # If `hear` raises, workers end at once: a notebook keeps the traceback, and with it the
+            # generator that would end them.
+            with closing(with_stops(local.run(settle), interrupted)) as events:
+                for event in events:
+                    hear(event)
             return bool(interrupted)
 
 

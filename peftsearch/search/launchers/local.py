@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing as mp
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,7 +22,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerReady, WorkerStopped
-from peftsearch.search.launchers.main_module import without_main
+from peftsearch.search.launchers.main_module import WorkerContext
 from peftsearch.search.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
@@ -62,7 +61,7 @@ class LocalWorkers:
         self, root: str, count: int, limits: Limits, means: Means, body: Body = search
     ) -> None:
         self.root, self.limits, self.means, self.body = root, limits, means, body
-        self._context = mp.get_context("spawn")
+        self._context = WorkerContext()
         self._began = self._context.RawValue(ctypes.c_double, 0.0)
         """The search's start in `time.monotonic()` seconds, shared by all processes of the machine;
         0 until the first worker has loaded model and data.
@@ -92,7 +91,7 @@ class LocalWorkers:
         """True if `kill` ended the workers; their deaths then do not count against trials."""
         return self._killed
 
-    def run(self, on_death: Callable[[int], None]) -> Generator[Event | None, None, None]:
+    def run(self, on_death: Callable[[int], None]) -> Iterator[Event | None]:
         """Every event as it comes, None every now and then; ends with the last worker.
 
         `on_death(worker)` is called when one died without a word, before another takes its place.
@@ -114,7 +113,7 @@ class LocalWorkers:
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        with _deaf(), without_main():
+        with _deaf():
             process.start()
         sending.close()
         self._loading.add(worker)

@@ -5,9 +5,22 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 
-__all__ = ["without_main"]
+__all__ = ["WorkerContext", "without_main"]
+
+
+class _Process(SpawnProcess):
+    def start(self) -> None:
+        with without_main():
+            super().start()
+
+
+class WorkerContext(SpawnContext):
+    """multiprocessing's spawning, of processes that know nothing of the caller's `__main__`."""
+
+    Process = _Process
 
 
 @contextlib.contextmanager
