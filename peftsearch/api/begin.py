@@ -12,10 +12,10 @@ from peftsearch.errors import UsageError
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
 
-__all__ = ["begun"]
+__all__ = ["begin_study"]
 
 
-def begun(options: Options, say: Callable[[str], None], go_on: str) -> StudyFolder:
+def begin_study(options: Options, say: Callable[[str], None], go_on: str) -> StudyFolder:
     """The new study that the options describe, written to its folder.
 
     `say` hears notes on the data and the model; `go_on` is what resumes a study of this name, for
@@ -24,14 +24,14 @@ def begun(options: Options, say: Callable[[str], None], go_on: str) -> StudyFold
     from peftsearch.records.folder import StudyFolder
 
     refuse_cohort_of_low_rungs(options.get("cohort"), options.get("low_rungs"))
-    asked = new_study(options)
-    StudyFolder.new(asked.name, options.get("studies"), go_on)
-    asked.refuse_unusable()
-    _refuse_storage(asked.name, asked.storage, asked.artifacts)
-    task = asked.open_task()
+    new = new_study(options)
+    StudyFolder.new(new.name, options.get("studies"), go_on)
+    new.refuse_unusable()
+    _refuse_storage(new.name, new.storage, new.artifacts)
+    task = new.open_task()
     from peftsearch.study.create import create_study  # seconds, of importing torch
 
-    return create_study(asked, options.get("studies"), go_on, say, task)
+    return create_study(new, options.get("studies"), go_on, say, task)
 
 
 def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from peftsearch.api.options import FIXED, HEARD, NEUTRAL
+from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.errors import PeftsearchError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InPython", "in_python", "keywords_in_errors"]
 
-_NAMES = {*(option.name for option in FIXED), *HEARD, *NEUTRAL}
+_NAMES = {*(option.name for option in FIXED), *CHANGEABLE, *NEUTRAL}
 _SWITCHES = {"no_header", "resume"}
 _COMMAND = r"peftsearch [a-z]+ [^;:,]*"
 """A quoted command keeps its flags."""

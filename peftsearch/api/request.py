@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 
-def separator_of(said: str) -> str | None:
+def separator_of(name: str) -> str | None:
     """The character that a separator's name means (`tab`); UsageError if it cannot be one."""
-    return task_spec({"separator": said}).separator
+    return task_spec({"separator": name}).separator
 
 
 def task_spec(options: Options, recommended: Mapping[str, Any] | None = None) -> TaskSpec:
@@ -57,11 +57,11 @@ def task_spec(options: Options, recommended: Mapping[str, Any] | None = None) ->
         raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
 
 
-def space_of(said: str | Space) -> Space:
+def space_of(space: str | Space) -> Space:
     """The space by its name or path, or itself."""
     from peftsearch.space.space import load_space
 
-    return load_space(said) if isinstance(said, str) else said
+    return load_space(space) if isinstance(space, str) else space
 
 
 def default_name(space: Space, options: Options) -> str:
@@ -108,8 +108,8 @@ def new_study(options: Options) -> NewStudy:
     from peftsearch.records.storage_name import JOURNAL
     from peftsearch.study.new_study import NewStudy
 
-    said = options.get("space", DEFAULTS.space)
-    space = space_of(said)
+    named = options.get("space", DEFAULTS.space)
+    space = space_of(named)
     recommended = space.file.recommended
     model = options.get("model") or _recommended_model(space)
     if model is None:
@@ -118,7 +118,7 @@ def new_study(options: Options) -> NewStudy:
     return NewStudy(
         name=options["study"] if "study" in options else default_name(space, options),
         space=space,
-        space_name=said if isinstance(said, str) else space.name,
+        space_name=named if isinstance(named, str) else space.name,
         model=model,
         task=task_spec(options, _recommended_task(space, options)),
         seed=options.get("seed", DEFAULTS.seed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftsearch.api.options import FIXED, Begun, Options
+from peftsearch.api.options import FIXED, Options, RecordedOptions
 from peftsearch.api.request import (
     default_name,
     means_of,
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
     from peftsearch.search.limits import Means
 
-__all__ = ["existing_study", "refuse_other_means", "resumed"]
+__all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
 
 
-def resumed(options: Options) -> StudyFolder:
+def study_to_resume(options: Options) -> StudyFolder:
     """The study that the options name, checked as far as nothing is loaded: its options, storage,
     device, model and data files.
     """
-    from peftsearch.api.storage import hear_storage
+    from peftsearch.api.storage import apply_storage
 
     folder = existing_study(options)
-    hear_storage(folder.name, folder.read_info().storage, options.get("storage"))
+    apply_storage(folder.name, folder.read_info().storage, options.get("storage"))
     refuse_other_means(folder, means_of(options))
     from peftsearch.study.ready import refuse_missing  # with pandas
 
@@ -53,20 +53,22 @@ def existing_study(options: Options) -> StudyFolder:
             f"to go on with {folder.space_path}, or begin a new study"
         )
     task_spec(options)  # refuses values that no study may have
-    _refuse_differences(options, Begun(folder, info))
+    _refuse_differences(options, RecordedOptions(folder, info))
     return folder
 
 
-def _refuse_differences(options: Options, begun: Begun) -> None:
+def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
     """UsageError, in one sentence, for all options that differ from those of the study."""
     found = [
-        option.difference(options[option.name], begun) for option in FIXED if option.name in options
+        option.difference(options[option.name], recorded)
+        for option in FIXED
+        if option.name in options
     ]
     differences = [one for one in found if one is not None]
     if differences:
         raise UsageError(
-            f"study '{begun.folder.name}' was begun with {'; with '.join(differences)}: leave out "
-            "what differs to go on with it, or begin a new study"
+            f"study '{recorded.folder.name}' was begun with {'; with '.join(differences)}: "
+            "leave out what differs to go on with it, or begin a new study"
         )
 
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftsearch.api.begin import begun
+from peftsearch.api.begin import begin_study
 from peftsearch.api.frames import path_of
 from peftsearch.api.keywords import InPython, keywords_in_errors
 from peftsearch.api.options import Options
 from peftsearch.api.progress.display import display_for
 from peftsearch.api.request import limits_of, means_of
-from peftsearch.api.resume import resumed
+from peftsearch.api.resume import study_to_resume
 from peftsearch.api.study import Study
-from peftsearch.api.values import given
+from peftsearch.api.values import parse_options
 
 if TYPE_CHECKING:
     import datasets
@@ -114,12 +114,16 @@ def search(
 
 def _search(parameters: Mapping[str, Any], display: Display) -> Study:
     data = {name: parameters[name] for name in ("train", "eval", "test")}
-    options = given({name: value for name, value in parameters.items() if name not in data})
+    options = parse_options({name: value for name, value in parameters.items() if name not in data})
     limits_of(options, waits=False)  # refused first
     paths = {name: path_of(one, name, options.get("studies")) for name, one in data.items()}
-    options |= given(paths)
+    options |= parse_options(paths)
     go_on = _go_on(options.get("study", "…"), options)
-    folder = resumed(options) if "resume" in options else begun(options, display.line, go_on)
+    folder = (
+        study_to_resume(options)
+        if "resume" in options
+        else begin_study(options, display.line, go_on)
+    )
     return _searched(folder, options, display)
 
 

@@ -6,29 +6,29 @@ import os
 
 from peftsearch.errors import UsageError
 
-__all__ = ["hear_storage", "use_storage"]
+__all__ = ["apply_storage", "use_storage"]
 
 
-def use_storage(said: str) -> str:
+def use_storage(address: str) -> str:
     """Set the database's address for this process and its workers; return it without password."""
     from peftsearch.study.storage.connection import VARIABLE, StorageAddress
 
-    address = StorageAddress.parse(said)
-    os.environ[VARIABLE] = said
-    return address.shown
+    parsed = StorageAddress.parse(address)
+    os.environ[VARIABLE] = address
+    return parsed.shown
 
 
-def hear_storage(name: str, storage: str, said: str | None) -> None:
+def apply_storage(name: str, storage: str, address: str | None) -> None:
     """Use the address that the user gave for a study whose record names its `storage`.
     UsageError if the study has a journal, unless the address only came from $PEFTSEARCH_STORAGE.
     """
     from peftsearch.records.storage_name import VARIABLE, is_database
 
-    if said is None:
+    if address is None:
         return
     if is_database(storage):
-        use_storage(said)
-    elif said != os.environ.get(VARIABLE):
+        use_storage(address)
+    elif address != os.environ.get(VARIABLE):
         raise UsageError(
             f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
             "--storage out, or begin a new study with it"

@@ -16,13 +16,13 @@ from peftsearch.errors import UsageError
 if TYPE_CHECKING:
     from peftsearch.space.space import Space
 
-__all__ = ["given"]
+__all__ = ["parse_options"]
 
 _SEVERAL = ("text", "label", "without")
 _SWITCHES = ("no_header", "resume", "dry_run", "json")
 
 
-def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def parse_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the user gave, out of all parameters of `search`, in the form that studies
     record: repeated options as tuples, separators as characters, the artifacts' folder as a whole
     path. UsageError for a value of another kind, or out of bounds.

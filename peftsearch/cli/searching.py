@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.api.begin import begun
+from peftsearch.api.begin import begin_study
 from peftsearch.api.options import Options
 from peftsearch.api.request import (
     limits_of,
@@ -15,8 +15,8 @@ from peftsearch.api.request import (
     new_study,
     refuse_cohort_of_low_rungs,
 )
-from peftsearch.api.resume import resumed
-from peftsearch.api.values import given
+from peftsearch.api.resume import study_to_resume
+from peftsearch.api.values import parse_options
 from peftsearch.cli.storage import without_storage
 from peftsearch.cli.terminal.console import say
 
@@ -28,12 +28,14 @@ __all__ = ["run_search_command"]
 
 def run_search_command(parameters: Mapping[str, Any]) -> None:
     """`search` with the values of its parameters (`api/options.py` says what each is)."""
-    options = given(parameters)
+    options = parse_options(parameters)
     limits_of(options, waits=False)  # refused first
     if "dry_run" in options:
         _dry_run(options)
         return
-    folder = resumed(options) if "resume" in options else begun(options, say, _go_on())
+    folder = (
+        study_to_resume(options) if "resume" in options else begin_study(options, say, _go_on())
+    )
     _search(folder, options)
 
 
@@ -56,7 +58,7 @@ def _dry_run(options: Options) -> None:
     from peftsearch.cli.dry_run import print_dry_run, print_dry_run_of
 
     if "resume" in options:
-        print_dry_run_of(resumed(options), options)
+        print_dry_run_of(study_to_resume(options), options)
         return
     refuse_cohort_of_low_rungs(options.get("cohort"), options.get("low_rungs"))
     print_dry_run(new_study(options), options)

@@ -9,7 +9,7 @@ import typer
 
 from peftsearch.api.request import seconds_of
 from peftsearch.api.resume import refuse_other_means
-from peftsearch.api.storage import hear_storage, use_storage
+from peftsearch.api.storage import apply_storage, use_storage
 from peftsearch.cli.options import (
     CohortOf,
     Json,
@@ -80,7 +80,7 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)
         own = folder.read_info().storage
-        hear_storage(study, own, storage)
+        apply_storage(study, own, storage)
         if not is_database(own):
             return folder
         storage = storage or own

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import peftsearch
-from peftsearch.search.interrupt import interruptible
+from peftsearch.search.interrupt import interruptible, with_stops
 from peftsearch.search.launchers.main_module import without_main
 
 SCRIPT = """
@@ -84,6 +85,23 @@ def test_a_spawned_process_is_not_told_of_the_main_module(
         told = multiprocessing.spawn.get_preparation_data("worker")
     assert not [key for key in told if key.startswith("init_main")]
     assert sys.modules["__main__"] is main
+
+
+def test_events_end_with_whoever_hears_them() -> None:
+    """As when a function given as `progress` raises: workers must not outlive the call."""
+    ended = []
+
+    def events() -> Iterator[None]:
+        try:
+            while True:
+                yield None
+        finally:
+            ended.append(True)
+
+    heard = with_stops(events(), [])
+    assert next(heard) is None
+    heard.close()
+    assert ended == [True]
 
 
 def test_a_search_in_another_thread_leaves_signals_alone() -> None:

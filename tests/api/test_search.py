@@ -17,7 +17,7 @@ import pytest
 import peftsearch
 from peftsearch.api.defaults import BOUNDS, DEFAULTS
 from peftsearch.api.keywords import in_python
-from peftsearch.api.options import FIXED, HEARD, NEUTRAL
+from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli.main import run
 from peftsearch.cli.search import search as command
 from peftsearch.search.limits import Means
@@ -41,7 +41,7 @@ def test_the_options_are_those_of_the_command_line_in_name_order_and_default() -
     shared = here.keys() - PYTHON_ONLY
     assert {n: here[n].default for n in shared} == {n: there[n].default for n in shared}
     assert here.keys() - PYTHON_ONLY == {o.name for o in FIXED} | {
-        *HEARD,
+        *CHANGEABLE,
         *(name for name in NEUTRAL if name not in COMMAND_ONLY),
     }
 

@@ -228,8 +228,8 @@ def test_a_model_of_a_plain_name_is_never_taken_from_beside_a_recipe(
 
 
 def test_artifacts_and_studies_are_whole_paths(home: Path, tmp_path: Path) -> None:
-    from peftsearch.api.values import given
+    from peftsearch.api.values import parse_options
 
-    assert given({"artifacts": "kept"})["artifacts"] == f"{home}/kept"
-    assert given({"artifacts": "s3://bucket/x"})["artifacts"] == "s3://bucket/x"
+    assert parse_options({"artifacts": "kept"})["artifacts"] == f"{home}/kept"
+    assert parse_options({"artifacts": "s3://bucket/x"})["artifacts"] == "s3://bucket/x"
     assert StudyFolder.new("x", Path("~/other"), "").root == home / "other" / "x"
