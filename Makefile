@@ -2,6 +2,9 @@
 PYTHON ?= python3
 JOBS ?= 3
 
+# Tests start hundreds of processes: without compiled modules on the disk each compiles the package.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -26,14 +29,20 @@ NUMERICAL := tests/design tests/test_docs_extending.py \
 	tests/training/test_seq2seq_oracle.py \
 	tests/export/test_export.py tests/export/test_native_files.py
 
-.PHONY: help .venv demo test processors families check lint format types clean
+# Where tests write: in memory if there is room. They flush thousands of small files to the disk.
+SCRATCH := $(or $(TMPDIR),$(shell grep -qs '^[^ ]* /dev/shm .*noexec' /proc/mounts || \
+	df -Pk /dev/shm 2> /dev/null | awk '$$6 == "/dev/shm" && $$4 > 4e6 {print $$6}'))
+PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal
+
+.PHONY: help .venv demo quick test processors families check lint imports format types clean
 
 help:
 	@echo 'make demo     search for six minutes on a real model, print the frontier'
+	@echo 'make quick    lint, import directions and the fast tests, in less than a minute: after every edit'
+	@echo 'make check    lint, format, types and import directions'
 	@echo 'make test     the whole test suite'
 	@echo 'make processors  oracles and determinism again, on other processors emulated'
 	@echo 'make families run the matrix of methods and families, write docs/families.md'
-	@echo 'make check    lint, format, types and import directions'
 	@echo 'make format   rewrite the sources as check wants them'
 	@echo 'make clean    remove .venv and everything that was built'
 
@@ -41,7 +50,7 @@ help:
 
 # torch first and by itself: pip then takes the build that this machine offers (a CPU wheel where
 # one is configured), and the second line leaves it alone.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt peftsearch/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(TORCH)
@@ -51,19 +60,24 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(DEMO) $(if $(wildcard studies/$(DEMO_STUDY)/study.json),--resume)
 
+quick: lint imports
+	$(PYTEST) -q -n 2 --quick --durations 5
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
+	$(PYTEST) -n $(JOBS) --durations 30
 
 processors: $(STAMP)
 	for processor in '$(OLD)' '$(AVX2)' '$(MKL)' '$(THREADS)'; do \
 		echo "$$processor"; \
-		env $$processor $(BIN)/pytest -q -n $(JOBS) --dist worksteal $(NUMERICAL) || exit 1; \
+		env $$processor $(PYTEST) -q -n $(JOBS) $(NUMERICAL) || exit 1; \
 	done
 
 families: $(STAMP)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m support.families_page
 
-check: lint types
+check: lint imports types
+
+imports: $(STAMP)
 	$(BIN)/lint-imports
 
 lint: $(STAMP)
@@ -78,5 +92,5 @@ types: $(STAMP)
 	$(BIN)/mypy --strict peftsearch
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

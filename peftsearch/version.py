@@ -1,3 +1,3 @@
-"""The one place where the version stands; the build reads it from here."""
+"""The version of peftsearch: written here alone, the build reads it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread, and tiny models made once a session."""
+"""Common ground of all tests: no network, one thread, tiny models made once a session, tiers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import importlib.util
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,47 @@ if TYPE_CHECKING:
 # The same examples in every run: a failure is a change of the code, not of the draw.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
+
+TESTS = Path(__file__).parent
+ON_MODELS = {"backbone", "export", "training"}
+"""Folders whose tests run through dozens of families and methods on models."""
+QUICK_CASES = 3
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="no slow tests, and on models only some cases of each test (see CONTRIBUTING.md)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        chosen = quick(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
+
+
+def quick(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Tests that are not slow; of those on models, the first, a middle and the last case."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            cases[item.nodeid.partition("[")[0]].append(item)
+    return {
+        item for found in cases.values() for item in (some(found) if on_models(found[0]) else found)
+    }
+
+
+def on_models(item: pytest.Item) -> bool:
+    return item.path.relative_to(TESTS).parts[0] in ON_MODELS
+
+
+def some(cases: list[pytest.Item]) -> list[pytest.Item]:
+    last = len(cases) - 1
+    wanted = min(QUICK_CASES, len(cases))
+    return [cases[last * index // max(wanted - 1, 1)] for index in range(wanted)]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -110,6 +110,7 @@ def listed(text: str) -> Iterator[str]:
         yield from (name.rstrip("/") for name in names.split(", ") if "00028" not in name)
 
 
+@pytest.mark.slow
 def test_the_study_folder_holds_what_its_page_lists(
     tmp_path: Path,
     tiny_bert: Path,

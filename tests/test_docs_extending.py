@@ -232,6 +232,7 @@ def test_the_kind_is_searched_by_its_metric(
 # -- the family --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_family_takes_every_method_that_its_layout_has_room_for(
     page: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

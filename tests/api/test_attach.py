@@ -46,6 +46,7 @@ def perturb(attached: peftsearch.Attached) -> None:
         parameter.data.add_(0.3 * noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPRESSIBLE)
 @pytest.mark.parametrize("model_type", CLASSIFIERS)
 def test_a_method_changes_a_classifier_and_detaching_gives_it_back_bit_for_bit(
@@ -88,6 +89,7 @@ def test_tuned_parameters_of_one_sort_have_a_name_each_in_a_module(name: str) ->
         assert all(registered[key] is p for key, p in wanted.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model_type", [name for name, tiny in TINY.items() if tiny.kind != "encoder"]
 )
@@ -270,6 +272,7 @@ def logits_of(model: nn.Module) -> Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_cast_model_is_the_configuration_attached_to_the_cast_model(name: str) -> None:
     """fp64 is exact beyond fp32, so that what was fp32 must give the same numbers both ways."""
@@ -296,6 +299,7 @@ def test_a_cast_model_is_the_configuration_attached_to_the_cast_model(name: str)
     assert "_apply" not in vars(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mam", "full", "diff-pruning"])
 @pytest.mark.parametrize("model_type", ["bart", "t5", "llama", "gpt2"])
 def test_so_is_a_language_model_whose_head_shares_a_tensor(model_type: str, name: str) -> None:

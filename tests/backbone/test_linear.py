@@ -13,6 +13,8 @@ from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.measure import head_dim_of, stack_layers
 from support.stock import backbone, batch
 
+pytestmark = pytest.mark.internals
+
 
 def parts_of(name: str, layer: nn.Module, output: Tensor) -> list[Tensor]:
     """Queries, keys and values (batch, seq, heads, head_dim) by our table."""

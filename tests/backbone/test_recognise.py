@@ -14,6 +14,8 @@ from peftsearch.errors import ConfigurationError
 from support.backbones import perturb
 from support.shapes import config_of, small
 
+pytestmark = pytest.mark.internals
+
 
 @pytest.mark.parametrize(("model_type", "like"), [("olmo", "Llama"), ("ernie", "BERT")])
 def test_a_known_layout_under_an_unknown_name_works_and_says_so(model_type: str, like: str) -> None:

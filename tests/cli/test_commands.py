@@ -12,6 +12,7 @@ import pytest
 
 import peftsearch
 from peftsearch.cli.main import run
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 2, rungs: [0.5, 1], rung_examples: 10}
@@ -37,7 +38,9 @@ def home(
         *("--text", "text", "--label", "label", "--study", "small", "--trials", "4"),
         *("--studies", str(home / "studies")),
     ]
-    assert run(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        search_in_this_process(patch)
+        assert run(words) == 0
     return home
 
 
@@ -57,6 +60,7 @@ def document(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_frontier_is_sorted_and_carries_its_reference(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "frontier", "small")
     tuned = [point["tuned_pct"] for point in found["points"]]
@@ -181,6 +185,7 @@ def test_methods_are_listed_with_exact_counts_of_a_model(
     assert lora["tuned"] == 2 * 2 * 8 * (32 + 32)  # layers × places × r (d_in + d_out)
 
 
+@pytest.mark.slow
 def test_spaces_models_tasks_and_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     names = [row["space"] for row in document(capsys, "ls", "spaces")["spaces"]]
     assert {"demo", "unified"} <= set(names)

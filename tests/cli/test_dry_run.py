@@ -45,6 +45,7 @@ def document(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_it_counts_rows_labels_and_tokens_as_the_file_has_them(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_it_counts_rows_labels_and_tokens_as_the_file_has_them(
     assert found["full_steps"] == 2 * 15
 
 
+@pytest.mark.slow
 def test_a_part_of_the_data_is_told_as_a_part(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_part_of_the_data_is_told_as_a_part(
     assert "training: 40 rows used of 120" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_its_estimate_is_of_the_time_asked_for(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +124,7 @@ def test_what_a_search_would_refuse_is_refused(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_without_weights_has_no_estimate_and_its_data_are_opened(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_model_without_weights_has_no_estimate_and_its_data_are_opened(
     assert run([*DRY.split(), "--model", "config:minilm-l6", "--label", "labl"]) == 2
 
 
+@pytest.mark.slow
 def test_without_data_the_space_alone_is_shown(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +146,7 @@ def test_without_data_the_space_alone_is_shown(
     assert "distinct structures: " in printed.out
 
 
+@pytest.mark.slow
 def test_texts_to_be_written_have_no_labels(
     home: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changed", "code", "sentence"), WRONG)
 def test_a_wrong_input_of_search_is_one_sentence_and_leaves_no_study(
     changed: dict[str, str],

@@ -21,6 +21,7 @@ from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.sources.whole_paths import with_whole_paths
 from peftsearch.task.spec import TaskSpec
 from support.tiny import sentiment_rows, write_csv
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 2, rungs: [1]}
@@ -93,6 +94,7 @@ def test_a_study_of_relative_paths_is_gone_on_with_and_exported_from_another_fol
     monkeypatch.chdir(tmp_path / "away")
     there = ["--studies", "../home/studies"]
     assert run(["search", "--study", "s", "--resume", "--trials", "1", *there]) == 0
+    search_in_this_process(monkeypatch)
     assert run(["search", "--resume", "--study", "s", "--train", "../home/data/train.csv",
                 "--trials", "2", *there]) == 0  # fmt: skip
     assert run(["export", "s", "out", *there]) == 0
@@ -119,6 +121,7 @@ def test_saying_a_path_again_means_the_file_not_its_spelling(
     assert f"begun with --train {home}/data/train.csv" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_parallel_text_and_folders_of_splits_are_remembered_whole(
     home: Path, tiny_bart: Path
 ) -> None:

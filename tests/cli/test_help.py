@@ -35,6 +35,7 @@ def test_help_and_status_import_none_of_the_heavy_libraries() -> None:
     assert printed.splitlines()[-1] == "loaded: []"
 
 
+@pytest.mark.slow
 def test_looking_at_a_study_loads_neither_torch_nor_transformers(
     tmp_path: Path, tiny_bert: Path
 ) -> None:

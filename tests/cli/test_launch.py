@@ -94,6 +94,7 @@ def launched(
     return launch
 
 
+@pytest.mark.slow
 def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     launched: Callable[..., tuple[int, dict[str, Any]]],
     tmp_path: Path,
@@ -115,6 +116,7 @@ def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     ]
 
 
+@pytest.mark.slow
 def test_shares_threads_and_limits_are_as_asked(
     launched: Callable[..., tuple[int, dict[str, Any]]],
 ) -> None:

@@ -119,6 +119,7 @@ def home(
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_can_be_refused_early_imports_neither_torch_nor_transformers(home: Path) -> None:
     before = sorted(home.rglob("*"))
     commands = [line.split() for line, _, _ in REFUSED]
@@ -143,6 +144,7 @@ def test_what_can_be_refused_early_imports_neither_torch_nor_transformers(home: 
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_an_unknown_option_imports_not_even_pandas(home: Path) -> None:
     lines = [
         f"{SEARCH} --device gpu",

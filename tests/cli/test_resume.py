@@ -121,6 +121,7 @@ def test_there_is_a_different_value_of_every_fixed_option_to_try() -> None:
     assert sorted(DIFFERENT) == sorted(option.name for option in FIXED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_an_option_that_the_study_was_not_begun_with_is_an_error_with_both_values(
     name: str, watched: Watched, home: Path, capsys: pytest.CaptureFixture[str]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from peftsearch.cli.main import run
 from peftsearch.export.native import load
-from peftsearch.search import run as search_run
-from peftsearch.search.events import Event
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
-from support.readme import MINUTES, readme_commands
+from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, tagged_rows, write_csv
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 12, rungs: [0.5, 1], rung_examples: 8}
@@ -29,21 +24,9 @@ seed_with: [head-only-mean, head-only-first, lora]
 """
 
 
-class WorkerHere:
-    """A worker in this process: starting one takes longer than these searches do."""
-
-    def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
-        self.arguments = (root, 0, limits, time.monotonic, means)
-
-    def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
-        events: list[Event] = []
-        Worker(*self.arguments, events.append, lambda: False).run()
-        yield from events
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(search_run, "LocalWorkers", WorkerHere)
+    search_in_this_process(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     write_csv(tmp_path / "labels.csv", sentiment_rows(60))
@@ -96,6 +79,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "data", "kind", "metric"), CASES)
 def test_a_search_of_every_kind_ends_with_a_point_that_can_be_used(
     model: str,
@@ -134,6 +118,7 @@ def test_a_search_of_every_kind_ends_with_a_point_that_can_be_used(
     assert "evaluation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_texts_are_written_with_nothing_trained_beside_the_modifications(
     here: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +170,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "sentence"), BAD)
 def test_what_cannot_be_is_said_in_one_sentence_and_nothing_is_written(
     said: str,
@@ -233,6 +219,7 @@ def test_fewer_examples_than_a_batch_are_one_batch(
     assert "fewer training examples than a batch of 8" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_on_tasks_run(
     here: Path, tiny_bert: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,14 +240,12 @@ def test_the_commands_of_the_page_on_tasks_run(
     assert len(commands) >= 5
     for number, command in enumerate(commands):
         model = tiny_bart if "--target" in command.words else tiny_bert
-        words = [SMALLER.get(word, word) for word in command.made_small(str(model))]
+        words = command.made_small(str(model), trials=1)
         few = ["--eval-examples", "20", "--train-examples", "40"]
         assert run([*words[1:], *few, "--study", f"s{number}"]) == 0, capsys.readouterr().err
 
 
-SMALLER = {"--minutes": "--trials", MINUTES: "1"}
-
-
+@pytest.mark.slow
 def test_what_is_exported_predicts_what_was_evaluated_whatever_the_training_was(
     here: Path, tiny_bart: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +276,7 @@ seed_with: [full]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -324,6 +310,7 @@ def test_sets_of_labels_are_learned_and_predicted_however_they_are_written(
     assert len({tuple(answer) for answer in answers}) > 1
 
 
+@pytest.mark.slow
 def test_f1_is_of_the_label_that_is_named(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -342,6 +329,7 @@ def test_f1_is_of_the_label_that_is_named(
     assert (one["task"]["positive"], other["task"]["positive"]) == (None, "negative")
 
 
+@pytest.mark.slow
 def test_a_prompt_of_several_columns_goes_from_the_search_to_predictions(
     here: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,6 +364,7 @@ def test_a_prompt_of_several_columns_goes_from_the_search_to_predictions(
     assert package["template"] == "Do {text} so:\n"
 
 
+@pytest.mark.slow
 def test_a_separator_is_remembered_by_study_recipe_and_export(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,6 +385,7 @@ def test_a_separator_is_remembered_by_study_recipe_and_export(
     assert set(predicted) <= {"negative:x", "positive:x"}
 
 
+@pytest.mark.slow
 def test_what_a_file_inherits_from_training_is_said_and_can_be_undone(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,6 +437,7 @@ def test_options_of_files_are_refused_beside_texts(
     assert f"{flag} is about files: give --file, or leave it out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(
     here: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from peftsearch.study.storage.connection import VARIABLE, StorageAddress
 from support.postgres import PASSWORD, PostgresServer
+from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, epochs: 1}
@@ -105,6 +106,7 @@ def test_two_machines_search_one_study_and_the_password_is_written_nowhere(
 def test_a_worker_joins_the_search_of_its_machine_by_name(
     begin: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    search_in_this_process(monkeypatch)
     studies = ["--studies", str(tmp_path)]
     assert run([*begin, *studies, "--trials", "1"]) == 0
     # Another study's storage in the environment is no storage of this one.
@@ -117,8 +119,9 @@ def test_a_worker_joins_the_search_of_its_machine_by_name(
 
 @pytest.mark.slow
 def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
-    begin: list[str], tmp_path: Path
+    begin: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    search_in_this_process(monkeypatch)
     studies = ["--studies", str(tmp_path)]
     assert run([*begin, *studies, "--trials", "2"]) == 0
     folder = StudyFolder.open("s", tmp_path)
@@ -151,6 +154,7 @@ def test_artifacts_without_a_database_are_refused(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_quoted_command_line_shows_no_password() -> None:
     address = "postgresql://me:s3cret@db/x"
     for line in (["search", "--storage", address, "-x"], ["search", f"--storage={address}", "-x"]):

@@ -110,6 +110,7 @@ def test_every_method_retrained_loads_to_the_logits_at_the_end_of_training(
     assert_close(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prefix-mlp", "diff-pruning", "mam", "full"])
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])
 def test_so_does_a_model_that_writes(

@@ -7,6 +7,8 @@ import pytest
 
 from peftsearch.policy.tpe import make_sampler
 
+pytestmark = pytest.mark.internals
+
 
 @pytest.mark.parametrize("seed", [0, 5_000_000, 2**32, 2**63])
 def test_every_seed_makes_a_sampler(seed: int) -> None:

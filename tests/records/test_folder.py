@@ -224,6 +224,7 @@ StudyFolder.create(info, "schema: 1", {}, Path(sys.argv[2]), "")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instant", [0, 3, 7])
 def test_a_creation_killed_at_an_instant_is_no_study_and_can_be_repeated(
     tmp_path: Path, instant: int
@@ -368,6 +369,7 @@ def test_infinite_losses_survive_the_files(folder: StudyFolder) -> None:
         assert (read.loss, math.isnan(read.train_loss)) == (math.inf, True)
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_read_in_seconds(folder: StudyFolder) -> None:
     text = json.dumps(result(0, curve=(rung(0), rung(1))).model_dump(mode="json"))
     for number in range(10_000):

@@ -93,6 +93,7 @@ def check(page: str, shown: bool = True) -> None:
         assert "<script>alert(1)</script>" in everywhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", TEXTS)
 def test_a_text_of_study_json_is_text(field: str) -> None:
     used = {"space", "model", "model_fingerprint", "task_name", "data_fingerprint", "created_at"}

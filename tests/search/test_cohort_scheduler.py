@@ -109,6 +109,7 @@ def assert_close(one: Sequence[RungValue], other: Sequence[RungValue]) -> None:
         assert own.train_loss == pytest.approx(expected.train_loss, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_each_ends_as_alone_whether_it_is_full_stopped_or_lost(
     bench: Workbench, folder: StudyFolder, tmp_path: Path, tiny_bert: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_losses_that_nobody_has_looked_at_are_saved_with_the_rest(
     assert_close(result.curve, expected.curve)
 
 
+@pytest.mark.slow
 def test_evaluations_are_no_part_of_the_time_of_a_pass(
     bench: Workbench, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +320,7 @@ def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> Study
     return create_study(asked, tmp_path, "")
 
 
+@pytest.mark.slow
 def test_a_search_of_cohorts_evaluates_everything_once(
     tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

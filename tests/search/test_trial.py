@@ -69,6 +69,7 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [wrong_fact, wrong_tensor, cut_off])
 def test_a_trial_whose_checkpoint_is_damaged_has_the_curve_of_one_begun_anew(
     damage: Callable[[Path], None], bench: Workbench, tmp_path: Path

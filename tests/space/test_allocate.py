@@ -74,6 +74,7 @@ def test_it_never_costs_more_than_the_budget(
         assert allocation.cost > budget
 
 
+@pytest.mark.slow
 @RANDOM
 @given(seed=st.integers(0, 10**9))
 def test_widths_stay_within_their_bounds_and_layers_within_their_mask(
@@ -93,6 +94,7 @@ def test_widths_stay_within_their_bounds_and_layers_within_their_mask(
             assert list(widths) == sorted(w or 0 for w in widths), "surplus goes to upper layers"
 
 
+@pytest.mark.slow
 @RANDOM
 @given(seed=st.integers(0, 10**9))
 def test_the_order_of_the_places_does_not_matter(
@@ -106,6 +108,7 @@ def test_the_order_of_the_places_does_not_matter(
     assert set(again.modifications) == set(allocation.modifications)
 
 
+@pytest.mark.slow
 @RANDOM
 @given(seed=st.integers(0, 10**9))
 def test_a_budget_beyond_reach_buys_all_there_is(
@@ -156,6 +159,7 @@ forbid: {forbid}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attn", "ffn", "forbid"),
     [

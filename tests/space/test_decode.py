@@ -64,6 +64,7 @@ def fitting(samples: list[Sample]) -> Iterator[tuple[Sample, Configuration]]:
             yield sample, sample.configuration
 
 
+@pytest.mark.slow
 def test_the_cost_never_exceeds_the_budget(
     sampled: tuple[Space, list[Sample], Recording], shapes: BackboneShapes
 ) -> None:
@@ -72,6 +73,7 @@ def test_the_cost_never_exceeds_the_budget(
             assert configuration.tuned_pct(shapes) <= sample.budget_pct * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_the_budget_is_used_wherever_the_structure_reaches_it(
     sampled: tuple[Space, list[Sample], Recording], shapes: BackboneShapes
 ) -> None:
@@ -99,6 +101,7 @@ def test_few_samples_fit_nothing_and_they_say_by_how_much(
     assert all(s.log_excess > 0 for s in infeasible)
 
 
+@pytest.mark.slow
 def test_every_sample_is_canonical_and_tunes_something(
     sampled: tuple[Space, list[Sample], Recording], shapes: BackboneShapes
 ) -> None:
@@ -130,6 +133,7 @@ def test_forbidden_combinations_never_appear(
             assert any(words[key] != value for key, value in rule.items())
 
 
+@pytest.mark.slow
 def test_decoding_what_was_encoded_gives_the_configuration_back(
     sampled: tuple[Space, list[Sample], Recording], shapes: BackboneShapes
 ) -> None:

@@ -107,6 +107,7 @@ def cut(modification: Modification, kept: set[int], shapes: BackboneShapes) -> M
     return modification.on(tuple(sorted(left))).within(shapes)
 
 
+@pytest.mark.slow
 def test_a_sample_stays_within_its_depth_and_comes_back_exactly() -> None:
     shapes, space = bert(), space_of(ALL + SLOTS)
     source, drawn = RandomSuggestions(5), set()
@@ -153,12 +154,14 @@ choices: {input: {form: prompt, composition: gated}}
     assert list(space_of(prompts).on(bert()).by_depth) == ["all"]
 
 
+@pytest.mark.slow
 def test_in_an_encoder_decoder_a_depth_is_of_both_stacks() -> None:
     shapes = load_shapes("config:bart-large")
     for one in trainable(space_of("depth: last\n" + SLOTS), shapes):
         assert {x for m in one.modifications for x in layers_of(m, shapes)} <= {11, 23}
 
 
+@pytest.mark.slow
 def test_a_space_without_the_key_is_what_it_was() -> None:
     space = space_of(SLOTS)
     assert space.hash == "1a8a9d67a1fdf98f", "studies begun before the key go on"
@@ -181,6 +184,7 @@ def test_an_unknown_depth_is_refused_with_the_nearest() -> None:
         space_of("depth: [all, uper_half]\n" + SLOTS)
 
 
+@pytest.mark.slow
 def test_seeds_of_unified_are_those_of_a_space_without_a_depth() -> None:
     shapes = bert()
     seeds = seeds_of(shipped("unified"), shapes)
@@ -193,6 +197,7 @@ def test_seeds_of_unified_are_those_of_a_space_without_a_depth() -> None:
     assert [s.params is None for s in seeds] == [s.params is None for s in plain]
 
 
+@pytest.mark.slow
 def test_most_samples_of_unified_leave_lower_layers_alone() -> None:
     """Of 496 random ones 390 on MiniLM's 6 layers; without a depth 78 of 495."""
     found = trainable(shipped("unified"), bert())

@@ -207,6 +207,7 @@ GLUE = {
 LANDMARKS = {"pfeiffer", "prompt", "bitfit-all", "full"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_search_begins_with_the_papers_methods_at_its_widths_and_rate(name: str) -> None:
     seeds = seeds_of(shipped(name), load_shapes(MODELS[name]))
@@ -300,6 +301,7 @@ def test_every_recipe_is_named_by_the_page_with_the_command_that_runs_it() -> No
     assert set(MODELS) <= set(shipped_spaces())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [c for c in readme_commands(PAGE) if c.skip is None],

@@ -169,6 +169,7 @@ def reproduces(modification: Modification, target: Tensor, starts: int = 3) -> b
     return any(float(residual(modification, target, seed)) < SAME for seed in range(starts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "place", "composition"),
     [(Linear(), "attn.query", Scaled(4)), (Relu(), "ffn.out", Scaled(4))],

@@ -11,9 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peftsearch.policy.stopping import RungPoint, decide
 from peftsearch.study.study import Assignment, Study
 from support.standin import create, finish, metric_of, open_study, rung_value, take
+
+pytestmark = pytest.mark.internals
 
 RECORD = Path(__file__).with_name("golden.json")
 TRIALS = 60

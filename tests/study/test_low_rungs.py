@@ -17,6 +17,7 @@ from peftsearch.cli.main import run
 from peftsearch.errors import MissingError
 from peftsearch.records.records import RungValue, StudyInfo
 from peftsearch.search import worker
+from support.worker_here import search_in_this_process
 
 needs_int8 = pytest.mark.skipif(
     not LOW_PRECISIONS["int8"].is_here, reason="needs VNNI instructions"
@@ -56,6 +57,7 @@ def search(*more: str, space: str = "space.yaml") -> int:
 def trials(home: Path) -> list[dict[str, Any]]:
     """Of a finished study `low`."""
     with pytest.MonkeyPatch.context() as patch:
+        search_in_this_process(patch)
         patch.chdir(home)
         assert search("--low-rungs", "int8", "--study", "low") == 0
     found = sorted((home / "studies/low/trials").glob("*/result.json"))

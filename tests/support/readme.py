@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MINUTES", "Command", "readme_commands"]
+__all__ = ["Command", "readme_commands"]
 
 _BLOCK = re.compile(
     r"^(?:<!-- test: skip \((?P<skip>[^\n]+)\) -->\n)?"
@@ -20,7 +20,6 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TIME_LIMITS = ("--minutes", "--hours")
-MINUTES = "0.2"
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,17 @@ class Command:
         """The command line as the shell splits it, comments left out."""
         return shlex.split(self.text, comments=True)
 
-    def made_small(self, model: str) -> list[str]:
-        """The words on a tiny model, and with seconds to search instead of hours."""
+    def made_small(self, model: str, trials: int = 6) -> list[str]:
+        """The words on a tiny model, with `trials` to search instead of hours (two more after a
+        resume): as much work on a slow machine as on a fast one.
+        """
+        trials += 2 * ("--resume" in self.words)
         small = self.words
         for index, word in enumerate(small[:-1]):
             if word == "--model":
                 small[index + 1] = model
             elif word in _TIME_LIMITS:
-                small[index : index + 2] = ["--minutes", MINUTES]
+                small[index : index + 2] = ["--trials", str(trials)]
         return small
 
 

@@ -49,6 +49,7 @@ def everything(run: TrainingRun) -> dict[str, torch.Tensor]:
     return held
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_step_the_run_ends_as_if_it_had_not_been(
     bench: Workbench, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from support.tiny import copying_rows, write_csv
 WRITERS = [name for name, tiny in TINY.items() if tiny.kind != "encoder"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_saved_language_model_learns_to_answer(
     name: str, tiny_bart: Path, tmp_path: Path

@@ -121,6 +121,7 @@ def test_sets_of_labels_are_joined_as_they_are() -> None:
     assert [torch.equal(o.wanted, s) for o, s in zip(whole.split([1, 2]), sets, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [1, 4])
 def test_a_cohort_trains_each_as_alone(
     multiple: int, bench: Workbench, monkeypatch: pytest.MonkeyPatch

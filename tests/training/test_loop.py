@@ -252,6 +252,7 @@ def test_what_is_stored_gives_the_evaluated_loss_again(
         assert bench.objective.evaluate(model, bench.validation).loss == loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7])
 @pytest.mark.parametrize("name", ["diff-pruning", "prefix-mlp", "lora-plus"])
 def test_a_run_of_other_tensors_than_the_stored_ones_is_continued_bit_for_bit(

@@ -129,6 +129,7 @@ def test_all_of_them_together_change_nothing(name: str, bench: Workbench) -> Non
     assert kept == (0 if "all layers" in name else 1 if "upper" in name else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimisation", EXACT)
 def test_each_alone_changes_nothing(optimisation: str, bench: Workbench) -> None:
     name = "head, first" if optimisation == "features" else "lora, upper layer, first"

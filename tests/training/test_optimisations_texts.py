@@ -37,6 +37,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEFTSEARCH_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_texts_are_those_of_the_whole_model(
     case: str, tmp_path: Path, request: pytest.FixtureRequest

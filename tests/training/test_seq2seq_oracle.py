@@ -112,6 +112,7 @@ def curves(
         return trained(run, STEPS), theirs, norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("smoothing", "schedule"), [(0.0, "constant"), (0.1, "constant"), (0.1, "linear")]
 )
@@ -123,11 +124,13 @@ def test_thirty_steps_have_the_losses_of_a_plain_loop_with_peft(
     assert np.mean(ours[-5:]) < np.mean(ours[:5]) - 0.5, "nothing was learnt: it shows nothing"
 
 
+@pytest.mark.slow
 def test_in_fp32_the_curves_are_equal_but_for_rounding() -> None:
     ours, theirs, _ = curves(torch.float32)
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_some_of_these_steps_were_clipped_and_others_not() -> None:
     _, _, norms = curves(torch.float64)
     assert 5 < sum(norm > TRAINING.max_grad_norm for norm in norms) < 25

@@ -41,6 +41,7 @@ def queries(backbone: Backbone) -> tuple[list[None], Any]:
     return calls, projection.register_forward_hook(lambda *_: calls.append(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "t5", "mbart", "llama", "gpt2", "opt", "gemma3_text"])
 def test_gradient_checkpointing_changes_nothing_but_the_work(family: str) -> None:
     backbone = writer(family)
@@ -116,6 +117,7 @@ def test_dropout_takes_nothing_from_the_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 4])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("cut", [1, 6])

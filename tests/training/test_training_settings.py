@@ -33,6 +33,7 @@ from support.tiny import copying_rows, write_csv
 # -- accumulation ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [2, 4, 100])
 @pytest.mark.parametrize("family", ["bart", "llama"])
 def test_a_batch_in_pieces_is_the_same_step(family: str, pieces: int) -> None:
@@ -73,6 +74,7 @@ def test_pieces_see_the_same_random_gates_and_one_penalty() -> None:
 # -- precision and length: the bench makes what a configuration asks for -----------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "llama"])
 def test_in_bf16_losses_are_near_those_in_fp32_and_what_is_tuned_is_fp32(family: str) -> None:
     exact, _ = after(writer(family, torch.float32), TRAINING)

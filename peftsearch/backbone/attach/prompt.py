@@ -39,6 +39,10 @@ def attach_prompt(backbone: Backbone, prompt: Tensor) -> Callable[[], None]:
     return undo
 
 
+_CACHES = ("cache", "past_key_values")
+"""Keys and values of earlier tokens: transformers renamed the argument in 5.24."""
+
+
 class _Inserted:
     """The hooks of one prompt."""
 
@@ -59,7 +63,7 @@ class _Inserted:
         embedded = self.embed(ids) if embedded is None else embedded
         placed = given.get("position_ids") is not None
         order = self._order(given.get("attention_mask")) if placed else None
-        past = given.get("past_key_values")
+        past = next((given[name] for name in _CACHES if given.get(name) is not None), None)
         self._cut = past is None or past.get_seq_length() == 0
         if self._cut:
             embedded = _taken(torch.cat((self._expanded(embedded), embedded), dim=1), order)

@@ -19,6 +19,8 @@ from peftsearch.errors import ConfigurationError
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.strategies import configurations
 
+pytestmark = pytest.mark.internals
+
 PROPERTY = settings(
     max_examples=100,
     deadline=None,
@@ -60,6 +62,7 @@ def leaves_of(backbone: Backbone) -> list[torch.Tensor]:
     return [p for p in backbone.model.parameters() if p.is_leaf]
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(configuration=configurations())
 def test_identity_at_initialisation_holds_exactly_where_it_is_promised(
@@ -77,6 +80,7 @@ def test_identity_at_initialisation_holds_exactly_where_it_is_promised(
     assert all(same) == promises_identity(configuration)
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(configuration=configurations())
 def test_after_detaching_outputs_are_bit_identical_and_nothing_requires_grad(
@@ -99,6 +103,7 @@ def test_after_detaching_outputs_are_bit_identical_and_nothing_requires_grad(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.model.modules())
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(configuration=configurations())
 def test_every_tuned_tensor_gets_a_gradient_and_nothing_else_does(

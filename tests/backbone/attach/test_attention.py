@@ -23,6 +23,8 @@ from support.families import TINY, backbone_of, states
 from support.families import inputs as inputs_of
 from support.perturbed import distance
 
+pytestmark = pytest.mark.internals
+
 B, H, S, D, L = 3, 4, 7, 5, 3
 
 

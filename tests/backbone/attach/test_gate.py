@@ -32,7 +32,10 @@ from peftsearch.design.form import Prefix
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from support.backbones import perturb
+from support.cached_steps import continued
 from support.stock import ENCODER_DECODERS, WITH_PREFIX, backbone, batch
+
+pytestmark = pytest.mark.internals
 
 LENGTH = 3
 DECODERS = tuple(
@@ -292,13 +295,12 @@ def test_with_a_cache_every_step_is_equation_8_and_as_without(name: str, masked:
             end += step
             with recording(model) as calls:
                 mask = torch.ones(3, end, dtype=torch.long)
-                out = model(
+                out, cache = continued(
+                    model,
+                    cache,
                     input_ids=ids[:, end - step : end],
                     attention_mask=mask if masked else None,
-                    past_key_values=cache,
-                    use_cache=True,
                 )
-            cache = out.past_key_values
             parts.append(out.last_hidden_state)
             for call in calls:
                 expected = equation_8(name, call, prefix_of(name, call, tensors), mask, model)
@@ -320,14 +322,13 @@ def test_a_decoder_with_a_cache_is_equation_8_in_self_and_cross_attention(name: 
         for step in (4, 1, 2):
             end += step
             with recording(model) as calls:
-                out = model(
+                out, cache = continued(
+                    model,
+                    cache,
                     encoder_outputs=encoded,
                     attention_mask=source,
                     decoder_input_ids=ids[:, end - step : end],
-                    past_key_values=cache,
-                    use_cache=True,
                 )
-            cache = out.past_key_values
             parts.append(out.last_hidden_state)
             assert {kind_of(name, call) for call in calls} == {"dec_self", "cross"}
             for call in calls:

@@ -16,6 +16,8 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import ConfigurationError
 from support.backbones import backbone_at, padded_batch, states
 
+pytestmark = pytest.mark.internals
+
 LENGTH = 5
 
 

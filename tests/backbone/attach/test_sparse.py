@@ -16,6 +16,8 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from support.backbones import backbone_at, states
 
+pytestmark = pytest.mark.internals
+
 K = 50
 
 

@@ -21,7 +21,10 @@ from peftsearch.errors import MissingError
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft, at every norm
+pytestmark = [
+    pytest.mark.internals,
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),  # peft, at every norm
+]
 
 KINDS: dict[str, Any] = {
     "LoRA on queries": LoraConfig(r=2, target_modules=["query"], init_lora_weights=False),
@@ -78,6 +81,7 @@ def assert_plain(name: str, model: Path, writes: bool = False) -> None:
     assert plain.note == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_beside_an_adapter_is_its_plain_weights(
     kind: str, tiny_bert: Path, tmp_path: Path
@@ -99,6 +103,7 @@ def test_so_is_a_language_model(
     assert_plain(str(beside(plain, config, tmp_path / "both", auto)), plain, writes=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [json.dumps(ADAPTERHUB), "{", "[]", ""])
 def test_a_file_that_peft_cannot_read_does_not_matter(
     content: str, tiny_bert: Path, tmp_path: Path
@@ -141,6 +146,7 @@ def test_who_prepares_a_search_is_told_that_the_adapter_is_not_used(
 # -- an adapter in a model's place -------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attempt", [load_backbone, load_shapes, family_for])
 def test_an_adapter_given_as_a_model_says_whose_it_is(
     attempt: Callable[[str], object], tiny_bert: Path, tmp_path: Path
@@ -173,6 +179,7 @@ def test_so_does_one_with_the_models_config_and_tokenizer_but_no_weights(
             attempt(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["model.safetensors", "model-00001-of-00002.safetensors"])
 def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_it(
     weights: str, tiny_bert: Path, tmp_path: Path
@@ -182,6 +189,7 @@ def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_i
     refuse_missing_model(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

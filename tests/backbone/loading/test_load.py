@@ -22,6 +22,8 @@ from peftsearch.backbone.recognise import family_of
 from peftsearch.errors import ConfigurationError, MissingError
 from support.tiny import build_tiny_bert
 
+pytestmark = pytest.mark.internals
+
 
 @pytest.fixture(params=["tiny_bert", "tiny_roberta"])
 def folder(request: pytest.FixtureRequest) -> Path:
@@ -156,6 +158,7 @@ def other_shapes(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -177,6 +180,7 @@ def test_a_model_folder_that_is_not_whole_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
@@ -276,6 +280,7 @@ def test_a_demo_model_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyP
         model_source("demo:minilm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -296,6 +301,7 @@ def test_a_config_that_asks_for_modules_without_end_is_refused(
         load(str(copy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -9,6 +9,8 @@ from peftsearch.backbone.loading.load import family_for, load_backbone, load_sha
 from peftsearch.backbone.loading.reference_configs import REFERENCES, reference_config
 from peftsearch.errors import MissingError
 
+pytestmark = pytest.mark.internals
+
 BODIES = {
     "minilm-l6": 22_565_376,
     "bert-base": 109_482_240 - 590_592,  # without its pooler
@@ -39,6 +41,7 @@ def test_the_body_has_as_many_parameters_as_its_publisher_says(name: str) -> Non
     assert load_shapes(f"config:{name}").body_parameters == BODIES[name]
 
 
+@pytest.mark.slow
 def test_every_row_of_the_table_of_families_but_variants_has_a_reference() -> None:
     covered = {shapes_of(reference_config(name)).family for name in REFERENCES}
     assert {f.name for f in FAMILIES} - covered == {"GPT-NeoX, one sum each", "OPT, norm after"}

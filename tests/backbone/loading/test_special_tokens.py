@@ -24,6 +24,8 @@ from peftsearch.training.writing import notes_on_ends, writing_of
 from support.families import EOS
 from support.texts import BOS, PAD, encoded, twin, writer
 
+pytestmark = pytest.mark.internals
+
 ROWS = 64
 ENCODER_DECODERS = ("bart", "mbart", "marian", "pegasus", "t5", "mt5", "m2m_100")
 

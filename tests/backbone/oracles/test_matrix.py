@@ -16,6 +16,8 @@ from support.families import REFUSED, TINY, backbone_of, inputs, states, tiny_co
 from support.matrix import CHECKS, failures, refusal
 from support.points import POINT_NAMES, point
 
+pytestmark = pytest.mark.internals
+
 WITHOUT_BIASES = (
     "modernbert t5 t5-gated mt5 llama mistral qwen3 gemma gemma2 gemma3_text olmo granite phi3"
 ).split()
@@ -51,6 +53,7 @@ def expected_refusals() -> Iterator[tuple[str, str, str]]:
     yield "olmo", "bitfit-norm", "no place 'biases+norm'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("family", TINY)
 def test_every_method_holds(family: str, check: str) -> None:

@@ -18,6 +18,8 @@ from peftsearch.design.place import Place
 from support.backbones import perturb
 from support.stock import SIZES, VOCABULARY, backbone, batch, outputs, stock, twin
 
+pytestmark = pytest.mark.internals
+
 WITHOUT_BIASES = tuple(
     "t5 t5-gated llama mistral qwen3 gemma gemma2 gemma3 modernbert phi3".split()
 )

@@ -34,6 +34,8 @@ from peftsearch.design.place import Place
 from support.backbones import perturb
 from support.stock import backbone, batch, module_path, outputs, twin
 
+pytestmark = pytest.mark.internals
+
 TOLERANCE = 1e-12
 """Of states in fp64, relative to the largest."""
 SINGLE = 1e-5

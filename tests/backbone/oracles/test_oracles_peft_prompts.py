@@ -21,6 +21,8 @@ from peftsearch.design.place import Place
 from support.backbones import perturb
 from support.stock import backbone, batch, outputs, real, stock, twin
 
+pytestmark = pytest.mark.internals
+
 TOLERANCE = 1e-12
 """Relative to the largest state."""
 

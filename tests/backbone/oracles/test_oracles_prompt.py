@@ -17,7 +17,10 @@ from peftsearch.design.form import Prompt
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import Place
 from support.backbones import perturb
+from support.cached_steps import continued
 from support.stock import ENCODER_DECODERS, SIZES, backbone, batch, real
+
+pytestmark = pytest.mark.internals
 
 LENGTH = 4
 DECODERS = (
@@ -109,13 +112,12 @@ def test_with_a_cache_a_prompt_is_read_once(name: str, masked: bool) -> None:
         cache, parts, end = None, [], 0
         for step in (5, 1, 3):
             end += step
-            out = model(
+            out, cache = continued(
+                model,
+                cache,
                 input_ids=ids[:, end - step : end],
                 attention_mask=torch.ones(3, end, dtype=torch.long) if masked else None,
-                past_key_values=cache,
-                use_cache=True,
             )
-            cache = out.past_key_values
             parts.append(out.last_hidden_state)
     assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-12
 
@@ -146,13 +148,12 @@ def test_an_encoders_prompt_with_a_cached_decoder_is_as_without(name: str) -> No
         encoded = (model.encoder(**inputs).last_hidden_state,)
         cache, parts = None, []
         for step in range(ids.shape[1]):
-            out = model(
+            out, cache = continued(
+                model,
+                cache,
                 encoder_outputs=encoded,
                 attention_mask=inputs["attention_mask"],
                 decoder_input_ids=ids[:, step : step + 1],
-                past_key_values=cache,
-                use_cache=True,
             )
-            cache = out.past_key_values
             parts.append(out.last_hidden_state)
     assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-12

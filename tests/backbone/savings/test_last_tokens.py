@@ -25,6 +25,8 @@ from support.matrix import refusal
 from support.perturbed import attached, distance, norm
 from support.points import POINT_NAMES
 
+pytestmark = pytest.mark.internals
+
 
 def last_states(
     name: str, backbone: Backbone, rows: LastRows | None, where: Tensor | None

@@ -9,6 +9,8 @@ from peftsearch.backbone.measure import stack_layers
 from peftsearch.backbone.savings.lower_layers import standing_aside, states_after
 from support.families import TINY, backbone_of, inputs, states
 
+pytestmark = pytest.mark.internals
+
 READ = ("input_ids", "attention_mask", "token_type_ids")
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
+from peftsearch.backbone.recognise import family_of
 from peftsearch.backbone.sharing.slices import Slices, why_alone
 from support.backbones import perturb
 from support.emulated_graphs import EmulatedRecorder
-from support.families import TINY, backbone_of, inputs
+from support.families import TINY, backbone_of, inputs, tiny_config
 from support.matrix import refusal
 from support.perturbed import attached
 from support.points import point
@@ -27,11 +28,8 @@ WAYS = (
     *("lora", "mam", "dora", "unipelt", "residual-stream", "cross-attention", "prefix-mlp"),
     *("houlsby", "pfeiffer", "bitfit", "ia3", "loreft", "ungated-prefix", "residual-attn"),
 )
-SHARED = [
-    name
-    for name in TINY
-    if backbone_of(name).family.texts_apart and backbone_of(name).family.can_be_recorded
-]
+FAMILY = {name: family_of(tiny_config(name)) for name in TINY}
+SHARED = [name for name, family in FAMILY.items() if family.texts_apart and family.can_be_recorded]
 
 
 def with_graphs() -> set[int]:

@@ -64,6 +64,7 @@ def test_a_command_that_ends_soon_enough_says_so_itself() -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_not_heard_as_its_parent() -> None:
     script = COMPUTES.replace("hashlib.pbkdf2", "fork(); hashlib.pbkdf2").format(
         rounds=3_000_000, handler=""

@@ -31,7 +31,10 @@ from support.exports import package, save_tiny
 TEXT = "a text"
 TEXTS = ["the film was good", "a bad and terribly long evening with friends", "no"]
 POOLED = Head("first", "trained")
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft's, at every norm
+pytestmark = [
+    pytest.mark.internals,
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),  # peft's, at every norm
+]
 
 
 def exported(
@@ -73,6 +76,7 @@ def of_card(folder: Path) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
 @pytest.mark.parametrize(
     "name", ["lora", "lora-all", "rslora", "pissa", "dora", "ia3", "vera", "bitfit", "ln-tuning"]
@@ -119,6 +123,7 @@ def test_a_prompts_tokens_are_not_pooled_so_its_head_stands_beside(
     assert_close(of_card(tmp_path)["logits"], ours, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [Head("mean"), POOLED], ids=str)
 def test_the_base_of_a_demo_model_is_where_it_lies_and_the_card_finds_it_anywhere(
     head: Head, minilm: Path, tmp_path: Path

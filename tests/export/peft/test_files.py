@@ -41,6 +41,8 @@ from support.exports import package, save_tiny
 from support.families import backbone_of, inputs, states, tiny_body
 from support.rounding import apart_in_fp32
 
+pytestmark = pytest.mark.internals
+
 PROJECTION = Parallel("projection_input")
 WRITTEN = 1e-5
 """Of logits and states in fp64, relative to the largest: adapters are written in fp32."""
@@ -179,6 +181,7 @@ def in_peft(model: Path, folder: Path) -> torch.Tensor:
     return pooled @ head["classifier.weight"].double().T + head["classifier.bias"].double()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft's, at every norm
 @pytest.mark.parametrize("name", ["bert", *FAMILIES])
 def test_every_point_that_peft_can_express_gives_the_searched_logits_on_every_family(
@@ -211,6 +214,7 @@ CROSS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Unsupported layer type")
 @pytest.mark.parametrize("name", ["bart", "t5-gated"])
 def test_an_encoder_decoders_points_give_the_searched_states_in_both_stacks(

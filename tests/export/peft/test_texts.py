@@ -24,6 +24,8 @@ from peftsearch.task.spec import Generation
 from peftsearch.training.model import TunedModel
 from support.families import lm_inputs, tiny_lm
 
+pytestmark = pytest.mark.internals
+
 CASES = [
     *(("bart", method) for method in ("lora", "ia3", "bitfit", "dora", "vera")),
     *(("t5", method) for method in ("lora", "ia3")),
@@ -101,6 +103,7 @@ def printed(card: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 OWN = {"min_length": 9, "repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "num_beams": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", ["tiny_bart", "tiny_llama"])
 def test_the_cards_code_writes_what_we_write_whatever_the_models_own_settings(

@@ -40,6 +40,7 @@ def space(text: str) -> Space:
     return Space(Document("s.yaml", text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_a_shipped_space_written_out_reads_back_equal(name: str) -> None:
     original = Space(Document.read(shipped_spaces()[name]))
@@ -150,6 +151,7 @@ def test_a_space_that_forbids_everything_is_refused() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["", "[1, 2]", "just text", "a: [", "- " * 3000, "\x00", "{" * 5000]
 )
@@ -164,6 +166,7 @@ def bomb(levels: int) -> str:
     return "\n".join(["l0: &l0 [x]", *lines]) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -194,6 +197,7 @@ def test_a_number_beyond_every_float_is_named_with_its_line(line: str, number: s
         space(GOOD.replace("lr: {log: [1e-4, 1e-2]}", line.format(number)))
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**9))
 def test_a_mutilated_space_is_of_use_or_refused_but_never_crashes(seed: int, minilm: Path) -> None:

@@ -19,6 +19,8 @@ from peftsearch.study.storage.database.cached import CachedDatabase
 from peftsearch.study.storage.trial_table import TrialTable
 from support.postgres import PostgresServer
 
+pytestmark = pytest.mark.internals
+
 DIRECTIONS = ["maximize", "minimize"]
 
 

@@ -29,6 +29,8 @@ from support.buckets import s3_server
 from support.postgres import PostgresServer
 from support.standin import finish, metric_of, rung_value, take, train_for_nothing
 
+pytestmark = pytest.mark.internals
+
 PULSE = Pulse(every_s=0.05, missed=2)
 
 

@@ -21,6 +21,8 @@ from peftsearch.disk.locks import lock_descriptor
 from peftsearch.errors import MissingError, PeftsearchError, UsageError
 from peftsearch.study.storage.journal import JournalFile, open_journal
 
+pytestmark = pytest.mark.internals
+
 
 def log(number: int, text: str = "") -> dict[str, Any]:
     return {"op_code": 2, "number": number, "text": text}

@@ -12,6 +12,8 @@ from peftsearch.study.storage.database import plain_reads
 from peftsearch.study.storage.database.plain_reads import PlainDatabase
 from support.postgres import PostgresServer
 
+pytestmark = pytest.mark.internals
+
 
 @pytest.fixture
 def stored(postgres: PostgresServer) -> tuple[str, int]:

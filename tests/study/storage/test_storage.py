@@ -12,6 +12,8 @@ from peftsearch.records.storage_name import JOURNAL
 from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database, is_database
 from support.postgres import PASSWORD, PostgresServer
 
+pytestmark = pytest.mark.internals
+
 WHOLE = "postgresql://owner:s%3Acret@db.example:5433/studies?connect_timeout=3"
 
 

@@ -98,6 +98,7 @@ def test_a_logit_that_is_no_number_scores_nan(name: str, wrong: float) -> None:
     assert math.isnan(METRICS[name].standard_error(references, logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS[:2])
 def test_errors_of_f1_are_the_textbooks_bootstrap(name: str) -> None:
     references, logits = drawn(60, 4)

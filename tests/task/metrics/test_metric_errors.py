@@ -111,6 +111,7 @@ def test_a_ratio_to_ones_has_the_error_of_a_mean() -> None:
     assert ratio_error(values, np.ones(4, np.int64)) == pytest.approx(mean_error(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [2, 5])
 @pytest.mark.parametrize("name", ["macro_f1", "f1", "matthews"])
 def test_errors_from_counts_of_labels_are_those_of_resampled_labels(name: str, labels: int) -> None:
@@ -148,6 +149,7 @@ def test_pearsons_error_agrees_with_its_closed_form() -> None:
     assert error == pytest.approx((1 - value**2) / math.sqrt(1000), rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_errors_from_counts_of_n_grams_are_those_of_resampled_texts(name: str) -> None:
     import sacrebleu
@@ -166,6 +168,7 @@ def test_errors_from_counts_of_n_grams_are_those_of_resampled_texts(name: str) -
     assert error == pytest.approx(brute_force(16, score), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rougeL"])
 def test_the_error_of_1000_sentences_costs_below_two_seconds(name: str) -> None:
     references, predictions = corpus(1000)

@@ -77,6 +77,7 @@ def test_f1_is_sklearns_of_the_second_label(pair: Any) -> None:
     assert METRICS["f1"].value(references, predictions) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(labels)
 @settings(max_examples=40, deadline=None)
 def test_f1_is_sklearns_of_any_label_that_is_named(pair: Any) -> None:
@@ -350,6 +351,7 @@ print(METRICS["rouge1"].value(["running far"], ["it ran far"]), METRICS["bleu"].
 """
 
 
+@pytest.mark.slow
 def test_libraries_are_imported_when_asked_for_without_network_or_warnings() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OFFLINE], capture_output=True, text=True, check=False

@@ -73,6 +73,7 @@ def test_nonsense_in_the_place_of_a_compressed_file_is_one_sentence(
         read_rows(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", PACK)
 def test_a_bomb_is_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"d.csv{suffix}"

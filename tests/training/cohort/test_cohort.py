@@ -87,6 +87,7 @@ def alone(bench: Workbench, one: Configuration, seed: int = 0) -> tuple[State, f
         return state(run), run.smoothed_loss or 0.0, half
 
 
+@pytest.mark.slow
 def test_mixed_methods_train_as_alone_each_with_its_own_seed_batches_and_rates(
     bench: Workbench,
 ) -> None:
@@ -119,6 +120,7 @@ def test_mixed_methods_train_as_alone_each_with_its_own_seed_batches_and_rates(
     assert not any(m._forward_hooks for m in cohort.backbone.model.modules())
 
 
+@pytest.mark.slow
 def test_methods_that_read_earlier_states_train_as_alone_on_one_row(bench: Workbench) -> None:
     names = ("unipelt", "parallel-adapter-attn", "lora", "pa-pa", "pfeiffer", "loreft", "bitfit")
     members = [method(name, "first") for name in names]
@@ -133,6 +135,7 @@ def test_methods_that_read_earlier_states_train_as_alone_on_one_row(bench: Workb
         assert furthest(own, alone(bench, one, seed)[0]) < 1e-9, names[seed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poolings", [("first", "first"), ("first", "mean")])
 def test_one_row_is_computed_where_no_member_reads_more(
     bench: Workbench, poolings: tuple[str, str]
@@ -179,6 +182,7 @@ def test_gradients_of_one_step_in_fp32(bench: Workbench) -> None:
         assert furthest(found, expected) <= 1e-4 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])
 def test_texts_are_learned_as_alone(
     model: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -227,6 +231,7 @@ def test_a_member_that_fails_leaves_the_others_as_they_would_be(bench: Workbench
     assert furthest(found, alone(bench, MIXED["lora"])[0]) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_pass_that_does_not_fit_leaves_every_run_where_it_was(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ class Emulated:
         self.cohort = Cohort(backbone, self.graphs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [list(MIXED)[:5], list(MIXED)[5:]], ids=" ".join)
 def test_mixed_methods_train_the_same_while_members_join_and_leave(
     names: list[str], bench: Workbench
@@ -149,6 +150,7 @@ def test_mixed_methods_train_the_same_while_members_join_and_leave(
     assert emulated.said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "houlsby", "unipelt"])
 def test_one_by_itself_trains_the_same_on_batches_of_several_lengths(
     name: str, bench: Workbench, monkeypatch: pytest.MonkeyPatch
@@ -162,6 +164,7 @@ def test_one_by_itself_trains_the_same_on_batches_of_several_lengths(
     assert "native_layer_norm_backward" in emulated.recorder.names, "forward and backward"
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_filled_up_is_that_batch(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +179,7 @@ def joined_tags(rows: int) -> list[dict[str, str]]:
     return [{"text": row["text"], "tags": "|".join(row["tags"])} for row in tagged_rows(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind", "rows"),
     [
@@ -249,6 +253,7 @@ OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.
 NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recorder", "why", "times"),
     [
@@ -274,6 +279,7 @@ def test_what_goes_wrong_is_said_once_and_changes_nothing(
     assert emulated.graphs.held == 0
 
 
+@pytest.mark.slow
 def test_after_a_few_failures_nothing_is_recorded_any_more(bench: Workbench) -> None:
     emulated = Emulated(fp64(bench), _Failing(OUT_OF_MEMORY))
     for _ in range(5):
@@ -282,6 +288,7 @@ def test_after_a_few_failures_nothing_is_recorded_any_more(bench: Workbench) -> 
     assert ["any more" in line for line in emulated.said] == [False, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_replay_that_fails_half_way_through_its_gradients_is_begun_anew(
     accumulation: int, bench: Workbench, monkeypatch: pytest.MonkeyPatch
@@ -380,6 +387,7 @@ class _Timed(EmulatedRecorder):
         return self.replay_s if second > first else 10.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("replay_s", "pays"), [(8.9, True), (9.1, False)])
 def test_recordings_are_used_where_they_are_faster(
     replay_s: float, pays: bool, bench: Workbench, monkeypatch: pytest.MonkeyPatch
