@@ -65,6 +65,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_with_a_wrong_option_is_refused_before_torch_is_imported() -> None:
     code = (
         "import sys, peftsearch\n"

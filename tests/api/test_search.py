@@ -97,6 +97,7 @@ def test_a_space_object_and_paths_are_taken_as_their_names(home: Path) -> None:
     assert (again.path, len(again.trials())) == (study.path, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frame", "data set"])
 def test_data_in_memory_are_written_where_the_study_finds_them(kind: str, home: Path) -> None:
     frame = pd.read_csv("reviews.csv")
