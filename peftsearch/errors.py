@@ -6,6 +6,7 @@ PeftsearchError            a sentence for a person, and an exit code
 ├── ConfigurationError 2   a modification or configuration that means nothing
 ├── DataError          2   a data file, column, label or row
 ├── MissingError       3   a model, data set, package or device that is not here
+├── PolicyError        2   a search policy whose answer cannot be followed
 ├── NothingFeasible    1   finished, without a result anyone could use
 ├── Interrupted      130   stopped by the user, state saved
 └── TrialFailure           ends one trial with a cause; the study goes on
@@ -30,6 +31,7 @@ __all__ = [
     "NothingFeasible",
     "OutOfMemory",
     "PeftsearchError",
+    "PolicyError",
     "SpaceError",
     "TrialFailure",
     "UsageError",
@@ -97,6 +99,10 @@ class MissingError(PeftsearchError):
     """
 
     exit_code = 3
+
+
+class PolicyError(PeftsearchError):
+    """A search policy whose answer cannot be followed (`policy/answers.py` checks them)."""
 
 
 class NothingFeasible(PeftsearchError):

@@ -1,8 +1,15 @@
-"""Numbers as people write them: counts with their nouns, and durations."""
+"""Texts for people: counts with their nouns, durations, measurements, problems of a record."""
 
 from __future__ import annotations
 
-__all__ = ["agree", "counted", "duration"]
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["Problem", "agree", "counted", "duration", "first_problem", "measured"]
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -22,3 +29,38 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.3g} minutes"
     return f"{seconds / 3600:.3g} hours"
+
+
+def measured(value: float | None, error: float | None = None, decimals: int = 4) -> str:
+    """`0.7530 ± 0.0136`, `21.90`, or a dash where nothing finite was measured."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    shown = f"{value:z.{decimals}f}"  # z: a rounded −0 is written without its sign
+    known = error is not None and math.isfinite(error)
+    return f"{shown} ± {error:.{decimals}f}" if known else shown
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why pydantic refused a value: `kind` is its name for that, `path` leads to the value."""
+
+    kind: str
+    path: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        """`metric.worst: Field required`."""
+        key = ".".join(map(str, self.path))
+        return f"{key}: {self.message}" if key else self.message
+
+    def within(self, key: str) -> Problem:
+        """The problem of a record that is itself the value of a key."""
+        return replace(self, path=(key, *self.path))
+
+
+def first_problem(error: ValidationError) -> Problem:
+    """The problem to report: of a misspelt key, which is missing as well, that it is unknown."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    message = first["msg"].removeprefix("Value error, ")
+    return Problem(first["type"], first["loc"], message)

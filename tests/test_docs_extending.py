@@ -30,6 +30,9 @@ from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
+from peftsearch.policy.table import POLICIES
+from peftsearch.search.events import TrialEnded, TrialEvaluated
+from peftsearch.search.limits import Limits, Means
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
 from peftsearch.study.create import NewStudy, create_study
@@ -41,6 +44,8 @@ from peftsearch.training.loop import TrainingRun
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.exports import package
 from support.rounding import apart_in_fp32
+from support.standin import create
+from support.standin_worker import search_without_training
 from support.tiny import sentiment_rows, write_csv
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -57,7 +62,8 @@ choices: {attn: {form: [none, linear]}}
 def page() -> Iterator[dict[str, Any]]:
     """The names that the page's Python defines; the registries are put back afterwards."""
     order: dict[str, int] = getattr(places, "_ORDER", {})
-    registries: tuple[dict[str, Any], ...] = (FORMS, COMPOSITIONS, PLACES, order, METRICS, KINDS)
+    registries: tuple[dict[str, Any], ...]
+    registries = (FORMS, COMPOSITIONS, PLACES, order, METRICS, KINDS, POLICIES)
     before = [dict(registry) for registry in registries]
     order.setdefault("norm_weights", len(PLACES))  # made of PLACES when it is imported
     module = types.ModuleType("extending")
@@ -227,6 +233,26 @@ def test_the_kind_is_searched_by_its_metric(
     expected = cohen_kappa_score(one, other, weights="quadratic")
     assert METRICS["kappa"].value(one, other) == pytest.approx(expected)
     assert 0 < METRICS["kappa"].standard_error(one, other) < 1
+
+
+# -- the policy --------------------------------------------------------------------------------
+
+
+def test_the_policy_stops_the_worse_half_of_a_search(
+    page: dict[str, Any], tiny_bert: Path, tmp_path: Path
+) -> None:
+    heard: list[Any] = []
+    limits, means = Limits(trials=20), Means(policy="halving")
+    search_without_training(create(tiny_bert, tmp_path), limits, heard.append, means)
+    states = {e.result.number: e.result.state for e in heard if isinstance(e, TrialEnded)}
+    seen: list[float] = []
+    for event in heard:
+        if isinstance(event, TrialEvaluated) and event.value.rung == 0:
+            seen.append(event.value.metric)
+            better = sorted(seen, reverse=True).index(seen[-1])
+            expected = "full" if better < len(seen) / 2 else "stopped"
+            assert states[event.number] == expected
+    assert {"full", "stopped"} <= set(states.values())
 
 
 # -- the family --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from peftsearch.cli.main import app
 from peftsearch.disk.cache import DiskCache
-from peftsearch.study.storage.connection import VARIABLE
+from peftsearch.records.storage_name import VARIABLE
 
 SCRIPTS = Path(__file__).parent.parent / "docs" / "scale"
 SLURM, KUBERNETES = SCRIPTS / "slurm.sh", SCRIPTS / "kubernetes.yaml"

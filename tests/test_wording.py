@@ -1,4 +1,4 @@
-"""Counts agree with their nouns, wherever one is printed."""
+"""Counts agree with their nouns, wherever one is printed; measurements and problems read well."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from peftsearch.wording import agree, counted, duration
+from peftsearch.wording import agree, counted, duration, first_problem, measured
 
 SOURCES = sorted((Path(__file__).parents[1] / "peftsearch").rglob("*.py"))
 NOUNS = "rows lines labels texts trials workers cores points examples layers widths tensors choices"
@@ -46,3 +47,52 @@ def test_no_message_writes_a_plural_behind_a_count_that_may_be_one() -> None:
     assert len(texts) > 100
     found = {name: UNCOUNTED.findall(text) for name, text in texts.items()}
     assert {name: there for name, there in found.items() if there} == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "decimals", "text"),
+    [
+        (0.753, 0.01364, 4, "0.7530 ± 0.0136"),
+        (21.9, None, 2, "21.90"),
+        (21.9, float("nan"), 2, "21.90"),
+        (-0.00001, None, 2, "0.00"),
+        (float("nan"), 0.1, 4, "–"),
+        (None, None, 4, "–"),
+    ],
+)
+def test_a_measurement_has_its_decimals_and_its_error(
+    value: float | None, error: float | None, decimals: int, text: str
+) -> None:
+    assert measured(value, error, decimals) == text
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    worst: float
+
+    @field_validator("worst")
+    @classmethod
+    def _is_small(cls, value: float) -> float:
+        if value > 1:
+            raise ValueError("must be 1 or less")
+        return value
+
+
+class Outer(BaseModel):
+    inner: Inner
+
+
+@pytest.mark.parametrize(
+    ("inner", "kind", "text"),
+    [
+        ({}, "missing", "inner.worst: Field required"),
+        ({"wurst": 1}, "extra_forbidden", "inner.wurst: Extra inputs are not permitted"),
+        ({"worst": 2}, "value_error", "inner.worst: must be 1 or less"),
+    ],
+)
+def test_a_problem_names_its_key(inner: dict[str, float], kind: str, text: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Outer.model_validate({"inner": inner})
+    problem = first_problem(refused.value)
+    assert (problem.kind, str(problem)) == (kind, text)
+    assert str(problem.within("outer")) == f"outer.{text}"

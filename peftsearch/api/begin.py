@@ -43,7 +43,7 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
             raise UsageError("--artifacts is for workers on many machines: give --storage, too")
         return
     from peftsearch.study.storage.artifacts import open_artifacts
-    from peftsearch.study.storage.connection import StorageAddress
+    from peftsearch.study.storage.database.address import StorageAddress
     from peftsearch.study.storage.database.copies import refuse_taken
 
     refuse_taken(name, StorageAddress.of(storage))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peftsearch.api.defaults import DEFAULTS
 from peftsearch.api.options import Options, task_fields
 from peftsearch.errors import UsageError
+from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
     from peftsearch.search.limits import Limits, Means
@@ -51,10 +52,9 @@ def task_spec(options: Options, recommended: Mapping[str, Any] | None = None) ->
     try:
         return TaskSpec(**whole)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"--{where.replace('_', '-')}: {message}") from error
+        problem = first_problem(error)
+        option = ".".join(map(str, problem.path)).replace("_", "-")
+        raise UsageError(f"--{option}: {problem.message}") from error
 
 
 def space_of(space: str | Space) -> Space:

@@ -30,7 +30,7 @@ def study_to_resume(options: Options) -> StudyFolder:
     folder = existing_study(options)
     apply_storage(folder.name, folder.read_info().storage, options.get("storage"))
     refuse_other_means(folder, means_of(options))
-    from peftsearch.study.ready import refuse_missing  # with pandas
+    from peftsearch.study.missing_files import refuse_missing  # with pandas
 
     refuse_missing(folder.read_info())
     return folder

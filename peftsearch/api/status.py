@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.records.derive import count_states
-from peftsearch.records.outcome import front_of, hypervolume_of
 
 if TYPE_CHECKING:
     from peftsearch.disk.locks import Owner
@@ -41,8 +40,8 @@ def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
             origin: sum(result.origin == origin for result in results)
             for origin in ("landmark", "seed", "sampled")
         },
-        "frontier_points": len(front_of(record)),
-        "hypervolume": hypervolume_of(record),
+        "frontier_points": len(record.front),
+        "hypervolume": record.hypervolume,
         "cpu_s": round(sum(result.cpu_s for result in results), 1),
         "evaluation_share": round(sum(result.eval_s for result in results) / max(wall_s, 1e-9), 4),
     }

@@ -11,7 +11,8 @@ __all__ = ["apply_storage", "use_storage"]
 
 def use_storage(address: str) -> str:
     """Set the database's address for this process and its workers; return it without password."""
-    from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+    from peftsearch.records.storage_name import VARIABLE
+    from peftsearch.study.storage.database.address import StorageAddress
 
     parsed = StorageAddress.parse(address)
     os.environ[VARIABLE] = address

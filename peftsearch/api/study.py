@@ -15,10 +15,9 @@ from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import cheapest_within, choose
 from peftsearch.records.derive import count_states, frontier_document, write_derived
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.records.trials_csv import derived_trials_csv
-from peftsearch.study.unfinished import read_study
+from peftsearch.study.read_study import read_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -129,7 +128,7 @@ class Study:
         True
         """
         record = self._record()
-        front, maximise = front_of(record), record.info.metric.maximise
+        front, maximise = record.front, record.info.metric.maximise
         if within is None:
             chosen = choose(front, str(at), maximise)
         elif at != "best":
@@ -209,7 +208,7 @@ class Study:
 
     def __repr__(self) -> str:
         record = self._record()
-        points, count = len(front_of(record)), count_states(record)["evaluated"]
+        points, count = len(record.front), count_states(record)["evaluated"]
         return (
             f"<study {self.name}: {record.info.model} on {record.info.task_name}, "
             f"{count} evaluated, {points} on the frontier>"

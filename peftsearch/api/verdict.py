@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from peftsearch.frontier.choose import cheapest_within, choose
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point
 from peftsearch.records.derive import count_states
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyRecord
 from peftsearch.wording import counted
 
@@ -18,7 +17,7 @@ def verdict(record: StudyRecord) -> str:
     The standard error is that of the best metric, from the size of the validation set alone: of two
     points closer than that, either may be the better one on other data.
     """
-    front, metric = front_of(record), record.info.metric
+    front, metric = record.front, record.info.metric
     if not front:
         return "no configuration at full length yet"
     best = choose(front, "best", metric.maximise)

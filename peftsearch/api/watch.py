@@ -96,8 +96,8 @@ def watch(
     from peftsearch.api.progress.progress import Progress
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
+    from peftsearch.study.read_study import read_study
     from peftsearch.study.storage.database.copies import bring_home
-    from peftsearch.study.unfinished import read_study
 
     with Progress(folder, limits, workers, display) as progress:
         try:

@@ -20,7 +20,7 @@ __all__ = ["frontier", "print_frontier"]
 
 def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Print the best configuration at every tuned percentage."""
-    from peftsearch.study.unfinished import read_study
+    from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)

@@ -90,9 +90,9 @@ def _order(
     import os
     from dataclasses import replace
 
+    from peftsearch.records.storage_name import VARIABLE, is_database
     from peftsearch.search.launchers.ray.order import Order
     from peftsearch.search.limits import Means
-    from peftsearch.study.storage.connection import VARIABLE, is_database
     from peftsearch.study.storage.database.copies import aim_of
 
     info = folder.read_info()

@@ -103,7 +103,6 @@ def _models() -> list[dict[str, Any]]:
 def _studies(studies: Any) -> list[dict[str, Any]]:
     from peftsearch.records.derive import count_states
     from peftsearch.records.folder import StudyFolder, study_names
-    from peftsearch.records.outcome import front_of, hypervolume_of
 
     rows = []
     for name in study_names(studies):
@@ -114,8 +113,8 @@ def _studies(studies: Any) -> list[dict[str, Any]]:
                 "model": record.info.model,
                 "task": record.info.task_name,
                 "evaluated": count_states(record)["evaluated"],
-                "frontier": len(front_of(record)),
-                "hypervolume": hypervolume_of(record),
+                "frontier": len(record.front),
+                "hypervolume": record.hypervolume,
             }
         )
     return rows

@@ -31,7 +31,7 @@ def report(
     """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
-    from peftsearch.study.unfinished import read_study
+    from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     if out is not None and out.is_dir():

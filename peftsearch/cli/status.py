@@ -19,7 +19,7 @@ __all__ = ["status"]
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
     from peftsearch.api.status import status_of
-    from peftsearch.study.unfinished import read_study
+    from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)

@@ -25,6 +25,6 @@ def _shown(arguments: Iterator[str]) -> Iterator[str]:
 
 
 def _without_password(address: str) -> str:
-    from peftsearch.study.storage.connection import StorageAddress  # with Optuna
+    from peftsearch.study.storage.database.address import StorageAddress
 
     return StorageAddress.parse(address).shown

@@ -57,7 +57,7 @@ def worker(
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.limits import Limits, Means
-    from peftsearch.study.ready import refuse_missing
+    from peftsearch.study.missing_files import refuse_missing
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     means = Means(threads or 1, cohort, device)
@@ -74,7 +74,8 @@ def worker(
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
     """This machine's folder of the study: the study's own with a journal, else a copy."""
     from peftsearch.records.folder import StudyFolder, study_names
-    from peftsearch.study.storage.connection import StorageAddress, is_database
+    from peftsearch.records.storage_name import is_database
+    from peftsearch.study.storage.database.address import StorageAddress
     from peftsearch.study.storage.database.copies import folder_of
 
     if study in study_names(studies):

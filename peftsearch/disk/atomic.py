@@ -1,43 +1,39 @@
-"""Writing files so that a kill or a full disk, at any instant, leaves the old content or the new.
+"""Atomic file writes: a kill or a full disk, at any instant, leaves the old content or the new.
 
 A file is replaced whole (`write_atomic`) or grows by whole lines (`append_line`). Readers of the
-second kind stop at the last newline: what follows it was cut off and is overwritten by the next
-line. What a killed writer left beside a file goes with the next write into its folder.
+second kind stop at the last newline: what follows it was cut off, and the next line overwrites it.
+Temporary files of killed writers are removed by the next write into their folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import re
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from peftsearch.disk.temporary import new_file, remove_abandoned_files
 from peftsearch.errors import MissingError
 
 __all__ = ["append_line", "append_whole", "end_of_last_line", "sync_folder", "write_atomic"]
 
 _CHUNK = 4096
-_BESIDE = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> None:
-    """Put `content` (text as UTF-8; or pieces) at `path`: all of it, on the disk, or nothing
-    has changed.
+    """Replace the file at `path` with `content` (text as UTF-8; or pieces), or change nothing.
 
-    Written beside `path`, synced and renamed over it. MissingError if the disk or the folder
-    does not let us.
+    The content is written beside `path`, synced, and renamed over it. MissingError if the disk is
+    full or the folder cannot be written to.
     """
     encoded = content.encode() if isinstance(content, str) else content
     pieces = [memoryview(encoded)] if isinstance(encoded, bytes) else encoded
     with _named(path, "write"):
         if path.is_dir():  # `.` and `/` have no name to write beside
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _remove_abandoned(path.parent)
-        descriptor, beside = _open_beside(path)
+        remove_abandoned_files(path.parent)
+        beside, descriptor = new_file(path)
         try:
             for piece in pieces:
                 _write_all(descriptor, piece)
@@ -51,33 +47,8 @@ def write_atomic(path: Path, content: bytes | str | Iterable[memoryview]) -> Non
     sync_folder(path.parent)
 
 
-def _open_beside(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, locked as long as its writer lives: nobody else removes it."""
-    while True:
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # without locks nothing is ever taken for abandoned
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink > 0:
-            return descriptor, beside
-        os.close(descriptor)  # removed by someone before it was locked
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Take away what writers left that were killed before they renamed it."""
-    with contextlib.suppress(OSError):
-        for name in filter(_BESIDE.fullmatch, os.listdir(folder)):
-            with contextlib.suppress(OSError):  # its writer lives, or it is gone by now
-                descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(folder / name)
-                finally:
-                    os.close(descriptor)
-
-
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a file of lines, on the disk or not at all; a cut-off last line goes."""
+    """Append one line, on disk or not at all; a cut-off last line is removed first."""
     with _named(path, "append to"):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
@@ -88,7 +59,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_whole(descriptor: int, content: bytes) -> None:
-    """Add `content` at the end of an open file and sync it; if that fails, take it back."""
+    """Append `content` to an open file and sync it; undo that if it fails."""
     before = os.fstat(descriptor).st_size
     try:
         _write_all(descriptor, content)
@@ -100,7 +71,7 @@ def append_whole(descriptor: int, content: bytes) -> None:
 
 
 def end_of_last_line(descriptor: int, end: int) -> int:
-    """The offset after the last newline before `end`: what follows it is no complete line."""
+    """The offset after the last newline before `end`; what follows is an incomplete line."""
     while end > 0:
         start = max(0, end - _CHUNK)
         newline = os.pread(descriptor, end - start, start).rfind(b"\n")
@@ -121,7 +92,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_all(descriptor: int, content: bytes | memoryview) -> None:
-    """`os.write` may take less than it is given: on a nearly full disk, and above 2 GiB."""
+    """Write everything; `os.write` may take less, on a nearly full disk and above 2 GiB."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

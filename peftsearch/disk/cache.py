@@ -1,8 +1,8 @@
-"""Folders of computed data on the disk that processes share: made once, taken away when unused.
+"""A disk cache of folders that processes share, with a size limit and eviction of unused entries.
 
 An entry is a folder named by a hash of everything that its content depends on. It is written beside
-its place and renamed when it is whole, so that a kill leaves no half of one; who needs what another
-process is making waits for it. A cache that cannot be written to costs time, never the search.
+its place and renamed when complete, so a kill leaves no partial entry; a process that needs an
+entry being made waits for it. A cache that cannot be written to costs time, never the search.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from peftsearch.disk.whole_folder import made_whole
 
 __all__ = ["DiskCache"]
 
@@ -24,9 +25,10 @@ _Read = TypeVar("_Read")
 
 
 class DiskCache:
-    """All entries of one `kind`: a folder of $PEFTSEARCH_CACHE, or of where the user's caches are.
+    """Entries of one `kind`, in a folder of $PEFTSEARCH_CACHE or of the user's cache folder.
 
-    `variable` names the environment variable that limits it, in GB; `default_gb` where it is unset.
+    `variable` names the environment variable with the size limit in GB; `default_gb` applies where
+    it is unset.
     """
 
     def __init__(self, kind: str, variable: str, default_gb: float) -> None:
@@ -40,7 +42,7 @@ class DiskCache:
 
     @property
     def limit(self) -> int:
-        """Bytes."""
+        """The size limit in bytes."""
         try:
             gigabytes = float(os.environ.get(self.variable, self.default_gb))
             return max(0, int(gigabytes * 1e9))
@@ -49,7 +51,7 @@ class DiskCache:
 
     @property
     def bytes(self) -> int:
-        """Size on the disk."""
+        """The size of all entries on disk, in bytes."""
         return sum(_bytes_of(entry) for entry in self._entries())
 
     def fetched(
@@ -58,11 +60,11 @@ class DiskCache:
         read: Callable[[Path], _Read],
         make: Callable[[Path], object] | None,
     ) -> _Read | None:
-        """`read` applied to the entry of `key` (JSON values), which `make` fills if it is missing;
-        None where the disk is full, read-only or not ours, or an entry is missing and `make` None.
+        """Return `read` applied to the entry of `key` (JSON values); `make` fills a missing one.
 
-        `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which is
-        then made anew.
+        None if the disk is full, read-only or not ours, or if the entry is missing and `make` is
+        None. `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which
+        is then made anew.
         """
         text = json.dumps(dict(key), sort_keys=True)
         folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -80,11 +82,12 @@ class DiskCache:
             return None
 
     def _entries(self) -> list[Path]:
-        return [entry for entry in self.folder.glob("*") if (entry / "entry.json").is_file()]
+        found = self.folder.glob("[!.]*")  # without those that are being made
+        return [entry for entry in found if (entry / "entry.json").is_file()]
 
     def _evict(self, made: Path) -> None:
-        """Take away what was not used for longest, but what was just made, until the rest is within
-        the limit. Who has mapped an entry's files goes on reading them.
+        """Remove the least recently used entries, but not `made`, until the rest is within the
+        limit. A process that has mapped an entry's files can still read them.
         """
         with contextlib.suppress(OSError):
             by_use = sorted(self._entries(), key=lambda e: (e / "entry.json").stat().st_mtime)
@@ -104,7 +107,7 @@ def _bytes_of(entry: Path) -> int:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process makes an entry; the kernel lets the next one in when it ends, however it does."""
+    """Let one process at a time make an entry; the kernel frees the lock when it ends."""
     locks = folder.parent.parent / "locks"
     for place in (folder.parent, locks):
         place.mkdir(parents=True, exist_ok=True)
@@ -114,20 +117,16 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, make: Callable[[Path], object]) -> None:
-    for dead in folder.parent.glob(f"{folder.name}.*.partial"):  # of a process that was killed
-        shutil.rmtree(dead, ignore_errors=True)
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
-    partial.mkdir(parents=True)
     try:
-        make(partial)
-        with contextlib.suppress(OSError):
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with made_whole(folder) as partial:
+            make(partial)
+    except OSError:
+        if not folder.exists():  # where file systems have no locks, another process was faster
+            raise
 
 
 def _read(folder: Path, read: Callable[[Path], _Read]) -> _Read | None:
-    """An entry; None if there is none. A damaged one is taken away."""
+    """Read an entry; None if there is none. A damaged one is removed."""
     try:
         found = read(folder)
         os.utime(folder / "entry.json")

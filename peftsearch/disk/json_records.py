@@ -1,4 +1,4 @@
-"""Records as JSON text and back, with errors that name the file and the key."""
+"""JSON records: written as text, read back with errors that name the file and the key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from peftsearch.errors import UsageError
+from peftsearch.wording import first_problem
 
 __all__ = ["json_line", "json_text", "parse_record", "read_json", "read_record"]
 
@@ -16,12 +17,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def json_text(value: BaseModel | Any) -> str:
-    """Indented, for a file of its own."""
+    """The value as indented JSON, for a file of its own."""
     return json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def json_line(value: BaseModel) -> str:
-    """On one line, without the newline."""
+    """The record as JSON on one line, without the newline."""
     return json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -37,14 +38,11 @@ def read_record(path: Path, model: type[Model], what_to_do: str) -> Model | None
 
 
 def parse_record(text: bytes, model: type[Model], where: str, what_to_do: str) -> Model:
-    """`where` (a file, or a file and line) and `what_to_do` make the sentence of the error."""
+    """A record from JSON; UsageError that begins with `where` and ends with `what_to_do`."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = f"{key}: {first['msg']}" if key else first["msg"]
-        raise UsageError(f"{where}: {problem}; {what_to_do}") from error
+        raise UsageError(f"{where}: {first_problem(error)}; {what_to_do}") from error
 
 
 def read_json(path: Path, what_to_do: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""Locks between processes that cannot outlive their owner.
+"""File locks between processes, which cannot outlive their owner.
 
-The kernel holds them (`flock`) and frees them when the owner ends, however it ends. So there is
-no stale lock to detect and break; the owner written into the file is for people to read.
+The kernel holds them (`flock`) and frees them when the owner ends, however it ends. So there is no
+stale lock to detect and break; the owner written into the file is for people to read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HELD: dict[tuple[int, int], tuple[FileLock, int]] = {}
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock. `since`: UTC, ISO 8601."""
+    """The holder of a lock. `since`: UTC, ISO 8601."""
 
     pid: int
     host: str
@@ -44,7 +44,7 @@ class Owner:
 class FileLock:
     """An exclusive lock on a small file, between threads and processes of one machine.
 
-    `in_use` begins the sentence for those who come too late: `study 'x' is being searched`.
+    `in_use` begins the error for those who come too late: `study 'x' is being searched`.
     Taking it twice in one thread is a RuntimeError, never a deadlock.
     """
 
@@ -66,7 +66,7 @@ class FileLock:
         return False
 
     def release(self) -> None:
-        """Give the lock back, from any thread; nothing happens if it is not held."""
+        """Release the lock, from any thread; nothing happens if it is not held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             _HELD.pop(_inode(os.fstat(descriptor)), None)
@@ -84,7 +84,7 @@ class FileLock:
             os.close(descriptor)
 
     def owner(self) -> Owner | None:
-        """Who holds the lock now; None if it is free or its holder left no readable name."""
+        """The present holder; None if the lock is free or its holder left no readable name."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY)
         except OSError:
@@ -152,7 +152,7 @@ class FileLock:
     def _write_owner(self, descriptor: int) -> None:
         owner = Owner(os.getpid(), socket.gethostname(), _now())
         record = json.dumps(asdict(owner)).encode() + b"\n"
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without the name
+        with contextlib.suppress(OSError):  # a full disk: the lock is held without the name
             os.pwrite(descriptor, record, 0)
             os.ftruncate(descriptor, len(record))
 
@@ -164,9 +164,9 @@ class _TakenByThisThread(RuntimeError):
 def lock_descriptor(
     descriptor: int, path: Path, *, exclusive: bool, timeout_s: float | None
 ) -> bool:
-    """`flock` an open file, waiting for ever or `timeout_s`; False if the time ran out.
+    """Lock an open file with `flock`, waiting for ever or `timeout_s`; False if time ran out.
 
-    Closing the descriptor frees it. MissingError where the file system has no locks.
+    Closing the descriptor frees the lock. MissingError where the file system has no locks.
     """
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     deadline, pause_s = time.monotonic() + (timeout_s or 0.0), 0.001
@@ -195,7 +195,7 @@ def _now() -> str:
 
 
 def _forget_locks() -> None:
-    """A forked child shares its parent's open files: its copies would keep the locks alive."""
+    """Close a forked child's copies of its parent's lock files, which would keep them locked."""
     for lock, _ in list(_HELD.values()):
         if lock._descriptor is not None:
             os.close(lock._descriptor)

@@ -14,6 +14,7 @@ from peftsearch.backbone.loading.source import absolute_source
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import DataError, MissingError
 from peftsearch.task.spec import Generation, ReadColumns, TaskSpec
+from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
     from peftsearch.backbone.loading.language import Tokenizers
@@ -125,7 +126,4 @@ class Package(BaseModel):
 
 
 def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return str(error)
+    return str(first_problem(error) if isinstance(error, ValidationError) else error)

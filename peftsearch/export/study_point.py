@@ -16,7 +16,6 @@ from peftsearch.export.package import Package
 from peftsearch.export.recipe import Recipe
 from peftsearch.frontier.choose import choose
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
 from peftsearch.records.task_spec import task_of
 from peftsearch.task.spec import ReadColumns
@@ -80,7 +79,7 @@ def _chosen(record: StudyRecord, at: str) -> TrialResult:
                 "export; see: peftsearch frontier"
             )
         return result
-    point = choose(front_of(record), at, record.info.metric.maximise)
+    point = choose(record.front, at, record.info.metric.maximise)
     return by_number[point.number]
 
 

@@ -1,1 +1,1 @@
-"""The Pareto frontier of a study, its hypervolume, and choosing a point of it."""
+"""The Pareto frontier of a study, its hypervolume, and choosing one of its points."""

@@ -1,4 +1,4 @@
-"""Choosing one point of a frontier."""
+"""Choosing one point of a frontier: the best, the knee, within a limit, or by number."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 
 from peftsearch.errors import NothingFeasible, UsageError
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point
 
 __all__ = ["cheapest_within", "choose"]
 
 
 def choose(front: Sequence[Point], at: str, maximise: bool = True) -> Point:
-    """`best` (metric), `knee`, a limit on tuned % (`0.5`), or a trial of the frontier (`#28`)."""
+    """The point at `best` (metric), `knee`, a limit on tuned % (`0.5`), or a trial (`#28`).
+
+    NothingFeasible for an empty frontier, UsageError if `at` names none of its points.
+    """
     if not front:
         raise NothingFeasible("the frontier is empty: no trial has reached full length")
     sign = 1.0 if maximise else -1.0
@@ -64,8 +67,8 @@ def _knee(front: Sequence[Point], sign: float) -> Point:
 
 
 def cheapest_within(front: Sequence[Point], margin: float, maximise: bool = True) -> Point:
-    """The point that tunes least among those at most `margin` worse than the best, in the metric's
-    own units.
+    """The point that tunes least among those at most `margin` worse than the best, in units of the
+    metric.
     """
     if not front:
         raise NothingFeasible("the frontier is empty: no trial has reached full length")

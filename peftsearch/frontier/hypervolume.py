@@ -1,4 +1,4 @@
-"""Hypervolume of a frontier over log tuned %, in [0, 1], against a stated reference."""
+"""Hypervolume of a frontier over log tuned %, scaled to [0, 1] by a fixed reference."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from peftsearch.frontier.pareto import pareto
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point, pareto
 
 __all__ = ["HypervolumeScale", "hypervolume", "hypervolume_trace"]
 
@@ -23,14 +22,16 @@ class HypervolumeScale:
     maximise: bool = True
 
     def height(self, metric: float) -> float:
-        """A metric's place between worst (0) and best (1)."""
+        """A metric scaled to [0, 1], from worst to best, and clipped."""
         share = (metric - self.worst) / (self.best - self.worst)
         return min(max(share, 0.0), 1.0)
 
 
 def hypervolume(points: Iterable[Point], scale: HypervolumeScale) -> float:
-    """The mean, over u uniform in [log lo, log hi], of the best metric among points with
-    tuned % ≤ eᵘ, scaled to [0, 1]. A point below lo counts from lo, one above hi does not count.
+    """The area under the frontier's steps, in [0, 1].
+
+    That is the mean, over u uniform in [log lo, log hi], of the best scaled metric among points
+    with tuned % ≤ eᵘ. A point below lo counts from lo, one above hi does not count.
     """
     low, high = math.log(scale.lo_pct), math.log(scale.hi_pct)
     total = reached = 0.0
@@ -45,7 +46,7 @@ def hypervolume(points: Iterable[Point], scale: HypervolumeScale) -> float:
 
 
 def hypervolume_trace(points: Iterable[Point], scale: HypervolumeScale) -> list[float]:
-    """The hypervolume after each point, in the order given."""
+    """The hypervolume after each point, in the given order."""
     front: list[Point] = []
     trace = []
     for point in points:

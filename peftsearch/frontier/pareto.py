@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from peftsearch.frontier.point import Point
+__all__ = ["Point", "pareto"]
 
-__all__ = ["pareto"]
+
+@dataclass(frozen=True)
+class Point:
+    """One full-length trial: its metric (with standard error) and its tuned %."""
+
+    number: int
+    metric: float
+    tuned_pct: float
+    se: float = 0.0
 
 
 def pareto(points: Iterable[Point], maximise: bool = True) -> list[Point]:

@@ -1,7 +1,8 @@
-"""What a search begins with: the methods of the literature, as points of its space.
+"""Seeds: the methods of the literature that a search begins with, as points of its space.
 
-A method that the space expresses is a seed: its parameters are enqueued. One that it cannot express
-(head-only, full fine-tuning) is a landmark: trained and drawn, with no parameters to learn from.
+A method that the space expresses is begun with the parameters that give it. One that it cannot
+express (head-only, full fine-tuning) is a landmark: trained and drawn, with no parameters to learn
+from.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
+from peftsearch.policy.history import History
 from peftsearch.space.allocate import allocate
 from peftsearch.space.encode import NotExpressible, encode
 from peftsearch.space.file.seed_method import SeedMethod
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slots import MLP_UNITS
 
-__all__ = ["Seed", "seeds_of"]
+__all__ = ["Seed", "due_seed", "seeds_of"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,20 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     return list({seed.configuration.hash: seed for seed in reversed(by_label.values())}.values())[
         ::-1
     ]
+
+
+def due_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
+    """The next seed to begin, at most every second trial. One that was cut off before its
+    configuration was written down is due again; one that failed is not.
+    """
+    if history.has_queued:
+        return None  # what someone enqueued comes first
+    begun = [
+        past.seed for past in history.trials if past.hash is not None or past.state != "failed"
+    ]
+    waiting = [seed for seed in seeds if seed.label not in begun]
+    seeded = sum(label is not None for label in begun)
+    return waiting[0] if waiting and seeded <= len(begun) - seeded else None
 
 
 def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:

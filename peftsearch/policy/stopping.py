@@ -11,7 +11,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Decision", "RungPoint", "decide"]
+from peftsearch.policy.decisions import GoOn, Stop, Verdict
+from peftsearch.policy.history import History
+
+__all__ = ["Judgement", "RungPoint", "decide", "peers_of", "verdict"]
 
 WARM_UP = 4
 """Full-length trials to learn the gain from before any trial is stopped."""
@@ -29,9 +32,37 @@ class RungPoint:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Judgement:
     go_on: bool
     reason: str
+
+
+def verdict(history: History, number: int, rung: int) -> Verdict:
+    """GoOn or Stop, for a trial that reached a rung. Landmarks always go on: they are what the
+    others are compared with.
+    """
+    past = history.trials[number]
+    score = past.at(rung)
+    if past.origin == "landmark":
+        return GoOn(number, "a landmark")
+    if score is None or past.tuned_pct is None:
+        return GoOn(number, "nothing to judge it by")
+    candidate = RungPoint(number, past.tuned_pct, score.metric)
+    judgement = decide(candidate, peers_of(history, number, rung), history.written)
+    return (GoOn if judgement.go_on else Stop)(number, judgement.reason)
+
+
+def peers_of(history: History, number: int, rung: int) -> list[RungPoint]:
+    """Every other trial that reached a rung."""
+    peers = []
+    for past in history.trials:
+        score = past.at(rung)
+        if past.number == number or score is None or past.tuned_pct is None:
+            continue
+        final = past.at(history.last_rung)
+        full = None if final is None else final.metric
+        peers.append(RungPoint(past.number, past.tuned_pct, score.metric, full))
+    return peers
 
 
 def _written(metric: float) -> str:
@@ -40,15 +71,15 @@ def _written(metric: float) -> str:
 
 def decide(
     candidate: RungPoint, peers: Sequence[RungPoint], written: Callable[[float], str] = _written
-) -> Decision:
+) -> Judgement:
     """Whether `candidate` trains on, given the other trials that reached its rung. `written` is how
     the reason shows a metric, which is higher for better here.
     """
     if not any(_beats(peer, candidate) for peer in peers):
-        return Decision(True, "on the rung's own frontier")
+        return Judgement(True, "on the rung's own frontier")
     finished = [p for p in peers if p.final is not None]
     if len(finished) < WARM_UP:
-        return Decision(True, "too few full-length trials to judge by")
+        return Judgement(True, "too few full-length trials to judge by")
     gains = [(p.final or 0.0) - p.metric for p in finished]
     hoped = candidate.metric + statistics.fmean(gains) + MARGIN_SD * statistics.stdev(gains)
     rivals = [p.final or 0.0 for p in finished if p.tuned_pct <= candidate.tuned_pct]
@@ -56,7 +87,7 @@ def decide(
     better = hoped > to_beat
     hope, rival = written(hoped), written(to_beat)
     verb = "better" if better else "not better"
-    return Decision(better, f"may reach {hope}, {verb} than {rival} at its tuned %")
+    return Judgement(better, f"may reach {hope}, {verb} than {rival} at its tuned %")
 
 
 def _beats(one: RungPoint, other: RungPoint) -> bool:

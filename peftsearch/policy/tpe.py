@@ -1,14 +1,72 @@
-"""Which sampler proposes configurations."""
+"""The default policy: methods of the literature first, then TPE, with early stopping.
+
+TPE is Optuna's, which wants an Optuna study. It gets one of its own, in memory, that mirrors the
+history (`mirror.py`), and never sees where the trials are recorded: what it proposes depends on the
+history and its seed alone, in a folder, a database and a simulation alike. Mirroring a trial takes
+0.07 ms once, a proposal with 300 trials 17 ms (one core, tests' space).
+"""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import optuna
 
-__all__ = ["make_sampler"]
+from peftsearch.policy.decisions import Begin, Decision, GoOn, Verdict
+from peftsearch.policy.history import History
+from peftsearch.policy.mirror import Mirror
+from peftsearch.policy.policy import Policy, Setting
+from peftsearch.policy.seeds import due_seed, seeds_of
+from peftsearch.policy.stopping import verdict
+
+__all__ = ["TpePolicy", "make_sampler"]
 
 STARTUP_TRIALS = 10
+
+
+class TpePolicy(Policy):
+    """A waiting trial goes on first, in the order of numbers; at most every second trial is a seed;
+    the others are TPE's.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.seeds = seeds_of(setting.space, setting.shapes)
+        dearest_pct = setting.space.file.budgets.tuned_pct.high
+        self._mirror = Mirror(make_sampler(setting.seed, setting.worker), dearest_pct)
+
+    def next(self, history: History) -> Decision:
+        waiting = history.first_waiting
+        if waiting is not None:
+            return GoOn(waiting.number, "waits to be continued")
+        seed = due_seed(self.seeds, history)
+        if seed is None:
+            return Begin(_Suggestions(self._mirror, history), "proposed by TPE")
+        what = seed.configuration if seed.params is None else seed.params
+        return Begin(what, "a method of the literature", seed.label, seed.method)
+
+    def after_rung(self, history: History, number: int, rung: int) -> Verdict:
+        return verdict(history, number, rung)
+
+
+@dataclass(frozen=True)
+class _Suggestions:
+    """TPE's, computed at the first question: without the study's lock, which others want."""
+
+    mirror: Mirror
+    history: History
+
+    @cached_property
+    def trial(self) -> optuna.Trial:
+        return self.mirror.ask(self.history)
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return self.trial.suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(name, low, high, log=log)
 
 
 def make_sampler(seed: int, worker: int = 0) -> optuna.samplers.BaseSampler:

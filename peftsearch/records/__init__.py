@@ -1,1 +1,1 @@
-"""Files of a study and their schemas: results, curves, the study's folder; no torch, no Optuna."""
+"""Files of a study and their schemas; imports neither torch nor Optuna."""

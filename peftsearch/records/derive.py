@@ -1,4 +1,4 @@
-"""Files of a study that can be made again at any time: trials.csv and frontier.json."""
+"""Derived files of a study, which can be rebuilt at any time: trials.csv and frontier.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_text
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.rates import Rates
 from peftsearch.records.records import StudyRecord
 from peftsearch.records.trials_csv import derived_trials_csv
@@ -22,7 +21,7 @@ def write_derived(folder: StudyFolder, record: StudyRecord) -> None:
 
 
 def frontier_document(record: StudyRecord) -> dict[str, Any]:
-    """The frontier with what is needed to read it: metric, reference of the hypervolume, counts."""
+    """frontier.json: the points with the metric, the reference of the hypervolume and counts."""
     info = record.info
     by_number = {result.number: result for result in record.results}
     fields = (
@@ -42,7 +41,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "model": info.model,
         "task": info.task_name,
         "metric": info.metric.model_dump(),
-        "hypervolume": hypervolume_of(record),
+        "hypervolume": record.hypervolume,
         "hypervolume_reference": {
             "lo_pct": info.budget_lo_pct,
             "hi_pct": info.budget_hi_pct,
@@ -53,13 +52,13 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "points": [
             {key: getattr(by_number[point.number], key) for key in fields}
             | Rates.of(by_number[point.number].configuration).to_json()
-            for point in front_of(record)
+            for point in record.front
         ],
     }
 
 
 def count_states(record: StudyRecord) -> dict[str, int]:
-    """How many trials ended how; `evaluated` are those that trained."""
+    """The number of trials in each state; `evaluated` counts those that were trained."""
     states = [result.state for result in record.results]
     counts = {s: states.count(s) for s in ("full", "stopped", "failed", "duplicate", "infeasible")}
     under_way = {"running": record.running, "waiting": record.waiting}

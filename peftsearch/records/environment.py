@@ -1,4 +1,4 @@
-"""What a study was made with: written down beside it."""
+"""The versions and hardware that a study was made with (`env.json`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "optuna", "safetensors", "nump
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, for whoever wants to repeat a study."""
+    """Versions and hardware of this process, for those who want to repeat a study."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

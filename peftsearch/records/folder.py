@@ -1,4 +1,4 @@
-"""The study's folder: everything a search knows, in files a person can read, copy and move.
+"""The study's folder: everything that a search knows, in files people can read, copy and move.
 
 studies/NAME/
   study.json, space.yaml, env.json   fixed when the study is created
@@ -8,9 +8,10 @@ studies/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_text, read_json, read_record
 from peftsearch.disk.locks import FileLock
 from peftsearch.disk.whole_folder import made_whole
-from peftsearch.errors import UsageError, did_you_mean
+from peftsearch.errors import MissingError, UsageError, did_you_mean
 from peftsearch.paths import absolute
 from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
+from peftsearch.records.storage_name import JOURNAL
 from peftsearch.records.trial_folder import TrialFolder
 
 __all__ = ["StudyFolder", "TrialFolder", "check_study_name", "studies_folder", "study_names"]
@@ -32,12 +34,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 
 
 def studies_folder(studies: Path | None = None) -> Path:
-    """Where studies are: `./studies` unless told, absolute."""
+    """The absolute path of the folder of studies: `./studies` unless another is given."""
     return Path(absolute(str(studies or "studies")))
 
 
 def check_study_name(name: str) -> str:
-    """The name itself, or a UsageError with the rule: it becomes the name of a folder."""
+    """Return the name; UsageError with the rule if it cannot be the name of a folder."""
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
         raise UsageError(
             f"study name {name!r} cannot be used: a letter or digit, then up to 99 letters, "
@@ -47,14 +49,14 @@ def check_study_name(name: str) -> str:
 
 
 def study_names(studies: Path | None = None) -> list[str]:
-    """The studies there are, sorted; folders that are no studies are left out."""
+    """Names of the studies in a folder, sorted."""
     found = studies_folder(studies).glob("*/study.json")
     return sorted(p.parent.name for p in found if _NAME.fullmatch(p.parent.name) and p.is_file())
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study on disk. `root` is absolute, so a change of working folder does no harm."""
+    """A study on disk. `root` is absolute, so that changing the working folder does no harm."""
 
     root: Path
     _read: dict[int, tuple[_Stamp, TrialResult]] = field(
@@ -64,7 +66,7 @@ class StudyFolder:
 
     @classmethod
     def at(cls, root: str | Path) -> StudyFolder:
-        """The folder at a path, without looking at it."""
+        """The folder at a path, which is not checked."""
         return cls(Path(root).absolute())
 
     @classmethod
@@ -78,9 +80,9 @@ class StudyFolder:
 
     @classmethod
     def new(cls, name: str, studies: Path | None, go_on: str) -> StudyFolder:
-        """Where a study would be created: refuses bad and taken names, writes nothing.
+        """The folder that a study would be created in; UsageError if its name is bad or taken.
 
-        `go_on` is the command that continues a study of this name, for the error to quote.
+        Nothing is written. `go_on` is the command that resumes a study, for the error to quote.
         """
         folder = cls(studies_folder(studies) / check_study_name(name))
         if folder.study_path.is_file():
@@ -102,7 +104,7 @@ class StudyFolder:
     ) -> StudyFolder:
         """Write a new study with an empty journal; a kill leaves all of it or no study."""
         folder = cls.new(info.name, studies, go_on)
-        with made_whole(folder.root) as place:
+        with _named(folder.root), made_whole(folder.root) as place:
             partial = cls(place)
             write_atomic(partial.space_path, space_text)
             write_atomic(partial.environment_path, json_text(dict(environment)))
@@ -129,7 +131,7 @@ class StudyFolder:
 
     @property
     def journal_path(self) -> Path:
-        return self.root / "journal.log"
+        return self.root / JOURNAL
 
     @property
     def trials_path(self) -> Path:
@@ -137,7 +139,7 @@ class StudyFolder:
 
     @property
     def trials_csv_path(self) -> Path:
-        """Derived, like the two below: can be rebuilt at any time."""
+        """Derived, like `frontier_path` and `report_path`: can be rebuilt at any time."""
         return self.root / "trials.csv"
 
     @property
@@ -146,7 +148,7 @@ class StudyFolder:
 
     @property
     def workers_path(self) -> Path:
-        """A file for each worker of this machine that is alive."""
+        """The folder with a locked file for each live worker of this machine."""
         return self.root / "workers"
 
     @property
@@ -154,14 +156,14 @@ class StudyFolder:
         return self.root / "report.html"
 
     def search_lock(self) -> FileLock:
-        """Held by the one search that works on the study; its workers are its children."""
+        """The lock that one search of the study holds; its workers are its child processes."""
         return FileLock(self.root / "search.lock", f"study '{self.name}' is being searched")
 
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.trials_path / f"{number:05d}", number)
 
     def read_info(self) -> StudyInfo:
-        """study.json; UsageError if it is missing or damaged."""
+        """Read study.json; UsageError if it is missing or damaged."""
         info = read_record(self.study_path, StudyInfo, "restore it from a copy")
         if info is None:
             raise UsageError(f"{self.root} is no study: it has no study.json")
@@ -172,7 +174,7 @@ class StudyFolder:
         return read_json(self.environment_path, "restore it from a copy") or {}
 
     def read(self) -> StudyRecord:
-        """The study and every finished trial; fast where it was read before."""
+        """Read the study and every finished trial; unchanged results are not read again."""
         results, running = [], 0
         for number in self._numbers():
             result = self._result(number)
@@ -210,8 +212,20 @@ class StudyFolder:
         return result
 
 
+@contextlib.contextmanager
+def _named(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if os.path.lexists(root):
+            raise UsageError(f"{root} was created by someone else in this moment") from error
+        raise MissingError(
+            f"{root}: the study cannot be created ({error.strerror}); nothing was written"
+        ) from error
+
+
 _Stamp = tuple[int, int, int]
-"""inode, bytes, ns: a file that was renamed into place anew differs in the first or last."""
+"""Inode, bytes, ns: a file that was replaced differs in the first or the last."""
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -1,4 +1,4 @@
-"""Learning rates of a trial, read from its configuration: for people, for JSON, and for a table."""
+"""Learning rates of a trial, from its configuration: for people, for JSON, and for a table."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Rates"]
 
 @dataclass(frozen=True)
 class Rates:
-    """`lr`: a rate for each functional form; `head_lr`: None where no head is trained;
-    `up_lr_ratio`: that of up-projections over their form's (LoRA+).
+    """Learning rates. `lr`: by functional form; `head_lr`: None where no head is trained;
+    `up_lr_ratio`: the ratio of up-projections' rate to their form's (LoRA+, arXiv:2402.12354).
     """
 
     lr: Mapping[str, float] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Rates:
 
     @classmethod
     def of(cls, configuration: Mapping[str, Any] | None) -> Rates:
-        """From `Configuration.to_json()`; no rates of a trial that has no configuration."""
+        """Rates in `Configuration.to_json()`; none for a trial without a configuration."""
         if configuration is None:
             return cls()
         training = configuration.get("training", {})
@@ -41,7 +41,7 @@ class Rates:
 
     @property
     def lr_text(self) -> str:
-        """One rate, where all forms share it, else each form's."""
+        """The rate that all forms share, or each form's."""
         if len(set(self.lr.values())) == 1:
             text = _short(next(iter(self.lr.values())))
         else:
@@ -49,7 +49,7 @@ class Rates:
         return text if self.up_lr_ratio == 1 else f"{text} (up-projections ×{self.up_lr_ratio:g})"
 
     def columns(self) -> dict[str, str | float | None]:
-        """For a table that is computed with: exact; `lr` is a number where all forms share it."""
+        """Exact values for a table; `lr` is a number where all forms share it."""
         same = len(set(self.lr.values())) == 1
         each = " ".join(f"{form}={rate!r}" for form, rate in self.lr.items())
         lr = next(iter(self.lr.values())) if same else each or None

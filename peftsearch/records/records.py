@@ -1,4 +1,4 @@
-"""What a study writes down: frozen models at the edge of its files (unknown keys are refused).
+"""Schemas of a study's files, as frozen models that refuse unknown keys; and a study read back.
 
 `study.json` is a `StudyInfo`, `trials/NNNNN/result.json` a `TrialResult`,
 each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
@@ -6,19 +6,29 @@ each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from peftsearch.frontier.hypervolume import HypervolumeScale, hypervolume
+from peftsearch.frontier.pareto import Point, pareto
+from peftsearch.records.storage_name import JOURNAL
 from peftsearch.task.spec import ReadColumns
+from peftsearch.wording import measured
 
 if TYPE_CHECKING:
     from peftsearch.space.file.published import Published
 
 __all__ = [
-    *("MetricScale", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord", "TrialResult"),
+    *("MetricScale", "Origin", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord"),
+    "TrialResult",
 ]
+
+
+Origin = Literal["seed", "sampled", "landmark"]
+"""Source of a trial's configuration, explained in `TrialResult`."""
 
 
 class Record(BaseModel):
@@ -26,8 +36,10 @@ class Record(BaseModel):
 
 
 class MetricScale(Record):
-    """How the task's metric is read. `worst` is a constant predictor's, of losses the untuned
-    model's; `best` the greatest (of losses the least) value there is.
+    """The task's metric: its direction, range and number of decimals.
+
+    `worst` is a constant predictor's value, for losses the untuned model's; `best` is the greatest
+    possible value, for losses the least.
     """
 
     name: str
@@ -36,17 +48,13 @@ class MetricScale(Record):
     worst: float
     best: float
     decimals: int = 4
-    """How many a value is written with."""
+    """Digits after the point of a written value."""
     title: str = ""
     """For people: `ROUGE-2 F1 × 100`."""
 
     def written(self, value: float | None, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash."""
-        if value is None or not math.isfinite(value):
-            return "–"
-        shown = f"{value:z.{self.decimals}f}"
-        known = error is not None and math.isfinite(error)
-        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
+        return measured(value, error, self.decimals)
 
 
 class PublishedValue(Record):
@@ -82,7 +90,7 @@ class RungValue(Record):
     """Index of the rung, 0 the lowest; the last one is full length."""
     step: int
     fraction: float
-    """Of the full training length, in (0, 1]."""
+    """Share of the full training length, in (0, 1]."""
     metric: float
     metric_se: float | None = None
     """Standard error of `metric` from the examples it was measured on."""
@@ -98,7 +106,7 @@ class RungValue(Record):
     eval_s: float = 0.0
     """Seconds of it that were evaluation."""
     low_precision: str | None = None
-    """Of the frozen layers, up to and at this rung; None: the backbone's own precision."""
+    """Precision of the frozen layers up to and at this rung; None: the backbone's own."""
 
 
 class TrialResult(Record):
@@ -113,7 +121,7 @@ class TrialResult(Record):
     schema_version: Literal[1] = 1
     number: int
     state: Literal["full", "stopped", "failed", "duplicate", "infeasible"]
-    origin: Literal["seed", "sampled", "landmark"]
+    origin: Origin
     method: str | None = None
     """Name of the literature's method, for seeds and landmarks."""
     configuration: dict[str, Any] | None = None
@@ -140,9 +148,9 @@ class TrialResult(Record):
     threads: int = 1
     device: str = "cpu"
     dtype: str = "float32"
-    """Of the frozen backbone."""
+    """Type of the frozen backbone's weights."""
     model_fingerprint: str | None = None
-    """Of the backbone in that dtype; None: the study's."""
+    """Fingerprint of the backbone in that dtype; None: the study's."""
     cohort: int = 1
     kept_layers: int = 0
     """Lowest layers whose states were computed once and kept; all of them under a head alone."""
@@ -154,7 +162,7 @@ class TrialResult(Record):
 
 
 class StudyInfo(Record):
-    """What a study is, fixed when it is created."""
+    """The facts of a study that are fixed when it is created."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -172,7 +180,7 @@ class StudyInfo(Record):
     task_name: str
     data_fingerprint: str
     labels: tuple[str, ...]
-    """None where numbers or texts are predicted."""
+    """Empty where numbers or texts are predicted."""
     kind: str = "classification"
     """The task's kind: classification, multilabel, regression, seq2seq or causal."""
     train_examples: int
@@ -193,7 +201,7 @@ class StudyInfo(Record):
     rung_examples: int | None = None
     """Evaluation examples below full length, where the user said other than the space."""
     tokenizer: str | None = None
-    """Where the model's tokenizers are, if not beside it."""
+    """Name or path of the model's tokenizer, if it is not beside the model."""
     target_tokenizer: str | None = None
     reading: ReadColumns | None = None
     """Columns that texts are built from; None in studies of earlier versions."""
@@ -203,25 +211,56 @@ class StudyInfo(Record):
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""
     published: tuple[PublishedValue, ...] = ()
-    """What the space's paper reports, to be drawn beside the frontier."""
+    """Results that the space's paper reports, to be drawn beside the frontier."""
     without: tuple[str, ...] = ()
     """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
-    storage: str = "journal.log"
+    storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None
-    """Where workers with folders of their own hand one another checkpoints."""
+    """Address of the store in which workers with folders of their own hand on checkpoints."""
     device: str = "cpu"
 
+    @property
+    def hypervolume_scale(self) -> HypervolumeScale:
+        """The reference of the hypervolume, fixed when the study began."""
+        return HypervolumeScale(
+            lo_pct=self.budget_lo_pct,
+            hi_pct=self.budget_hi_pct,
+            worst=self.metric.worst,
+            best=self.metric.best,
+            maximise=self.metric.maximise,
+        )
 
-class StudyRecord(Record):
+
+@dataclass(frozen=True)
+class StudyRecord:
     """A study as read back from its folder: what reports, frontiers and exports are made of."""
 
     info: StudyInfo
     results: tuple[TrialResult, ...]
     """By trial number."""
     running: int = 0
-    """Unfinished trials; `under_way.read_study` counts those that nobody trains as waiting."""
+    """Unfinished trials; `read_study` counts those that no live worker has as waiting."""
     waiting: int = 0
     """Trials that were cut off or interrupted, and are continued by `--resume`."""
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """Full-length trials, by number: a stopped trial's metric is of another training length."""
+        return tuple(
+            Point(r.number, r.metric, r.tuned_pct, r.metric_se or 0.0)
+            for r in self.results
+            if r.state == "full" and r.metric is not None
+        )
+
+    @cached_property
+    def front(self) -> tuple[Point, ...]:
+        """The points that no other beats in both metric and tuned %, cheapest first."""
+        return tuple(pareto(self.points, self.info.metric.maximise))
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Hypervolume of the frontier over log tuned %, in [0, 1]."""
+        return hypervolume(self.points, self.info.hypervolume_scale)

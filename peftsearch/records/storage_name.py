@@ -1,4 +1,4 @@
-"""Names of a study's storage in its record; imports no Optuna."""
+"""The name of a study's storage in study.json: the journal, or a database's address."""
 
 from __future__ import annotations
 

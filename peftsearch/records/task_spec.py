@@ -1,4 +1,4 @@
-"""The TaskSpec of a study, parsed from study.json."""
+"""The task of a study, parsed from study.json."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pydantic import ValidationError
 from peftsearch.errors import UsageError
 from peftsearch.records.records import StudyInfo
 from peftsearch.task.spec import TaskSpec
+from peftsearch.wording import first_problem
 
 __all__ = ["task_of"]
 
 
 def task_of(info: StudyInfo) -> TaskSpec:
-    """The task as it was asked for; UsageError if study.json was damaged there."""
+    """The task as the user described it; UsageError if that part of study.json is damaged."""
     try:
         return TaskSpec.of_file(info.task)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(map(str, ("task", *first["loc"])))
+        problem = first_problem(error).within("task")
         raise UsageError(
-            f"study.json of study '{info.name}': {key}: {first['msg']}; restore it from a copy"
+            f"study.json of study '{info.name}': {problem}; restore it from a copy"
         ) from error

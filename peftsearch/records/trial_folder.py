@@ -58,26 +58,26 @@ class TrialFolder:
 
     @property
     def checkpoint_path(self) -> Path:
-        """What an unfinished trial goes on from."""
+        """The state that an unfinished trial continues from."""
         return self.root / "checkpoint.safetensors"
 
     @property
     def samples_path(self) -> Path:
-        """A few texts as they were written in the last evaluation, for people to look at."""
+        """A few texts generated in the last evaluation, for people to look at."""
         return self.root / "samples.json"
 
     def write_samples(self, samples: Sequence[Mapping[str, str]]) -> None:
-        """Texts with reference and prediction, where the task is to write texts."""
+        """Write texts with reference and prediction, if the task generates texts."""
         if samples:
             write_atomic(self.samples_path, json_text(list(samples)))
 
     def write_configuration(self, configuration: Mapping[str, Any]) -> None:
-        """`Configuration.to_json()`, before anything is trained."""
+        """Write `Configuration.to_json()`, before anything is trained."""
         self._make()
         write_atomic(self.configuration_path, json_text(dict(configuration)))
 
     def read_configuration(self) -> dict[str, Any]:
-        """What `write_configuration` wrote; UsageError if it is missing or damaged."""
+        """Read the configuration; UsageError if it is missing or damaged."""
         configuration = self.read_configuration_if_any()
         if configuration is None:
             raise UsageError(f"{self.configuration_path}: missing; restore it from a copy")
@@ -87,14 +87,14 @@ class TrialFolder:
         return read_json(self.configuration_path, "restore it from a copy")
 
     def append_rung(self, value: RungValue) -> None:
-        """Add a point to the learning curve, on the disk before this returns."""
+        """Append a point to the learning curve, on disk before this returns."""
         self._make()
         append_line(self.curve_path, json_line(value))
 
     def read_curve(self) -> tuple[RungValue, ...]:
-        """By rung; of a rung that was evaluated again after a kill, the last value.
+        """The learning curve, by rung; the last value of a rung that was evaluated twice.
 
-        What follows the last newline was cut off and is left out.
+        An incomplete last line is left out.
         """
         try:
             complete = self.curve_path.read_bytes().split(b"\n")[:-1]
@@ -108,21 +108,21 @@ class TrialFolder:
         return tuple(by_rung[rung] for rung in sorted(by_rung))
 
     def keep_rungs_up_to(self, step: int) -> None:
-        """Drop the points of the curve after `step`: they are about to be trained again."""
+        """Drop the points of the curve after `step`, which are about to be trained again."""
         curve = self.read_curve()
         kept = [value for value in curve if value.step <= step]
         if len(kept) < len(curve):
             write_atomic(self.curve_path, "".join(json_line(value) + "\n" for value in kept))
 
     def write_result(self, result: TrialResult) -> None:
-        """The trial is finished once this file is there."""
+        """Write result.json; the trial is finished once it is there."""
         if result.number != self.number:
             raise ValueError(f"the result of trial {result.number} in {self.root}")
         self._make()
         write_atomic(self.result_path, json_text(result))
 
     def read_result(self) -> TrialResult | None:
-        """None while the trial is unfinished; UsageError if the file is damaged or another's."""
+        """The result, None while unfinished; UsageError if it is damaged or another trial's."""
         result = read_record(self.result_path, TrialResult, _UNFINISHED)
         if result is not None and result.number != self.number:
             raise UsageError(
@@ -131,7 +131,7 @@ class TrialFolder:
         return result
 
     def checkpoint_stamp(self) -> int | None:
-        """Differs whenever the checkpoint was written anew; None without one."""
+        """A stamp that changes whenever the checkpoint is rewritten; None without one."""
         try:
             return self.checkpoint_path.stat().st_mtime_ns
         except (FileNotFoundError, NotADirectoryError):
@@ -141,7 +141,7 @@ class TrialFolder:
         self.checkpoint_path.unlink(missing_ok=True)
 
     def log(self, message: str) -> None:
-        """Add a line with the time to log.txt: for people, so never an error."""
+        """Append a line with the time to log.txt, for people; errors are ignored."""
         try:
             self._make()
             with open(self.log_path, "a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The trials as one flat table, for spreadsheets: derived from the results, rebuilt at any time."""
+"""trials.csv: the trials as one flat table, for spreadsheets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ stand in the trial's folder.
 
 
 def derived_trials_csv(record: StudyRecord) -> str:
-    """One line a finished trial under a header; nothing known is an empty cell."""
+    """A header and a line for each finished trial; unknown values are empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

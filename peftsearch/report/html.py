@@ -14,7 +14,6 @@ from plotly.offline import get_plotlyjs
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.records.derive import count_states
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import hypervolume_of
 from peftsearch.records.records import StudyRecord
 from peftsearch.report.figures.curves import curves_figure
 from peftsearch.report.figures.hypervolume import hypervolume_figure
@@ -76,7 +75,7 @@ def render_report(
         best=front[-1] if front else None,
         head_only=_best_head_only(record),
         trials=trial_rows(record),
-        hypervolume=hypervolume_of(record),
+        hypervolume=record.hypervolume,
         environment=dict(environment),
         cpu_minutes=sum(r.cpu_s for r in record.results) / 60,
         figures={name: _json(figure) for name, figure in figures.items()},

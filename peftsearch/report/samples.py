@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from peftsearch.errors import UsageError
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyRecord
+from peftsearch.wording import first_problem
 
 __all__ = ["Sample", "Samples", "samples_of_best"]
 
@@ -41,7 +41,7 @@ def samples_of_best(folder: StudyFolder, record: StudyRecord) -> Samples | None:
 
     Raises UsageError if the file is damaged.
     """
-    front = front_of(record)
+    front = record.front
     if not front:
         return None
     path = folder.trial(front[-1].number).samples_path
@@ -50,7 +50,7 @@ def samples_of_best(folder: StudyFolder, record: StudyRecord) -> Samples | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        why = first_problem(error).message if isinstance(error, ValidationError) else error.strerror
         raise UsageError(
             f"{path}: cannot be read ({why}); delete it, and the report goes without its examples"
         ) from error

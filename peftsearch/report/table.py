@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from peftsearch.records.outcome import front_of
 from peftsearch.records.rates import Rates
 from peftsearch.records.records import StudyRecord, TrialResult
 
@@ -15,7 +14,7 @@ def frontier_rows(record: StudyRecord) -> list[dict[str, Any]]:
     """The best configuration at every tuned %, with the command that exports it."""
     by_number = {result.number: result for result in record.results}
     rows = []
-    for point in front_of(record):
+    for point in record.front:
         row = _row(by_number[point.number])
         command = f"peftsearch export {record.info.name} --at '#{point.number}' --to native OUT"
         rows.append(row | {"command": command})
@@ -24,7 +23,7 @@ def frontier_rows(record: StudyRecord) -> list[dict[str, Any]]:
 
 def trial_rows(record: StudyRecord) -> list[dict[str, Any]]:
     """Every trial, by number; `on_front` marks the frontier."""
-    front = {point.number for point in front_of(record)}
+    front = {point.number for point in record.front}
     return [_row(result) | {"on_front": result.number in front} for result in record.results]
 
 

@@ -44,6 +44,8 @@ class Means:
     """None: the study's."""
     crew: str | None = None
     """Begins the names of this search's workers (`worker_name`); None: each makes up its own."""
+    policy: str | None = None
+    """Decides what runs next: a row of `policy/table.py`; None: the default."""
 
 
 def crew_name() -> str:

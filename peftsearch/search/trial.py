@@ -19,7 +19,7 @@ import torch
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
-from peftsearch.policy.stopping import Decision
+from peftsearch.policy.decisions import Pause, Stop, Verdict
 from peftsearch.records.folder import TrialFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.search.samples import samples_of
@@ -53,19 +53,19 @@ class TrialRunner:
     """Evaluates assignments on one workbench.
 
     `record(assignment, value)` keeps a rung's value before anything depends on it;
-    `judge(assignment, value)` is then asked whether the trial goes on; `stop()` turning true
-    interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears of every
-    checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step, and of
-    evaluations as they begin; `make_room()` gives memory back that others can do without, and
-    says whether there was any; `cut()` turning true ends an evaluation between two batches, with a
-    checkpoint from which it begins anew.
+    `judge(assignment, value)` then says whether the trial goes on, pauses or stops; `stop()`
+    turning true interrupts a trial at the next step, with a checkpoint; `saved(assignment)` hears
+    of every checkpoint that was written; `watched(assignment, run, evaluates)` hears of every step,
+    and of evaluations as they begin; `make_room()` gives memory back that others can do without,
+    and says whether there was any; `cut()` turning true ends an evaluation between two batches,
+    with a checkpoint from which it begins anew.
     """
 
     bench: Workbench
     budget: TrainingBudget
     seed: int
     record: Callable[[Assignment, RungValue], object]
-    judge: Callable[[Assignment, RungValue], Decision]
+    judge: Callable[[Assignment, RungValue], Verdict]
     stop: Callable[[], bool]
     saved: Callable[[Assignment], None] = lambda _: None
     watched: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
@@ -167,7 +167,10 @@ class TrialRunner:
                 self.record(assignment, value)
                 if rung < last:
                     self._save(run, assignment, folder)
-            if not self.judge(assignment, value).go_on:
+            verdict = self.judge(assignment, value)
+            if isinstance(verdict, Pause):
+                return None  # its checkpoint was written before it was judged
+            if isinstance(verdict, Stop):
                 return "stopped"
         return "full"
 

@@ -15,7 +15,7 @@ import torch
 from peftsearch.backbone.devices import device_of
 from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
-from peftsearch.policy.stopping import Decision, RungPoint, decide
+from peftsearch.policy.decisions import Nothing, Verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.records.task_spec import task_of
@@ -87,7 +87,9 @@ class Worker:
         """Load model and data, open the study, and make ready to train."""
         self.bench = bench_of(self.info, means.device or self.info.device, self.worker)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
-        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
+        self.study = Study(
+            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=means.policy
+        )
         runner = TrialRunner(
             bench=self.bench,
             budget=budget_of(space, self.info),
@@ -125,6 +127,8 @@ class Worker:
         while True:
             while self.together.has_room and idle < EXHAUSTED and not self._finished():
                 asked = self._begin_one()
+                if isinstance(asked, Nothing):
+                    break
                 idle = 0 if isinstance(asked, Assignment) else idle + 1
                 if idle >= _DUPLICATES and self.together.in_flight:
                     break  # they may wait for one of those
@@ -147,7 +151,7 @@ class Worker:
                 self.emit(TrialEnded(self.worker, result))
             self._looked = time.monotonic()
 
-    def _begin_one(self) -> Assignment | TrialResult | None:
+    def _begin_one(self) -> Assignment | TrialResult | Nothing | None:
         """Ask for a trial, and begin it if it needs training; one that trains alone is trained to
         its end.
         """
@@ -185,27 +189,14 @@ class Worker:
             how_far = (run.step, run.full_steps, run.smoothed_loss)
             self.emit(TrialAt(self.worker, assignment.number, *how_far, _phase(run, evaluates)))
 
-    def _judge(self, assignment: Assignment, value: RungValue) -> Decision:
-        """Landmarks always go on: they are what the others are compared with. A trial that another
-        worker was given ends here, unheard.
-        """
+    def _judge(self, assignment: Assignment, value: RungValue) -> Verdict:
+        """The policy's verdict on a trial that reached a rung."""
         began = self.began_at.pop(assignment.number, None)
         if value.rung == 0 and began is not None and not assignment.resumed:
             self.first_rungs_s.append(time.monotonic() - began)
-        if not self.study.holds(assignment.number):
-            decision = Decision(False, "another worker goes on with it")
-        elif value.fraction >= 1:
-            decision = Decision(True, "full length")
-        elif assignment.origin == "landmark":
-            decision = Decision(True, "a landmark")
-        else:
-            sign = 1.0 if self.info.metric.maximise else -1.0
-            tuned_pct = assignment.configuration.tuned_pct(self.study.shapes)
-            point = RungPoint(assignment.number, tuned_pct, sign * value.metric)
-            peers = self.study.peers(assignment.number, value.rung)
-            decision = decide(point, peers, lambda metric: self.info.metric.written(sign * metric))
-        self.emit(TrialEvaluated(self.worker, assignment.number, value, decision.reason))
-        return decision
+        verdict = self.study.after_rung(assignment, value)
+        self.emit(TrialEvaluated(self.worker, assignment.number, value, verdict.reason))
+        return verdict
 
     def _finished(self) -> bool:
         if self._stopped() or time.monotonic() > self._last_start():

@@ -60,7 +60,7 @@ def planned(
     """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
     passed `refuse_unusable`.
     """
-    asked = asked.from_any_folder()
+    asked = asked.with_absolute_paths()
     task = task or asked.open_task()
     precision = str(asked.space.file.train.precision.choices[0])
     bench = Workbench.prepare(

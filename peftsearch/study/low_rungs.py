@@ -1,4 +1,4 @@
-"""Low rungs in low precision: what a study must be for it."""
+"""The check of --low-rungs: low precision of frozen layers below full length."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["refuse_low_rungs"]
 
 
 def refuse_low_rungs(name: str, space: Space, device: str) -> None:
-    """ConfigurationError for an unknown precision, MissingError where this CPU lacks the
-    instructions, UsageError where it would change nothing, or is not meant.
+    """Raise ConfigurationError for an unknown precision, MissingError if this CPU lacks the
+    instructions, UsageError where low precision would change nothing or is not supported.
     """
     precision, train = low_precision(name), space.file.train
     reason = None

@@ -1,4 +1,4 @@
-"""A study as requested, and the checks made before model and data are loaded.
+"""The request for a new study, and the checks made before its model and data are loaded.
 
 Imports neither torch nor transformers, and pandas only when data are opened.
 """
@@ -30,7 +30,7 @@ __all__ = ["NewStudy"]
 
 @dataclass(frozen=True)
 class NewStudy:
-    """A study as requested, before anything is loaded."""
+    """A new study as the user asked for it, before anything is loaded."""
 
     name: str
     space: Space
@@ -51,8 +51,8 @@ class NewStudy:
     """Or a database's address, without its password."""
     artifacts: str | None = None
 
-    def from_any_folder(self) -> NewStudy:
-        """A copy with absolute paths."""
+    def with_absolute_paths(self) -> NewStudy:
+        """The same request with absolute paths, valid in any working folder."""
         from peftsearch.task.sources.whole_paths import with_whole_paths  # with pandas
 
         return replace(

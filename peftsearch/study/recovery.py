@@ -1,4 +1,4 @@
-"""What becomes of trials that nobody works on any more: told, continued, or given up."""
+"""Trials whose workers died or were interrupted: told, queued again, or given up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from optuna.trial import FrozenTrial
 
 from peftsearch.records.records import TrialResult
 from peftsearch.study.results import ResultRecorder
-from peftsearch.study.storage.trial_store import TrialStore
+from peftsearch.study.storage.attributes import (
+    FIXED_PARAMS,
+    HASH,
+    REQUEUED,
+    SAME_AS,
+    SEED,
+    WORKER,
+    Requeued,
+)
+from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
@@ -33,7 +42,7 @@ class Recovery:
         the trial may be what its worker died of.
         """
         for trial in self.table.running():
-            same_as = trial.user_attrs.get("same_as")
+            same_as = SAME_AS.of(trial.user_attrs)
             # Nobody works on a duplicate: it waits for its first, which may end right here.
             if same_as is None and (waits(trial) or not is_left(trial)):
                 continue
@@ -44,7 +53,7 @@ class Recovery:
                 first = self.store.result(same_as)
                 if first is not None:
                     yield self.results.duplicate(trial.number, first)
-            elif "hash" not in trial.user_attrs:
+            elif not HASH.is_in(trial.user_attrs):
                 self._enqueue_again(trial)
                 yield self.results.give_up(trial, "cut off while it was sampled")
             elif not counts:
@@ -54,39 +63,38 @@ class Recovery:
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         """Parameters that someone asked for are tried again; methods are due again anyway."""
-        asked = trial.system_attrs.get("fixed_params")
-        if asked and "seed" not in trial.user_attrs:
+        asked = FIXED_PARAMS.of(trial.system_attrs)
+        if asked and not SEED.is_in(trial.user_attrs):
             self.table.study.enqueue_trial(asked)
 
     def _requeue(self, trial: FrozenTrial) -> bool:
         """Queue a trial again; False if it was cut off too often without a new checkpoint."""
         stamp = self.store.progress(trial.number)
-        before = trial.user_attrs.get("requeued", {"times": 0, "stamp": None})
-        times = 1 if stamp != before["stamp"] else before["times"] + 1
+        before = REQUEUED.of(trial.user_attrs)
+        last, stamp_then = (before["times"], before["stamp"]) if before else (0, None)
+        times = 1 if stamp != stamp_then else last + 1
         if times > MAX_CUT_OFFS:
             return False
-        entry = {"times": times, "stamp": stamp, "taken": False}
-        self.table.set(trial.number, "requeued", entry)
+        entry = Requeued(times=times, stamp=stamp, taken=False)
+        self.table.set(trial.number, REQUEUED, entry)
         return True
 
     def put_back(self, number: int) -> None:
         """Queue an interrupted trial, as if it had never been cut off."""
         stamp = self.store.progress(number)
-        self.table.set(number, "requeued", {"times": 0, "stamp": stamp, "taken": False})
+        self.table.set(number, REQUEUED, Requeued(times=0, stamp=stamp, taken=False))
 
-    def take(self, worker: str) -> FrozenTrial | None:
-        """The first trial that waits, from now on this worker's."""
-        for trial in self.table.running():
-            if waits(trial):
-                # The worker first: killed in between, it still waits.
-                self.table.set(trial.number, "worker", worker)
-                entry = trial.user_attrs["requeued"]
-                self.table.set(trial.number, "requeued", entry | {"taken": True})
-                return trial
-        return None
+    def take(self, number: int, worker: str) -> FrozenTrial:
+        """A trial that waits, from now on this worker's."""
+        trial = self.table.get(number)
+        # The worker first: killed in between, it still waits.
+        self.table.set(number, WORKER, worker)
+        entry: Requeued = {**REQUEUED.required(trial.user_attrs), "taken": True}
+        self.table.set(number, REQUEUED, entry)
+        return trial
 
 
 def waits(trial: FrozenTrial) -> bool:
     """Whether a trial was cut off and waits to be continued."""
-    entry = trial.user_attrs.get("requeued")
+    entry = REQUEUED.of(trial.user_attrs)
     return not trial.state.is_finished() and entry is not None and not entry["taken"]

@@ -11,7 +11,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.records.records import StudyInfo, TrialResult
-from peftsearch.study.storage.trial_store import TrialStore
+from peftsearch.study.storage.attributes import (
+    BUDGET_PCT,
+    CAUSE,
+    HASH,
+    LAST_RUNG,
+    METHOD,
+    ORIGIN,
+    SAME_AS,
+    TUNED_PCT,
+)
+from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["ResultRecorder"]
@@ -30,9 +40,9 @@ class ResultRecorder:
         with self.table.at_once():
             self.store.write_result(result)
             if result.rung is not None:
-                self.table.set(result.number, "rung", result.rung)
+                self.table.set(result.number, LAST_RUNG, result.rung)
             if result.cause is not None:
-                self.table.set(result.number, "cause", result.cause)
+                self.table.set(result.number, CAUSE, result.cause)
         self.store.discard_checkpoint_file(result.number)  # once told, nobody looks again
         values = self._values(result)
         with self.table.as_read():
@@ -70,9 +80,9 @@ class ResultRecorder:
                 "number": number,
                 "state": "duplicate",
                 "same_as": first.number,
-                "origin": attrs.get("origin", "sampled"),
-                "method": attrs.get("method"),
-                "budget_pct": attrs.get("budget_pct"),
+                "origin": ORIGIN.of(attrs) or "sampled",
+                "method": METHOD.of(attrs),
+                "budget_pct": BUDGET_PCT.of(attrs),
                 "curve": (),
                 "wall_s": 0.0,
                 "cpu_s": 0.0,
@@ -87,7 +97,7 @@ class ResultRecorder:
         waiting = [
             trial.number
             for trial in self.table.running()
-            if trial.user_attrs.get("same_as") == first.number
+            if SAME_AS.of(trial.user_attrs) == first.number
         ]
         return [self.duplicate(number, first) for number in waiting]
 
@@ -95,15 +105,16 @@ class ResultRecorder:
         """A trial that was cut off, once and for all."""
         configuration = self.store.configuration(trial.number)
         described = Configuration.from_json(configuration).describe() if configuration else ""
+        attrs = trial.user_attrs
         result = TrialResult(
             number=trial.number,
             state="failed",
-            origin=trial.user_attrs.get("origin", "sampled"),
-            method=trial.user_attrs.get("method"),
+            origin=ORIGIN.of(attrs) or "sampled",
+            method=METHOD.of(attrs),
             configuration=configuration,
-            configuration_hash=trial.user_attrs.get("hash"),
+            configuration_hash=HASH.of(attrs),
             description=described,
-            tuned_pct=trial.user_attrs.get("tuned_pct", 0.0),
+            tuned_pct=TUNED_PCT.of(attrs) or 0.0,
             cause="cut_off",
             message=why,
             finished_at=_now(),

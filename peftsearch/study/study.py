@@ -1,8 +1,9 @@
-"""The study behind a search: what to try next, what came of it, what was cut off.
+"""The study behind a search: workers ask it for trials, record their rungs and tell results.
 
-Everything is decided under one lock, so any number of workers may ask and tell. A finished trial is
-first written down, then told to Optuna: killed between the two, `recover` tells it. A worker that
-was taken for dead is not heard any more about the trials that others have by then.
+What happens next is its policy's decision (`policy/policy.py`), made on its history and carried out
+under one lock, so any number of workers may ask and tell. A finished trial is first written down,
+then told to Optuna: killed between the two, `recover` tells it. A worker that was taken for dead is
+not heard any more about the trials that others have by then.
 """
 
 from __future__ import annotations
@@ -18,18 +19,33 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
-from peftsearch.policy.stopping import RungPoint
-from peftsearch.policy.tpe import make_sampler
+from peftsearch.policy.answers import next_of, verdict_of
+from peftsearch.policy.decisions import GoOn, Nothing, Stop, Verdict
+from peftsearch.policy.history import History, Origin
+from peftsearch.policy.policy import Setting
+from peftsearch.policy.table import DEFAULT_POLICY, policy_named
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
+from peftsearch.records.storage_name import is_database
 from peftsearch.space.space import Space
-from peftsearch.study.proposals import Origin, Proposals
+from peftsearch.study.history import Histories
+from peftsearch.study.new_trials import Begun, NewTrials
 from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
 from peftsearch.study.results import ResultRecorder
-from peftsearch.study.storage.connection import close_storage, is_database
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.attributes import (
+    BUDGET_PCT,
+    HASH,
+    METHOD,
+    METRIC_AT,
+    ORIGIN,
+    REQUEUED,
+    SAME_AS,
+    TRIALS,
+    WORKER,
+)
+from peftsearch.study.storage.database.heartbeat import Pulse
+from peftsearch.study.storage.open import open_shared
 from peftsearch.study.storage.retry import retried
-from peftsearch.study.storage.shared import open_shared
 from peftsearch.wording import counted
 
 __all__ = ["MAX_CUT_OFFS", "Assignment", "Study"]
@@ -55,7 +71,8 @@ class Study:
     """One study of one space on one backbone, as one worker sees it.
 
     `worker` gives each its own random stream; `name`, unique among all workers, says whose trial is
-    whose. `pulse`: how a worker of a database shows that it is alive.
+    whose. `pulse`: how a worker of a database shows that it is alive. `policy`: a row of
+    `policy/table.py` whose decisions this worker follows; None: the default.
     """
 
     def __init__(
@@ -67,23 +84,28 @@ class Study:
         worker: int = 0,
         name: str | None = None,
         pulse: Pulse | None = None,
+        policy: str | None = None,
     ) -> None:
         self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
         self.worker, self.name = worker, name or str(worker)
         shared = open_shared(folder, info, pulse)
         self.table, self.lock, self.heartbeat = shared.table, shared.lock, shared.heartbeat
-        self.store, self.retry = shared.store, shared.retry
+        self.store, self.retry, self._close = shared.store, shared.retry, shared.close
         self.results = ResultRecorder(self.table, self.store, info)
         self.recovery = Recovery(self.table, self.store, self.results)
-        self.proposals = Proposals(self.table, self.store, space, shapes, self.name)
+        self.new_trials = NewTrials(self.table, self.store, space, shapes, self.name)
         self.study = self.table.study
         finished = self.folder.finished()  # before their trials are read: others begin and end more
-        # Seeded by how far the study has come, so that a resumed search draws anew.
         begun = self.retry.call(self._trials)
-        self.study.sampler = make_sampler(info.seed + len(begun), worker)
+        # Seeded by how far the study has come, so that a resumed search draws anew.
+        setting = Setting(space, shapes, info.seed + len(begun), worker)
+        self.policy = policy_named(policy or DEFAULT_POLICY, setting)
+        self.histories = Histories(info, folder, self.policy.details)
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
         self._held: set[int] = set()
+        self._left_waiting: set[int] = set()
+        """Waiting trials for which the policy wanted nothing to be done when it was asked last."""
         self._outages = 0
 
     def _refuse_lost_trials(self, finished: list[int], begun: list[FrozenTrial]) -> None:
@@ -122,55 +144,63 @@ class Study:
 
     def close(self) -> None:
         """Give back the connections to the database, if it is in one."""
-        close_storage(self.study._storage)
+        self._close()
 
     # -- ask -----------------------------------------------------------------------------------
 
     @retried
-    def ask(self, most: int | None = None) -> Assignment | TrialResult | None:
+    def ask(self, most: int | None = None) -> Assignment | TrialResult | Nothing | None:
         """The next trial to train, the result of one that needs no training, or None for a
-        duplicate of a trial that is still running: ask again. None, too, where `most`
-        configurations have begun and none of them waits to be continued.
+        duplicate of a trial that is still running: ask again. Nothing: the policy wants no trial
+        now, or `most` configurations have begun.
         """
         with self._deciding():
             self._settle_after_outage()
-            waiting = self.recovery.take(self.name)
-            if waiting is None:
-                if most is not None and _begun(self._trials()) >= most:
-                    return None
-                trial = self.proposals.begin()
-        if waiting is not None:
-            self.store.take_over(waiting.number)
-            cut_off = waiting.user_attrs["requeued"]["times"] > 0
-            asked: Assignment | TrialResult | None
-            asked = self._assignment(waiting, resumed=True, alone=cut_off)
-        else:
-            asked = self._begin(trial)
+            history = self._history(most)
+            decision = next_of(self.policy, history)
+            self._left_waiting = set()
+            if isinstance(decision, Nothing):
+                self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
+                return decision
+            if isinstance(decision, GoOn):
+                taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
+            else:
+                taken = self.new_trials.begin(decision)
+        asked = self._sample(taken) if isinstance(taken, Begun) else self._resume(taken)
         if isinstance(asked, Assignment):
             self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
         return asked
+
+    def _history(self, most: int | None) -> History:
+        trials = self._trials()
+        return self.histories.of(trials, may_begin=most is None or _begun(trials) < most)
 
     def _settle_after_outage(self) -> None:
         """An outage may have cut off an `ask` of our own, of which nobody knows how far it came."""
         if self._outages < self.retry.outages:
             mine = self.name
             for _ in self.recovery.settle(
-                lambda t: t.user_attrs.get("worker") == mine and t.number not in self._held
+                lambda t: WORKER.of(t.user_attrs) == mine and t.number not in self._held
             ):
                 pass
             self._outages = self.retry.outages
 
-    def _begin(self, trial: optuna.Trial) -> Assignment | TrialResult | None:
-        """Sample without the lock, which others want, and give out under it."""
-        drawn = self.proposals.draw(trial)
-        if drawn.configuration is None:
-            return self.results.infeasible(drawn.number, drawn.budget_pct)
+    def _resume(self, waiting: FrozenTrial) -> Assignment:
+        self.store.take_over(waiting.number)
+        cut_off = REQUEUED.required(waiting.user_attrs)["times"] > 0
+        return self._assignment(waiting, resumed=True, alone=cut_off)
+
+    def _sample(self, begun: Begun) -> Assignment | TrialResult | None:
+        """Sample without the lock, which others want, and hand out under it."""
+        sampled = self.new_trials.sample(begun)
+        if sampled.configuration is None:
+            return self.results.infeasible(sampled.number, sampled.budget_pct)
         with self._deciding():
-            first = self.proposals.give_out(drawn, drawn.configuration)
+            first = self.new_trials.hand_out(sampled, sampled.configuration)
             if first is None:
-                return self._assignment(self.table.get(drawn.number), resumed=False)
+                return self._assignment(self.table.get(sampled.number), resumed=False)
             result = self.store.result(first.number)
-            return self.results.duplicate(drawn.number, result) if result else None
+            return self.results.duplicate(sampled.number, result) if result else None
 
     def _assignment(self, trial: FrozenTrial, resumed: bool, alone: bool = False) -> Assignment:
         configuration = self.store.configuration(trial.number)
@@ -181,9 +211,9 @@ class Study:
         return Assignment(
             number=trial.number,
             configuration=Configuration.from_json(configuration),
-            origin=attrs.get("origin", "sampled"),
-            method=attrs.get("method"),
-            budget_pct=attrs.get("budget_pct"),
+            origin=ORIGIN.of(attrs) or "sampled",
+            method=METHOD.of(attrs),
+            budget_pct=BUDGET_PCT.of(attrs),
             resumed=resumed,
             alone=alone,
         )
@@ -200,7 +230,7 @@ class Study:
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
         """A trial that others have given up keeps the name of its worker, and is nobody's."""
-        return trial.user_attrs.get("worker") == self.name and not trial.state.is_finished()
+        return WORKER.of(trial.user_attrs) == self.name and not trial.state.is_finished()
 
     @retried
     def record_rung(self, number: int, value: RungValue) -> bool:
@@ -214,7 +244,7 @@ class Study:
             if self._holds(number):
                 with self.table.at_once():
                     self.store.write_rung(number, value)
-                    self.table.set(number, f"rung:{value.rung}", value.metric)
+                    self.table.set(number, METRIC_AT.at(value.rung), value.metric)
                 return True
         return False
 
@@ -225,22 +255,18 @@ class Study:
             self.store.give_checkpoint(number)
 
     @retried
-    def peers(self, number: int, rung: int) -> list[RungPoint]:
-        """Every other trial that reached a rung, as read when this one did; metrics turned so that
-        higher is better.
+    def after_rung(self, assignment: Assignment, value: RungValue) -> Verdict:
+        """What becomes of a trial that reached a rung, given the others as read when it did. One
+        that another worker has by now ends here, unheard.
         """
-        sign = 1.0 if self.info.metric.maximise else -1.0
-        last = f"rung:{len(self.info.rungs) - 1}"
-        return [
-            RungPoint(
-                number=trial.number,
-                tuned_pct=float(trial.user_attrs["tuned_pct"]),
-                metric=sign * trial.user_attrs[f"rung:{rung}"],
-                final=sign * trial.user_attrs[last] if last in trial.user_attrs else None,
-            )
-            for trial in self.table.known()
-            if trial.number != number and {f"rung:{rung}", "tuned_pct"} <= trial.user_attrs.keys()
-        ]
+        number, trials = assignment.number, self.table.known()
+        if not self._is_mine(trials[number]):
+            return Stop(number, "another worker goes on with it")
+        if value.fraction >= 1:
+            return GoOn(number, "full length")
+        tuned_pct = assignment.configuration.tuned_pct(self.shapes)
+        history = self.histories.at_rung(trials, number, tuned_pct, value)
+        return verdict_of(self.policy, history, number, value.rung)
 
     @retried
     def begun(self) -> int:
@@ -257,18 +283,18 @@ class Study:
     @retried
     def aim(self, trials: int | None) -> None:
         """Tell all workers how many configurations are wanted in all, if a number is."""
-        self.study.set_user_attr("trials", trials)
+        self.study.set_user_attr(TRIALS.key, trials)
 
     @retried
     def aim_of_all(self) -> int | None:
         """What `aim` was last told."""
-        wanted: int | None = self.study.user_attrs.get("trials")
-        return wanted
+        return TRIALS.of(self.study.user_attrs)
 
     @retried
     def anything_runs(self) -> bool:
-        """Whether any worker's trial has not ended."""
-        return bool(self.table.running())
+        """Whether any worker's trial has not ended, but for those that the policy leaves paused."""
+        left = self._left_waiting
+        return any(not (t.number in left and waits(t)) for t in self.table.running())
 
     # -- tell ----------------------------------------------------------------------------------
 
@@ -302,7 +328,7 @@ class Study:
         """
 
         def is_left(trial: FrozenTrial) -> bool:
-            owner = trial.user_attrs.get("worker")
+            owner = WORKER.of(trial.user_attrs)
             if worker is not None:
                 return owner is None or str(owner) == str(worker)
             return owner is None or not self.heartbeat.is_alive(str(owner))
@@ -329,7 +355,7 @@ class Study:
 
 def _begun(trials: list[FrozenTrial]) -> int:
     return sum(
-        "same_as" not in trial.user_attrs
-        and ("hash" in trial.user_attrs or trial.state == TrialState.RUNNING)
+        not SAME_AS.is_in(trial.user_attrs)
+        and (HASH.is_in(trial.user_attrs) or trial.state == TrialState.RUNNING)
         for trial in trials
     )

@@ -12,12 +12,13 @@ import pytest
 from peftsearch.cli.main import run
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.folder import StudyFolder
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
 from peftsearch.search.launchers.ray import workers as ray_workers
 from peftsearch.search.launchers.ray.cluster import Share, joined
 from peftsearch.search.launchers.ray.order import Order
 from peftsearch.search.limits import Limits, Means
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import begin_in_database
 from support import standin
 from support.postgres import PostgresServer

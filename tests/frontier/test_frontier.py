@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import choose
 from peftsearch.frontier.hypervolume import HypervolumeScale, hypervolume, hypervolume_trace
-from peftsearch.frontier.pareto import pareto
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point, pareto
 
 GRID = st.sampled_from([0.0, 0.001, 0.01, 0.02, 0.5, 1.0, 3.0, 10.0, 100.0])
 POINTS = st.lists(

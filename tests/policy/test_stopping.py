@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.policy.stopping import WARM_UP, RungPoint, decide
+from peftsearch.policy.decisions import GoOn, Stop
+from peftsearch.policy.history import History, PastTrial, RungScore
+from peftsearch.policy.stopping import WARM_UP, RungPoint, decide, verdict
 
 # Four trials that gained .10 ± .008 from the rung to full length.
 FINISHED = [
@@ -35,6 +37,36 @@ def test_costlier_trials_are_no_rivals() -> None:
 def test_nothing_is_stopped_before_enough_trials_have_finished() -> None:
     assert WARM_UP == 4
     assert decide(RungPoint(9, 2.0, 0.1), FINISHED[:3]).go_on
+
+
+def history(candidate: PastTrial) -> History:
+    """The finished trials of above, one that has not reached the rung, and the candidate."""
+    finished = [
+        PastTrial(
+            *(point.number, "full"),
+            tuned_pct=point.tuned_pct,
+            rungs=(RungScore(0, point.metric), RungScore(1, point.final or 0.0)),
+        )
+        for point in FINISHED
+    ]
+    young = PastTrial(4, "running", tuned_pct=0.01)
+    return History((*finished, young, candidate), (0.5, 1.0), written=lambda m: f"{-m:.1f}")
+
+
+def hopeless(origin: str) -> PastTrial:
+    scores = (RungScore(0, 0.55),)
+    return PastTrial(5, "running", origin, tuned_pct=2.0, rungs=scores)  # type: ignore[arg-type]
+
+
+def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people_read_metrics() -> (
+    None
+):
+    said = verdict(history(hopeless("sampled")), 5, 0)
+    assert said == Stop(5, "may reach -0.7, not better than -0.8 at its tuned %")
+
+
+def test_landmarks_always_go_on() -> None:
+    assert verdict(history(hopeless("landmark")), 5, 0) == GoOn(5, "a landmark")
 
 
 @given(

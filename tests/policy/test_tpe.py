@@ -1,11 +1,22 @@
-"""Samplers of every seed that a user may give."""
+"""TPE behind the interface of a policy proposes what Optuna's own study would."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from peftsearch.policy.tpe import make_sampler
+from peftsearch.policy.decisions import Begin, GoOn
+from peftsearch.policy.history import History, PastTrial
+from peftsearch.policy.policy import Setting
+from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
+from peftsearch.study.history import Histories
+from support.standin import SPACE, create, open_study
+
+RUNGS = (0.5, 1.0)
 
 pytestmark = pytest.mark.internals
 
@@ -15,3 +26,86 @@ def test_every_seed_makes_a_sampler(seed: int) -> None:
     study = optuna.create_study(sampler=make_sampler(seed, worker=3), directions=["maximize"] * 2)
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=1)
     assert 0 <= study.trials[0].params["x"] <= 1
+
+
+def end(study: optuna.Study, trial: optuna.Trial, worst: float) -> None:
+    """In one of the ways that trials end, with values that are a function of the parameters."""
+    number = trial.number
+    if number % 7 == 3:
+        study.tell(number, state=TrialState.FAIL)
+    elif number % 5 == 4:
+        trial.set_constraint("budget", 0.1 * number)
+        study.tell(number, (worst, 20.0))
+    else:
+        cost = float(trial.params.get("tuned_pct", 0.1))
+        trial.set_user_attr("tuned_pct", cost)
+        trial.set_user_attr("rung", number % 2)
+        study.tell(number, (len(str(trial.params)) / 1000 + cost / 100, cost))
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
+    direction: str, tmp_path: Path, tiny_bert: Path
+) -> None:
+    """Three trials at once, which end out of order; a metric of either direction."""
+    folder = create(tiny_bert, tmp_path, SPACE.replace("seed_with", "# seed_with"))
+    opened = open_study(folder)
+    space, shapes = opened.space, opened.shapes
+    scale = opened.info.metric.model_copy(update={"maximise": direction == "maximize"})
+    histories = Histories(opened.info.model_copy(update={"metric": scale}), folder, False)
+    policy = TpePolicy(Setting(space, shapes, seed=5, worker=1))
+    study = optuna.create_study(sampler=make_sampler(5, 1), directions=[direction, "minimize"])
+    running: list[optuna.Trial] = []
+    for _ in range(STARTUP_TRIALS + 20):
+        history = histories.of(study.get_trials(deepcopy=False))
+        trial = study.ask()
+        theirs = space.decode(trial, shapes)
+        begin = policy.next(history)
+        assert isinstance(begin, Begin)
+        assert space.decode(begin.what, shapes) == theirs  # type: ignore[arg-type]
+        running.append(trial)
+        if len(running) == 3:
+            end(study, running.pop(trial.number % 3), scale.worst)
+    states = {past.state for past in histories.of(study.get_trials()).trials}
+    assert states == {"running", "full", "stopped", "failed", "infeasible"}
+
+
+def past(number: int, state: Any = "full", **more: Any) -> PastTrial:
+    return PastTrial(number, state, hash=str(number), tuned_pct=1.0, metric=0.5, **more)
+
+
+@pytest.fixture
+def policy(tmp_path: Path, tiny_bert: Path) -> TpePolicy:
+    study = open_study(create(tiny_bert, tmp_path))
+    return TpePolicy(Setting(study.space, study.shapes))
+
+
+def begun(policy: TpePolicy, *trials: PastTrial) -> str | None:
+    """Label of the seed that is begun after these trials; None: TPE proposes."""
+    decision = policy.next(History(trials, RUNGS))
+    assert isinstance(decision, Begin)
+    return decision.seed
+
+
+def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
+    assert begun(policy) == "head-only-mean"
+    first = past(0, seed="head-only-mean")
+    assert begun(policy, first) is None
+    assert begun(policy, first, past(1)) == "lora"
+    assert begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.seeds))) is None
+
+
+def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:
+    lost = PastTrial(0, "failed", seed="head-only-mean")
+    assert begun(policy, lost) == "head-only-mean"
+    assert begun(policy, PastTrial(0, "running", seed="head-only-mean")) is None
+    assert begun(policy, past(0, "failed", seed="head-only-mean"), past(1)) == "lora"
+
+
+def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
+    assert begun(policy, PastTrial(0, "queued")) is None
+
+
+def test_the_first_waiting_trial_goes_on_before_anything_begins(policy: TpePolicy) -> None:
+    trials = (past(0), past(1, "waiting"), past(2, "waiting"))
+    assert policy.next(History(trials, RUNGS)) == GoOn(1, "waits to be continued")

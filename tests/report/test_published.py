@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.records import MetricScale, PublishedValue, StudyRecord
 from peftsearch.report.figures.pareto import pareto_figure
 from peftsearch.report.figures.published import TRACE
@@ -80,8 +79,8 @@ def test_published_results_in_another_metric_are_not_drawn() -> None:
 
 def test_published_results_change_no_frontier_hypervolume_or_table() -> None:
     with_them, without = study(*PUBLISHED), study()
-    assert front_of(with_them) == front_of(without)
-    assert hypervolume_of(with_them) == hypervolume_of(without)
+    assert with_them.front == without.front
+    assert with_them.hypervolume == without.hypervolume
     pages = [_without_scripts(render_report(record, {})) for record in (with_them, without)]
     tables = [re.findall(r"<table.*?</table>", page, re.DOTALL) for page in pages]
     assert tables[0] == tables[1]

@@ -17,7 +17,7 @@ from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory, PeftsearchError
-from peftsearch.policy.stopping import Decision
+from peftsearch.policy.decisions import GoOn, Stop, Verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.search import worker as workers
@@ -42,6 +42,7 @@ from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from support.emulated_graphs import EmulatedRecorder
 from support.standin import create, open_study, take
+from support.verdicts import verdict
 
 BUDGET = TrainingBudget(max_steps=12, rungs=(0.5, 1.0), rung_examples=10)
 METHOD_NAMES = ("lora", "mam", "bitfit", "houlsby", "ia3")
@@ -77,7 +78,9 @@ def runner_in(folder: StudyFolder, bench: Workbench, stops: Sequence[int] = ()) 
         budget=BUDGET,
         seed=0,
         record=lambda asked, value: folder.trial(asked.number).append_rung(value),
-        judge=lambda asked, value: Decision(value.rung > 0 or asked.number not in stops, ""),
+        judge=lambda asked, value: verdict(
+            asked.number, value.rung > 0 or asked.number not in stops
+        ),
         stop=lambda: False,
     )
 
@@ -135,7 +138,7 @@ def test_interrupted_they_are_all_saved_and_go_on_alone(
     runner = TrialRunner(
         *(bench, BUDGET, 0),
         record=lambda asked, value: folder.trial(asked.number).append_rung(value),
-        judge=lambda asked, value: Decision(True, ""),
+        judge=lambda asked, value: GoOn(asked.number),
         stop=lambda: len(passes) > 8 or bool(passes.append(1)),
     )
     trials = CohortScheduler(runner, folder, CohortSize(3, 3))
@@ -278,22 +281,22 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     """Put back at a rung where it is now stopped, with nothing else in flight."""
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
 
-    def worker(judge: Callable[[object, RungValue], Decision]) -> Worker:
+    def worker(judge: Callable[[Assignment, RungValue], Verdict]) -> Worker:
         arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1, 4))
         made = Worker(*arguments, lambda _: None, lambda: False)
-        proposals = made.study.proposals
-        proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
+        policy = made.study.policy
+        policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
         object.__setattr__(made.together.runner, "judge", judge)
         return made
 
-    def killed(*_: object) -> Decision:
+    def killed(*_: object) -> Verdict:
         raise _Killed
 
     first = worker(killed)
     with pytest.raises(_Killed):
         first.run()
     first.study.put_back(0)
-    worker(lambda asked, value: Decision(False, "stopped")).run()
+    worker(lambda asked, value: Stop(asked.number)).run()
     assert [(r.number, r.state) for r in study.read().results] == [(0, "stopped")]
     assert study.read().running == 0
 
@@ -357,7 +360,7 @@ def _trained_again(bench: Workbench, study: StudyFolder, result: TrialResult) ->
     runner = TrialRunner(
         *(bench, BUDGET, 0),
         record=lambda asked, value: own.append_rung(value),
-        judge=lambda asked, value: Decision(value.rung < last, ""),
+        judge=lambda asked, value: verdict(asked.number, value.rung < last),
         stop=lambda: False,
     )
     own.write_configuration(result.configuration or {})
@@ -413,8 +416,8 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
     def worker(stop: Callable[[], bool]) -> Worker:
         arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1))
         made = Worker(*arguments, heard.append, stop)
-        proposals = made.study.proposals
-        proposals.seeds = [seed for seed in proposals.seeds if seed.label == "lora"]
+        policy = made.study.policy
+        policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
         return made
 
     worker(evaluates).run()

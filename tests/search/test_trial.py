@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.policy.stopping import Decision
+from peftsearch.policy.decisions import GoOn, Pause, Verdict
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
@@ -38,7 +39,7 @@ def runner(
         budget=TrainingBudget(max_steps=8, rungs=(0.5, 1.0)),
         seed=0,
         record=lambda _, value: folder.append_rung(value),
-        judge=lambda *_: Decision(True, ""),
+        judge=lambda *_: GoOn(0),
         stop=stop,
         cut=cut,
     )
@@ -67,6 +68,30 @@ def wrong_tensor(path: Path) -> None:
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
+
+
+def test_a_paused_trial_goes_on_to_the_curve_of_one_that_was_not(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    whole, folder = TrialFolder(tmp_path / "whole", 0), TrialFolder(tmp_path / "paused", 0)
+    assignment = Assignment(0, configuration(), "sampled")
+    expected = runner(bench, whole).run(assignment, whole)
+    verdicts: list[Verdict] = [Pause(0), GoOn(0), GoOn(0)]
+    judged: list[int] = []
+
+    def judge(_: Assignment, value: RungValue) -> Verdict:
+        judged.append(value.rung)
+        return verdicts[len(judged) - 1]
+
+    pausing = replace(runner(bench, folder), judge=judge)
+    assert pausing.run(assignment, folder) is None
+    assert [value.rung for value in folder.read_curve()] == [0]
+    result = pausing.run(replace(assignment, resumed=True), folder)
+    assert expected is not None
+    assert result is not None
+    assert judged == [0, 0, 1]  # taken up at its rung, it is judged there again
+    assert (result.state, result.metric) == ("full", expected.metric)
+    assert without_clock(result.curve) == without_clock(expected.curve)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study import recovery
-from peftsearch.study.storage.connection import VARIABLE
 from support.killed_workers import Plan, killed_on_many_machines, killed_on_one_machine
 from support.mariadb import has_mariadb, mariadb_server
 from support.postgres import PostgresServer

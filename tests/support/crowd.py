@@ -26,7 +26,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
 from peftsearch.space.space import Space
 from peftsearch.study.settings import space_of
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Assignment, Study
 from support.standin import finish, metric_of, rung_value
 

@@ -20,15 +20,15 @@ from pathlib import Path
 import optuna
 
 from peftsearch.backbone.loading.load import load_shapes
-from peftsearch.frontier.pareto import pareto
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point, pareto
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import TrialResult
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study import recovery
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import database
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home, folder_of
 from support import standin
 from support.buckets import s3_server
@@ -146,7 +146,7 @@ def problems_of(folder: StudyFolder, calm: dict[str, tuple[float, float]]) -> It
             yield f"trial {result.number} is {result.state} with {result.metric}: {result.message}"
     if record.running:
         yield f"{record.running} trials have no end"
-    found = {(point.metric, point.tuned_pct) for point in front_of(record)}
+    found = {(point.metric, point.tuned_pct) for point in record.front}
     points = [Point(i, metric, pct, 0.0) for i, (metric, pct) in enumerate(calm.values())]
     maximise = record.info.metric.maximise
     if found != {(point.metric, point.tuned_pct) for point in pareto(points, maximise)}:

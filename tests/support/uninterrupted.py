@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.policy.stopping import Decision
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.records.trial_folder import TrialFolder
@@ -14,6 +13,7 @@ from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, task_of
 from peftsearch.study.study import Assignment
 from peftsearch.training.bench import Workbench
+from support.verdicts import verdict
 
 __all__ = ["uninterrupted", "without_clock"]
 
@@ -31,7 +31,7 @@ def uninterrupted(
             budget=budget_of(space_of(folder, info), info),
             seed=info.seed,
             record=lambda _, value, own=own: own.append_rung(value),  # type: ignore[misc]
-            judge=lambda _, value, last=result.rung: Decision(value.rung < (last or 0), ""),  # type: ignore[misc]
+            judge=lambda _, value, last=result.rung: verdict(0, value.rung < (last or 0)),  # type: ignore[misc]
             stop=lambda: False,
         )
         configuration = Configuration.from_json(result.configuration or {})

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.records.storage_name import VARIABLE
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home
 from support import standin
 from support.crowd import Crowd, TimedWorker, search_s

@@ -9,7 +9,6 @@ from peftsearch.api.progress.live import Overview
 from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.records.folder import StudyFolder
-from peftsearch.records.outcome import front_of, hypervolume_of
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.search.events import (
     Event,
@@ -47,7 +46,7 @@ class Progress:
         """Time at which the first worker had loaded model and data; the limit counts from here."""
         self.said_time_is_up = False
         self.stops = 0
-        self.volume = hypervolume_of(record)
+        self.volume = record.hypervolume
         self.more_misfits = 0
         """Infeasible trials since the last one shown, counted instead of shown."""
         self.last_said_misfit = False
@@ -155,8 +154,9 @@ class Progress:
     def _ended(self, result: TrialResult) -> None:
         self.running.end(result.number)
         self.results[result.number] = result
-        self.volume = hypervolume_of(self._record())
-        on_front = any(p.number == result.number for p in front_of(self._record()))
+        record = self._record()
+        self.volume = record.hypervolume
+        on_front = any(point.number == result.number for point in record.front)
         if result.state == "infeasible" and self.last_said_misfit:
             self.more_misfits += 1
         elif on_front or result.state == "failed" or not self.display.draws_trials:

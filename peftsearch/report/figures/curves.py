@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.report.figures.axis import COLOURS, layout, metric_range, metric_title
 from peftsearch.report.figures.text import hover
@@ -14,7 +13,7 @@ __all__ = ["curves_figure"]
 
 def curves_figure(record: StudyRecord) -> go.Figure:
     """A line a trial; below full length on a subset of the evaluation set."""
-    front = {point.number for point in front_of(record)}
+    front = {point.number for point in record.front}
     figure = go.Figure()
     drawn = [r for r in record.results if r.curve and r.state in ("full", "stopped")]
     for result in sorted(drawn, key=lambda r: r.number in front):

@@ -7,7 +7,6 @@ import itertools
 import plotly.graph_objects as go
 
 from peftsearch.frontier.hypervolume import hypervolume_trace
-from peftsearch.records.outcome import points_of, scale_of
 from peftsearch.records.records import StudyRecord
 from peftsearch.report.figures.axis import COLOURS, layout
 
@@ -18,11 +17,10 @@ def hypervolume_figure(record: StudyRecord, over: str) -> go.Figure:
     """`over`: `trials` in the order they ended, or `cost` in CPU minutes of all trials."""
     ended = [r for r in record.results if r.state in ("full", "stopped", "failed")]
     ended.sort(key=lambda r: (r.finished_at, r.number))
-    points = {point.number: point for point in points_of(record)}
+    points = {point.number: point for point in record.points}
     full = [r.number for r in ended if r.number in points]
-    trace = dict(
-        zip(full, hypervolume_trace([points[n] for n in full], scale_of(record.info)), strict=True)
-    )
+    grown = hypervolume_trace([points[n] for n in full], record.info.hypervolume_scale)
+    trace = dict(zip(full, grown, strict=True))
     heights = list(itertools.accumulate((trace.get(r.number, 0.0) for r in ended), max))
     spent = list(itertools.accumulate(r.cpu_s / 60 for r in ended))
     x = list(range(1, len(ended) + 1)) if over == "trials" else spent

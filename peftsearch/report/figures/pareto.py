@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from peftsearch.records.outcome import front_of
 from peftsearch.records.records import PublishedValue, StudyInfo, StudyRecord, TrialResult
 from peftsearch.report.figures.axis import COLOURS, TunedAxis, layout, metric_range, metric_title
 from peftsearch.report.figures.label_places import NEAR, Label, place_labels
@@ -41,7 +40,7 @@ def pareto_figure(record: StudyRecord) -> go.Figure:
     """
     info, published = record.info, published_in(record.info)
     axis = TunedAxis.of(record, [value.tuned_pct for value in published])
-    front = {point.number for point in front_of(record)}
+    front = {point.number for point in record.front}
     full = [r for r in record.results if r.state == "full" and r.metric is not None]
     low, high = pareto_range(record)
     plane = _Plane(axis, low, high)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from peftsearch.frontier.pareto import pareto
-from peftsearch.frontier.point import Point
+from peftsearch.frontier.pareto import Point, pareto
 from peftsearch.records.records import PublishedValue, StudyInfo
 from peftsearch.report.figures.axis import COLOURS, TunedAxis
 from peftsearch.report.figures.label_places import Label

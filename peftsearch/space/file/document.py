@@ -18,6 +18,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from peftsearch.errors import SpaceError, did_you_mean
 from peftsearch.space.file.aliases import MOST_VALUES, values_in
+from peftsearch.wording import first_problem
 
 __all__ = ["Document", "dump_yaml"]
 
@@ -96,14 +97,12 @@ class Document:
             raise self._explained(model, error) from error
 
     def _explained(self, model: type[BaseModel], error: ValidationError) -> SpaceError:
-        # A misspelt key is also a missing one: say what was misspelt.
-        problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        path = [part for part in problem["loc"] if isinstance(part, (str, int))]
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
+        problem = first_problem(error)
+        path, message = problem.path, problem.message
+        if problem.kind == "extra_forbidden":
             known = _fields_at(model, path[:-1])
             return self.error(path, f"unknown key{did_you_mean(str(path[-1]), known)}")
-        if problem["type"] == "missing":
+        if problem.kind == "missing":
             return self.error(path[:-1], f"key '{path[-1]}' is missing")
         return self.error(path, message[:1].lower() + message[1:])
 

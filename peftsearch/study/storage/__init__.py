@@ -1,1 +1,1 @@
-"""What the workers of a study share: Optuna's storage, a lock, heartbeats, the trial store."""
+"""Storage that the workers of a study share: trials, the lock, heartbeats, files handed on."""

@@ -1,6 +1,6 @@
-"""Files that workers of several machines hand one another, in one of Optuna's artifact stores.
+"""Artifact stores: where workers of several machines hand one another checkpoints and adapters.
 
-A store is a folder that all machines see (`/shared/peftsearch`), or a bucket of S3
+A store is one of Optuna's: a folder that all machines see (`/shared/peftsearch`), or a bucket of S3
 (`s3://bucket/path`) or of Google Cloud Storage (`gs://bucket/path`), with the credentials that
 boto3 and Google's client find.
 """
@@ -33,16 +33,18 @@ T = TypeVar("T")
 
 _PAUSE_S = 2.0
 _CLIENTS = {"boto3", "botocore", "google", "requests", "urllib3"}
-"""Packages whose errors are of a bucket, the way there or the right to use it."""
+"""Packages whose errors concern a bucket, the connection or the right to use it."""
 
 _REFUSALS = {401, 403, 404}
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class Artifacts:
-    """`address`: the store's, as the user wrote it; `prefix` begins every name: the path in a
-    bucket, and the study's id. An outage is waited through, for `limit_s` seconds at most; then it
-    is a MissingError.
+    """Stores, reads and removes files of one study.
+
+    `address` is the store's, as the user wrote it. `prefix` begins every name: the path in a
+    bucket, and the study's id. Operations are retried through an outage of up to `limit_s` seconds,
+    then raise MissingError.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Artifacts:
         self._limit_s = limit_s
 
     def try_out(self) -> None:
-        """MissingError, at once, if a file cannot be stored, read and removed."""
+        """Store, read and remove a small file; MissingError at once if that fails."""
         name = f"{self._prefix}{uuid.uuid4().hex}-trial-of-the-store"
 
         def store_read_remove() -> None:
@@ -64,7 +66,7 @@ class Artifacts:
         self._through(store_read_remove, 0.0)
 
     def put(self, path: Path) -> str:
-        """Store a file; the name it has there, which is new every time."""
+        """Store a file; returns its name there, which is new every time."""
         name = f"{self._prefix}{uuid.uuid4().hex}-{path.name}"
 
         def write() -> None:
@@ -89,7 +91,7 @@ class Artifacts:
         return True
 
     def remove(self, name: str) -> None:
-        """Nothing happens if it is not there."""
+        """Remove a stored file, if it is there."""
         try:
             self._through(lambda: self._store.remove(name), self._limit_s)
         except ArtifactNotFound:
@@ -111,11 +113,12 @@ class Artifacts:
 
 
 def _is_the_stores(error: Exception) -> bool:
+    """Whether an error comes from the store, not from our own code."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether waiting does not help: no room, no right, no bucket."""
+    """Whether retrying does not help: no room, no access, no bucket."""
     if type(error).__name__ == "NoCredentialsError":
         return True
     told = getattr(error, "response", None)  # boto3's is a dictionary
@@ -132,8 +135,8 @@ def _unusable(address: str, error: Exception) -> MissingError:
 
 
 def open_artifacts(address: str, study_id: str) -> Artifacts:
-    """The store at an address; UsageError if it is not one, MissingError without its package or
-    where no credentials are found.
+    """Open the store at an address; UsageError if it is not one, MissingError without its package
+    or credentials.
     """
     parts = urlsplit(address)
     path = parts.path.strip("/")
@@ -157,7 +160,7 @@ def open_artifacts(address: str, study_id: str) -> Artifacts:
 
 def _google(bucket: str) -> ArtifactStore:
     class Store(GCSArtifactStore):
-        """Optuna's does not say that what it is to remove is not there."""
+        """Optuna's `remove` raises Google's own error where a file is not there."""
 
         def remove(self, artifact_id: str) -> None:
             from google.api_core.exceptions import NotFound

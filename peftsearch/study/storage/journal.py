@@ -1,9 +1,9 @@
 """Optuna's journal in one file, on one local disk, that survives kills and full disks.
 
-Differs from Optuna 5.0's own file backend, whose journal cannot be loaded any more once a line was
-cut off and another appended, and whose link lock blocks for ever when its holder was killed:
-every append first cuts what a killed writer left, takes itself back if it fails, and the lock is
-the kernel's, on the journal itself. The lines are Optuna's: its own tools read them.
+Optuna 5.0's own file backend does not: its journal cannot be loaded once a line was cut off and
+another appended, and its link lock blocks for ever if its holder was killed. Here every append
+first cuts what a killed writer left and undoes itself if it fails, and the lock is the kernel's, on
+the journal itself. The lines are Optuna's: its own tools read them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from peftsearch.errors import MissingError, PeftsearchError, UsageError
 
 __all__ = ["JournalFile", "open_journal"]
 
-_READER_PATIENCE_S = 2.0
+_READER_WAITS_S = 2.0
 """A writer holds the lock for milliseconds, unless it was suspended in that moment."""
 
 _NUMBER = (float, int)
@@ -40,7 +40,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "value": (*_NUMBER, type(None)),
     "values": (list, type(None)),
 }
-"""What JSON gives of each key of a log."""
+"""Types of a log's values in JSON, by key."""
 
 
 def open_journal(path: Path, *, create: bool = False) -> JournalStorage:
@@ -75,16 +75,16 @@ class JournalFile(BaseJournalBackend):
 
     @property
     def read_lines(self) -> int:
-        """How many lines were read."""
+        """The number of lines read so far."""
         return self._cursor[0]
 
     @property
     def torn_path(self) -> Path:
-        """Where cut-off lines are kept."""
+        """The file that cut-off lines are moved to."""
         return self.path.with_suffix(".torn")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add the logs, all on the disk or none (then MissingError: disk full, no access)."""
+        """Append the logs, all on disk or none; MissingError if the file cannot be written."""
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
         with self._opened(os.O_RDWR | os.O_APPEND, "written") as descriptor:
             lock_descriptor(descriptor, self.path, exclusive=True, timeout_s=None)
@@ -128,7 +128,7 @@ class JournalFile(BaseJournalBackend):
         A writer suspended in the middle of writing must not stop readers: after a while they go
         on without the lock.
         """
-        lock_descriptor(descriptor, self.path, exclusive=False, timeout_s=_READER_PATIENCE_S)
+        lock_descriptor(descriptor, self.path, exclusive=False, timeout_s=_READER_WAITS_S)
         try:
             return end_of_last_line(descriptor, os.fstat(descriptor).st_size)
         finally:
@@ -176,7 +176,7 @@ def _log_or_none(line: bytes) -> dict[str, Any] | None:
 
 
 def _fits(key: str, value: Any) -> bool:
-    """Whether a value is of a kind that Optuna writes; it replays logs without looking at them."""
+    """Whether a value has a type that Optuna writes; it replays logs without checking."""
     kinds = _KINDS.get(key)
     if kinds is None or type(value) in kinds:
         return not (key == "values" and value) or all(type(one) in _NUMBER for one in value)

@@ -1,4 +1,4 @@
-"""Going on through an outage: a database that restarts does not end the trials of its workers."""
+"""Retrying through outages: a database that restarts does not end the trials of its workers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _REFUSALS = (
     *("authentication failed", "does not exist", "no password supplied", "no pg_hba.conf"),
     *("Access denied", "Unknown database"),
 )
-"""Answers of PostgreSQL and of MySQL that will not change by asking again."""
+"""Answers of PostgreSQL and MySQL that retrying does not change."""
 _OUT_OF_STEP = "results from command"
-"""What psycopg says where PgBouncer tells of an outage in place of an answer."""
+"""In psycopg's error when PgBouncer reports an outage in place of an answer."""
 
 
 class Retry:
-    """Repeats what an outage of `storage` (its address without password) interrupted.
+    """Repeats operations that an outage of `storage` (its address without password) interrupted.
 
-    `limit_s`: after so long an outage it is a MissingError. `between` is called before every
-    repetition, `hide` makes an error's text fit to be shown. What is repeated may have been done
-    half or whole the first time. `outages` counts them.
+    After `limit_s` seconds of an outage it raises MissingError. `between` is called before every
+    repetition; `hide` removes secrets from an error's text. An operation may have been done in part
+    or in full the first time, so it must bear repetition. `outages` counts failed attempts.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Retry:
         self._between, self._hide = between, hide
 
     def call(self, do: Callable[[], T]) -> T:
-        """What `do` returns, once it gets through."""
+        """Call `do` until it gets through; returns its value."""
         began: float | None = None
         while True:
             try:
@@ -63,7 +63,7 @@ class Retry:
                         f"({self._hide(_sentence(error))}); finished trials are safe"
                     ) from None
             time.sleep(_PAUSE_S)
-            with contextlib.suppress(Exception):  # it clears away what the outage has broken
+            with contextlib.suppress(Exception):  # it clears what the outage has broken
                 self._between()
 
 
@@ -76,7 +76,7 @@ S = TypeVar("S", bound=_HasRetry)
 
 
 def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method that is repeated through outages; it must bear being done twice."""
+    """Decorate a method to be repeated through outages; it must bear being done twice."""
 
     @functools.wraps(method)
     def repeated(self: S, *args: P.args, **options: P.kwargs) -> T:
@@ -86,7 +86,7 @@ def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a database was not there, or was too busy: the same may work a little later."""
+    """Whether a database was unreachable or too busy: the same may work a little later."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, PendingRollbackError
     from sqlalchemy.exc import TimeoutError as NoConnectionLeft

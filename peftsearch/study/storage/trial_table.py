@@ -1,27 +1,44 @@
-"""Optuna's trials of one study and their attributes, by trial number."""
+"""The table of Optuna's trials of one study: read together, attributes written together."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-if TYPE_CHECKING:
-    from peftsearch.study.storage.database.cached import CachedDatabase
+from peftsearch.errors import UsageError
+from peftsearch.records.records import StudyInfo
+from peftsearch.study.storage.attributes import Attribute
 
-__all__ = ["TrialTable"]
+__all__ = ["BatchingDatabase", "TrialTable", "directions_of", "refuse_other_directions"]
+
+T = TypeVar("T")
+
+
+class BatchingDatabase(Protocol):
+    """A database that can be asked less often than Optuna asks: every statement is a round trip."""
+
+    def as_read(self, begin_with: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
+        """In this block Optuna is content with the trials read last; trials begun in it have the
+        attributes `begin_with`.
+        """
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Write all of the attributes or none. `trial_id` is Optuna's."""
 
 
 class TrialTable:
-    """What every worker sees; each call but `known` reads what others wrote meanwhile.
+    """Trials by number, and their attributes. Every call but `known` reads what others wrote.
 
     `database`: where the study is kept, if in one.
     """
 
-    def __init__(self, study: optuna.Study, database: CachedDatabase | None = None) -> None:
+    def __init__(self, study: optuna.Study, database: BatchingDatabase | None = None) -> None:
         self.study, self._database = study, database
         self._ids: dict[int, int] = {}
         self._is_steady = False
@@ -32,9 +49,10 @@ class TrialTable:
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """Read once, as while the study's lock keeps others from deciding: a database is slow.
+        """Read the trials once in this block: a database is slow, and while the study's lock is
+        held, others decide nothing.
 
-        Own attributes show at once; how trials that were told meanwhile ended does not.
+        Attributes that are set show at once; that trials have ended meanwhile does not.
         """
         self._is_steady, self._read = True, None
         try:
@@ -44,8 +62,8 @@ class TrialTable:
 
     @contextlib.contextmanager
     def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
-        """Optuna, too, is content with what was read last: for proposals, which may be of trials
-        that are a moment old. In a database trials that are begun have these attributes.
+        """Optuna, too, uses the trials read last in this block: proposals may be based on trials
+        that are a moment old. In a database, trials begun in it have the attributes `begin_with`.
         """
         if self._database is None:
             yield
@@ -54,11 +72,11 @@ class TrialTable:
                 yield
 
     def known(self) -> list[FrozenTrial]:
-        """As they were read last, for what need not be of this moment; not to be changed."""
+        """Trials as read last, where a moment's delay does no harm; not to be changed."""
         return self.all() if self._known is None else self._known
 
     def all(self, *states: TrialState) -> list[FrozenTrial]:
-        """By number; not to be changed."""
+        """Trials of some states, or all, by number; not to be changed."""
         read = self._read
         if read is None:
             read = self._known = self.study.get_trials(deepcopy=False)
@@ -74,8 +92,8 @@ class TrialTable:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is set in this block is written at its end, in its order; in a database all or
-        nothing, in one transaction.
+        """Write what is set in this block at its end, in order; in a database in one transaction
+        a trial, all or nothing.
         """
         self._waiting, self._then = [], []
         try:
@@ -89,18 +107,18 @@ class TrialTable:
             self._waiting = None
 
     def then(self, do: Callable[[], object]) -> None:
-        """Do something once what was set is written: at once, or after the block of `at_once`."""
+        """Call `do` once what was set is written: now, or after the block of `at_once`."""
         if self._waiting is None:
             do()
         else:
             self._then.append(do)
 
-    def set(self, number: int, key: str, value: Any) -> None:
-        """Set an attribute (JSON) of a trial that has not ended."""
+    def set(self, number: int, attribute: Attribute[T], value: T) -> None:
+        """Set an attribute of a trial that has not ended."""
         if self._waiting is None:
-            self._write(number, {key: value})
+            self._write(number, {attribute.key: value})
         else:
-            self._waiting.append((number, key, value))
+            self._waiting.append((number, attribute.key, value))
 
     def _write(self, number: int, attributes: Mapping[str, Any]) -> None:
         if number not in self._ids:
@@ -119,3 +137,20 @@ def _by_number(attributes: list[tuple[int, str, Any]]) -> dict[int, dict[str, An
     for number, key, value in attributes:
         found.setdefault(number, {})[key] = value
     return found
+
+
+def directions_of(info: StudyInfo) -> list[StudyDirection]:
+    """Optuna's directions of a study's two objectives: the metric's own, and down for tuned %."""
+    metric = StudyDirection.MAXIMIZE if info.metric.maximise else StudyDirection.MINIMIZE
+    return [metric, StudyDirection.MINIMIZE]
+
+
+def refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) -> None:
+    """UsageError for a damaged record of Optuna's, whose study would take no result."""
+    if study.directions != directions_of(info):
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        raise UsageError(
+            f"{where}: damaged: study '{info.name}' is to {found} there, and not what its "
+            "study.json says; restore it from a copy; what is in trials/ is safe, and can be "
+            "exported"
+        )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from peftsearch.task.metrics import classification, label_sets, losses, regression, texts
+from peftsearch.wording import measured
 
 __all__ = ["METRICS", "Metric", "f1_of", "metrics_for"]
 
@@ -68,12 +69,7 @@ class Metric:
 
     def written(self, value: float, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash for nan."""
-        if math.isnan(value):
-            return "–"
-        # z: a rounded −0 is written without its sign.
-        shown = f"{value:z.{self.decimals}f}"
-        known = error is not None and math.isfinite(error)
-        return f"{shown} ± {error:.{self.decimals}f}" if known else shown
+        return measured(value, error, self.decimals)
 
     def _check(self, references: Any, predictions: Any) -> None:
         if len(references) != len(predictions):

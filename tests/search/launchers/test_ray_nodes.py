@@ -11,6 +11,7 @@ import pytest
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
 from peftsearch.search.launchers.ray.cluster import Share, joined
 from peftsearch.search.launchers.ray.order import Order
@@ -18,7 +19,8 @@ from peftsearch.search.launchers.ray.workers import RayWorkers
 from peftsearch.search.limits import Limits, Means
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress, database
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import database
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home
 from support import standin
 from support.crowd import Wanted, metrics_of, parameters

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftsearch.errors import MissingError
+from peftsearch.records.storage_name import VARIABLE
 from peftsearch.search.events import Event
 from peftsearch.search.launchers.local import Begin, Body, search
 from peftsearch.search.limits import Limits, Means
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import folder_of
 
 __all__ = ["Order"]

@@ -1,10 +1,9 @@
-"""A study's folder on each machine: a copy of what its database knows, made whole when asked."""
+"""Copies of a study's database in a folder on each machine: created, filled, kept apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -14,17 +13,17 @@ from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder, study_names
 from peftsearch.records.records import StudyInfo, TrialResult
+from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
-from peftsearch.study.storage.connection import StorageAddress, database, is_database
-from peftsearch.study.storage.shared import enrol, enrolled
-from peftsearch.study.storage.trial_store import curve_of
+from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import LOOK_S, database
+from peftsearch.study.storage.database.enrolment import enrol, enrolled
+from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
     *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
 ]
-
-_LOOK_S = 5.0
-"""How long a database that does not answer is waited for, just to look at a study."""
 
 
 def refuse_taken(name: str, address: StorageAddress) -> None:
@@ -41,9 +40,9 @@ def refuse_taken(name: str, address: StorageAddress) -> None:
 
 
 def begin_in_database(folder: StudyFolder) -> None:
-    """Make a study known to its database, when it is created or was killed in that moment.
+    """Enrol a study in its database, after it was created or if a kill prevented that.
 
-    UsageError if its database has lost it: what is in the folder would be searched again.
+    UsageError if its database has lost it: the trials in the folder would be searched again.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -57,7 +56,7 @@ def begin_in_database(folder: StudyFolder) -> None:
 
 
 def folder_of(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
-    """This machine's folder of a study in a database, made if it is not there."""
+    """This machine's folder of a study in a database, created if it is not there."""
     with database(address) as storage:
         found = enrolled(storage, name, address.shown)
     if name not in study_names(studies):
@@ -66,7 +65,7 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
         except UsageError:
             if name not in study_names(studies):
                 raise
-            # Another worker of this machine, which began in the same moment, was faster.
+            # Another worker of this machine began at the same moment and was faster.
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
@@ -77,19 +76,18 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
 
 
 def aim_of(folder: StudyFolder) -> int | None:
-    """How many configurations a study in a database wants in all, if a number was said."""
+    """The number of configurations that a study in a database wants in all, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
     with database(address) as storage:
         study_id = enrolled(storage, info.name, address.shown).study_id
-        aim: int | None = storage.get_study_user_attrs(study_id).get("trials")
-    return aim
+        return TRIALS.of(storage.get_study_user_attrs(study_id))
 
 
 def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
-    """Write what the study's database knows into its folder; nothing happens to a journal's study.
+    """Update a study's folder from its database; nothing happens if it is in a journal.
 
-    A database that cannot be reached is said: the folder then shows how far it came.
+    If the database cannot be reached, `say` is told, and the folder stays as it is.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -103,18 +101,19 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:
     address = StorageAddress.of(info.storage)
-    with database(address, _LOOK_S) as storage:
+    with database(address, LOOK_S) as storage:
         study_id = enrolled(storage, info.name, address.shown).study_id
         return storage.get_all_trials(study_id, deepcopy=False)
 
 
 def _write(folder: StudyFolder, found: FrozenTrial) -> None:
     attributes, trial = found.user_attrs, folder.trial(found.number)
-    if "configuration" in attributes and not trial.configuration_path.exists():
-        trial.write_configuration(attributes["configuration"])
-    if not found.state.is_finished() or "result" not in attributes:
+    configuration, told = CONFIGURATION.of(attributes), RESULT.of(attributes)
+    if configuration is not None and not trial.configuration_path.exists():
+        trial.write_configuration(configuration)
+    if not found.state.is_finished() or told is None:
         return
-    result = TrialResult.model_validate(attributes["result"])
+    result = TrialResult.model_validate(told)
     if trial.read_result() != result:
         curve = curve_of(attributes)
         if curve:
@@ -123,10 +122,10 @@ def _write(folder: StudyFolder, found: FrozenTrial) -> None:
 
 
 def bring_adapter(folder: StudyFolder, number: int) -> None:
-    """Fetch what another machine tuned, if the study has an artifact store and it is there."""
+    """Fetch the tuned tensors of another machine from the study's artifact store, if there."""
     info, trial = folder.read_info(), folder.trial(number)
     if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
         return
-    attributes: dict[str, Any] = _trials(info)[number].user_attrs
-    if "adapter" in attributes:
-        open_artifacts(info.artifacts, info.id).get(attributes["adapter"], trial.adapter_path)
+    held = ADAPTER.of(_trials(info)[number].user_attrs)
+    if held is not None:
+        open_artifacts(info.artifacts, info.id).get(held, trial.adapter_path)

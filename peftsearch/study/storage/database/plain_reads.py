@@ -1,6 +1,7 @@
-"""Optuna's trials out of a database, as rows: reading them is what workers wait for most.
+"""Reading Optuna's trials from a database with plain statements.
 
-Optuna builds an object for every row, and asks for each kind of them.
+Workers wait for this most. Optuna sends a statement for each kind of row and builds an object for
+each row; here two statements return plain tuples.
 """
 
 from __future__ import annotations
@@ -31,13 +32,12 @@ from sqlalchemy import (
     union_all,
 )
 
+from peftsearch.study.storage.attributes import HASH
+
 __all__ = ["PlainDatabase"]
 
 _AT_ONCE = 10_000
-"""Trials of each part of a statement: PostgreSQL takes 65,535 values."""
-
-_GIVEN_OUT = "hash"
-"""A trial with this attribute has all of its parameters."""
+"""Trials in each part of a statement: PostgreSQL takes 65,535 values."""
 
 _Trial, _Param, _Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
 _User, _System = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
@@ -66,7 +66,7 @@ _NO_TEXT, _NO_NUMBER = cast(null(), Text), cast(null(), Double)
 
 
 def _text(column: Any) -> Any:
-    """In one collation: MySQL refuses a UNION of a connection's and a database's."""
+    """The column as text of one collation: MySQL refuses a UNION of two."""
     return cast(column, Text)
 
 
@@ -84,18 +84,18 @@ _PARTS: tuple[tuple[Any, ...], ...] = (
         *(_text(_Param.param_name), _Param.param_value, _text(_Param.distribution_json)),
     ),
 )
-"""Trial, order, name, number and text: of values, users' attributes, Optuna's own, parameters."""
+"""Columns (trial, order, name, number, text) of values, user and system attributes, parameters."""
 
 
 class PlainDatabase(RDBStorage):
-    """Reads the same trials with two plain statements, and what cannot change any more once; we
-    report no intermediate values, and none are read.
+    """Optuna's database, whose trials are read with two plain statements; what cannot change any
+    more is read once. Intermediate values are not read: we report none.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._parameters: dict[int, list[_Row]] = {}
-        """Of running trials that have all of theirs."""
+        """Parameters of running trials that have all of theirs, by Optuna's id."""
 
     def _get_trials(
         self,
@@ -121,9 +121,9 @@ class PlainDatabase(RDBStorage):
         return self.engine.execution_options(**autocommit)
 
     def for_single_statements(self) -> Connection:
-        """A connection on which each statement is a transaction. Only on PostgreSQL, whose
-        transactions see what is committed meanwhile anyway: to begin and end one would be two more
-        ways there and back.
+        """A connection on which each statement is its own transaction. On PostgreSQL only, whose
+        default isolation (READ COMMITTED) sees no more within a transaction; BEGIN and COMMIT would
+        be two more round trips.
         """
         return self._statements.connect()
 
@@ -141,7 +141,8 @@ class PlainDatabase(RDBStorage):
             asked = self._parameters.get(trial_id) or parameters[trial_id]
             known = {name: _distribution(text) for name, _, text in asked}
             attributes = {key: json.loads(text) for key, _, text in users[trial_id]}
-            self._keep(trial_id, asked, state == TrialState.RUNNING and _GIVEN_OUT in attributes)
+            # A running trial that has its hash has all of its parameters, too.
+            self._keep(trial_id, asked, state == TrialState.RUNNING and HASH.is_in(attributes))
             found.append(
                 FrozenTrial(
                     number=number,
@@ -168,8 +169,8 @@ class PlainDatabase(RDBStorage):
 
 
 def _parts_of(connection: Connection, *wanted: Sequence[int]) -> list[_Rows]:
-    """What belongs to trials, each of `_PARTS` of those that are wanted of it: rows by trial, in
-    their order; in one statement.
+    """Rows that belong to trials, by trial and in their order; `wanted` has the trials' ids for
+    each of `_PARTS`. One statement for every `_AT_ONCE` trials.
     """
     found: list[_Rows] = [defaultdict(list) for _ in wanted]
     for first in range(0, max(map(len, wanted)), _AT_ONCE):
@@ -183,7 +184,7 @@ def _parts_of(connection: Connection, *wanted: Sequence[int]) -> list[_Rows]:
 
 @lru_cache
 def _union(wanted: tuple[bool, ...]) -> CompoundSelect[Any]:
-    """The parts that are wanted; built once, as it takes longer than to be answered."""
+    """The statement for the wanted parts; cached, as building takes longer than its answer."""
     return union_all(
         *(
             select(literal(n), *part).where(part[0].in_(bindparam(f"ids{n}", expanding=True)))
@@ -194,7 +195,7 @@ def _union(wanted: tuple[bool, ...]) -> CompoundSelect[Any]:
 
 
 def _values(rows: Sequence[_Row]) -> list[float]:
-    """Infinities are kept by their names."""
+    """Objective values; Optuna stores infinities by name."""
     return [_Value.stored_repr_to_value(value, _Kind[kind]) for _, value, kind in rows]
 
 
@@ -204,5 +205,5 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def _local(moment: datetime | None) -> datetime | None:
-    """Naive UTC → naive local time."""
+    """Naive UTC to naive local time, as Optuna shows it."""
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -1,7 +1,7 @@
-"""What is written of a trial that has not ended, each in one statement of PostgreSQL's.
+"""Writes to a trial that has not ended, each in one PostgreSQL statement.
 
-Optuna looks at a trial first, then for each row whether it is there: a way there and back each.
-Every function returns whether it did: nothing is written of a trial that has ended.
+Optuna reads the trial first, and then each row: a round trip each. Every function returns whether
+it wrote anything: it does not if the trial has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IS_OPEN = (_Trial.trial_id == bindparam("trial")) & _Trial.state.in_(
 
 
 def _rows(**columns: Any) -> Any:
-    """Rows out of parameters that are lists, one for each column; `columns`: their types."""
+    """A table of rows from parameters that are lists, one a column; `columns`: their types."""
     arrays = (bindparam(name, type_=ARRAY(kind)) for name, kind in columns.items())
     rows = func.unnest(*arrays).table_valued(*columns, name="new", joins_implicitly=True)
     return rows.render_derived()
@@ -76,7 +76,7 @@ _PARAMETERS, _ENDED_WITH_VALUES = _parameters(), _end_with_values()
 def upsert_attributes(
     connection: Connection, kind: Any, trial_id: int, attributes: Mapping[str, Any]
 ) -> bool:
-    """`kind`: the model of users' or of Optuna's own attributes."""
+    """Insert or update attributes. `kind`: Optuna's model of user or of system attributes."""
     texts = [json.dumps(value) for value in attributes.values()]
     new = {"trial": trial_id, "key": list(attributes), "value_json": texts}
     return connection.execute(_ATTRIBUTES[kind], new).first() is not None
@@ -85,7 +85,7 @@ def upsert_attributes(
 def insert_parameters(
     connection: Connection, trial_id: int, rows: Sequence[tuple[str, float, BaseDistribution]]
 ) -> bool:
-    """Each is a name, Optuna's internal value and a distribution."""
+    """Insert parameters: each row is a name, Optuna's internal value and a distribution."""
     names, values, distributions = zip(*rows, strict=True)
     new = {
         "trial": trial_id,
@@ -99,7 +99,7 @@ def insert_parameters(
 def end(
     connection: Connection, trial_id: int, state: TrialState, values: Sequence[float] | None
 ) -> bool:
-    """The trial's state, and the values of its objectives."""
+    """Set the trial's final state, and the values of its objectives."""
     moment = datetime.now(UTC).replace(tzinfo=None)
     how = {"trial": trial_id, "ended_as": state, "moment": moment}
     if not values:

@@ -1,26 +1,24 @@
-"""The lock of a study in a database: one row, which one transaction at a time may hold."""
+"""The lock of a study in a database: a row that one transaction at a time may hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from peftsearch.errors import UsageError
+from peftsearch.study.storage.attributes import LOCK
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-__all__ = ["LOCK_KEY", "RowLock"]
+__all__ = ["RowLock"]
 
-LOCK_KEY = "lock"
-"""The study attribute whose row is locked."""
-
-# A holder that is suspended, or whose machine is gone, loses the lock; who waits for longer asks
-# again (`retry.py`).
+# A holder that is suspended, or whose machine is gone, loses the lock after 60 s; who has waited
+# for 90 s gets an error, and `Retry` tries again.
 _POSTGRES_LIMITS = (
     "SELECT set_config('idle_in_transaction_session_timeout', '60s', true), "
     "set_config('lock_timeout', '90s', true)"
 )
-"""Of this transaction alone."""
+"""Set for this transaction alone (`true`)."""
 
 
 class RowLock:
@@ -63,7 +61,7 @@ class RowLock:
 
         if connection.dialect.name == "postgresql":
             connection.execute(text(_POSTGRES_LIMITS))
-        mine = (Row.study_id == self._study_id) & (Row.key == LOCK_KEY)
+        mine = (Row.study_id == self._study_id) & (Row.key == LOCK.key)
         held = connection.execute(select(Row.key).where(mine).with_for_update()).first()
         if held is None:
             raise UsageError("the study was deleted from its database")

@@ -13,7 +13,9 @@ import pytest
 from peftsearch.errors import UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo
-from peftsearch.study.storage.connection import VARIABLE, StorageAddress
+from peftsearch.records.storage_name import VARIABLE
+from peftsearch.study.read_study import read_study
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
     begin_in_database,
     bring_adapter,
@@ -21,9 +23,8 @@ from peftsearch.study.storage.database.copies import (
     folder_of,
     refuse_taken,
 )
-from peftsearch.study.storage.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Study
-from peftsearch.study.unfinished import read_study
 from support import standin
 from support.buckets import s3_server
 from support.postgres import PostgresServer
@@ -221,7 +222,7 @@ def test_what_an_outage_cut_off_after_it_was_told_is_told_to_the_end(machine: Ma
     trial = take(study)
     result = finish(trial, study.shapes)
     assert study.tell(result) == [result]
-    assert study.tell(result) == [result]  # as `patient` does it
+    assert study.tell(result) == [result]  # as `retried` does
     assert study.tell(result.model_copy(update={"metric": 0.0})) == []
 
 
@@ -283,7 +284,7 @@ def test_a_database_that_cannot_be_reached_is_said_and_the_folder_shown(
 ) -> None:
     said: list[str] = []
     monkeypatch.setenv(VARIABLE, "postgresql://owner:s3cret@127.0.0.1:1/studies")
-    monkeypatch.setattr("peftsearch.study.storage.database.copies._LOOK_S", 0.1)
+    monkeypatch.setattr("peftsearch.study.storage.database.copies.LOOK_S", 0.1)
     bring_home(home, said.append)
     assert len(said) == 1
     assert "127.0.0.1:1/studies" in said[0]

@@ -7,8 +7,8 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from peftsearch.study.storage.connection import StorageAddress
 from peftsearch.study.storage.database import plain_reads
+from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.plain_reads import PlainDatabase
 from support.postgres import PostgresServer
 

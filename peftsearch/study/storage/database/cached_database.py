@@ -1,4 +1,4 @@
-"""Optuna's cache of a database, spared of statements: each is a way there and back."""
+"""Optuna's cache of a database with fewer statements: each costs a round trip."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from peftsearch.study.storage.database.plain_reads import PlainDatabase
 __all__ = ["CachedDatabase"]
 
 _Row = tuple[str, float, BaseDistribution]
+"""A parameter's name, Optuna's internal value and distribution."""
 _Parameter = tuple[int, str, float, BaseDistribution]
-"""The trial's, by Optuna's id."""
+"""Optuna's id of the trial, then a `_Row`."""
 
 
 class CachedDatabase(_CachedStorage):
-    """What `get_storage` would make of a database, and ways to ask less of it.
+    """The storage that Optuna makes of a database, which also batches reads and writes.
 
-    TPE reads all trials again for each group of parameters that it samples, and every parameter and
-    attribute is a transaction of its own.
+    Without it TPE reads all trials again for each group of parameters that it samples, and every
+    parameter and attribute is a transaction of its own.
     """
 
     def __init__(self, database: PlainDatabase) -> None:
@@ -44,9 +45,9 @@ class CachedDatabase(_CachedStorage):
 
     @contextlib.contextmanager
     def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
-        """In this block nothing is read anew of trials, not even of one that was begun in it, which
-        has the attributes `begin_with`; parameters and Optuna's own attributes are written at its
-        end. Not to be nested.
+        """In this block no trial is read again, not even one begun in it, which has the attributes
+        `begin_with`; parameters and Optuna's own attributes are written at its end. Not to be
+        nested.
         """
         self._is_content, self._begin_with = True, begin_with
         try:
@@ -94,7 +95,7 @@ class CachedDatabase(_CachedStorage):
             super().set_trial_param(*parameter)
 
     def _write(self) -> None:
-        """What `as_read` has gathered."""
+        """Write what `as_read` has gathered."""
         database = self._database
         attributes: dict[int, dict[str, Any]] = {}
         for trial_id, key, value in self._attributes:
@@ -102,7 +103,7 @@ class CachedDatabase(_CachedStorage):
         for trial_id, some in attributes.items():
             self._set_attributes(models.TrialSystemAttributeModel, trial_id, some)
         known, new = self._parameters_by_trial()
-        if new:  # with a check of what others may have written meanwhile
+        if new:  # another worker may have written other distributions meanwhile: Optuna checks
             with _create_scoped_session(database.scoped_session) as session:
                 for parameter in new:
                     database._set_trial_param_without_commit(session, *parameter)
@@ -114,12 +115,12 @@ class CachedDatabase(_CachedStorage):
                     database.check_trial_is_updatable(trial_id, TrialState.COMPLETE)
 
     def _distributions(self, trial_id: int) -> dict[str, BaseDistribution]:
-        """All that are known in a trial's study, by the names of their parameters."""
+        """Distributions known in a trial's study, by parameter name."""
         study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
         return self._studies[study_id].param_distribution
 
     def _parameters_by_trial(self) -> tuple[dict[int, list[_Row]], list[_Parameter]]:
-        """Those whose distribution the study has, and those that it has not."""
+        """Gathered parameters whose distribution the study knows, by trial; and the others."""
         known: dict[int, list[_Row]] = {}
         new = []
         for parameter in self._parameters:
@@ -133,7 +134,7 @@ class CachedDatabase(_CachedStorage):
         return known, new
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """All of them or none, in one transaction; on PostgreSQL in one statement."""
+        """Write all of them or none, in one transaction; on PostgreSQL in one statement."""
         self._set_attributes(models.TrialUserAttributeModel, trial_id, attributes)
 
     def _set_attributes(self, kind: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:

@@ -14,8 +14,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.policy.tpe import make_sampler
-from peftsearch.study.storage.connection import StorageAddress, close_storage, open_database
-from peftsearch.study.storage.database.cached import CachedDatabase
+from peftsearch.study.storage.attributes import (
+    CONFIGURATION,
+    HASH,
+    LAST_RUNG,
+    METRIC_AT,
+    TUNED_PCT,
+    Attribute,
+)
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.cached_database import CachedDatabase
+from peftsearch.study.storage.database.connection import close_storage, open_database
 from peftsearch.study.storage.trial_table import TrialTable
 from support.postgres import PostgresServer
 
@@ -56,10 +65,10 @@ def ended(table: TrialTable, number: int) -> list[FrozenTrial]:
     for n in range(number):
         trial = drawn(table)
         with table.at_once():
-            table.set(n, "tuned_pct", float(n))
-            table.set(n, "rung:0", 0.5)
-            table.set(n, "configuration", {"deep": [{"ß→": None}, 1.5]})
-        table.set(n, "rung:0", 0.25)
+            table.set(n, TUNED_PCT, float(n))
+            table.set(n, METRIC_AT.at(0), 0.5)
+            table.set(n, CONFIGURATION, {"deep": [{"ß→": None}, 1.5]})
+        table.set(n, METRIC_AT.at(0), 0.25)
         with table.as_read():
             if n % 4 == 3:
                 table.study.tell(trial.number, state=TrialState.FAIL)
@@ -110,11 +119,11 @@ class _Plain(TrialTable):
         yield
         for trial in self.all()[known:]:
             for key, value in begin_with.items():
-                self.set(trial.number, key, value)
+                self.set(trial.number, Attribute(key), value)
 
 
 def late_attribute(table: TrialTable, trial: optuna.Trial) -> None:
-    table.set(trial.number, "late", 1)
+    table.set(trial.number, LAST_RUNG, 1)
 
 
 def late_parameter(table: TrialTable, trial: optuna.Trial) -> None:
@@ -154,7 +163,7 @@ def test_parameters_of_a_trial_that_was_given_out_are_read_once(
 ) -> None:
     """And shown ever after, and once it has ended."""
     first, second = drawn(table), drawn(table)
-    table.set(first.number, "hash", "abc")
+    table.set(first.number, HASH, "abc")
     reader = open_database(address)
     study = optuna.load_study(study_name="s", storage=reader)
     expected = [trial.params for trial in study.get_trials()]

@@ -10,8 +10,8 @@ import pytest
 import peftsearch
 from peftsearch.cli.main import run
 from peftsearch.records.folder import StudyFolder
+from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Study
-from peftsearch.study.unfinished import read_study
 from support import standin
 
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
 @pytest.fixture
 def study(folder: StudyFolder) -> Study:
     study = standin.open_study(folder)
-    study.name = study.proposals.worker = "host-1-abc.0"
+    study.name = study.new_trials.worker = "host-1-abc.0"
     return study
 
 
@@ -52,7 +52,7 @@ def test_what_a_living_worker_trains_runs_and_what_it_gave_back_waits(
 def test_no_trial_of_a_worker_that_was_killed_runs(folder: StudyFolder, study: Study) -> None:
     standin.take(study)  # it never joined: its file holds no lock
     other = standin.open_study(folder, 1)
-    other.name = other.proposals.worker = "host-2-abc.1"
+    other.name = other.new_trials.worker = "host-2-abc.1"
     other.join()
     standin.take(other)
     assert under_way(folder) == (1, 1)

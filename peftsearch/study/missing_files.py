@@ -1,4 +1,4 @@
-"""Check that a study's model and data files still exist, before loading."""
+"""The check that a study's model and data files still exist, made before it is resumed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ __all__ = ["refuse_missing"]
 
 
 def refuse_missing(info: StudyInfo) -> None:
-    """MissingError or DataError for a model folder, tokenizer folder or data file that is gone. The
-    test file is not checked: no search reads it.
+    """Raise MissingError or DataError if a model folder, tokenizer folder or data file is gone.
+
+    The test file is not checked: no search reads it.
     """
     refuse_missing_model(info.model)
     for name in (info.tokenizer, info.target_tokenizer):

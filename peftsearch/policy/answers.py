@@ -1,0 +1,60 @@
+"""What a policy answered, checked: a PolicyError says what cannot be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.errors import PolicyError
+from peftsearch.policy.decisions import Begin, GoOn, Nothing, Pause, Stop, Verdict
+from peftsearch.policy.history import History
+from peftsearch.policy.policy import Policy
+
+__all__ = ["next_of", "verdict_of"]
+
+
+def next_of(policy: Policy, history: History) -> Begin | GoOn | Nothing:
+    """What a free worker does. Begin becomes Nothing where the search's limit is reached."""
+    decision: Any = policy.next(history)
+    if isinstance(decision, Begin):
+        _refuse_unknown_start(policy, decision.what)
+        full = Nothing("as many configurations as wanted have begun")
+        return decision if history.may_begin else full
+    if isinstance(decision, GoOn):
+        waiting = [past.number for past in history.trials if past.state == "waiting"]
+        if decision.number not in waiting:
+            raise _error(
+                policy,
+                f"go on with trial {decision.number}, which does not wait (waiting: "
+                f"{', '.join(map(str, waiting)) or 'none'})",
+            )
+        return decision
+    if isinstance(decision, Nothing):
+        return decision
+    raise _error(policy, f"{decision!r} to a free worker; expected Begin, GoOn or Nothing")
+
+
+def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verdict:
+    """What becomes of a trial that reached a rung."""
+    decision: Any = policy.after_rung(history, number, rung)
+    if not isinstance(decision, (GoOn, Pause, Stop)):
+        raise _error(
+            policy,
+            f"{decision!r} of trial {number}, which reached a rung; expected GoOn, Pause or Stop",
+        )
+    if decision.number != number:
+        raise _error(policy, f"about trial {decision.number}, but was asked about trial {number}")
+    return decision
+
+
+def _refuse_unknown_start(policy: Policy, what: Any) -> None:
+    suggests = hasattr(what, "suggest_categorical") and hasattr(what, "suggest_float")
+    if not (suggests or isinstance(what, (dict, Configuration))):
+        raise _error(
+            policy,
+            f"begin {what!r}; expected a dictionary of parameters, suggestions or a Configuration",
+        )
+
+
+def _error(policy: Policy, answered: str) -> PolicyError:
+    return PolicyError(f"policy {type(policy).__name__} answered: {answered}")

@@ -1,0 +1,112 @@
+"""The history of a study as policies see it: frozen records of its trials.
+
+Metrics are turned so that higher is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.space.file.values import Values
+
+__all__ = ["History", "Origin", "PastTrial", "RungScore", "State"]
+
+Origin = Literal["seed", "sampled", "landmark"]
+State = Literal[
+    "queued", "running", "waiting", "full", "stopped", "failed", "infeasible", "duplicate"
+]
+"""`queued`: someone enqueued parameters that no worker has begun. `waiting`: begun, then cut off,
+interrupted or paused; no worker has it. The other states are a result's (`records.TrialResult`).
+"""
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """One evaluation of a trial. All but the metric are None unless a policy asks for `details`."""
+
+    rung: int
+    """0 is the lowest; the last one is full length."""
+    metric: float
+    standard_error: float | None = None
+    """Of the metric, from the examples that it was measured on."""
+    loss: float | None = None
+    """Mean evaluation loss, lower is better whatever the metric."""
+    seconds: float | None = None
+    """Seconds of this trial so far, evaluation included."""
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial that has begun, or is queued."""
+
+    number: int
+    state: State
+    origin: Origin | None = None
+    """None until a configuration was handed out."""
+    seed: str | None = None
+    """The label that a policy began it with."""
+    hash: str | None = None
+    """Of its configuration; None until one was handed out."""
+    tuned_pct: float | None = None
+    """Exact, in percent of the backbone's body."""
+    metric: float | None = None
+    """Its result, of a full or stopped trial and of their duplicates: at the last rung reached."""
+    excess: float = 0.0
+    """log(least cost / budget) of an infeasible trial."""
+    rungs: tuple[RungScore, ...] = ()
+    """By rung."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Its point in the space; a landmark has none."""
+    ranges: Mapping[str, Values] = field(default_factory=dict)
+    """What each parameter was chosen from."""
+    configuration: Configuration | None = None
+    """Only for policies that ask for `details`."""
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in ("queued", "running", "waiting")
+
+    def at(self, rung: int) -> RungScore | None:
+        """The evaluation at a rung, if it got there."""
+        return next((score for score in self.rungs if score.rung == rung), None)
+
+
+def _written(metric: float) -> str:
+    return f"{metric:.3f}"
+
+
+@dataclass(frozen=True)
+class History:
+    """Every trial of a study, of all its workers, and the scale that they are measured on."""
+
+    trials: tuple[PastTrial, ...]
+    """By number."""
+    rungs: tuple[float, ...]
+    """Fractions of the full training length."""
+    worst: float = 0.0
+    """The metric of a constant predictor."""
+    may_begin: bool = True
+    """Whether the search's limit leaves room for another configuration."""
+    written: Callable[[float], str] = _written
+    """A metric as reasons show it: in its own direction, with its decimals."""
+
+    @property
+    def last_rung(self) -> int:
+        return len(self.rungs) - 1
+
+    @property
+    def first_waiting(self) -> PastTrial | None:
+        return next((past for past in self.trials if past.state == "waiting"), None)
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether someone enqueued parameters: the next trial that begins has these."""
+        return any(past.state == "queued" for past in self.trials)
+
+    def with_trial(self, past: PastTrial) -> History:
+        """A copy in which a trial is replaced by what is known better of it."""
+        before, after = self.trials[: past.number], self.trials[past.number + 1 :]
+        return replace(self, trials=(*before, past, *after))

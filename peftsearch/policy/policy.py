@@ -1,0 +1,50 @@
+"""The interface of a policy, and what one is made from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.policy.decisions import Decision, GoOn, Verdict
+from peftsearch.policy.history import History
+from peftsearch.space.space import Space
+
+__all__ = ["Policy", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a policy is made from: a space, a backbone's shapes, and its own random stream."""
+
+    space: Space
+    shapes: BackboneShapes
+    seed: int = 0
+    """Differs whenever a study is resumed."""
+    worker: int = 0
+    """Each worker has a policy of its own."""
+
+
+class Policy(ABC):
+    """Decides what a worker does next. Everything it knows of the study is in the history: many
+    workers, each with its own policy, write it.
+    """
+
+    details: ClassVar[bool] = False
+    """Whether its histories hold configurations, standard errors, losses and seconds. They are read
+    from every trial's files, once each."""
+
+    @abstractmethod
+    def next(self, history: History) -> Decision:
+        """What a free worker does: Begin, GoOn with a trial that waits, or Nothing.
+
+        Asked under the study's lock, so it should take milliseconds; a Begin's suggestions may take
+        their time.
+        """
+
+    def after_rung(self, history: History, number: int, rung: int) -> Verdict:
+        """What becomes of trial `number`, just evaluated at a rung below full length: GoOn, Pause
+        or Stop.
+        """
+        return GoOn(number, "trained to full length")

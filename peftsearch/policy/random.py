@@ -1,0 +1,41 @@
+"""A policy that samples the space uniformly at random and stops nothing: what others must beat."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from peftsearch.policy.decisions import Begin, Decision, GoOn
+from peftsearch.policy.history import History
+from peftsearch.policy.policy import Policy, Setting
+
+__all__ = ["RandomPolicy", "RandomSuggestions"]
+
+
+@dataclass(frozen=True)
+class RandomSuggestions:
+    """Answers a space's questions with uniform (of a log range log-uniform) draws."""
+
+    source: Random
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return self.source.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        if not log:
+            return self.source.uniform(low, high)
+        drawn = math.exp(self.source.uniform(math.log(low), math.log(high)))
+        return min(max(drawn, low), high)  # exp(log(x)) may miss x by a rounding
+
+
+class RandomPolicy(Policy):
+    def __init__(self, setting: Setting) -> None:
+        self._suggestions = RandomSuggestions(Random(f"{setting.seed} {setting.worker}"))
+
+    def next(self, history: History) -> Decision:
+        waiting = history.first_waiting
+        if waiting is not None:
+            return GoOn(waiting.number, "waits to be continued")
+        return Begin(self._suggestions, "drawn uniformly at random")

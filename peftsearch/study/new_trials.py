@@ -1,0 +1,126 @@
+"""New trials: begun, sampled and written down; each configuration is handed out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from peftsearch.design.configuration import Configuration
+from peftsearch.design.shapes import BackboneShapes
+from peftsearch.policy.decisions import Begin
+from peftsearch.policy.history import Origin
+from peftsearch.space.file.values import Suggests
+from peftsearch.space.space import Space
+from peftsearch.study.relay import Relay, source_of
+from peftsearch.study.storage.attributes import (
+    BUDGET_CONSTRAINT,
+    BUDGET_PCT,
+    HASH,
+    METHOD,
+    ORIGIN,
+    SAME_AS,
+    SEED,
+    TUNED_PCT,
+    WORKER,
+)
+from peftsearch.study.storage.base import TrialStore
+from peftsearch.study.storage.trial_table import TrialTable
+
+__all__ = ["Begun", "NewTrials", "Sampled"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial in storage without parameters yet, and where these come from."""
+
+    trial: optuna.Trial
+    what: Mapping[str, Any] | Suggests | Configuration
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What a new trial is to train; without a configuration nothing of the sampled structure fits
+    its budget.
+    """
+
+    number: int
+    origin: Origin
+    configuration: Configuration | None
+    budget_pct: float | None
+
+
+class NewTrials:
+    """`worker`: the name that new trials carry."""
+
+    def __init__(
+        self,
+        table: TrialTable,
+        store: TrialStore,
+        space: Space,
+        shapes: BackboneShapes,
+        worker: str,
+    ) -> None:
+        self.table, self.store, self.space, self.shapes = table, store, space, shapes
+        self.worker = worker
+        self.relay = Relay()
+        table.study.sampler = self.relay
+
+    def begin(self, decision: Begin) -> Begun:
+        """A new trial of this worker's; its caller holds the study's lock. Where someone enqueued
+        parameters, it has these, and the policy's suggestions are for what they leave open.
+        """
+        labels, what = {WORKER.key: self.worker}, decision.what
+        if self.table.all(TrialState.WAITING):
+            what = {} if isinstance(what, Configuration) else what
+        else:
+            named = {SEED.key: decision.seed, METHOD.key: decision.method}
+            labels |= {key: label for key, label in named.items() if label is not None}
+        with self.table.as_read(labels):
+            trial = self.table.study.ask()
+        missing = {key: v for key, v in labels.items() if trial.user_attrs.get(key) != v}
+        for key, label in missing.items():
+            trial.set_user_attr(key, label)
+        return Begun(trial, what)
+
+    def sample(self, begun: Begun) -> Sampled:
+        """What a trial is to train; without the lock, which others want meanwhile."""
+        trial = begun.trial
+        if isinstance(begun.what, Configuration):
+            return Sampled(trial.number, "landmark", begun.what, None)
+        self.relay.source = source_of(begun.what)
+        with self.table.as_read():
+            sample = self.space.decode(trial, self.shapes)
+        if sample.configuration is None:
+            trial.set_constraint(BUDGET_CONSTRAINT, sample.log_excess)
+        return Sampled(
+            trial.number,
+            "seed" if SEED.is_in(trial.user_attrs) else "sampled",
+            sample.configuration,
+            sample.budget_pct,
+        )
+
+    def hand_out(self, sampled: Sampled, configuration: Configuration) -> FrozenTrial | None:
+        """Write down what a trial is to train; its caller holds the lock. Returns the trial that
+        was handed the same configuration before, if one was: then this one is not trained.
+        """
+        number, first = sampled.number, self._first_with(configuration.hash)
+        with self.table.at_once():
+            self.table.set(number, ORIGIN, sampled.origin)
+            self.table.set(number, BUDGET_PCT, sampled.budget_pct)
+            self.table.set(number, TUNED_PCT, configuration.tuned_pct(self.shapes))
+            self.store.write_configuration(number, configuration.to_json())
+            if first is not None:  # before the hash: cut off in between, it must not be trained
+                self.table.set(number, SAME_AS, first.number)
+            self.table.set(number, HASH, configuration.hash)
+        return first
+
+    def _first_with(self, configuration_hash: str) -> FrozenTrial | None:
+        for trial in self.table.all():
+            attrs = trial.user_attrs
+            if HASH.of(attrs) == configuration_hash and not SAME_AS.is_in(attrs):
+                return trial
+        return None

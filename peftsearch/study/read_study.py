@@ -1,0 +1,33 @@
+"""Reading a study's record, with its unfinished trials counted as running or as waiting.
+
+A trial runs while a live worker has it; otherwise it waits for `--resume`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from peftsearch.errors import MissingError
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import StudyRecord
+from peftsearch.study.storage.owners import live_owners
+
+__all__ = ["read_study"]
+
+
+def read_study(folder: StudyFolder) -> StudyRecord:
+    """The study's record, in which trials without a live worker count as waiting. Everything that
+    shows or writes counts reads it here.
+
+    If the database does not answer, all unfinished trials count as running. A killed worker of a
+    database counts as alive until its heartbeat expires.
+    """
+    record = folder.read()
+    if not record.running:
+        return record
+    try:
+        owners = live_owners(folder, record.info)
+    except MissingError:
+        return record
+    running = sum(number in owners for number in folder.unfinished())
+    return replace(record, running=running, waiting=record.running - running)

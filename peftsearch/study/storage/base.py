@@ -1,0 +1,85 @@
+"""The interface of a study's storage: what its workers share, whichever back end keeps it.
+
+Two modules implement it: `one_machine.py` in the study's folder, `database/` for many machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from peftsearch.records.records import RungValue, TrialResult
+from peftsearch.study.storage.retry import Retry
+from peftsearch.study.storage.trial_table import TrialTable
+
+__all__ = ["Heartbeat", "Shared", "TrialStore"]
+
+
+class Heartbeat(Protocol):
+    """Tells which workers are alive, by their names, which are unique to the study."""
+
+    @property
+    def look_s(self) -> float:
+        """Seconds between questions; asking more often shows nothing new."""
+
+    def join(self, name: str) -> None:
+        """Be alive from now on, until `leave` or the end of this process."""
+
+    def leave(self) -> None:
+        """Stop being alive."""
+
+    def is_alive(self, name: str) -> bool: ...
+
+
+class TrialStore(Protocol):
+    """Configurations, learning curves, results and checkpoints, by trial number."""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether checkpoints are handed from worker to worker."""
+
+    def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
+
+    def configuration(self, number: int) -> dict[str, Any] | None: ...
+
+    def write_rung(self, number: int, value: RungValue) -> None: ...
+
+    def write_result(self, result: TrialResult) -> None:
+        """Finish a trial; done once this returns, or the block of `TrialTable.at_once` it is in."""
+
+    def result(self, number: int) -> TrialResult | None:
+        """A trial's result; None while it is unfinished."""
+
+    def progress(self, number: int) -> int | str | None:
+        """A stamp that changes whenever the trial's checkpoint is rewritten; None without one."""
+
+    def give_checkpoint(self, number: int) -> None:
+        """Put the checkpoint in this worker's folder where every worker finds it."""
+
+    def give_adapter(self, number: int) -> None:
+        """Do the same with the tuned tensors, if the trial has come so far."""
+
+    def take_over(self, number: int) -> None:
+        """Copy what another worker has done of a trial into this worker's folder."""
+
+    def discard_checkpoint_file(self, number: int) -> None:
+        """Remove the checkpoint of a trial that ends from this worker's folder."""
+
+    def discard_checkpoint(self, number: int) -> None:
+        """Remove it there and where other workers find it; not under the study's lock."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Everything that the workers of a study share, opened for one of them."""
+
+    table: TrialTable
+    lock: AbstractContextManager[Any]
+    """Held while anything is decided; not to be taken twice."""
+    heartbeat: Heartbeat
+    store: TrialStore
+    retry: Retry
+    close: Callable[[], None]
+    """Gives back the connections to the database, if there is one."""

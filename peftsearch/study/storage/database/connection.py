@@ -1,0 +1,79 @@
+"""Connections to a study's database, through Optuna's storage of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from peftsearch.errors import MissingError
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.retry import Retry
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from peftsearch.study.storage.database.cached_database import CachedDatabase
+    from peftsearch.study.storage.database.plain_reads import PlainDatabase
+
+__all__ = ["LOOK_S", "close_storage", "database", "open_database"]
+
+LOOK_S = 5.0
+"""Time limit for a database to answer when a study is only looked at."""
+START_S = 30.0
+"""Time limit for a database to answer before a search begins."""
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Close a storage's connections to its database, which opens new ones when it is used again;
+    a journal has none.
+    """
+    engine = getattr(storage, "engine", None)
+    if engine is not None:
+        try:
+            storage.remove_session()
+        finally:
+            engine.dispose()
+
+
+@contextlib.contextmanager
+def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[BaseStorage]:
+    """Open a database for a few questions; MissingError if it does not answer for `limit_s`."""
+    storage = open_database(address, limit_s)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
+
+
+def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:
+    """Connect to a database; MissingError if it does not answer for `limit_s`."""
+    from peftsearch.study.storage.database.cached_database import CachedDatabase
+
+    retry = Retry(address.shown, limit_s, hide=address.without_password)
+    return CachedDatabase(retry.call(lambda: _connect(address)))
+
+
+def _connect(address: StorageAddress) -> PlainDatabase:
+    from sqlalchemy import make_url
+
+    from peftsearch.study.storage.database.plain_reads import PlainDatabase
+
+    # It logs the whole statement at every outage, and then raises an error that `Retry` handles.
+    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
+    # A worker mostly uses two connections: one waits for the study's lock. The third is the
+    # heartbeat's. A connection that a restarted database cut fails when it is used, and `Retry`
+    # repeats the operation: pool_pre_ping would cost a round trip before every use, more than a
+    # dozen a trial.
+    engine: dict[str, Any] = {"pool_size": 2, "max_overflow": 4}
+    if make_url(address.whole).get_driver_name() == "psycopg":
+        # PgBouncer shares connections between clients: prepared statements would get lost.
+        engine["connect_args"] = {"prepare_threshold": None}
+    try:
+        return PlainDatabase(address.whole, engine_kwargs=engine)
+    except ImportError as error:
+        raise MissingError(
+            f"{address.shown}: the database's driver is missing; pip install "
+            "'peftsearch[postgres]', or for MySQL 'peftsearch[mysql]'"
+        ) from error

@@ -1,0 +1,49 @@
+"""Enrolment: making a study known to its database, where every machine finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import optuna
+from optuna.storages import BaseStorage
+
+from peftsearch.errors import UsageError
+from peftsearch.records.records import StudyInfo
+from peftsearch.study.storage.attributes import INFO, LOCK, SPACE
+from peftsearch.study.storage.trial_table import directions_of
+
+__all__ = ["Enrolled", "enrol", "enrolled"]
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A study as its database knows it: all that a new worker needs beside the data."""
+
+    info: StudyInfo
+    space_text: str
+    study_id: int
+
+
+def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
+    """Make a study known to its database, unless it is already. May be repeated."""
+    study = optuna.create_study(
+        study_name=info.name, storage=storage, directions=directions_of(info), load_if_exists=True
+    )
+    if not INFO.is_in(study.user_attrs):
+        study.set_user_attr(LOCK.key, True)
+        study.set_user_attr(SPACE.key, space_text)
+        study.set_user_attr(INFO.key, info.model_dump(mode="json"))  # last: now it is whole
+
+
+def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
+    """The study as a database knows it; UsageError if it does not. `shown` is its address."""
+    try:
+        study_id = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(study_id)
+        info = StudyInfo.model_validate(INFO.required(attributes))
+    except KeyError:
+        raise UsageError(
+            f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
+            "--storage … (the address)"
+        ) from None
+    return Enrolled(info, SPACE.required(attributes), study_id)

@@ -1,0 +1,108 @@
+"""Heartbeats in a database: which workers are alive, without comparing clocks of two machines.
+
+A worker raises a count. Others take it for dead once they have seen the same count several times,
+at intervals of their own clocks. Should it wake up, it is ignored: others have its trials by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftsearch.study.storage.attributes import ALIVE
+from peftsearch.study.storage.database.connection import close_storage
+from peftsearch.study.storage.retry import is_outage
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = ["CountingHeartbeat", "Pulse"]
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Raise the count every `every_s` seconds; dead after `missed` looks without a change."""
+
+    every_s: float = 10.0
+    missed: int = 6
+
+
+@dataclass
+class _Seen:
+    count: int | None
+    looked: float
+    missed: int = 0
+
+
+class CountingHeartbeat:
+    """Each worker raises a count in a study attribute of its own."""
+
+    def __init__(self, storage: BaseStorage, study_id: int, pulse: Pulse) -> None:
+        self._storage, self._study_id, self.pulse = storage, study_id, pulse
+        self._name: str | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._seen: dict[str, _Seen] = {}
+        self._read_at, self._attributes = float("-inf"), dict[str, object]()
+
+    @property
+    def look_s(self) -> float:
+        return self.pulse.every_s
+
+    def join(self, name: str) -> None:
+        self._name = name
+        self._write(1)
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._count, daemon=True, name="heartbeat")
+        self._thread.start()
+
+    def leave(self) -> None:
+        if self._thread is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        self._thread = None
+        self._write(None)
+        self._name = None
+
+    def is_alive(self, name: str) -> bool:
+        """Whether its count moves. Looks at most once in `every_s`; only answered looks count."""
+        if name == self._name:
+            return True
+        now, count = time.monotonic(), ALIVE.at(name).of(self._counts())
+        if not isinstance(count, int):
+            return False  # never joined, or left
+        seen = self._seen.get(name)
+        if seen is None or seen.count != count:
+            self._seen[name] = _Seen(count, now)
+        elif now - seen.looked >= self.pulse.every_s:
+            seen.looked, seen.missed = now, seen.missed + 1
+        return self._seen[name].missed < self.pulse.missed
+
+    def _counts(self) -> dict[str, object]:
+        now = time.monotonic()
+        if now - self._read_at >= min(1.0, self.pulse.every_s / 2):
+            self._attributes = self._storage.get_study_user_attrs(self._study_id)
+            self._read_at = now
+        return self._attributes
+
+    def _count(self) -> None:
+        count = 1
+        while not self._ended.wait(self.pulse.every_s):
+            count += 1
+            with contextlib.suppress(Exception):  # one error must not end the heartbeat
+                self._write(count)
+
+    def _write(self, count: int | None) -> None:
+        """Write the count; an outage loses it, and the next may get through."""
+        key = ALIVE.at(self._name or "").key
+        try:
+            self._storage.set_study_user_attr(self._study_id, key, count)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            with contextlib.suppress(Exception):
+                close_storage(self._storage)

@@ -1,0 +1,57 @@
+"""A study's storage in a database: opened for a worker of any machine that reaches it."""
+
+from __future__ import annotations
+
+import optuna
+
+from peftsearch.errors import UsageError
+from peftsearch.records.folder import StudyFolder
+from peftsearch.records.records import StudyInfo
+from peftsearch.study.storage.artifacts import Artifacts, open_artifacts
+from peftsearch.study.storage.base import Shared
+from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.study.storage.database.connection import close_storage, open_database
+from peftsearch.study.storage.database.enrolment import enrolled
+from peftsearch.study.storage.database.heartbeat import CountingHeartbeat, Pulse
+from peftsearch.study.storage.database.row_lock import RowLock
+from peftsearch.study.storage.database.trial_store import DatabaseTrialStore
+from peftsearch.study.storage.retry import Retry
+from peftsearch.study.storage.trial_table import TrialTable, refuse_other_directions
+
+__all__ = ["open_in_database"]
+
+
+def open_in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
+    """Open what the workers of many machines share; UsageError if the database has not the study,
+    or another of that name. `folder` is this worker's own.
+    """
+    address = StorageAddress.of(info.storage)
+    storage = open_database(address)
+    retry = Retry(
+        address.shown, between=lambda: close_storage(storage), hide=address.without_password
+    )
+    known = retry.call(lambda: enrolled(storage, info.name, address.shown))
+    if known.info.id != info.id:
+        raise UsageError(
+            f"{address.shown} has another study named '{info.name}'; begin a new study under "
+            "another name"
+        )
+    study = retry.call(lambda: optuna.load_study(study_name=info.name, storage=storage))
+    retry.call(lambda: refuse_other_directions(study, info, address.shown))
+    table = TrialTable(study, storage)
+    return Shared(
+        table=table,
+        lock=RowLock(storage.engine, known.study_id),
+        heartbeat=CountingHeartbeat(storage, known.study_id, pulse),
+        store=DatabaseTrialStore(folder, table, _artifacts(info)),
+        retry=retry,
+        close=lambda: close_storage(storage),
+    )
+
+
+def _artifacts(info: StudyInfo) -> Artifacts | None:
+    if info.artifacts is None:
+        return None
+    artifacts = open_artifacts(info.artifacts, info.id)
+    artifacts.try_out()  # before the first checkpoint of a trial is lost on it
+    return artifacts
