@@ -95,6 +95,7 @@ def search(
     `if __name__ == "__main__":` is needed, and notebooks and `python -` work. Ctrl-C, or a
     notebook's stop button, lets workers save their trials, which takes seconds, and raises
     Interrupted; a second one ends them at once. Nothing is lost either way: `resume=True` goes on.
+    (Before the workers start, while the data are read, it is a plain KeyboardInterrupt.)
 
     Raises UsageError, SpaceError, DataError or MissingError for what cannot be used as given,
     before anything is written; NothingFeasible if no configuration reached full length.
