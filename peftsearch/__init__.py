@@ -6,7 +6,9 @@ without torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import (
@@ -23,6 +25,7 @@ from peftsearch.version import __version__
 
 if TYPE_CHECKING:
     from peftsearch.api.attach import Attached, attach
+    from peftsearch.api.search import search
     from peftsearch.api.study import FrontierPoint, Study, open_study
     from peftsearch.design.configuration import Configuration
     from peftsearch.design.methods import METHODS
@@ -49,6 +52,7 @@ __all__ = [
     "load",
     "load_space",
     "open_study",
+    "search",
 ]
 
 _LAZY = {
@@ -73,3 +77,20 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """`peftsearch.search` is the function. Importing anything of the subpackage of that name sets
+    the attribute to the subpackage, which this property ignores.
+    """
+
+    @property
+    def search(self) -> Any:
+        return import_module("peftsearch.api.search").search
+
+    @search.setter
+    def search(self, subpackage: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

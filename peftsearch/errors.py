@@ -40,29 +40,63 @@ __all__ = [
 
 
 class PeftsearchError(Exception):
-    """Base of all errors: the message is one sentence that says what, where and what to do."""
+    """Base of all errors: the message is one sentence that says what, where and what to do;
+    `exit_code` is what the command line ends with.
+
+    >>> try:
+    ...     peftsearch.open_study("nowhere")
+    ... except peftsearch.PeftsearchError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    UsageError 2
+    """
 
     exit_code: ClassVar[int] = 2
 
 
 class UsageError(PeftsearchError):
-    """A flag, name or study that cannot be used as asked."""
+    """A flag, name or study that cannot be used as asked.
+
+    >>> peftsearch.open_study("sst2-minilmm")
+    Traceback (most recent call last):
+    peftsearch.errors.UsageError: no study 'sst2-minilmm' in ...; did you mean 'sst2-minilm'?
+    """
 
 
 class SpaceError(PeftsearchError):
-    """A space file that cannot be read; the message starts with ``file:line:``."""
+    """A space file that cannot be read; the message starts with `file:line:`.
+
+    >>> _ = Path("odd.yaml").write_text("scema: 1")
+    >>> peftsearch.load_space("odd.yaml")
+    Traceback (most recent call last):
+    peftsearch.errors.SpaceError: odd.yaml:1: scema: unknown key; did you mean 'schema'?
+    """
 
 
 class ConfigurationError(PeftsearchError):
-    """A modification or configuration that is invalid or means the same as a simpler one."""
+    """A modification or configuration that is invalid or means the same as a simpler one.
+
+    >>> peftsearch.attach("tiny-bert", "lorra")
+    Traceback (most recent call last):
+    peftsearch.errors.ConfigurationError: method 'lorra' unknown; did you mean 'lora'?
+    """
 
 
 class DataError(PeftsearchError):
-    """A data file, column, label or row that cannot be used."""
+    """A data file, column, label or row that cannot be used.
+
+    >>> peftsearch.search("space.yaml", "tiny-bert", train="review.csv")
+    Traceback (most recent call last):
+    peftsearch.errors.DataError: review.csv: no such file; did you mean 'reviews.csv'?
+    """
 
 
 class MissingError(PeftsearchError):
-    """A model, data set, package or device that this machine does not have."""
+    """A model, data set, package or device that this machine does not have.
+
+    >>> peftsearch.attach("./no-bert", "lora")
+    Traceback (most recent call last):
+    peftsearch.errors.MissingError: no model at './no-bert': a folder with a config.json is needed
+    """
 
     exit_code = 3
 
@@ -72,13 +106,21 @@ class PolicyError(PeftsearchError):
 
 
 class NothingFeasible(PeftsearchError):
-    """The command finished, without a single usable result."""
+    """The command finished, without a single usable result: a search of too few minutes, say.
+
+    >>> peftsearch.NothingFeasible.exit_code
+    1
+    """
 
     exit_code = 1
 
 
 class Interrupted(PeftsearchError):
-    """Stopped by the user with all state saved."""
+    """Stopped by the user with all state saved: `search(study=…, resume=True)` goes on.
+
+    >>> peftsearch.Interrupted.exit_code
+    130
+    """
 
     exit_code = 130
 

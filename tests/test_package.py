@@ -59,10 +59,22 @@ def test_the_wheel_carries_nothing_but_the_package(wheel: zipfile.ZipFile) -> No
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = "torch transformers optuna pandas numpy plotly datasets pydantic"
+    heavy = "torch transformers optuna pandas numpy plotly datasets pydantic rich tqdm typer"
     code = f"import sys, peftsearch; print(sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.slow
+def test_a_search_with_a_wrong_option_is_refused_before_torch_is_imported() -> None:
+    code = (
+        "import sys, peftsearch\n"
+        "try:\n    peftsearch.search('demo', 'demo:minilm', train='nothing.csv', progress=False)\n"
+        "except peftsearch.DataError as error:\n    print(error)\n"
+        "print(sorted({'torch', 'transformers', 'optuna', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines() == ["nothing.csv: no such file", "[]"], done.stderr
 
 
 def test_load_is_public_and_an_unknown_name_is_an_attribute_error() -> None:

@@ -1,1 +1,1 @@
-"""peftsearch from Python: studies (`open_study`), and configurations on one's own models."""
+"""peftsearch from Python: searches, studies, and configurations on the user's own models."""

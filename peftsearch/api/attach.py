@@ -1,8 +1,9 @@
-"""A configuration on a transformers model of one's own, for a training loop of one's own."""
+"""`peftsearch.attach`: a configuration on the user's own transformers model and training loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os import PathLike, fspath
 from typing import Any
 
 import torch
@@ -26,9 +27,13 @@ MODULE = "peftsearch"
 
 
 class Attached:
-    """A configuration's tuned parameters on a model, until `detach`.
+    """A configuration's tuned parameters on a model, until `detach`. `attach` makes it.
 
     Also a context manager: leaving it detaches.
+
+    >>> with peftsearch.attach("tiny-bert", "lora") as attached:
+    ...     print(attached)
+    <linear∥attn.query+value r=8 s=2: 2,048 trained parameters>
     """
 
     def __init__(
@@ -50,12 +55,20 @@ class Attached:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Name → tuned parameter, in a fixed order: all that requires a gradient in the body."""
+        """Name → tuned parameter, in a fixed order: all that requires a gradient in the body.
+
+        >>> attached = peftsearch.attach("tiny-bert", "lora")
+        >>> optimiser = torch.optim.AdamW(attached.parameters.values(), lr=1e-3)
+        """
         return self._made.tensors
 
     @property
     def tuned_parameters(self) -> int:
-        """The count of stored numbers, which frontiers are drawn over."""
+        """The count of stored numbers, which frontiers are drawn over.
+
+        >>> peftsearch.attach("tiny-bert", "lora").tuned_parameters  # 2 layers, 2 × 2 × 8 × 32 each
+        2048
+        """
         return sum(tensor.numel() for tensor in self.state_dict().values()) - sum(
             index.numel() for index in self._made.indices.values()
         )
@@ -63,15 +76,36 @@ class Attached:
     def state_dict(self) -> dict[str, Tensor]:
         """Name → tensor, for `safetensors.torch.save_file`, and for `attach(…, tensors=…)` later.
         Re-parametrised prefixes and sparse changes are stored as what they amount to.
+
+        >>> attached = peftsearch.attach("tiny-bert", "lora")
+        >>> stored = {name: tensor.clone() for name, tensor in attached.state_dict().items()}
+        >>> attached.detach()
+        >>> again = peftsearch.attach(attached.model, "lora", tensors=stored)
         """
         return self._made.stored()
 
     def penalty(self) -> Tensor | None:
-        """A scalar to add to the loss, of forms that have one (diff-pruning's expected L0 norm)."""
+        """A scalar to add to the loss, of forms that have one: diff-pruning's expected L0 norm
+        (Guo et al. 2021), weighted as the configuration says. None of all others.
+
+        >>> peftsearch.attach("tiny-bert", "lora").penalty() is None
+        True
+        >>> peftsearch.attach("tiny-bert", "diff-pruning").penalty().shape
+        torch.Size([])
+        """
         return self._made.penalty()
 
     def detach(self) -> None:
-        """Take everything off: the model's outputs are bit-identical to before. Twice is once."""
+        """Take everything off: the model's outputs are bit-identical to before. Twice is once.
+
+        >>> model = transformers.AutoModel.from_pretrained("tiny-bert").eval()
+        >>> tokens = torch.arange(3, 17).view(2, 7)
+        >>> before = model(tokens).last_hidden_state
+        >>> attached = peftsearch.attach(model, "mam")
+        >>> attached.detach()
+        >>> torch.equal(model(tokens).last_hidden_state, before)
+        True
+        """
         if not self._attached:
             return
         self._attached = False
@@ -111,14 +145,15 @@ class Attached:
 
 
 def attach(
-    model: nn.Module,
+    model: nn.Module | str | PathLike[str],
     configuration: Configuration | str,
     seed: int = 0,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> Attached:
     """Freeze a transformers model's body and attach a configuration to it.
 
-    `configuration` may be the name of a method (`"lora"`, `"mam"`; `peftsearch ls methods`). Its
+    `model` may be the folder of a saved one, or a name on the Hub: `attached.model` is what was
+    loaded. `configuration` may be the name of a method (`"lora"`, `"mam"`; see `METHODS`). Its
     head and training settings are not used: head, loss and optimiser are the model's and yours.
     The tuned parameters are the model's own from now on, so that `Trainer`, `accelerate` and plain
     optimisers over `model.parameters()` find them. A classifier beside the body stays trainable; a
@@ -126,7 +161,7 @@ def attach(
     unless `tensors` (an earlier `state_dict()`) has them.
 
     Raises ConfigurationError for a model of an unknown family, for what its family cannot take,
-    and where a configuration is attached already.
+    and where a configuration is attached already; MissingError for a folder without a model.
 
     >>> from transformers import BertConfig, BertForSequenceClassification
     >>> model = BertForSequenceClassification(BertConfig(hidden_size=32, num_hidden_layers=2,
@@ -136,22 +171,32 @@ def attach(
     2048
     >>> attached.detach()
     """
+    own = _loaded(model)
     if isinstance(configuration, str):
         configuration = method(configuration).configuration()
-    if MODULE in model._modules:
+    if MODULE in own._modules:
         raise ConfigurationError("a configuration is attached to this model already: detach it")
     prefixes = any(isinstance(m.form, Prefix) for m in configuration.modifications)
-    backbone, give_back = borrow(model, prefixes)
+    backbone, give_back = borrow(own, prefixes)
 
     def make(held: Mapping[str, nn.Parameter]) -> Attachment:
         return attach_to(backbone, fitting, seed, finished=tensors is not None, held=held)
 
     try:
         fitting = configuration.within(backbone.shapes)
-        return Attached(model, fitting, make, give_back, tensors)
+        return Attached(own, fitting, make, give_back, tensors)
     except BaseException:
         give_back()
         raise
+
+
+def _loaded(model: nn.Module | str | PathLike[str]) -> nn.Module:
+    """The model itself, or the one saved in a folder."""
+    if not isinstance(model, str | PathLike):
+        return model
+    from peftsearch.api.saved_model import load_saved
+
+    return load_saved(fspath(model))
 
 
 def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:

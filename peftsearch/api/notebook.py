@@ -1,4 +1,4 @@
-"""A study as a notebook shows it."""
+"""A study as a notebook shows it: verdict, picture, frontier."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from html import escape
 
 import pandas as pd
 
+from peftsearch.api.verdict import verdict
 from peftsearch.records.records import StudyRecord
 
 __all__ = ["study_html"]
 
 
 def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
-    """A line on the study, its Pareto plot, and its frontier as a table; names are escaped."""
+    """The verdict on the study, its Pareto plot, and its frontier as a table; names are escaped."""
     from peftsearch.report.figures.pareto import pareto_figure
 
     info = record.info
-    line = f"study {info.name}: {info.model} on {info.task_name}"
+    line = f"study {info.name}: {info.model} on {info.task_name}; {verdict(record)}"
     if frontier.empty:
-        return f"<p>{escape(line)}: no configuration at full length yet</p>"
+        return f"<p>{escape(line)}</p>"
     figure = pareto_figure(record).to_html(full_html=False, include_plotlyjs="cdn")
     written = [
         info.metric.written(value, error)
@@ -33,5 +34,4 @@ def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
         },
         index=frontier.index,
     )
-    volume = f"hypervolume {record.hypervolume:.4f}"
-    return f"<p>{escape(line)}, {volume}</p>{figure}{shown.to_html(escape=True)}"
+    return f"<p>{escape(line)}</p>{figure}{shown.to_html(escape=True)}"

@@ -1,4 +1,4 @@
-"""A study as Python sees it: its frontier, its trials, its picture, and a point to carry away."""
+"""`peftsearch.Study`: a study's frontier, trials, picture and report, and a point to carry away."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from peftsearch.api.status import status_of
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import cheapest_within, choose
@@ -37,7 +38,15 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One point of a frontier: a trial of full length that no other beats."""
+    """One point of a frontier: a trial of full length that no other beats in both metric and tuned
+    parameters.
+
+    >>> point = peftsearch.open_study("sst2-minilm").best()
+    >>> print(f"#{point.trial}: {point.metric:.3f} with {point.tuned_pct:.3g} % tuned")
+    #18: 0.831 with 1.31 % tuned
+    >>> point.configuration.modifications[0].form.name
+    'relu'
+    """
 
     trial: int
     configuration: Configuration
@@ -54,8 +63,15 @@ class FrontierPoint:
 
 
 class Study:
-    """A study on disk. Everything is read anew when it is asked for, so that a search in another
-    process shows.
+    """A study on disk, as `search` and `open_study` return it. Everything is read anew when it is
+    asked for, so that a search in another process shows. A notebook shows a study by its picture
+    and its frontier.
+
+    >>> study = peftsearch.open_study("sst2-minilm")
+    >>> study
+    <study sst2-minilm: demo:minilm on train.tsv, 36 evaluated, 9 on the frontier>
+    >>> study.path.name
+    'sst2-minilm'
     """
 
     def __init__(self, folder: StudyFolder) -> None:
@@ -71,14 +87,29 @@ class Study:
         return self._folder.root
 
     def frontier(self) -> pd.DataFrame:
-        """The best configuration at every tuned percentage, cheapest first, indexed by trial."""
+        """The best configuration at every tuned percentage, cheapest first, indexed by trial.
+
+        Columns: `tuned_pct` (percent of the backbone), `tuned_parameters`, `metric` and `metric_se`
+        (its standard error from the size of the validation set), `method` (None of what was
+        sampled), `configuration` in words. Empty while no trial has reached full length.
+
+        >>> frontier = peftsearch.open_study("sst2-minilm").frontier()
+        >>> bool(frontier["metric"].is_monotonic_increasing)
+        True
+        """
         document = frontier_document(self._record())
         rows = [{column: p[key] for key, column in _COLUMNS.items()} for p in document["points"]]
         frame = pd.DataFrame(rows, columns=list(_COLUMNS.values()))
         return frame.set_index("trial")
 
     def trials(self) -> pd.DataFrame:
-        """Every trial that ended, by number, with the columns of trials.csv."""
+        """Every trial that ended, by number, with the columns of trials.csv: `state` (full,
+        stopped, failed, duplicate, infeasible), `metric`, `tuned_pct`, `wall_s` (seconds) and more.
+
+        >>> trials = peftsearch.open_study("sst2-minilm").trials()
+        >>> trials["state"].value_counts().to_dict()
+        {'full': 25, 'stopped': 11}
+        """
         text = derived_trials_csv(self._record())
         return pd.read_csv(io.StringIO(text)).set_index("number")
 
@@ -87,8 +118,14 @@ class Study:
 
         `at`: `"best"` (of the metric), `"knee"`, a limit on tuned % (`0.5`), or a trial (`"#28"`).
         `within`: of all points, the one that tunes least among those whose metric is at most so
-        much worse than the best's. NothingFeasible while no trial has reached full length,
-        UsageError if no point fits.
+        much worse than the best's, in the metric's units. NothingFeasible while no trial has
+        reached full length, UsageError if no point fits.
+
+        >>> study = peftsearch.open_study("sst2-minilm")
+        >>> study.best().tuned_pct > study.best(within=0.02).tuned_pct
+        True
+        >>> study.best(at=0.5).tuned_pct <= 0.5
+        True
         """
         record = self._record()
         front, maximise = record.front, record.info.metric.maximise
@@ -101,13 +138,23 @@ class Study:
         return _point(next(r for r in record.results if r.number == chosen.number))
 
     def plot(self) -> go.Figure:
-        """The frontier as a plotly figure: metric against tuned %."""
+        """The frontier as a plotly figure: metric against tuned %, with every trial of full length.
+        NothingFeasible while there is none.
+
+        >>> figure = peftsearch.open_study("sst2-minilm").plot()
+        >>> figure.write_html("frontier.html")
+        """
         from peftsearch.report.figures.pareto import pareto_figure
 
         return pareto_figure(self._record_with_results())
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Write the study as one HTML file and return its path (default: in the study)."""
+        """Write the study as one HTML file and return its path (default: in the study). UsageError
+        for a folder.
+
+        >>> peftsearch.open_study("sst2-minilm").report("report.html")
+        PosixPath('report.html')
+        """
         from peftsearch.report.html import write_report
 
         record = self._record()
@@ -126,7 +173,12 @@ class Study:
         to: Literal["native", "recipe", "peft"] = "native",
     ) -> Path:
         """Write a point's weights (`native`, for `peftsearch.load`), a recipe, or an adapter for
-        peft to `out`, and return it.
+        peft to `out`, and return it. `at` is that of `best`. UsageError for an `out` that holds
+        other files, and for a point that peft cannot express.
+
+        >>> study = peftsearch.open_study("sst2-minilm")
+        >>> study.export("point.yaml", at=0.5, to="recipe")
+        PosixPath('point.yaml')
         """
         from peftsearch.export.study_point import export_point
 
@@ -136,17 +188,14 @@ class Study:
         return Path(out)
 
     def status(self) -> dict[str, Any]:
-        """The study's progress: counts by state, frontier points, hypervolume, CPU time."""
-        record = self._record()
-        owner = self._folder.search_lock().owner()
-        return {
-            "study": record.info.name,
-            "searched_by": str(owner) if owner else None,
-            "counts": count_states(record),
-            "frontier_points": len(record.front),
-            "hypervolume": record.hypervolume,
-            "cpu_s": sum(result.cpu_s for result in record.results),
-        }
+        """The study in numbers, as `peftsearch status --json` prints them: `counts` of trials by
+        state, `frontier_points`, `hypervolume` in [0, 1], `cpu_s`, who searches it, and more.
+
+        >>> status = peftsearch.open_study("sst2-minilm").status()
+        >>> status["searched_by"] is None, status["counts"]["full"] > 0
+        (True, True)
+        """
+        return status_of(self._record(), self._folder.search_lock().owner())
 
     def _record(self) -> StudyRecord:
         return read_study(self._folder)
@@ -166,7 +215,7 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: a line on the study, its picture, and its frontier as a table."""
+        """For notebooks: the verdict on the study, its picture, and its frontier as a table."""
         from peftsearch.api.notebook import study_html
 
         return study_html(self._record(), self.frontier())
@@ -189,6 +238,9 @@ def open_study(name: str, studies: str | Path | None = None) -> Study:
 
     `studies` is the folder of the studies (default: `./studies`). UsageError with the nearest name
     if there is none.
+
+    >>> peftsearch.open_study("sst2-minilm").best().trial
+    18
     """
     from peftsearch.study.storage.database.copies import bring_home
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftsearch.cli.arguments import limits_of, means_of
-from peftsearch.cli.flags import Said
+from peftsearch.api.options import Options
+from peftsearch.api.request import limits_of, means_of
 from peftsearch.cli.terminal.console import print_json, print_table, say, tell
 from peftsearch.wording import counted
 
@@ -28,7 +28,7 @@ _LABELS = 20
 """Labels listed for people, with their numbers of examples."""
 
 
-def print_dry_run(asked: NewStudy, said: Said) -> None:
+def print_dry_run(asked: NewStudy, options: Options) -> None:
     """Print a new study's data, its first configurations, the ranges it covers and its time."""
     from peftsearch.backbone.loading.source import PREFIX
 
@@ -37,29 +37,29 @@ def print_dry_run(asked: NewStudy, said: Said) -> None:
     spec = asked.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
         say("no data were named: give --task or --train to see how a search would read them")
-        _print(_of_space(asked.space, asked.model), said)
+        _print(_of_space(asked.space, asked.model), options)
     elif not weightless:
-        _print_planned(asked, said)
-    elif "task" in said or "train" in said:
+        _print_planned(asked, options)
+    elif "task" in options or "train" in options:
         say(f"{asked.model} has no weights: lengths in tokens and seconds a trial are not known")
         facts = {"data": _data(_opened(asked)), "estimate": None}
-        _print(_of_space(asked.space, asked.model) | facts, said)
+        _print(_of_space(asked.space, asked.model) | facts, options)
     else:
         say(f"{asked.model} has no weights: no data are opened, and no seconds a trial are known")
-        _print(_of_space(asked.space, asked.model), said)
+        _print(_of_space(asked.space, asked.model), options)
 
 
-def print_dry_run_of(folder: StudyFolder, said: Said) -> None:
+def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     """The same for an existing study, without resuming it."""
     from peftsearch.search.worker import bench_of
     from peftsearch.study.create import PlannedStudy
     from peftsearch.study.settings import space_of
 
     info = folder.read_info()
-    device = said.get("device", info.device)
+    device = options.get("device", info.device)
     study = PlannedStudy(info, bench_of(info, device, 0), space_of(folder, info))
     trials = len(folder.finished())
-    _print(_of_study(study, info.model, said) | {"trials ended": trials}, said)
+    _print(_of_study(study, info.model, options) | {"trials ended": trials}, options)
 
 
 def _opened(asked: NewStudy) -> Task:
@@ -69,11 +69,11 @@ def _opened(asked: NewStudy) -> Task:
     return task
 
 
-def _print_planned(asked: NewStudy, said: Said) -> None:
+def _print_planned(asked: NewStudy, options: Options) -> None:
     task = asked.open_task()
     from peftsearch.study.create import planned  # seconds, of importing torch
 
-    _print(_of_study(planned(asked, say, task), asked.model, said), said)
+    _print(_of_study(planned(asked, say, task), asked.model, options), options)
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
     return {"distinct structures": structures, **drawn.facts(), "examples": examples}
 
 
-def _of_study(study: PlannedStudy, model: str, said: Said) -> dict[str, Any]:
+def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, Any]:
     """The facts of a study whose model and data are loaded."""
     lengths = _lengths(study)
     data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
-    estimate = _estimate(study, said)
+    estimate = _estimate(study, options)
     if estimate is None:
         say("no seconds a trial are known: no sampled configuration could be trained")
     return _reached(study.space, study.bench.backbone.shapes) | {
@@ -145,19 +145,19 @@ def _lengths(study: PlannedStudy) -> dict[str, int]:
     return found | {"cut": train.truncated}
 
 
-def _estimate(study: PlannedStudy, said: Said) -> dict[str, Any] | None:
+def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     from peftsearch.backbone.device import default_workers_here
     from peftsearch.search.estimate import parallel_trials, trial_time, trials_within
     from peftsearch.training.bench import set_threads
 
-    limits, means = limits_of(said, waits=False), means_of(said)
+    limits, means = limits_of(options, waits=False), means_of(options)
     set_threads(means.threads)
     device = str(study.bench.backbone.device.type)
     say("measuring some steps of a few configurations …")
     time = trial_time(study)
     if time is None:
         return None
-    workers = said.get("workers") or default_workers_here(device)
+    workers = options.get("workers") or default_workers_here(device)
     cores = len(os.sched_getaffinity(0))
     parallel = parallel_trials(device, workers, means.threads, cores)
     facts: dict[str, Any] = {
@@ -181,8 +181,8 @@ def _rounded(seconds: float) -> float:
     return float(f"{seconds:.2g}")
 
 
-def _print(facts: dict[str, Any], said: Said) -> None:
-    if "json" in said:
+def _print(facts: dict[str, Any], options: Options) -> None:
+    if "json" in options:
         print_json("dry_run", facts)
         return
     rows = [(e["from"], f"{e['tuned_pct']:.4g}", e["configuration"]) for e in facts["examples"]]
@@ -194,7 +194,7 @@ def _print(facts: dict[str, Any], said: Said) -> None:
             tell(f"{key}: {value}")
     if "data" in facts:
         tell()
-        for line in (*_data_lines(facts), *_estimate_lines(facts, said)):
+        for line in (*_data_lines(facts), *_estimate_lines(facts, options)):
             tell(line)
 
 
@@ -225,7 +225,7 @@ def _constant(facts: dict[str, Any]) -> str:
     return "" if metric is None else f" (from {metric['worst']:.4g}, a constant answer's)"
 
 
-def _estimate_lines(facts: dict[str, Any], said: Said) -> list[str]:
+def _estimate_lines(facts: dict[str, Any], options: Options) -> list[str]:
     found = facts["estimate"]
     if found is None:
         return []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.arguments import seconds_of
+from peftsearch.api.request import seconds_of
 from peftsearch.cli.options import (
     CohortOf,
     Json,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
+from peftsearch.api.defaults import BOUNDS, DEFAULTS
 from peftsearch.cli import completion
 
 __all__ = [
-    "LARGEST_SEED",
     "Beams",
     "CohortOf",
     "Json",
@@ -37,10 +37,14 @@ __all__ = [
     "TokenizerOf",
     "Without",
     "Workers",
+    "bounds",
 ]
 
-LARGEST_SEED = 2**53 - 1
-"""Torch takes a little more, JSON's numbers are exact to here."""
+
+def bounds(name: str) -> dict[str, Any]:
+    """Typer's `min` and `max` of an option that is a number."""
+    return {"min": BOUNDS[name].least, "max": BOUNDS[name].most}
+
 
 StudyName = Annotated[
     str,
@@ -73,30 +77,34 @@ Storage = Annotated[
 Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
-        min=1, max=1024, help="Local processes (default: one a GPU with --device cuda, else 1)."
+        **bounds("workers"),
+        help="Local processes (default: one a GPU with --device cuda, else 1).",
     ),
 ]
 Threads = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, max=1024, help="Threads of each worker (default: 1)."),
+    typer.Option(
+        **bounds("threads"), help=f"Threads of each worker (default: {DEFAULTS.threads})."
+    ),
 ]
 CohortOf = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         "--cohort",
-        min=1,
-        max=1024,
+        **bounds("cohort"),
         help="Configurations trained at once in each worker (default: measured on a GPU, 1 on a "
         "CPU).",
     ),
 ]
 StopMinutes = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(min=0, help="Stop after so long, from when model and data are loaded."),
+    typer.Option(
+        **bounds("minutes"), help="Stop after so long, from when model and data are loaded."
+    ),
 ]
 StopHours = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(min=0, help="The same in hours."),
+    typer.Option(**bounds("hours"), help="The same in hours."),
 ]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045
@@ -157,11 +165,14 @@ Template = Annotated[
 ]
 MaxTarget = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, help="Tokens a text to be written is cut to (default: from the data)."),
+    typer.Option(
+        **bounds("max_target"),
+        help="Tokens a text to be written is cut to (default: from the data).",
+    ),
 ]
 Beams = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, help="Beams that texts are written with (default: 1, greedy)."),
+    typer.Option(**bounds("beams"), help="Beams that texts are written with (default: 1, greedy)."),
 ]
 NoHeader = Annotated[
     bool, typer.Option("--no-header", help="Files without a line of names; columns are 1, 2, …")

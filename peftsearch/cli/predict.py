@@ -127,7 +127,7 @@ def _reading(
     """Header and separator of a file: as the user says, else as in training for files of the
     training file's extension, with a note; else by the file's extension.
     """
-    from peftsearch.cli.arguments import separator_of
+    from peftsearch.api.request import separator_of
     from peftsearch.task.rows.compressed import suffix_of
     from peftsearch.task.spec import ReadColumns
 

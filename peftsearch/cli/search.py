@@ -6,10 +6,10 @@ from typing import Annotated, Optional
 
 import typer
 
+from peftsearch.api.defaults import DEFAULTS
 from peftsearch.cli.completion import spaces
 from peftsearch.cli.completion import studies as studies_there
 from peftsearch.cli.options import (
-    LARGEST_SEED,
     Beams,
     CohortOf,
     Json,
@@ -35,6 +35,7 @@ from peftsearch.cli.options import (
     TokenizerOf,
     Without,
     Workers,
+    bounds,
 )
 
 __all__ = ["search"]
@@ -44,13 +45,13 @@ def search(
     space: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            help="Shipped space or YAML file (default: unified).", autocompletion=spaces
+            help=f"Shipped space or YAML file (default: {DEFAULTS.space}).", autocompletion=spaces
         ),
     ] = None,
     model: Model = None,
     task: TaskName = None,
     train: Annotated[Optional[str], typer.Option(help="Training file.")] = None,  # noqa: UP045
-    eval_file: Annotated[
+    eval: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--eval", help="Validation file."),
     ] = None,
@@ -75,7 +76,7 @@ def search(
     studies: StudiesFolder = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Stop at so many evaluated configurations."),
+        typer.Option(**bounds("trials"), help="Stop at so many evaluated configurations."),
     ] = None,
     minutes: StopMinutes = None,
     hours: StopHours = None,
@@ -93,30 +94,39 @@ def search(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=0, max=LARGEST_SEED, help="Seed of sampling and training (default: 0)."),
+        typer.Option(
+            **bounds("seed"), help=f"Seed of sampling and training (default: {DEFAULTS.seed})."
+        ),
     ] = None,
     device: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="cpu, cuda or cuda:N (default: cpu; on resume, the study's)."),
+        typer.Option(
+            help=f"cpu, cuda or cuda:N (default: {DEFAULTS.device}; on resume, the study's)."
+        ),
     ] = None,
     max_length: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Tokens a text is cut to (default: from the data)."),
+        typer.Option(
+            **bounds("max_length"), help="Tokens a text is cut to (default: from the data)."
+        ),
     ] = None,
     max_target: MaxTarget = None,
     tokenizer: TokenizerOf = None,
     target_tokenizer: TargetTokenizer = None,
     train_examples: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=2, help="Train on a fixed random subset."),
+        typer.Option(**bounds("train_examples"), help="Train on a fixed random subset."),
     ] = None,
     eval_examples: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=2, help="Evaluate on a fixed random subset."),
+        typer.Option(**bounds("eval_examples"), help="Evaluate on a fixed random subset."),
     ] = None,
     eval_limit: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=2, help="Examples evaluated below full length (default: the space's)."),
+        typer.Option(
+            **bounds("eval_limit"),
+            help="Examples evaluated below full length (default: the space's).",
+        ),
     ] = None,
     without: Without = None,
     low_rungs: LowRungs = None,
@@ -127,7 +137,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a space for the best configuration at every parameter budget."""
-    said = dict(locals())
-    from peftsearch.cli.searching import search_as_said
+    options = dict(locals())
+    from peftsearch.cli.searching import run_search_command
 
-    search_as_said(said)
+    run_search_command(options)

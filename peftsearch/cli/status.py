@@ -18,44 +18,21 @@ __all__ = ["status"]
 
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
     """Say how far a study has come, and who is working on it."""
-    from peftsearch.records.derive import count_states
+    from peftsearch.api.status import status_of
     from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     record = read_study(folder)
-    info, counts = record.info, count_states(record)
-    owner = folder.search_lock().owner()
-    causes: dict[str, int] = {}
-    for result in record.results:
-        if result.state == "failed":
-            causes[result.cause or "unknown"] = causes.get(result.cause or "unknown", 0) + 1
-    cpu_s = sum(result.cpu_s for result in record.results)
-    wall_s = sum(result.wall_s for result in record.results)
-    evaluating = sum(result.eval_s for result in record.results) / max(wall_s, 1e-9)
-    facts = {
-        "study": info.name,
-        "model": info.model,
-        "task": info.task_name,
-        "space": info.space,
-        "low_rungs": info.low_rungs,
-        "searched_by": str(owner) if owner else None,
-        "counts": counts,
-        "failed_by_cause": causes,
-        "origins": {
-            origin: sum(r.origin == origin for r in record.results)
-            for origin in ("landmark", "seed", "sampled")
-        },
-        "frontier_points": len(record.front),
-        "hypervolume": record.hypervolume,
-        "cpu_s": round(cpu_s, 1),
-        "evaluation_share": round(evaluating, 4),
-    }
+    info, owner = record.info, folder.search_lock().owner()
+    facts = status_of(record, owner)
     if json:
         print_json("status", facts)
         return
-    ended = ", ".join(f"{count} {state}" for state, count in counts.items() if state != "evaluated")
-    points = counted(len(record.front), "point")
-    failures = ", ".join(f"{count} × {cause}" for cause, count in causes.items())
+    ended = ", ".join(
+        f"{count} {state}" for state, count in facts["counts"].items() if state != "evaluated"
+    )
+    points = counted(facts["frontier_points"], "point")
+    failures = ", ".join(f"{count} × {cause}" for cause, count in facts["failed_by_cause"].items())
     rows = [
         ("study", info.name),
         ("model", f"{info.model} ({info.body_parameters:,} parameters)"),
@@ -67,7 +44,11 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         *([("", _go_on(info.name, record.waiting, studies))] if record.waiting else []),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{points}, hypervolume {facts['hypervolume']:.4f}"),
-        ("cost", f"{cpu_s / 60:.1f} CPU minutes, {evaluating:.0%} of it evaluation"),
+        (
+            "cost",
+            f"{facts['cpu_s'] / 60:.1f} CPU minutes, "
+            f"{facts['evaluation_share']:.0%} of it evaluation",
+        ),
     ]
     print_table(("", ""), rows)
 

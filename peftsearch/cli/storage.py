@@ -1,40 +1,10 @@
-"""A database's address on the command line, which may hold a password."""
+"""Command lines to be quoted: the address in `--storage` may hold a password."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
-from peftsearch.errors import UsageError
-
-__all__ = ["hear_storage", "use_storage", "without_storage"]
-
-
-def use_storage(said: str) -> str:
-    """Set the database's address for this process and its workers; return it without password."""
-    from peftsearch.records.storage_name import VARIABLE
-    from peftsearch.study.storage.database.address import StorageAddress
-
-    address = StorageAddress.parse(said)
-    os.environ[VARIABLE] = said
-    return address.shown
-
-
-def hear_storage(name: str, storage: str, said: str | None) -> None:
-    """Use the address given on the command line for a study whose record names its `storage`.
-    UsageError if the study has a journal, unless the address only came from $PEFTSEARCH_STORAGE.
-    """
-    from peftsearch.records.storage_name import VARIABLE, is_database
-
-    if said is None:
-        return
-    if is_database(storage):
-        use_storage(said)
-    elif said != os.environ.get(VARIABLE):
-        raise UsageError(
-            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
-            "--storage out, or begin a new study with it"
-        )
+__all__ = ["without_storage"]
 
 
 def without_storage(arguments: Sequence[str]) -> list[str]:

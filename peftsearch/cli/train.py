@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.options import LARGEST_SEED, Json
+from peftsearch.cli.options import Json, bounds
 from peftsearch.cli.terminal.console import print_json, say, tell
 
 __all__ = ["train"]
@@ -21,7 +21,7 @@ def train(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=0, max=LARGEST_SEED, help="Another seed than the recipe's."),
+        typer.Option(**bounds("seed"), help="Another seed than the recipe's."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",

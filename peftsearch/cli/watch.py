@@ -1,15 +1,13 @@
-"""Watching workers to the end, then the frontier: what `search`, `worker` and `launch` share."""
+"""Watching workers, then printing the frontier: what `search`, `worker` and `launch` share."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
+from peftsearch.api.watch import Outcome, Run
 from peftsearch.cli.open_study import studies_flag
 from peftsearch.cli.terminal.console import say
-from peftsearch.errors import Interrupted, NothingFeasible
-from peftsearch.wording import agree, counted
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -17,28 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["watch", "watch_local"]
 
+P = ParamSpec("P")
+
 
 def watch_local(
-    run: Callable[[StudyFolder, Limits, int, Means, Callable[[Any], None]], bool],
+    run: Run,
     folder: StudyFolder,
     limits: Limits,
     workers: int | None,
     means: Means,
     as_json: bool,
 ) -> None:
-    """`run` workers of this machine (None: as many as make sense), and `watch` them."""
-    from peftsearch.backbone.device import default_workers_here
+    """`run` workers of this machine (None: as many as make sense), then print the frontier."""
+    from peftsearch.api import watch as watching
+    from peftsearch.api.progress.display import display_for
 
-    device = means.device or folder.read_info().device
-    count = workers or default_workers_here(device)
-    os.environ.setdefault("OMP_NUM_THREADS", str(means.threads))
-    idle = len(os.sched_getaffinity(0)) - count * means.threads
-    if idle > 0 and device == "cpu":
-        say(
-            f"{counted(idle, 'more core')} {agree(idle, 'is', 'are')} idle: --workers "
-            f"{count + idle} tries more configurations"
-        )
-    watch(lambda hear: run(folder, limits, count, means, hear), folder, limits, count, as_json)
+    outcome = watching.watch_local(_unheard(run), folder, limits, workers, means, display_for(True))
+    _print(outcome, as_json)
 
 
 def watch(
@@ -48,36 +41,30 @@ def watch(
     workers: int,
     as_json: bool,
 ) -> None:
-    """`run` the workers, show their progress, then print the frontier."""
-    from peftsearch.cli.frontier import print_frontier
-    from peftsearch.cli.terminal.interrupt import unheard
-    from peftsearch.cli.terminal.progress import Progress
-    from peftsearch.records.derive import write_derived
-    from peftsearch.report.html import write_report
-    from peftsearch.study.read_study import read_study
-    from peftsearch.study.storage.database.copies import bring_home
+    """`run` workers wherever they are, then print the frontier."""
+    from peftsearch.api import watch as watching
+    from peftsearch.api.progress.display import display_for
 
-    with unheard(), Progress(folder, limits, workers) as progress:
-        try:
-            interrupted = run(progress.hear)
-        except KeyboardInterrupt:  # before there was a worker to stop
-            interrupted = True
-    bring_home(folder, say)
-    record = read_study(folder)
-    write_derived(folder, record)
-    write_report(record, folder.report_path, folder.read_environment(), folder)
-    found = any(r.state == "full" for r in record.results)
-    if found:
-        print_frontier(folder, record, as_json)
-    go_on = f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
-    if progress.fatal is not None:
-        raise progress.fatal
-    if record.waiting and not interrupted and found:
-        say(f"{counted(record.waiting, 'trial')} cut off and saved; go on with: {go_on}")
-    if interrupted:
-        raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
-    if not found:
-        raise NothingFeasible(
-            f"no configuration reached full length ({counted(len(record.results), 'trial')} ended, "
-            f"{record.waiting} cut off); go on with: {go_on}"
-        )
+    outcome = watching.watch(_unheard(run), folder, limits, workers, display_for(True))
+    _print(outcome, as_json)
+
+
+def _unheard(run: Callable[P, bool]) -> Callable[P, bool]:
+    """`run`, which handles Ctrl-C itself."""
+    from peftsearch.cli.terminal.interrupt import unheard
+
+    def running(*arguments: P.args, **named: P.kwargs) -> bool:
+        with unheard():
+            return run(*arguments, **named)
+
+    return running
+
+
+def _print(outcome: Outcome, as_json: bool) -> None:
+    """The frontier, if one was found; then whatever error the search ended with."""
+    from peftsearch.cli.frontier import print_frontier
+
+    folder = outcome.folder
+    if outcome.found:
+        print_frontier(folder, outcome.record, as_json)
+    outcome.settle(say, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}")

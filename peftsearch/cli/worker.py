@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from peftsearch.cli.arguments import refuse_other_means, seconds_of
+from peftsearch.api.request import seconds_of
+from peftsearch.api.resume import refuse_other_means
+from peftsearch.api.storage import apply_storage, use_storage
 from peftsearch.cli.options import (
     CohortOf,
     Json,
@@ -18,8 +20,8 @@ from peftsearch.cli.options import (
     StudyName,
     Threads,
     Workers,
+    bounds,
 )
-from peftsearch.cli.storage import hear_storage, use_storage
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -28,7 +30,10 @@ __all__ = ["StopAt", "folder_to_join", "worker"]
 
 StopAt = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, help="Stop at so many evaluated configurations (default: as the search)."),
+    typer.Option(
+        **bounds("trials"),
+        help="Stop at so many evaluated configurations (default: as the search).",
+    ),
 ]
 
 
@@ -76,7 +81,7 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)
         own = folder.read_info().storage
-        hear_storage(study, own, storage)
+        apply_storage(study, own, storage)
         if not is_database(own):
             return folder
         storage = storage or own

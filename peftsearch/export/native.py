@@ -205,6 +205,12 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
 
     `model` overrides where the backbone comes from (a moved folder); it must be the same weights,
     else MissingError.
+
+    >>> model = peftsearch.load("OUT")
+    >>> model.predict("a kind and clear day") in model.labels
+    True
+    >>> isinstance(model, torch.nn.Module)
+    True
     """
     folder = Path(path)
     package = Package.read(folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -25,9 +26,13 @@ class Stoppable(Protocol):
 @contextlib.contextmanager
 def interruptible(workers: Stoppable) -> Iterator[list[int]]:
     """Ask the workers to save and end on the first Ctrl-C or SIGTERM, kill them on the second.
-    Yields the list of signals caught.
+    Yields the list of signals caught, which stays empty outside the main thread: Python hears of
+    signals there only.
     """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         caught.append(number)
@@ -43,7 +48,9 @@ def interruptible(workers: Stoppable) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def with_stops(events: Iterable[Event | None], caught: Sequence[int]) -> Iterator[Event | None]:
+def with_stops(
+    events: Iterable[Event | None], caught: Sequence[int]
+) -> Generator[Event | None, None, None]:
     """The events, and a `StopAsked` for every signal within one tick of it. A handler cannot print:
     it may interrupt a print.
     """

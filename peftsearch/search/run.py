@@ -64,8 +64,11 @@ def run_workers(
 
         local = LocalWorkers(str(folder.root), workers, limits, replace(means, crew=crew))
         with interruptible(local) as interrupted:
-            for event in with_stops(local.run(settle), interrupted):
-                hear(event)
+            # If `hear` raises, workers end at once: a notebook keeps the traceback, and with it the
+            # generator that would end them.
+            with closing(with_stops(local.run(settle), interrupted)) as events:
+                for event in events:
+                    hear(event)
             return bool(interrupted)
 
 

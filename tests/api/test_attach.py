@@ -215,6 +215,50 @@ def test_trainer_trains_what_is_tuned_and_nothing_else(tmp_path: Path, tiny_bert
     assert all(torch.equal(own[key], value) for key, value in frozen.items())
 
 
+def test_a_folder_is_loaded_as_the_class_it_was_saved_from(tmp_path: Path) -> None:
+    """And a body alone as one; the parameters made are those on the loaded model."""
+    model = classifier("bert")
+    model.save_pretrained(tmp_path)
+    before = model(ids()).logits
+    with peftsearch.attach(tmp_path, "lora") as attached:
+        assert type(attached.model) is type(model)
+        tuned = {id(p) for p in attached.parameters.values()}
+        assert tuned < {id(p) for p in attached.model.parameters() if p.requires_grad}
+    found = attached.model.to(torch.float64).eval()(ids()).logits
+    torch.testing.assert_close(found, before, rtol=0, atol=1e-12)
+    with peftsearch.attach(str(tmp_path), "lora", seed=1) as other:
+        keys = [key for key, p in other.parameters.items() if p.abs().sum() > 0]
+        assert any(not torch.equal(other.parameters[k], attached.parameters[k]) for k in keys)
+
+
+def test_a_folder_without_a_model_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(peftsearch.MissingError, match=r"a folder with a config\.json is needed"):
+        peftsearch.attach(tmp_path, "lora")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(peftsearch.MissingError, match="safetensors"):
+        peftsearch.attach(tmp_path, "lora")
+
+
+def test_accelerate_prepares_and_trains_what_is_tuned_and_nothing_else(tiny_bert: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    frozen = {key: value.clone() for key, value in model.base_model.state_dict().items()}
+    attached = peftsearch.attach(model, "lora")
+    first = {key: value.detach().clone() for key, value in attached.parameters.items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    accelerator = accelerate.Accelerator(cpu=True)
+    prepared, optimiser = accelerator.prepare(model, torch.optim.AdamW(trained, lr=1e-2))
+    for _ in range(2):
+        accelerator.backward(prepared(ids(), labels=torch.tensor([0, 1])).loss)
+        optimiser.step()
+        optimiser.zero_grad()
+    assert all(not torch.equal(p, first[key]) for key, p in attached.parameters.items())
+    assert accelerator.unwrap_model(prepared) is model
+    attached.detach()
+    own = model.base_model.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in frozen.items())
+
+
 # -- moved and cast ----------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ def resumed(*words: str) -> int:
         ("link.csv", "{}/link.csv"),
     ],
 )
-def test_a_study_remembers_whole_paths_and_links_as_links(
+def test_a_study_remembers_absolute_paths_and_links_as_links(
     said: str, whole: str, home: Path
 ) -> None:
     (home / "link.csv").symlink_to("data/train.csv")
@@ -230,9 +230,9 @@ def test_a_model_of_a_plain_name_is_never_taken_from_beside_a_recipe(
     assert Recipe.read(path).model == "m"
 
 
-def test_artifacts_and_studies_are_whole_paths(home: Path, tmp_path: Path) -> None:
-    from peftsearch.cli.arguments import given
+def test_artifacts_and_studies_are_absolute_paths(home: Path, tmp_path: Path) -> None:
+    from peftsearch.api.values import parse_options
 
-    assert given({"artifacts": "kept"})["artifacts"] == f"{home}/kept"
-    assert given({"artifacts": "s3://bucket/x"})["artifacts"] == "s3://bucket/x"
+    assert parse_options({"artifacts": "kept"})["artifacts"] == f"{home}/kept"
+    assert parse_options({"artifacts": "s3://bucket/x"})["artifacts"] == "s3://bucket/x"
     assert StudyFolder.new("x", Path("~/other"), "").root == home / "other" / "x"

@@ -11,15 +11,22 @@ import pytest
 from peftsearch.cli.main import run
 from support.standin import create, open_study, take, train_for_nothing
 
-HEAVY = ("ray", "torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy")
+HEAVY = (
+    *("ray", "torch", "transformers", "optuna", "pandas", "plotly", "datasets", "numpy", "rich"),
+    *("tqdm", "ruamel", "sklearn", "sqlalchemy", "huggingface_hub", "pyarrow", "jinja2"),
+)
+RECORDED = Path(__file__).parents[2] / "studies"
 COMMANDS = (
     "search worker status frontier report export train predict ls show check doctor launch".split()
 )
 
 
-def test_help_imports_none_of_the_heavy_libraries() -> None:
+def test_help_and_status_import_none_of_the_heavy_libraries() -> None:
+    """And help not even pydantic, which checks what `status` reads."""
     program = (
         "import sys; from peftsearch.cli.main import run; run(['--help']); "
+        "assert 'pydantic' not in sys.modules; "
+        f"assert run(['status', 'sst2-minilm', '--studies', {str(RECORDED)!r}]) == 0; "
         f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
     )
     printed = subprocess.run(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
+from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli import watch
-from peftsearch.cli.flags import FIXED, HEARD, NEUTRAL
 from peftsearch.cli.main import app, run
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
@@ -34,7 +34,7 @@ DIFFERENT = {
     "model": ("--model", "demo:minilm", "--model {home}/m"),
     "task": ("--task", "demo:tweets", "no --task"),
     "train": ("--train", "other.csv", "--train {home}/data.csv"),
-    "eval_file": ("--eval", "data.csv", "no --eval"),
+    "eval": ("--eval", "data.csv", "no --eval"),
     "test": ("--test", "data.csv", "no --test"),
     "text": ("--text", "label", "--text text"),
     "label": ("--label", "text", "no --label"),
@@ -108,7 +108,7 @@ def resumed(*words: str) -> int:
 def test_every_option_of_search_is_of_exactly_one_kind_on_resume() -> None:
     command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     options = {parameter.name for parameter in command.params} - {"help"}
-    assert sorted([*(option.name for option in FIXED), *HEARD, *NEUTRAL]) == sorted(options)
+    assert sorted([*(option.name for option in FIXED), *CHANGEABLE, *NEUTRAL]) == sorted(options)
 
 
 def test_every_fixed_option_is_written_as_the_command_line_knows_it() -> None:

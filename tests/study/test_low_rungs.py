@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from peftsearch.api.resume import existing_study
 from peftsearch.backbone.savings import low_precision
 from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS
-from peftsearch.cli.arguments import existing_study
 from peftsearch.cli.main import run
 from peftsearch.errors import MissingError
 from peftsearch.records.records import RungValue, StudyInfo

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from peftsearch.cli.terminal.wrapping import fitted_columns, width_of, wrapped
+from peftsearch.lines import clean, escaped, fitted_columns, shortened, width_of, wrapped
 
 __all__ = [
     "clean",
@@ -24,24 +24,10 @@ __all__ = [
     "tell",
 ]
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff]")
 """Control characters, and halves of characters, which no encoding has."""
 _GAP = "  "
-_FIRST, _LAST = 1000, 400
-"""Characters shown of a sentence that quotes something endless."""
-
-
-def clean(text: str) -> str:
-    """On one line, with control characters as visible escapes (`\\x1b`): names and labels come from
-    the user's files.
-    """
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
 
 
 def style(text: str, code: str) -> str:
@@ -59,7 +45,7 @@ def tell(line: str = "") -> None:
 
 def print_text(text: str) -> None:
     """A text of several lines, to stdout."""
-    print(_UNSAFE_IN_TEXT.sub(_escaped, text))
+    print(_UNSAFE_IN_TEXT.sub(escaped, text))
 
 
 def say(line: str) -> None:
@@ -73,12 +59,6 @@ def complain(sentence: str) -> None:
     line = shortened(clean(" ".join(sentence.split())))
     text = "\n".join(wrapped(f"error: {line}", width_of(sys.stderr)))
     print(style("error:", "1;31") + text.removeprefix("error:"), file=sys.stderr, flush=True)
-
-
-def shortened(line: str) -> str:
-    """The line, without its middle if it is very long: errors may quote a whole file."""
-    cut = len(line) > _FIRST + _LAST
-    return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
 
 
 def print_json(kind: str, data: dict[str, Any]) -> None:

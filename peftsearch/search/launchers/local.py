@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing as mp
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from peftsearch.errors import PeftsearchError
 from peftsearch.search.events import Event, WorkerReady, WorkerStopped
+from peftsearch.search.launchers.main_module import WorkerContext
 from peftsearch.search.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
@@ -62,7 +62,7 @@ class LocalWorkers:
         self, root: str, count: int, limits: Limits, means: Means, body: Body = search
     ) -> None:
         self.root, self.limits, self.means, self.body = root, limits, means, body
-        self._context = mp.get_context("spawn")
+        self._context = WorkerContext()
         self._began = self._context.RawValue(ctypes.c_double, 0.0)
         """The search's start in `time.monotonic()` seconds, shared by all processes of the machine;
         0 until the first worker has loaded model and data.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.cli.terminal import progress
-from peftsearch.cli.terminal.progress import Progress
+from peftsearch.api.progress import progress
+from peftsearch.api.progress.progress import Progress
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
 from peftsearch.search.events import (

@@ -9,8 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from peftsearch.cli.terminal.console import clean
-from peftsearch.cli.terminal.running import RunningTrial
+from peftsearch.api.progress.running import RunningTrial
+from peftsearch.lines import clean
 
 __all__ = ["Overview", "lines_of", "live_lines"]
 

@@ -1,18 +1,12 @@
-"""Progress of a running search, on stderr: running trials and new frontier points on a terminal,
-plain lines elsewhere.
-"""
+"""Progress of a running search: its events as lines, and its state for a display to draw."""
 
 from __future__ import annotations
 
-import sys
 import time
 
-from rich.console import Console
-
-from peftsearch.cli.terminal.console import clean, shortened
-from peftsearch.cli.terminal.live import Overview, live_lines
-from peftsearch.cli.terminal.running import RunningTrials, stopping, time_is_up
-from peftsearch.cli.terminal.wrapping import width_of, wrapped
+from peftsearch.api.progress.display import Display, display_for
+from peftsearch.api.progress.live import Overview
+from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
@@ -38,7 +32,10 @@ __all__ = ["Progress"]
 class Progress:
     """Hears a search's events. `fatal` is the error that ended a worker, if one did."""
 
-    def __init__(self, folder: StudyFolder, limits: Limits, workers: int) -> None:
+    def __init__(
+        self, folder: StudyFolder, limits: Limits, workers: int, display: Display | None = None
+    ) -> None:
+        self.display = display or display_for(True)
         self.limits, self.workers = limits, workers
         record = folder.read()
         self.info = record.info
@@ -56,13 +53,9 @@ class Progress:
         self.nodes: dict[int, str] = {}
         """Where the workers of a cluster are."""
         self.fatal: PeftsearchError | None = None
-        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self.is_terminal = sys.stderr.isatty()
-        self.live = live_lines(self.console, self._overview) if self.is_terminal else None
 
     def __enter__(self) -> Progress:
-        if self.live is not None:
-            self.live.start()
+        self.display.begin(self._overview)
         going_on = f", {counted(len(self.results), 'trial')} done" if self.results else ""
         self._say(
             f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
@@ -72,8 +65,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._say_misfits()
-        if self.live is not None:
-            self.live.stop()
+        self.display.end()
 
     def hear(self, event: Event | None) -> None:
         """One event, or None for a tick of the clock."""
@@ -85,6 +77,7 @@ class Progress:
         elif event is not None:
             self._of_trial(event)
         self._say_when_time_is_up()
+        self.display.tick()
 
     def _of_trial(
         self, event: TrialBegan | TrialAt | TrialEvaluated | TrialEnded | TrialPutBack
@@ -148,7 +141,7 @@ class Progress:
             self.fatal = kind(event.error)
 
     def _detail(self, event: TrialBegan | TrialEvaluated) -> None:
-        if self.is_terminal:  # which shows it below
+        if self.display.draws_trials:
             return
         if isinstance(event, TrialBegan):
             self._say(f"#{event.number} begins: {event.description}")
@@ -166,7 +159,7 @@ class Progress:
         on_front = any(point.number == result.number for point in record.front)
         if result.state == "infeasible" and self.last_said_misfit:
             self.more_misfits += 1
-        elif on_front or result.state == "failed" or not self.is_terminal:
+        elif on_front or result.state == "failed" or not self.display.draws_trials:
             self._say(self._line(result, on_front))
             self.last_said_misfit = result.state == "infeasible"
 
@@ -186,7 +179,7 @@ class Progress:
         )
 
     def _overview(self) -> Overview:
-        """The state to draw; called from the terminal's own thread."""
+        """The state to draw; a terminal calls this from a thread of its own."""
         states = [result.state for result in list(self.results.values())]
         full, stopped, failed = (states.count(s) for s in ("full", "stopped", "failed"))
         return Overview(
@@ -224,12 +217,11 @@ class Progress:
 
     def _say(self, line: str) -> None:
         self._say_misfits()
-        for part in wrapped(shortened(clean(line)), width_of(sys.stderr)):
-            self.console.print(part)
+        self.display.line(line)
 
     def _say_misfits(self) -> None:
         if self.more_misfits:
-            self.console.print(f"  {self.more_misfits} more like it")
+            self.display.line(f"  {self.more_misfits} more like it")
         self.more_misfits, self.last_said_misfit = 0, False
 
 

@@ -1,6 +1,7 @@
-"""Fitting text to a terminal: lines break between words; commands, paths and words stay whole.
+"""Lines for a terminal: control characters escaped, endless ones cut, wrapped between words.
 
-What is piped is not wrapped: another program reads it, or a person opens it at any width.
+Commands, paths and words stay whole. What is piped is not wrapped: another program reads it, or a
+person opens it at any width.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-__all__ = ["fitted_columns", "width_of", "wrapped"]
+__all__ = ["clean", "escaped", "fitted_columns", "shortened", "width_of", "wrapped"]
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, and halves of characters, which no encoding has."""
+_FIRST, _LAST = 1000, 400
+"""Characters shown of a sentence that quotes something endless."""
 
 _COMMAND = re.compile(
     r"peftsearch (search|worker|status|frontier|report|export|train|predict|ls|show|check|doctor|"
@@ -21,6 +27,24 @@ _COMMAND = re.compile(
 _KEPT = "\0"
 _NARROWEST = 12
 """Minimum width of a column, in characters."""
+
+
+def clean(text: str) -> str:
+    """On one line, with control characters as visible escapes (`\\x1b`): names and labels come from
+    the user's files.
+    """
+    return _UNSAFE.sub(escaped, text)
+
+
+def escaped(found: re.Match[str]) -> str:
+    """A character as `\\x1b`, for `re.sub`."""
+    return found[0].encode("unicode_escape").decode()
+
+
+def shortened(line: str) -> str:
+    """The line, without its middle if it is very long: errors may quote a whole file."""
+    cut = len(line) > _FIRST + _LAST
+    return f"{line[:_FIRST]} … {line[-_LAST:]}" if cut else line
 
 
 def width_of(stream: TextIO) -> int | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peftsearch.cli.terminal.live import Overview, lines_of
-from peftsearch.cli.terminal.running import RunningTrials
+from peftsearch.api.progress.live import Overview, lines_of
+from peftsearch.api.progress.running import RunningTrials
 from peftsearch.search.events import TrialAt, TrialBegan
 
 

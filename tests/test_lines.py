@@ -7,7 +7,7 @@ import typer
 
 from peftsearch.cli.main import app
 from peftsearch.cli.terminal import console
-from peftsearch.cli.terminal.wrapping import wrapped
+from peftsearch.lines import wrapped
 
 SENTENCE = (
     "space 'nosuch': neither a file nor a shipped space; known: attention-vs-ffn, autopeft, "

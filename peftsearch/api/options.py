@@ -1,7 +1,7 @@
-"""The options of `peftsearch search`: the task field of each, and the rules for it on `--resume`.
+"""The options of a search: the task field of each, and the rules for it when a study is resumed.
 
-An option of `search` is a parameter there and one row here. On resume it is either heard, or it
-must be what the study was begun with, or it says nothing about the study.
+An option is a parameter of `peftsearch.search` and of the command line, and one row here. On resume
+it may be changed, or it must be what the study was begun with, or it says nothing about the study.
 """
 
 from __future__ import annotations
@@ -16,19 +16,28 @@ if TYPE_CHECKING:
     from peftsearch.records.records import StudyInfo
     from peftsearch.task.spec import TaskSpec
 
-__all__ = ["FIXED", "HEARD", "NEUTRAL", "Begun", "Fixed", "Said", "is_given", "task_fields"]
+__all__ = [
+    "CHANGEABLE",
+    "FIXED",
+    "NEUTRAL",
+    "Fixed",
+    "Options",
+    "RecordedOptions",
+    "is_given",
+    "task_fields",
+]
 
-Said = Mapping[str, Any]
+Options = Mapping[str, Any]
 """The options that the user gave, by parameter of `search`; others are absent."""
 
 
 def is_given(value: Any) -> bool:
     """True if the user gave this value; 0 counts."""
-    return value is not None and value is not False and value != []
+    return value is not None and value is not False and value != [] and value != ()
 
 
 @dataclass(frozen=True)
-class Begun:
+class RecordedOptions:
     """The options that a study was begun with, read from its record."""
 
     folder: StudyFolder
@@ -55,50 +64,48 @@ Same = Callable[[Any, Any], bool]
 """True if a value given now means the same as the recorded one."""
 
 
-def _equal(said: Any, began: Any) -> bool:
-    return bool(said == began)
+def _equal(given: Any, recorded: Any) -> bool:
+    return bool(given == recorded)
 
 
-def _same_set(said: Any, began: Any) -> bool:
-    return set(said) == set(began or ())
+def _same_set(given: Any, recorded: Any) -> bool:
+    return set(given) == set(recorded or ())
 
 
-def _same_data(said: Any, began: Any) -> bool:
+def _same_data(given: Any, recorded: Any) -> bool:
     from peftsearch.paths import is_same
     from peftsearch.task.rows.parallel import parallel_paths
     from peftsearch.task.sources.absolute_paths import absolute_data
 
-    pairs = [absolute_data(one) for one in (said, began or "")]
+    pairs = [absolute_data(one) for one in (given, recorded or "")]
     parts = [parallel_paths(one) or (one,) for one in pairs]
     return len(parts[0]) == len(parts[1]) and all(map(is_same, *parts))
 
 
-def _same_data_set(said: Any, began: Any) -> bool:
+def _same_data_set(given: Any, recorded: Any) -> bool:
     from peftsearch.task.sources.known import known_dataset
 
-    row = known_dataset(said)
-    return said == began or (row is not None and row is known_dataset(began or ""))
+    row = known_dataset(given)
+    return given == recorded or (row is not None and row is known_dataset(recorded or ""))
 
 
-def _same_source(said: Any, began: Any) -> bool:
+def _same_source(given: Any, recorded: Any) -> bool:
     from peftsearch.backbone.loading.source import absolute_source
     from peftsearch.paths import is_same
 
-    return began is not None and is_same(absolute_source(said), absolute_source(began))
+    return recorded is not None and is_same(absolute_source(given), absolute_source(recorded))
 
 
 @dataclass(frozen=True)
 class Fixed:
     """An option that is fixed for all trials of a study: on `--resume` it must not differ.
 
-    `began` returns the values it may have then: as the user gave it, and as it was used.
+    `recorded` returns the values it may have then: as the user gave it, and as it was used.
     """
 
     name: str
-    began: Callable[[Begun], tuple[Any, ...]]
+    recorded: Callable[[RecordedOptions], tuple[Any, ...]]
     same: Same = _equal
-    flag: str = ""
-    """The flag, if it is not the parameter's name."""
     fields: Callable[[Any], dict[str, Any]] | None = None
     """Converts the value to fields of the TaskSpec; None if the option is not about the task."""
     comma: bool = False
@@ -106,7 +113,7 @@ class Fixed:
 
     @property
     def shown(self) -> str:
-        return self.flag or "--" + self.name.replace("_", "-")
+        return "--" + self.name.replace("_", "-")
 
     def written(self, value: Any) -> str:
         """`--seed 9`, `--text a --text b`, `--no-header`; `no --beams` where there is none."""
@@ -119,68 +126,67 @@ class Fixed:
             each = (",".join(map(str, each)),)
         return " ".join(f"{self.shown} {one}" for one in each)
 
-    def difference(self, said: Any, begun: Begun) -> str | None:
+    def difference(self, given: Any, options: RecordedOptions) -> str | None:
         """`--seed 9, not --seed 0`; None where they mean the same."""
-        values = self.began(begun)
-        if any(self.same(said, value) for value in values):
+        values = self.recorded(options)
+        if any(self.same(given, value) for value in values):
             return None
-        began = next((value for value in values if value is not None), None)
-        return f"{self.written(began)}, not {self.written(said)}"
+        recorded = next((value for value in values if value is not None), None)
+        return f"{self.written(recorded)}, not {self.written(given)}"
 
 
 def _of_task(
     name: str,
     key: str | None = None,
-    began: Callable[[Begun], tuple[Any, ...]] | None = None,
+    recorded: Callable[[RecordedOptions], tuple[Any, ...]] | None = None,
     same: Same = _equal,
-    flag: str = "",
 ) -> Fixed:
     """An option that sets the field `key` of the task."""
     field = key or name
 
-    def recorded(begun: Begun) -> tuple[Any, ...]:
-        return (getattr(begun.task, field),)
+    def of_task(options: RecordedOptions) -> tuple[Any, ...]:
+        return (getattr(options.task, field),)
 
-    return Fixed(name, began or recorded, same, flag, lambda said: {field: said})
+    return Fixed(name, recorded or of_task, same, lambda given: {field: given})
 
 
 def _label_columns(task: TaskSpec) -> tuple[str, ...]:
     return task.labels or ((task.label,) if task.label else ())
 
 
-def _label_fields(said: tuple[str, ...]) -> dict[str, Any]:
+def _label_fields(given: tuple[str, ...]) -> dict[str, Any]:
     """One column is the label's; several are columns of 0 and 1."""
-    return {"label": said[0]} if len(said) == 1 else {"labels": said}
+    return {"label": given[0]} if len(given) == 1 else {"labels": given}
 
 
 FIXED: tuple[Fixed, ...] = (
     Fixed("model", lambda b: (b.info.model,), _same_source),
     _of_task("task", "name", same=_same_data_set),
     _of_task("train", same=_same_data),
-    _of_task("eval_file", "eval", same=_same_data, flag="--eval"),
+    _of_task("eval", same=_same_data),
     _of_task("test", same=_same_data),
     _of_task("text"),
     Fixed("label", lambda b: (_label_columns(b.task),), fields=_label_fields),
-    _of_task("kind", began=lambda b: (b.task.kind, b.info.kind)),
-    _of_task("metric", began=lambda b: (b.task.metric, b.info.metric.name)),
+    _of_task("kind", recorded=lambda b: (b.task.kind, b.info.kind)),
+    _of_task("metric", recorded=lambda b: (b.task.metric, b.info.metric.name)),
     _of_task("positive"),
     _of_task("template"),
-    Fixed("no_header", lambda b: (not b.task.header,), fields=lambda said: {"header": not said}),
+    Fixed("no_header", lambda b: (not b.task.header,), fields=lambda given: {"header": not given}),
     _of_task("separator"),
     Fixed(
         "beams",
         lambda b: (b.task.generation.beams,),
-        fields=lambda said: {"generation": {"beams": said}},
+        fields=lambda given: {"generation": {"beams": given}},
     ),
     Fixed(
         "languages",
         lambda b: (b.task.languages,),
-        fields=lambda said: {"languages": said},
+        fields=lambda given: {"languages": given},
         comma=True,
     ),
     Fixed("seed", lambda b: (b.info.seed,)),
     Fixed("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
-    _of_task("max_target", began=lambda b: (b.info.asked_max_target, b.task.max_target)),
+    _of_task("max_target", recorded=lambda b: (b.info.asked_max_target, b.task.max_target)),
     Fixed("tokenizer", lambda b: (b.info.tokenizer,), _same_source),
     Fixed("target_tokenizer", lambda b: (b.info.target_tokenizer,), _same_source),
     _of_task("train_examples"),
@@ -192,7 +198,7 @@ FIXED: tuple[Fixed, ...] = (
 )
 """Options that must not differ from the study's on `--resume`."""
 
-HEARD = (
+CHANGEABLE = (
     *("trials", "minutes", "hours", "workers", "threads", "cohort", "device"),
     "storage",  # how this machine reaches the study's database
 )
@@ -202,10 +208,10 @@ NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
 """Options that name the study and the action. The space is compared by its hash."""
 
 
-def task_fields(said: Said) -> dict[str, Any]:
+def task_fields(options: Options) -> dict[str, Any]:
     """Fields of a TaskSpec from the options about the task."""
     fields: dict[str, Any] = {}
     for option in FIXED:
-        if option.fields is not None and option.name in said:
-            fields |= option.fields(said[option.name])
+        if option.fields is not None and option.name in options:
+            fields |= option.fields(options[option.name])
     return fields

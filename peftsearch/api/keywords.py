@@ -1,0 +1,75 @@
+"""Sentences about flags of the command line, as a Python caller reads them: about keywords."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
+from peftsearch.errors import PeftsearchError
+
+if TYPE_CHECKING:
+    from peftsearch.api.progress.display import Display
+    from peftsearch.api.progress.live import Overview
+
+__all__ = ["InPython", "in_python", "keywords_in_errors"]
+
+_NAMES = {*(option.name for option in FIXED), *CHANGEABLE, *NEUTRAL}
+_SWITCHES = {"no_header", "resume"}
+_COMMAND = r"peftsearch [a-z]+ [^;:,]*"
+"""A quoted command keeps its flags."""
+_VALUE = (
+    r"(?:=| )(?P<value>'[^']*'|-?\d[\d.]*(?![\w./])|classification|multilabel|regression|seq2seq)"
+)
+_FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?")
+
+
+def in_python(sentence: str) -> str:
+    """The sentence with keywords for flags.
+
+    >>> in_python("begun with --seed 9, not --seed 0: leave out --max-length, or --resume")
+    'begun with seed=9, not seed=0: leave out max_length=, or resume=True'
+    """
+    return _FLAG.sub(_keyword, sentence)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    name = (found["flag"] or "").replace("-", "_")
+    if name not in _NAMES:
+        return found[0]
+    if found["value"] is not None:
+        value = found["value"]
+        return f"{name}={value!r}" if value[0].isalpha() else f"{name}={value}"
+    return f"{name}=True" if name in _SWITCHES else f"{name}="
+
+
+@contextlib.contextmanager
+def keywords_in_errors() -> Iterator[None]:
+    """Errors raised meanwhile speak of keywords."""
+    try:
+        yield
+    except PeftsearchError as error:
+        error.args = (in_python(str(error)),)
+        raise
+
+
+class InPython:
+    """A display whose lines speak of keywords."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self.draws_trials = display.draws_trials
+
+    def line(self, text: str) -> None:
+        self._display.line(in_python(text))
+
+    def begin(self, look: Callable[[], Overview]) -> None:
+        self._display.begin(look)
+
+    def tick(self) -> None:
+        self._display.tick()
+
+    def end(self) -> None:
+        self._display.end()

@@ -1,0 +1,113 @@
+"""Displays: where a search's lines go, and where its running trials are drawn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console
+
+from peftsearch.api.progress.live import Overview, live_lines
+from peftsearch.lines import clean, shortened, width_of, wrapped
+
+__all__ = ["Display", "Function", "Lines", "Silent", "Terminal", "display_for", "in_notebook"]
+
+Look = Callable[[], Overview]
+"""Returns the present state of the search."""
+
+
+class Display(Protocol):
+    """Shows lines as they come, and between `begin` and `end` the state of the search."""
+
+    draws_trials: bool
+    """True if running trials are seen anyway, so that no lines are written about them."""
+
+    def line(self, text: str) -> None: ...
+
+    def begin(self, look: Look) -> None: ...
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+    def end(self) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    draws_trials = True
+
+    def line(self, text: str) -> None:
+        pass
+
+    def begin(self, look: Look) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+class Function(Silent):
+    """Calls a function with each line: `print`, `logging.info`, a user's own."""
+
+    draws_trials = False
+
+    def __init__(self, hear: Callable[[str], object]) -> None:
+        self._hear = hear
+
+    def line(self, text: str) -> None:
+        self._hear(text)
+
+
+class Lines(Silent):
+    """Plain lines on stderr."""
+
+    draws_trials = False
+
+    def line(self, text: str) -> None:
+        lines = wrapped(shortened(clean(text)), width_of(sys.stderr))
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+class Terminal(Silent):
+    """Lines on stderr, and below them live lines that rich redraws from a thread of its own."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        for part in wrapped(shortened(clean(text)), width_of(sys.stderr)):
+            self._console.print(part)
+
+    def begin(self, look: Look) -> None:
+        self._live = live_lines(self._console, look)
+        self._live.start()
+
+    def end(self) -> None:
+        self._live.stop()
+
+
+def display_for(progress: bool | Callable[[str], object]) -> Display:
+    """The display that `progress=` means: False is silent, a function hears the lines, and True is
+    a notebook's bar in a notebook, live lines on a terminal, plain lines elsewhere.
+    """
+    if callable(progress):
+        return Function(progress)
+    if not progress:
+        return Silent()
+    if in_notebook():
+        from peftsearch.api.progress.notebook import NotebookBar
+
+        return NotebookBar()
+    return Terminal() if sys.stderr.isatty() else Lines()
+
+
+def in_notebook() -> bool:
+    """True in a Jupyter kernel (Colab's, too); asks IPython only if it was imported already."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return any(base.__name__ == "ZMQInteractiveShell" for base in type(shell).__mro__)

@@ -1,0 +1,88 @@
+"""The study to resume: opened by name, its options compared with those it was begun with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftsearch.api.options import FIXED, Options, RecordedOptions
+from peftsearch.api.request import (
+    default_name,
+    means_of,
+    refuse_cohort_of_low_rungs,
+    space_of,
+    task_spec,
+)
+from peftsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from peftsearch.records.folder import StudyFolder
+    from peftsearch.search.limits import Means
+
+__all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
+
+
+def study_to_resume(options: Options) -> StudyFolder:
+    """The study that the options name, checked as far as nothing is loaded: its options, storage,
+    device, model and data files.
+    """
+    from peftsearch.api.storage import apply_storage
+
+    folder = existing_study(options)
+    apply_storage(folder.name, folder.read_info().storage, options.get("storage"))
+    refuse_other_means(folder, means_of(options))
+    from peftsearch.study.missing_files import refuse_missing  # with pandas
+
+    refuse_missing(folder.read_info())
+    return folder
+
+
+def existing_study(options: Options) -> StudyFolder:
+    """The study to resume. UsageError for options that differ from those it was begun with."""
+    from peftsearch.records.folder import StudyFolder
+
+    if "study" not in options and "space" not in options:
+        raise UsageError("which study? give --study NAME with --resume")
+    space = space_of(options["space"]) if "space" in options else None
+    name = options["study"] if "study" in options or space is None else default_name(space, options)
+    folder = StudyFolder.open(name, options.get("studies"))
+    info = folder.read_info()
+    if space is not None and space.hash != info.space_hash:
+        shown = options["space"] if isinstance(options["space"], str) else space.name
+        raise UsageError(
+            f"space '{shown}' is not the one study '{name}' was begun with; leave it out "
+            f"to go on with {folder.space_path}, or begin a new study"
+        )
+    task_spec(options)  # refuses values that no study may have
+    _refuse_differences(options, RecordedOptions(folder, info))
+    return folder
+
+
+def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
+    """UsageError, in one sentence, for all options that differ from those of the study."""
+    found = [
+        option.difference(options[option.name], recorded)
+        for option in FIXED
+        if option.name in options
+    ]
+    differences = [one for one in found if one is not None]
+    if differences:
+        raise UsageError(
+            f"study '{recorded.folder.name}' was begun with {'; with '.join(differences)}: "
+            "leave out what differs to go on with it, or begin a new study"
+        )
+
+
+def refuse_other_means(folder: StudyFolder, means: Means) -> None:
+    """UsageError for a device that is missing or cannot compute the study's low rungs, and for a
+    cohort of them.
+    """
+    from peftsearch.backbone.device import refuse_unknown_device
+    from peftsearch.space.space import load_space
+    from peftsearch.study.low_rungs import refuse_low_rungs
+
+    info = folder.read_info()
+    device = means.device or info.device
+    refuse_unknown_device(device)
+    refuse_cohort_of_low_rungs(means.cohort, info.low_rungs)
+    if info.low_rungs is not None:
+        refuse_low_rungs(info.low_rungs, load_space(str(folder.space_path)), device)

@@ -1,0 +1,47 @@
+"""The state of a study in numbers: what `peftsearch status --json` prints and `Study.status()` has.
+
+Imports neither pandas nor torch: `peftsearch status` is there at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftsearch.records.derive import count_states
+
+if TYPE_CHECKING:
+    from peftsearch.disk.locks import Owner
+    from peftsearch.records.records import StudyRecord
+
+__all__ = ["status_of"]
+
+
+def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
+    """Names, trials by state, failures by cause, frontier, hypervolume in [0, 1], CPU seconds, the
+    share of time spent evaluating; `owner` is the process that searches the study.
+    """
+    info, results = record.info, record.results
+    causes: dict[str, int] = {}
+    for result in results:
+        if result.state == "failed":
+            cause = result.cause or "unknown"
+            causes[cause] = causes.get(cause, 0) + 1
+    wall_s = sum(result.wall_s for result in results)
+    return {
+        "study": info.name,
+        "model": info.model,
+        "task": info.task_name,
+        "space": info.space,
+        "low_rungs": info.low_rungs,
+        "searched_by": str(owner) if owner else None,
+        "counts": count_states(record),
+        "failed_by_cause": causes,
+        "origins": {
+            origin: sum(result.origin == origin for result in results)
+            for origin in ("landmark", "seed", "sampled")
+        },
+        "frontier_points": len(record.front),
+        "hypervolume": record.hypervolume,
+        "cpu_s": round(sum(result.cpu_s for result in results), 1),
+        "evaluation_share": round(sum(result.eval_s for result in results) / max(wall_s, 1e-9), 4),
+    }

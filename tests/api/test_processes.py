@@ -1,0 +1,122 @@
+"""Searches from scripts and notebooks: workers are processes, Ctrl-C is heard."""
+
+from __future__ import annotations
+
+import multiprocessing.spawn
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import peftsearch
+from peftsearch.search.interrupt import interruptible, with_stops
+from peftsearch.search.launchers.main_module import without_main
+
+SCRIPT = """
+import peftsearch
+
+print("once")
+study = peftsearch.search(
+    "space.yaml", "tiny-bert", train="reviews.csv", trials=1, study="s", progress=False
+)
+print(len(study.trials()), "trials")
+"""
+ENDLESS = """
+import peftsearch
+
+try:
+    peftsearch.search(
+        "space.yaml", "tiny-bert", train="reviews.csv", study="s",
+        progress=lambda line: print(line, flush=True),
+    )
+except peftsearch.Interrupted as error:
+    print("Interrupted:", error)
+print("signals as before:", __import__("signal").getsignal(2).__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["script.py", "-"])
+def test_a_script_without_a_guard_searches_once(where: str, home: Path) -> None:
+    """Also one that Python reads from its standard input, as a notebook's cell has no file."""
+    (home / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, where], input=SCRIPT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["once", "1 trials"]
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_raises_interrupted(home: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "begins" in line and process.poll() is None and "stopping" not in "".join(lines):
+            os.kill(process.pid, signal.SIGINT)
+            break
+    rest = process.communicate(timeout=120)[0]
+    assert process.returncode == 0
+    assert "stopping: " in rest
+    assert "Interrupted: interrupted; everything is saved. Go on with: peftsearch.search(" in rest
+    assert "signals as before: default_int_handler" in rest
+    assert peftsearch.open_study("s").status()["searched_by"] is None
+
+
+def test_a_spawned_process_is_not_told_of_the_main_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "<stdin>", raising=False)
+    monkeypatch.setattr(main, "__spec__", None)
+    told = multiprocessing.spawn.get_preparation_data("worker")
+    assert "init_main_from_path" in told
+    with without_main():
+        told = multiprocessing.spawn.get_preparation_data("worker")
+    assert not [key for key in told if key.startswith("init_main")]
+    assert sys.modules["__main__"] is main
+
+
+def test_events_end_with_whoever_hears_them() -> None:
+    """As when a function given as `progress` raises: workers must not outlive the call."""
+    ended = []
+
+    def events() -> Iterator[None]:
+        try:
+            while True:
+                yield None
+        finally:
+            ended.append(True)
+
+    heard = with_stops(events(), [])
+    assert next(heard) is None
+    heard.close()
+    assert ended == [True]
+
+
+def test_a_search_in_another_thread_leaves_signals_alone() -> None:
+    class Workers:
+        def stop(self) -> None: ...
+
+        def kill(self) -> None: ...
+
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def search() -> None:
+        with interruptible(Workers()) as caught:
+            found.append((caught, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+    assert found == [([], before)]
