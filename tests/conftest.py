@@ -39,7 +39,9 @@ settings.load_profile("fixed")
 TESTS = Path(__file__).parent
 ON_MODELS = {"backbone", "export", "training"}
 """Folders whose tests run through dozens of families and methods on models."""
-QUICK_CASES = 3
+QUICK_CASES = 2
+SERVERS = {"postgres"}
+"""Fixtures that start a server."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,10 +60,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Tests that are not slow; of those on models, the first, a middle and the last case."""
+    """Tests that are neither slow nor ask for a server; of those on models, the first case and the
+    last.
+    """
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("slow") is None:
+        asked = SERVERS.intersection(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("slow") is None and not asked:
             cases[item.nodeid.partition("[")[0]].append(item)
     return {
         item for found in cases.values() for item in (some(found) if on_models(found[0]) else found)

@@ -445,6 +445,7 @@ def test_four_writers_of_whom_one_is_killed_lose_no_line(path: Path) -> None:
     assert all(entry["text"] == str(entry["writer"]) * 2000 for entry in logs)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_random_instants_leaves_a_loadable_journal(path: Path) -> None:
     randomness = random.Random(0)
     known = 0
