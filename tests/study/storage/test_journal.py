@@ -436,7 +436,7 @@ def test_four_writers_of_whom_one_is_killed_lose_no_line(path: Path) -> None:
     while not any(entry["writer"] == 0 for entry in logs_in(path)):
         time.sleep(0.001)
     os.kill(children[0], signal.SIGKILL)
-    assert parent.wait(60) == 0
+    assert parent.wait(300) == 0
     logs = logs_in(path)
     for writer in range(4):
         numbers = [entry["number"] for entry in logs if entry["writer"] == writer]

@@ -121,9 +121,9 @@ def test_errors_of_means_are_their_examples(name: str) -> None:
 
 def test_errors_with_many_labels_take_no_time() -> None:
     references, logits = drawn(5_000, 300)
-    began = time.perf_counter()
+    began = time.process_time()
     METRICS["f1_macro"].standard_error(references, logits - 3)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_constant_predictor_says_the_labels_of_the_majority() -> None:
