@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.families_page import PAGE, page
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_matrix_gives_when_it_passes() -> None:
     assert PAGE.read_text(encoding="utf-8") == page()
 

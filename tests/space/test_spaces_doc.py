@@ -294,6 +294,7 @@ def space_named(name: str) -> Space:
     return Space(Document.read(shipped_spaces()[name]))
 
 
+@pytest.mark.slow
 def test_nothing_that_can_be_done_ends_with_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
