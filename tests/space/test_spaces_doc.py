@@ -84,6 +84,7 @@ class Listener(RandomSuggestions):
 # -- the files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "depth", "numbers"])
 def test_a_file_of_the_page_uses_all_that_it_offers_and_can_be_sampled(text: str) -> None:
     loaded, shapes = space(text), load_shapes("config:bart-large")
@@ -182,6 +183,7 @@ def test_a_value_that_no_valid_combination_uses_is_named_by_check(
 # -- the parameters ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_parameters_listed_are_those_a_sampler_is_asked_for() -> None:
     (listed,) = re.findall(r"^```\n(.*?)^```", section("What a sampler sees"), re.M | re.S)
     loaded, shapes, source = space(FIRST), load_shapes("config:bert-base"), Listener()

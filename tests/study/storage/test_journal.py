@@ -484,6 +484,7 @@ JournalFile(Path(sys.argv[1])).append_logs([{"op_code": 2, "number": 3}])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [1, 20])
 def test_a_writer_killed_in_the_middle_of_a_line_frees_the_lock_and_the_journal_goes_on(
     journal: JournalFile, path: Path, written: int

@@ -50,6 +50,7 @@ def test_f1_is_sklearns(average: str, pair: Any) -> None:
     assert METRICS[f"f1_{average}"].value(references, logits) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(pairs())
 @settings(max_examples=100)
 def test_subset_accuracy_is_sklearns(pair: Any) -> None:
@@ -58,6 +59,7 @@ def test_subset_accuracy_is_sklearns(pair: Any) -> None:
     assert METRICS["subset_accuracy"].value(references, logits) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(pairs())
 @settings(max_examples=50)
 def test_bce_is_torchs_and_sklearns(pair: Any) -> None:
