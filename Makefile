@@ -32,7 +32,7 @@ NUMERICAL := tests/design tests/test_docs_extending.py \
 # Where tests write: in memory if there is room. They flush thousands of small files to the disk.
 SCRATCH := $(or $(TMPDIR),$(shell grep -qs '^[^ ]* /dev/shm .*noexec' /proc/mounts || \
 	df -Pk /dev/shm 2> /dev/null | awk '$$6 == "/dev/shm" && $$4 > 4e6 {print $$6}'))
-PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) OMP_NUM_THREADS=1 $(BIN)/pytest --dist worksteal
+PYTEST := $(if $(SCRATCH),TMPDIR=$(SCRATCH)) OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .PHONY: help .venv demo quick test processors families check lint imports format types clean
 
@@ -61,15 +61,15 @@ demo: $(STAMP)
 	$(DEMO) $(if $(wildcard studies/$(DEMO_STUDY)/study.json),--resume)
 
 quick: lint imports
-	$(PYTEST) -q -n 2 --quick --durations 5
+	$(PYTEST) -q -n 2 --dist loadfile --quick --durations 5
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) --durations 30
+	$(PYTEST) -n $(JOBS) --dist worksteal --durations 30
 
 processors: $(STAMP)
 	for processor in '$(OLD)' '$(AVX2)' '$(MKL)' '$(THREADS)'; do \
 		echo "$$processor"; \
-		env $$processor $(PYTEST) -q -n $(JOBS) $(NUMERICAL) || exit 1; \
+		env $$processor $(PYTEST) -q -n $(JOBS) --dist worksteal $(NUMERICAL) || exit 1; \
 	done
 
 families: $(STAMP)
@@ -92,5 +92,5 @@ types: $(STAMP)
 	$(BIN)/mypy --strict peftsearch
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

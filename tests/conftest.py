@@ -36,18 +36,24 @@ if TYPE_CHECKING:
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
+settings.register_profile("quick", parent=settings.get_profile("fixed"), max_examples=25)
+
 TESTS = Path(__file__).parent
-ON_MODELS = {"backbone", "export", "training"}
-"""Folders whose tests run through dozens of families and methods on models."""
-QUICK_CASES = 3
+QUICK_CASES = {"backbone": 2, "export": 1, "training": 1}
+"""Folders whose tests run through dozens of families and methods on models: how many cases of each
+test `--quick` takes.
+"""
+SERVERS = {"postgres"}
+"""Fixtures that start a server."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--quick",
-        action="store_true",
-        help="no slow tests, and on models only some cases of each test (see CONTRIBUTING.md)",
-    )
+    parser.addoption("--quick", action="store_true", help="the quick tier (see CONTRIBUTING.md)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick"):
+        settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -58,24 +64,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Tests that are not slow; of those on models, the first, a middle and the last case."""
+    """Tests that are neither slow nor ask for a server; on models, some of their cases."""
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("slow") is None:
+        asked = SERVERS.intersection(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("slow") is None and not asked:
             cases[item.nodeid.partition("[")[0]].append(item)
-    return {
-        item for found in cases.values() for item in (some(found) if on_models(found[0]) else found)
-    }
-
-
-def on_models(item: pytest.Item) -> bool:
-    return item.path.relative_to(TESTS).parts[0] in ON_MODELS
+    return {item for found in cases.values() for item in some(found)}
 
 
 def some(cases: list[pytest.Item]) -> list[pytest.Item]:
-    last = len(cases) - 1
-    wanted = min(QUICK_CASES, len(cases))
-    return [cases[last * index // max(wanted - 1, 1)] for index in range(wanted)]
+    """The first case and the last, or as many as are taken in their folder."""
+    folder = cases[0].path.relative_to(TESTS).parts[0]
+    return [*cases[1:], cases[0]][-QUICK_CASES.get(folder, len(cases)) :]
 
 
 @pytest.fixture(autouse=True, scope="session")

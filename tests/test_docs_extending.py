@@ -153,6 +153,7 @@ def test_the_form_trains_and_its_export_loads_to_the_same_logits(
     assert apart_in_fp32(load(tmp_path).logits(TEXTS), logits) <= 1
 
 
+@pytest.mark.slow
 def test_a_space_file_that_names_the_form_samples_it(page: dict[str, Any]) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     shapes = load_shapes("config:bert-base")

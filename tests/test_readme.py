@@ -118,6 +118,6 @@ def in_a_process(command: Command, folder: Path, model: Path) -> subprocess.Comp
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         stdin=subprocess.DEVNULL,
     )

@@ -139,6 +139,7 @@ def test_predict_reads_texts_from_arguments_and_files_alike(
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_predictions_stand_beside_their_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

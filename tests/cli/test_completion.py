@@ -71,7 +71,7 @@ def test_bash_completes_commands_names_and_what_stands_behind_a_colon(tmp_path: 
         env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert dict(zip(asked, done.stdout.splitlines(), strict=True)) == asked
 
@@ -90,7 +90,7 @@ def test_nothing_slow_is_imported_to_complete_a_name(tmp_path: Path) -> None:
         env=os.environ | environment | {"_PEFTSEARCH_COMPLETE": "complete_bash"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     *offered, slow = done.stdout.splitlines()
     assert {"lora", "lora-only"} <= set(offered)

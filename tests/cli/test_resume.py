@@ -169,6 +169,7 @@ def test_what_means_the_same_may_be_said(words: str, watched: Watched) -> None:
     assert len(watched) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "others", "differs"),
     [

@@ -186,6 +186,7 @@ def losses(trainer: Trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "bitfit", "diff-pruning", "prefix-mlp"])
 def test_two_steps_of_transformers_trainer_are_those_by_hand(
     name: str, backbone: Backbone, tmp_path: Path
@@ -305,6 +306,7 @@ def test_scores_are_what_is_predicted_and_the_probability_of_each_label(
         export(tmp_path / "number", backbone, configuration, **scale).scores(TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "kind"), [("tiny_bart", "seq2seq"), ("tiny_llama", "causal")])
 def test_a_model_that_writes_is_trained_with_its_own_loss(
     model: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -54,6 +54,7 @@ def nothing_half_written(folder: Path) -> bool:
     return not any(name.endswith(".tmp") or ".partial" in name for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", [0, 2, 4, 7, 11, 16, 23, 31])
 def test_wherever_the_disk_fills_up_a_search_says_so_and_goes_on_once_there_is_room(
     writes: int,
@@ -116,6 +117,7 @@ def read_only(world: World, tmp_path: Path) -> Iterator[Path]:
         yield studies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

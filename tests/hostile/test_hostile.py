@@ -145,6 +145,7 @@ def test_what_is_left_on_the_disk_is_found(name: str, found: str, tmp_path: Path
     assert any(found in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_what_never_ends_is_found(tmp_path: Path) -> None:
     def endless(_: list[str]) -> int:
         while True:

@@ -137,7 +137,7 @@ def test_the_page_opens_in_a_browser_without_errors_and_draws_its_figures(tmp_pa
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert "CONSOLE" not in opened.stderr
     assert opened.stdout.count('class="main-svg"') >= 4

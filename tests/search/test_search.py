@@ -49,12 +49,12 @@ def begin(*more: str) -> list[str]:
 def run(home: Path, *words: str) -> str:
     """What a command that ends well has printed."""
     process = started(list(words), home)
-    assert process.wait(120) == 0, process.errors
+    assert process.wait(300) == 0, process.errors
     return (home / "out.txt").read_text()
 
 
 def until(process: Killable, what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not what() and process.is_running and time.monotonic() < deadline:
         time.sleep(0.002)
 
@@ -126,7 +126,7 @@ def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
     os.kill(process.leader, signal.SIGINT)
     until(process, lambda: "\nstopping: " in process.errors)
     assert "\nstopping: " in process.errors
-    assert process.wait(120) == 130
+    assert process.wait(300) == 130
     assert "everything is saved. Go on with: peftsearch search --study s --resume" in process.errors
     assert "Traceback" not in process.errors
     assert_no_trial_runs(home)
@@ -155,7 +155,7 @@ def interrupted_twice(process: Killable) -> None:
     until(process, lambda: "\nstopping: " in process.errors)
     with contextlib.suppress(ProcessLookupError):  # tiny trials are saved as fast
         os.killpg(process.leader, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     assert "Traceback" not in process.errors
     assert "out of memory" not in process.errors
 
@@ -165,7 +165,7 @@ def test_an_interrupt_while_workers_load_ends_the_search_before_they_have(home: 
     process = started(begin("--trials", "500", "--workers", "2"), home, anew=True)
     until(process, lambda: len(process.workers()) == 2)
     os.killpg(process.leader, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     assert "stopping: no trial is under way" in process.errors
     assert "Traceback" not in process.errors
     assert results(home) == {}
@@ -176,7 +176,7 @@ def test_a_worker_that_is_killed_loses_no_trial_and_is_replaced(home: Path) -> N
     process = started(begin("--trials", "12", "--workers", "2"), home)
     until(process, lambda: len(results(home)) >= 2)
     os.kill(max(process.workers()), signal.SIGKILL)
-    assert process.wait(120) == 0, process.errors
+    assert process.wait(300) == 0, process.errors
     assert "died (SIGKILL: out of memory?)" in process.errors
     assert len(trained(home)) + sum(r["state"] == "failed" for r in results(home).values()) >= 12
     assert_every_trial_is_accounted_for(home)
@@ -191,7 +191,7 @@ def test_a_second_search_of_a_study_is_refused_while_one_works_on_it(home: Path)
     for name in ("studies", "model", "data.csv"):
         (beside / name).symlink_to(home / name)
     second = started(["search", "--study", "s", "--resume", "--trials", "1"], beside)
-    code = second.wait(120)
+    code = second.wait(300)
     process.kill()
     assert code == 2
     assert "study 's' is being searched by process" in second.errors

@@ -50,7 +50,7 @@ class Recording(RandomSuggestions):
         return float(self.params[name])
 
 
-@pytest.fixture(scope="module", params=["unified", "demo"])
+@pytest.fixture(scope="module", params=[pytest.param("unified", marks=pytest.mark.slow), "demo"])
 def sampled(
     request: pytest.FixtureRequest, shapes: BackboneShapes
 ) -> tuple[Space, list[Sample], Recording]:

@@ -85,6 +85,7 @@ class Listener(RandomSuggestions):
 # -- the files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "depth", "numbers"])
 def test_a_file_of_the_page_uses_all_that_it_offers_and_can_be_sampled(text: str) -> None:
     loaded, shapes = space(text), load_shapes("config:bart-large")
@@ -183,6 +184,7 @@ def test_a_value_that_no_valid_combination_uses_is_named_by_check(
 # -- the parameters ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_parameters_listed_are_those_a_sampler_is_asked_for() -> None:
     (listed,) = re.findall(r"^```\n(.*?)^```", section("What a sampler sees"), re.M | re.S)
     loaded, shapes, source = space(FIRST), load_shapes("config:bert-base"), Listener()
@@ -295,6 +297,7 @@ def space_named(name: str) -> Space:
     return Space(Document.read(shipped_spaces()[name]))
 
 
+@pytest.mark.slow
 def test_nothing_that_can_be_done_ends_with_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

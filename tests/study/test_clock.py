@@ -25,6 +25,7 @@ def jumping(by_s: float) -> Callable[[], float]:
     return lambda: real() + by_s * next(looks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_s", [10 * HOUR_S, -10 * HOUR_S])
 def test_a_clock_that_jumps_neither_ends_a_search_nor_spoils_its_times(
     by_s: float,

@@ -66,7 +66,7 @@ def begin(folder: StudyFolder, trials: int) -> int:
 def kill(process: int, seconds: float, folder: StudyFolder) -> None:
     """Kill it so long after its first word in the journal."""
     before = folder.journal_path.stat().st_size
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while folder.journal_path.stat().st_size == before and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(seconds)

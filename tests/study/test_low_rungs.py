@@ -64,6 +64,7 @@ def trials(home: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in found]
 
 
+@pytest.mark.slow
 @needs_int8
 def test_every_rung_says_its_precision_and_full_length_is_exact(
     trials: list[dict[str, Any]],
@@ -74,6 +75,7 @@ def test_every_rung_says_its_precision_and_full_length_is_exact(
     assert info.low_rungs == "int8"
 
 
+@pytest.mark.slow
 @needs_int8
 def test_status_and_report_say_it(
     trials: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]

@@ -82,6 +82,7 @@ def test_a_search_that_was_killed_by_its_user_costs_a_trial_nothing(
         assert (again.number, again.alone) == (first.number, False)
 
 
+@pytest.mark.slow
 def test_status_report_and_python_tell_waiting_trials_from_running_ones_alike(
     folder: StudyFolder, study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,6 +57,7 @@ def run(study: Study, trials: int) -> list[Assignment]:
     return assignments
 
 
+@pytest.mark.slow
 def test_no_configuration_is_given_out_twice(study: Study) -> None:
     hashes = [a.configuration.hash for a in run(study, 60)]
     assert len(set(hashes)) == len(hashes)
@@ -288,6 +289,7 @@ def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwri
     assert folder.read().results == results
 
 
+@pytest.mark.slow
 def test_whatever_line_a_journal_has_lost_finished_trials_stay_as_they_are(
     tiny_bert: Path, tmp_path: Path
 ) -> None:

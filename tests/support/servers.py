@@ -46,7 +46,7 @@ class DatabaseServer(ABC):
 
     def start(self) -> None:
         """Returns when it answers; what a killed server left is waited for."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 self._process = self._begin()

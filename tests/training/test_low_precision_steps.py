@@ -127,6 +127,7 @@ def cuts() -> Iterator[int]:
     yield from (1, 3, 4, 6, 7)
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_step_it_ends_as_if_it_had_not_been(
     bench: Workbench, tmp_path: Path
 ) -> None:

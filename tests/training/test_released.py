@@ -21,6 +21,7 @@ def bench(tiny_roberta: Path, tiny_sentiment_csv: Path) -> Workbench:
     return Workbench.prepare(str(tiny_roberta), spec, with_prompts=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*POINT_NAMES} - {"cross-attention", "residual-stream"}))
 def test_the_tensors_of_a_trial_are_freed_with_its_run(bench: Workbench, name: str) -> None:
     gc.collect()

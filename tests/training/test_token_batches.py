@@ -37,6 +37,7 @@ def test_an_epoch_by_tokens_holds_every_example_once_within_the_limit(
     assert all(len(b) == 1 or lengths[b].max() * len(b) <= tokens for b in batches)
 
 
+@pytest.mark.slow
 @given(lengths=LENGTHS, tokens=st.integers(30, 500), steps=st.lists(st.integers(0, 60), max_size=8))
 def test_the_batch_of_a_step_does_not_depend_on_the_steps_before_it(
     lengths: np.ndarray, tokens: int, steps: list[int]

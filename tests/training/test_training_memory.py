@@ -140,6 +140,7 @@ def test_a_killed_run_with_dropout_goes_on_bit_for_bit(
         assert furthest(whole, tuned(second)) == 0
 
 
+@pytest.mark.slow
 def test_dropout_under_checkpointing_drops_the_same_again() -> None:
     losses, tensors = after(writer("bart"), DROPPING)
     again, others = after(writer("bart"), replace(DROPPING, checkpointing=True))

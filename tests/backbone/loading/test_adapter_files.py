@@ -91,6 +91,7 @@ def test_a_model_beside_an_adapter_is_its_plain_weights(
     assert load_shapes(str(folder)) == load_shapes(str(tiny_bert))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "auto"),
     [("tiny_llama", AutoModelForCausalLM), ("tiny_bart", AutoModelForSeq2SeqLM)],

@@ -87,6 +87,7 @@ def _within_lm(name: str) -> dict[str, Tensor]:
 # -- prefixes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")  # peft's name of the cache
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra", "llama", "qwen2", "gpt2", "opt"])
 def test_a_prefix_equals_pefts_where_positions_begin_behind_it(name: str) -> None:
     """peft hands the prefix over as a cache, which moves every token by l positions.

@@ -59,6 +59,7 @@ def on(backbone: Backbone) -> Iterator[LastTokens]:
         rows.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_states_and_gradients_are_those_of_the_whole_layer(name: str) -> None:
     backbone = backbone_of(name)

@@ -56,6 +56,7 @@ def trained_states(backbone: Backbone, name: str) -> tuple[Tensor, list[Tensor]]
             return states(backbone), [p.detach().clone() for p in attachment.tensors.values()]
 
 
+@pytest.mark.slow
 def test_what_was_attached_before_does_not_matter(tiny_bert: Path) -> None:
     backbone = backbone_at(tiny_bert)
     alone = {name: trained_states(backbone, name) for name in NAMES}

@@ -89,6 +89,7 @@ def test_states_and_gradients_are_those_alone(name: str) -> None:
     assert distance(states(name, backbone, inputs(name)).detach(), plain) == 0, "all detached"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "bart", "gpt2", "llama", "opt", "t5", "modernbert"])
 def test_members_of_one_kind_are_computed_side_by_side(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +198,7 @@ def one_row(name: str, backbone: Backbone, batch: dict[str, Tensor], where: Tens
         rows.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_one_row_a_text_is_selected_before_rows_are_split(name: str) -> None:
     """Of every method beside LoRA, each with other tokens that are wanted."""

@@ -46,6 +46,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "bart", "llama"])
 def test_two_modifications_of_one_sum_both_have_an_effect(family: str) -> None:
     backbone, batch = backbone_of(family), inputs(family)
@@ -114,6 +115,7 @@ NEIGHBOURS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "llama", "mbart", "gpt2"])
 @pytest.mark.parametrize("at", ["attn.query+value", "attn.out", "ffn.out"])
 def test_a_number_does_not_decide_the_order_in_which_modifications_apply(

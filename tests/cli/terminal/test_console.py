@@ -83,7 +83,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence() -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
     assert ended.returncode == 3

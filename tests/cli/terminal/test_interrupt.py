@@ -52,7 +52,7 @@ def test_it_is_said_within_a_second_or_so_and_a_second_one_ends_the_process(
     assert time.monotonic() - began < 5  # 0.5 s on a machine that has time
     assert forever.poll() is None
     forever.send_signal(signal.SIGINT)
-    assert forever.wait(10) == 130
+    assert forever.wait(60) == 130
     for stream in (forever.stdout, forever.stderr):
         assert stream is not None
         stream.close()
@@ -60,7 +60,7 @@ def test_it_is_said_within_a_second_or_so_and_a_second_one_ends_the_process(
 
 def test_a_command_that_ends_soon_enough_says_so_itself() -> None:
     process = computing(1000)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -85,7 +85,7 @@ def test_a_forked_child_is_not_heard_as_its_parent() -> None:
         [sys.executable, "-W", "ignore", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n", "")

@@ -18,7 +18,7 @@ from support.buckets import gcs_server, s3_server
 SERVERS = {"s3": s3_server, "gs": gcs_server}
 
 
-@pytest.fixture(params=["folder", "s3", "gs"])
+@pytest.fixture(params=["folder", *(pytest.param(s, marks=pytest.mark.slow) for s in SERVERS)])
 def address(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:

@@ -50,6 +50,7 @@ def test_f1_is_sklearns(average: str, pair: Any) -> None:
     assert METRICS[f"f1_{average}"].value(references, logits) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(pairs())
 @settings(max_examples=100)
 def test_subset_accuracy_is_sklearns(pair: Any) -> None:
@@ -58,6 +59,7 @@ def test_subset_accuracy_is_sklearns(pair: Any) -> None:
     assert METRICS["subset_accuracy"].value(references, logits) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(pairs())
 @settings(max_examples=50)
 def test_bce_is_torchs_and_sklearns(pair: Any) -> None:
@@ -121,9 +123,9 @@ def test_errors_of_means_are_their_examples(name: str) -> None:
 
 def test_errors_with_many_labels_take_no_time() -> None:
     references, logits = drawn(5_000, 300)
-    began = time.perf_counter()
+    began = time.process_time()
     METRICS["f1_macro"].standard_error(references, logits - 3)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_constant_predictor_says_the_labels_of_the_majority() -> None:

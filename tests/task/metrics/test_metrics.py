@@ -78,7 +78,6 @@ def test_f1_is_sklearns_of_the_second_label(pair: Any) -> None:
     assert METRICS["f1"].value(references, predictions) == pytest.approx(expected)
 
 
-@pytest.mark.slow
 @given(labels)
 @settings(max_examples=40, deadline=None)
 def test_f1_is_sklearns_of_any_label_that_is_named(pair: Any) -> None:

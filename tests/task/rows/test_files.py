@@ -380,6 +380,7 @@ def test_splitting_loses_nothing_and_keeps_equal_texts_together(
     assert set(part.targets) == set(rest.targets) == set(split.targets)
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.tuples(st.sampled_from("abcdef"), st.integers(0, 2)), min_size=20, max_size=60

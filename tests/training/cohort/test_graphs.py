@@ -346,6 +346,7 @@ def test_gradients_that_are_no_numbers_say_nothing_of_a_recording(
     assert emulated.said == []
 
 
+@pytest.mark.slow
 def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

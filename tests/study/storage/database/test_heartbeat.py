@@ -64,7 +64,7 @@ def test_a_worker_counts_until_it_leaves() -> None:
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
     worker = CountingHeartbeat(storage, study_id, Pulse(every_s=0.01, missed=3))
     worker.join("a.0")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while storage.get_study_user_attrs(study_id)["alive:a.0"] < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -86,7 +86,7 @@ def test_an_error_does_not_stop_the_heart(monkeypatch: pytest.MonkeyPatch) -> No
         write(study, key, count)
 
     monkeypatch.setattr(storage, "set_study_user_attr", fails_twice)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while storage.get_study_user_attrs(study_id)["alive:a.0"] < 6:
         assert time.monotonic() < deadline
         time.sleep(0.01)
