@@ -28,7 +28,7 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study import recovery
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.connection import database
+from peftsearch.study.storage.database.connection import close_storage, open_database
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home, folder_of
 from support import standin
 from support.buckets import s3_server
@@ -81,10 +81,11 @@ def killed_on_many_machines(
     begin_in_database(home)
     machines = [root / f"machine-{slot}" for slot in range(plan.workers)]
     crowd, wanted = _crowd(plan, model, lambda slot: folder_of(info.name, address, machines[slot]))
-    with database(address) as storage:
-        study = optuna.load_study(study_name=info.name, storage=storage)
-        for given, _ in wanted.values():
-            study.enqueue_trial(given)
+    storage = open_database(address)
+    study = optuna.load_study(study_name=info.name, storage=storage)
+    for given, _ in wanted.values():
+        study.enqueue_trial(given)
+    close_storage(storage)
 
     def restart() -> None:
         server.kill()

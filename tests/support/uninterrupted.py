@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from peftsearch.design.configuration import Configuration
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
@@ -12,7 +14,7 @@ from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, task_of
 from peftsearch.study.study import Assignment
-from peftsearch.training.bench import Workbench
+from peftsearch.training.bench import Workbench, set_threads
 from support.verdicts import verdict
 
 __all__ = ["uninterrupted", "without_clock"]
@@ -24,7 +26,9 @@ def uninterrupted(
     """Each trial again, in a folder of `root`, from its beginning to the rung where it ended."""
     info = folder.read_info()
     bench = Workbench.prepare(info.model, task_of(info), info.device, info.max_length)
+    threads = torch.get_num_threads()
     for result in results:
+        set_threads(result.threads or threads)  # of the worker: two threads sum in another order
         own = TrialFolder(root / str(result.number), result.number)
         runner = TrialRunner(
             bench=bench,
@@ -35,7 +39,10 @@ def uninterrupted(
             stop=lambda: False,
         )
         configuration = Configuration.from_json(result.configuration or {})
-        runner.run(Assignment(result.number, configuration, "sampled"), own)
+        try:
+            runner.run(Assignment(result.number, configuration, "sampled"), own)
+        finally:
+            set_threads(threads)
         yield result, own.read_curve()
 
 

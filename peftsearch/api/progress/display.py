@@ -8,13 +8,10 @@ from typing import Protocol
 
 from rich.console import Console
 
-from peftsearch.api.progress.live import Overview, live_lines
+from peftsearch.api.progress.live import Look, live_lines
 from peftsearch.lines import clean, shortened, width_of, wrapped
 
 __all__ = ["Display", "Function", "Lines", "Silent", "Terminal", "display_for", "in_notebook"]
-
-Look = Callable[[], Overview]
-"""Returns the present state of the search."""
 
 
 class Display(Protocol):

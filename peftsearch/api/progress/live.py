@@ -12,7 +12,7 @@ from rich.text import Text
 from peftsearch.api.progress.running import RunningTrial
 from peftsearch.lines import clean
 
-__all__ = ["Overview", "lines_of", "live_lines"]
+__all__ = ["Look", "Overview", "lines_of", "live_lines"]
 
 _BAR = 24
 _LEAST = 12
@@ -29,7 +29,11 @@ class Overview:
     trials: Sequence[RunningTrial]
 
 
-def live_lines(console: Console, look: Callable[[], Overview]) -> Live:
+Look = Callable[[], Overview]
+"""Returns the present state of the search."""
+
+
+def live_lines(console: Console, look: Look) -> Live:
     """A live display of `look()`, refreshed four times a second, below the console's output."""
 
     def drawn() -> Group:

@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any
 
-from peftsearch.api.progress.display import Look
+from peftsearch.api.progress.live import Look
 from peftsearch.lines import clean, shortened
 
 __all__ = ["NotebookBar"]

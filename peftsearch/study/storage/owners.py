@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.disk.locks import FileLock
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo
 from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.attributes import ALIVE, REQUEUED, WORKER
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 __all__ = ["live_owners"]
 
@@ -61,13 +65,16 @@ def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 def _in_database(info: StudyInfo) -> dict[int, str]:
     from peftsearch.study.storage.database.address import StorageAddress
-    from peftsearch.study.storage.database.connection import LOOK_S, database
+    from peftsearch.study.storage.database.connection import LOOK_S, in_database
     from peftsearch.study.storage.database.enrolment import enrolled
 
     address = StorageAddress.of(info.storage)
-    with database(address, LOOK_S) as storage:
+
+    def read(storage: BaseStorage) -> tuple[list[FrozenTrial], dict[str, Any]]:
         study_id = enrolled(storage, info.name, address.shown).study_id
         trials = storage.get_all_trials(study_id, deepcopy=False)
-        attributes = storage.get_study_user_attrs(study_id)
+        return trials, storage.get_study_user_attrs(study_id)
+
+    trials, attributes = in_database(address, read, LOOK_S)
     alive = {name for name, count in ALIVE.each(attributes).items() if isinstance(count, int)}
     return _of_living(((trial.number, trial.user_attrs) for trial in trials), alive)

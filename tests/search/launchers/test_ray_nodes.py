@@ -20,7 +20,7 @@ from peftsearch.search.limits import Limits, Means
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.connection import database
+from peftsearch.study.storage.database.connection import close_storage, open_database
 from peftsearch.study.storage.database.copies import begin_in_database, bring_home
 from support import standin
 from support.crowd import Wanted, metrics_of, parameters
@@ -50,10 +50,11 @@ def begin(whole: str, model: Path, root: Path) -> tuple[StudyFolder, Wanted]:
     wanted = parameters(
         Space(Document("space.yaml", SPACE)), load_shapes(str(model)), CONFIGURATIONS
     )
-    with database(address) as storage:
-        study = optuna.load_study(study_name=info.name, storage=storage)
-        for given, _ in wanted.values():
-            study.enqueue_trial(given)
+    storage = open_database(address)
+    study = optuna.load_study(study_name=info.name, storage=storage)
+    for given, _ in wanted.values():
+        study.enqueue_trial(given)
+    close_storage(storage)
     return home, wanted
 
 

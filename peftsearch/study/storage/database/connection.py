@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peftsearch.errors import MissingError
 from peftsearch.study.storage.database.address import StorageAddress
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from peftsearch.study.storage.database.cached_database import CachedDatabase
     from peftsearch.study.storage.database.plain_reads import PlainDatabase
 
-__all__ = ["LOOK_S", "close_storage", "database", "open_database"]
+__all__ = ["LOOK_S", "close_storage", "in_database", "open_database"]
+
+T = TypeVar("T")
 
 LOOK_S = 5.0
 """Time limit for a database to answer when a study is only looked at."""
@@ -37,14 +39,26 @@ def close_storage(storage: BaseStorage) -> None:
             engine.dispose()
 
 
-@contextlib.contextmanager
-def database(address: StorageAddress, limit_s: float = START_S) -> Iterator[BaseStorage]:
-    """Open a database for a few questions; MissingError if it does not answer for `limit_s`."""
+def in_database(
+    address: StorageAddress, do: Callable[[BaseStorage], T], limit_s: float = START_S
+) -> T:
+    """Connect to a database, return what `do` returns of it, and close the connections.
+
+    `do` is repeated through outages, and may have been done half or whole before; MissingError
+    after `limit_s` without an answer.
+    """
     storage = open_database(address, limit_s)
+    retry = Retry(
+        address.shown,
+        limit_s,
+        between=lambda: close_storage(storage),
+        hide=address.without_password,
+    )
     try:
-        yield storage
+        return retry.call(lambda: do(storage))
     finally:
-        close_storage(storage)
+        with contextlib.suppress(Exception):  # in an outage closing fails, too
+            close_storage(storage)
 
 
 def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from peftsearch.disk.atomic import write_atomic
@@ -17,7 +18,7 @@ from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
 from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.connection import LOOK_S, database
+from peftsearch.study.storage.database.connection import LOOK_S, in_database
 from peftsearch.study.storage.database.enrolment import enrol, enrolled
 from peftsearch.study.storage.database.trial_store import curve_of
 
@@ -28,15 +29,20 @@ __all__ = [
 
 def refuse_taken(name: str, address: StorageAddress) -> None:
     """UsageError if a database has a study of this name; MissingError if it cannot be reached."""
-    with database(address) as storage:
-        try:
-            storage.get_study_id_from_name(name)
-        except KeyError:
-            return
+    if not in_database(address, lambda storage: _has(storage, name)):
+        return
     raise UsageError(
         f"{address.shown} has a study '{name}' already; join it with: peftsearch worker {name} "
         "--storage … (the address), or begin one under another name"
     )
+
+
+def _has(storage: BaseStorage, name: str) -> bool:
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
 
 
 def begin_in_database(folder: StudyFolder) -> None:
@@ -48,17 +54,16 @@ def begin_in_database(folder: StudyFolder) -> None:
     if not is_database(info.storage):
         return
     address = StorageAddress.of(info.storage)
-    with database(address) as storage:
-        if any(folder.trials_path.iterdir()):
-            enrolled(storage, info.name, address.shown)
-        else:
-            enrol(storage, info, folder.space_path.read_text(encoding="utf-8"))
+    if any(folder.trials_path.iterdir()):
+        in_database(address, lambda storage: enrolled(storage, info.name, address.shown))
+    else:
+        space = folder.space_path.read_text(encoding="utf-8")
+        in_database(address, lambda storage: enrol(storage, info, space))
 
 
 def folder_of(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
     """This machine's folder of a study in a database, created if it is not there."""
-    with database(address) as storage:
-        found = enrolled(storage, name, address.shown)
+    found = in_database(address, lambda storage: enrolled(storage, name, address.shown))
     if name not in study_names(studies):
         try:
             return StudyFolder.create(found.info, found.space_text, environment(), studies, "")
@@ -79,9 +84,12 @@ def aim_of(folder: StudyFolder) -> int | None:
     """The number of configurations that a study in a database wants in all, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
-    with database(address) as storage:
+
+    def aim(storage: BaseStorage) -> int | None:
         study_id = enrolled(storage, info.name, address.shown).study_id
         return TRIALS.of(storage.get_study_user_attrs(study_id))
+
+    return in_database(address, aim)
 
 
 def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
@@ -101,9 +109,12 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:
     address = StorageAddress.of(info.storage)
-    with database(address, LOOK_S) as storage:
+
+    def trials(storage: BaseStorage) -> list[FrozenTrial]:
         study_id = enrolled(storage, info.name, address.shown).study_id
         return storage.get_all_trials(study_id, deepcopy=False)
+
+    return in_database(address, trials, LOOK_S)
 
 
 def _write(folder: StudyFolder, found: FrozenTrial) -> None:
