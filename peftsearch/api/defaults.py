@@ -15,7 +15,7 @@ _LARGEST_SEED = 2**53 - 1
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a search uses for an option that is left out. Options without a default here are taken
+    """Values of options that are left out. Options without a default here are taken
     from the space, the data or the study.
     """
 

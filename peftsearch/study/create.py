@@ -82,7 +82,7 @@ def planned(
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
-    """What the user should know of the data as the model sees them."""
+    """Lines for the user: counts, lengths and cut texts of the data as the model reads them."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
         f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "

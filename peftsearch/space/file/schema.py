@@ -74,7 +74,7 @@ class Budgets(Model):
         return self
 
     def training_budget(self, rung_examples: int | None = None) -> TrainingBudget:
-        """How long a trial trains; `rung_examples`: a study's own number in the file's place."""
+        """The length of a trial's training; `rung_examples`: a study's own number in the file's place."""
         return TrainingBudget(
             epochs=self.epochs,
             max_steps=self.max_steps,
