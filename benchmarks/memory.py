@@ -28,10 +28,11 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.space.random_samples import draw_samples
 from peftsearch.space.space import load_space
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import allocator, checkpoint, loop
+from peftsearch.training import checkpoint, loop
 from peftsearch.training.bench import Workbench
 from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory import allocator
 
 _LIMIT = 14 << 30
 """Bytes of data that this process may have: others work on the machine, too."""

@@ -17,11 +17,11 @@ from peftsearch.backbone.loading.load import Backbone, load_backbone, model_sour
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.training.allocator import keep_freed_memory
 from peftsearch.training.bench import Workbench
 from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.head import ClassificationHead
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.allocator import keep_freed_memory
 from peftsearch.training.model import TunedModel
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, warmup_steps

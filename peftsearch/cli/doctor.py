@@ -82,8 +82,8 @@ def _machine() -> list[dict[str, Any]]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     free = shutil.disk_usage(".").free
     from peftsearch.task.tokens.token_cache import CACHE as TOKENS
-    from peftsearch.training.footprint import machine_bytes
     from peftsearch.training.frozen.activations import CACHE as ACTIVATIONS
+    from peftsearch.training.memory.footprint import machine_bytes
 
     offline = bool(os.environ.get("HF_HUB_OFFLINE"))
     return [
@@ -105,7 +105,7 @@ _BATCH = 32
 def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
     """Memory that a worker of a model needs at most on a CPU, and how many workers fit."""
     from peftsearch.backbone.loading.load import load_shapes
-    from peftsearch.training.footprint import Footprint, machine_bytes
+    from peftsearch.training.memory.footprint import Footprint, machine_bytes
 
     need = Footprint.of(load_shapes(model), _BATCH, tokens)
     kinds = ("", ", full fine-tuning too", ", diff-pruning of all weights too")

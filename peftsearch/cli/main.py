@@ -16,7 +16,7 @@ from peftsearch.cli.doctor import doctor
 from peftsearch.cli.export import export
 from peftsearch.cli.frontier import frontier
 from peftsearch.cli.launch import launch
-from peftsearch.cli.ls import ls
+from peftsearch.cli.listing.ls import ls
 from peftsearch.cli.predict import predict
 from peftsearch.cli.report import report
 from peftsearch.cli.search import search

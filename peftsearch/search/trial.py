@@ -28,9 +28,9 @@ from peftsearch.training.cohort.cohort import member_optimisations
 from peftsearch.training.frozen.caching_cost import SHARED_BY
 from peftsearch.training.frozen.states import Stopped
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.objectives.base import Evaluation
 from peftsearch.training.optimisations import Optimisations
-from peftsearch.training.out_of_memory import memory_errors
 
 __all__ = ["PreparedTrial", "TrainTo", "TrialRunner", "TrialSteps"]
 

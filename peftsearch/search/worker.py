@@ -34,10 +34,10 @@ from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, tokenizers_of
 from peftsearch.study.study import Assignment, Study
-from peftsearch.training.allocator import BETWEEN_TRIALS, trim_above
 from peftsearch.training.bench import Workbench, set_threads
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.allocator import BETWEEN_TRIALS, trim_above
 from peftsearch.training.optimisations import Optimisations
 
 __all__ = ["Worker", "bench_of"]

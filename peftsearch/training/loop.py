@@ -19,7 +19,6 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.training.allocator import WITHIN_A_TRIAL, keep_freed_memory, trim_above
 from peftsearch.training.average import WeightAverage
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.checkpoint import (
@@ -31,11 +30,12 @@ from peftsearch.training.checkpoint import (
 from peftsearch.training.frozen.states import FrozenStates, Stopped
 from peftsearch.training.loss_monitor import LossMonitor
 from peftsearch.training.low_precision_steps import LowPrecisionSteps
+from peftsearch.training.memory.allocator import WITHIN_A_TRIAL, keep_freed_memory, trim_above
+from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimisations import Optimisations
 from peftsearch.training.optimiser import make_optimiser, set_rates, warmup_steps
-from peftsearch.training.out_of_memory import memory_errors
 from peftsearch.training.pieces import Pieces
 from peftsearch.training.tensor_file import save_tensors
 from peftsearch.training.train_mode import seeded_dropout, train_mode

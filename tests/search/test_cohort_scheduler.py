@@ -32,7 +32,6 @@ from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training import loss_monitor
-from peftsearch.training.allocator import BETWEEN_TRIALS
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort import graph_cache
 from peftsearch.training.cohort import joint_batch as joint
@@ -40,6 +39,7 @@ from peftsearch.training.cohort.cohort import Cohort
 from peftsearch.training.cohort.graph_cache import GraphCache
 from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
+from peftsearch.training.memory.allocator import BETWEEN_TRIALS
 from support.emulated_graphs import EmulatedRecorder
 from support.standin import create, open_study, take
 from support.verdicts import verdict

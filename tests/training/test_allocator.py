@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from peftsearch.training import allocator
+from peftsearch.training.memory import allocator
 
 SCRIPT = """
 import ctypes, torch
-from peftsearch.training.allocator import keep_freed_memory
+from peftsearch.training.memory.allocator import keep_freed_memory
 
 class Counts(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -76,7 +76,7 @@ def test_a_setting_that_is_refused_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 GIVEN_BACK = """
 import torch
-from peftsearch.training import allocator
+from peftsearch.training.memory import allocator
 
 def resident():
     with open("/proc/self/status") as status:

@@ -8,8 +8,8 @@ import pytest
 
 from peftsearch.cli import doctor
 from peftsearch.design.shapes import AttentionShape, BackboneShapes, FfnShape, TensorShape
-from peftsearch.training import footprint
-from peftsearch.training.footprint import Footprint, machine_bytes
+from peftsearch.training.memory import footprint
+from peftsearch.training.memory.footprint import Footprint, machine_bytes
 
 MIB = 1 << 20
 SHAPES = BackboneShapes(

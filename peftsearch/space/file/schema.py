@@ -74,7 +74,7 @@ class Budgets(Model):
         return self
 
     def training_budget(self, rung_examples: int | None = None) -> TrainingBudget:
-        """The length of a trial's training; `rung_examples`: a study's own number in the file's place."""
+        """The training length of a trial; `rung_examples`: a study's own number."""
         return TrainingBudget(
             epochs=self.epochs,
             max_steps=self.max_steps,

@@ -22,8 +22,8 @@ from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.optimisations import Optimisations
-from peftsearch.training.out_of_memory import memory_errors
 
 __all__ = ["Cohort", "member_optimisations", "why_not_in_a_cohort"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli import ls_design, ls_tasks
+from peftsearch.cli.listing import design, tasks
 from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.cli.terminal.console import print_json, print_table, tell
 
@@ -41,16 +41,16 @@ def ls(
     """
     listings: dict[What, Callable[[], list[dict[str, Any]]]] = {
         What.spaces: _spaces,
-        What.methods: lambda: ls_design.methods(model),
-        What.forms: ls_design.forms,
-        What.places: lambda: ls_design.places(model),
-        What.insertions: ls_design.insertions,
-        What.compositions: ls_design.compositions,
-        What.families: ls_design.families,
+        What.methods: lambda: design.methods(model),
+        What.forms: design.forms,
+        What.places: lambda: design.places(model),
+        What.insertions: design.insertions,
+        What.compositions: design.compositions,
+        What.families: design.families,
         What.models: _models,
-        What.tasks: ls_tasks.tasks,
-        What.kinds: ls_tasks.kinds,
-        What.metrics: ls_tasks.metrics,
+        What.tasks: tasks.tasks,
+        What.kinds: tasks.kinds,
+        What.metrics: tasks.metrics,
         What.studies: lambda: _studies(studies),
     }
     rows = listings[what]()
@@ -58,7 +58,7 @@ def ls(
         print_json(f"ls.{what}", {str(what): rows})
         return
     if what is What.methods:
-        rows = ls_design.method_lines(rows)
+        rows = design.method_lines(rows)
     if rows:
         print_table(list(rows[0]), [[_cell(v) for v in row.values()] for row in rows])
     else:
