@@ -84,7 +84,7 @@ PLACES: dict[str, PlaceRow] = {
         ),
         PlaceRow(
             "ffn.gate",
-            "a gated ffn's other projection, which passes the activation",
+            "the gate projection of a gated ffn, before its activation",
             None,
             lambda f: (f.d_in, f.d_hidden),
             exists=lambda shapes: any(f.gated for f in shapes.ffn),
