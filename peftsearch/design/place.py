@@ -110,7 +110,7 @@ PLACES: dict[str, PlaceRow] = {
         ),
         PlaceRow(
             "all_biases",
-            "every bias of the body, dead ones too",
+            "every bias of the body, including those without a gradient",
             body=lambda t: t.parameters if t.is_bias else 0,
         ),
         PlaceRow(
