@@ -22,12 +22,14 @@ from peftsearch.backbone.attach.attach import attach
 from peftsearch.backbone.loading.load import Backbone, load_shapes, wrap
 from peftsearch.design import place as places
 from peftsearch.design.budget import TrainingBudget
-from peftsearch.design.composition import COMPOSITIONS
+from peftsearch.design.composition import COMPOSITIONS, Dora
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.form import FORMS, Prefix
+from peftsearch.design.insertion import Parallel
 from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES, Place
+from peftsearch.design.validity import why_invalid
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
 from peftsearch.policy.table import POLICIES
@@ -111,6 +113,12 @@ def test_the_form_is_counted_as_it_is_attached(page: dict[str, Any], tiny_bert: 
     assert torch.equal(states(backbone), untouched)
     gradients(backbone, loha(page, "attn.heads"))
     gradients(backbone, loha(page, "ffn.hidden"))
+
+
+def test_the_form_is_refused_under_dora_which_needs_loras_factors(page: dict[str, Any]) -> None:
+    reason = why_invalid(page["Loha"](), Place.parse("attn.query"), Parallel(), Dora())
+    assert reason is not None
+    assert "write the linear form" in reason
 
 
 def test_the_form_equals_pefts(page: dict[str, Any], tiny_bert: Path) -> None:

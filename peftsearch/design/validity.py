@@ -74,7 +74,7 @@ def _why_invalid(
     for kind, rule in _RULES.items():
         if isinstance(form, kind):
             return rule(form, names, insertion, composition)
-    return _bottleneck(form, names, insertion, composition)
+    return _nonlinear(form, names, insertion, composition)
 
 
 def minimum_width(form: Form, composition: Composition) -> int:
@@ -327,4 +327,5 @@ _RULES: dict[Any, _Rule] = {
     Kronecker: _kronecker,
     Bottleneck: _nonlinear,
 }
-"""Form class → its rule, the first match deciding; any other form follows the bottleneck's."""
+"""Form class → its rule, the first match deciding; any other form follows the rule of a nonlinear
+bottleneck. DoRA is therefore refused: it computes with the low-rank factors of `Linear`."""

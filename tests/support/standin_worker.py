@@ -10,6 +10,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.policy.decisions import Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
+from peftsearch.search.cohort_scheduler import Ended
 from peftsearch.search.events import Event
 from peftsearch.search.limits import Limits, Means
 from peftsearch.search.worker import Worker
@@ -34,10 +35,10 @@ class _Trainer:
     in_flight: tuple[()] = ()
     is_idle: bool = True
 
-    def takes(self, assignment: Assignment) -> bool:
-        return False
+    def begin(self, assignment: Assignment) -> Ended:
+        return assignment, self._result(assignment)
 
-    def alone(self, assignment: Assignment) -> TrialResult | None:
+    def _result(self, assignment: Assignment) -> TrialResult | None:
         study = self.worker.study
         for rung, metric in enumerate((early_metric_of(assignment), metric_of(assignment))):
             value = rung_value(rung, metric)
