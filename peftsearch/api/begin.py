@@ -40,7 +40,7 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
 
     if not is_database(storage):
         if artifacts is not None:
-            raise UsageError("--artifacts is for workers on many machines: give --storage, too")
+            raise UsageError("--artifacts is only used with --storage: give --storage, too")
         return
     from peftsearch.study.storage.artifacts import open_artifacts
     from peftsearch.study.storage.database.address import StorageAddress

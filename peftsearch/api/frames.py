@@ -33,7 +33,7 @@ def path_of(data: Any, option: str, studies: Path | None) -> Any:
     if kind is None:
         return data
     if kind != "split":
-        raise UsageError(f"--{option} wants one split, not {kind}: give data['train'], say")
+        raise UsageError(f"--{option} takes one split, not {kind}: pass data['train'], for example")
     content = _parquet(data, option)
     from peftsearch.records.folder import studies_folder
 
@@ -83,5 +83,5 @@ def _named(frame: pd.DataFrame, option: str) -> pd.DataFrame:
     """The frame, whose columns need names; its index is not data."""
     odd = [name for name in frame.columns if not isinstance(name, str)]
     if odd:
-        raise DataError(f"--{option}: columns need names, and {odd[0]!r} is none")
+        raise DataError(f"--{option}: columns must be named by text, and {odd[0]!r} is not text")
     return frame

@@ -140,7 +140,7 @@ def seconds_of(minutes: float | None, hours: float | None) -> float | None:
         raise UsageError("give --minutes or --hours, not both")
     seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
     if seconds is not None and not math.isfinite(seconds):
-        raise UsageError("--minutes and --hours want a number; leave both out for no limit")
+        raise UsageError("--minutes and --hours must be finite; leave both out for no limit")
     return seconds
 
 
@@ -164,6 +164,6 @@ def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> Non
     """UsageError for cohorts with low rungs, which CPUs train one configuration at a time."""
     if low_rungs is not None and cohort is not None and cohort > 1:
         raise UsageError(
-            f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one: "
-            "leave out one of the two"
+            f"--cohort {cohort} cannot be combined with --low-rungs {low_rungs}: low-precision rungs "
+            "are trained one configuration at a time; leave one of them out"
         )

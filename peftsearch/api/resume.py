@@ -41,7 +41,7 @@ def existing_study(options: Options) -> StudyFolder:
     from peftsearch.records.folder import StudyFolder
 
     if "study" not in options and "space" not in options:
-        raise UsageError("which study? give --study NAME with --resume")
+        raise UsageError("--resume needs the name of a study: give --study NAME")
     space = space_of(options["space"]) if "space" in options else None
     name = options["study"] if "study" in options or space is None else default_name(space, options)
     folder = StudyFolder.open(name, options.get("studies"))
@@ -49,8 +49,8 @@ def existing_study(options: Options) -> StudyFolder:
     if space is not None and space.hash != info.space_hash:
         shown = options["space"] if isinstance(options["space"], str) else space.name
         raise UsageError(
-            f"space '{shown}' is not the one study '{name}' was begun with; leave it out "
-            f"to go on with {folder.space_path}, or begin a new study"
+            f"study '{name}' was not created with space '{shown}'; leave the space out "
+            f"to continue with {folder.space_path}, or start a new study"
         )
     task_spec(options)  # refuses values that no study may have
     _refuse_differences(options, RecordedOptions(folder, info))
@@ -67,8 +67,8 @@ def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
     differences = [one for one in found if one is not None]
     if differences:
         raise UsageError(
-            f"study '{recorded.folder.name}' was begun with {'; with '.join(differences)}: "
-            "leave out what differs to go on with it, or begin a new study"
+            f"study '{recorded.folder.name}' was created with {'; with '.join(differences)}: "
+            "leave out these options to continue it, or start a new study"
         )
 
 

@@ -31,6 +31,6 @@ def apply_storage(name: str, storage: str, address: str | None) -> None:
         use_storage(address)
     elif address != os.environ.get(VARIABLE):
         raise UsageError(
-            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
-            "--storage out, or begin a new study with it"
+            f"study '{name}' was created without --storage and keeps its journal in its folder; "
+            "leave --storage out, or start a new study with it"
         )

@@ -162,7 +162,7 @@ class Study:
             write_derived(self._folder, record)
         target = self._folder.report_path if path is None else Path(path)
         if target.is_dir():
-            raise UsageError(f"'{target}' is a folder: name the file to write")
+            raise UsageError(f"'{target}' is a folder: give the name of a file")
         write_report(record, target, self._folder.read_environment(), self._folder)
         return target
 

@@ -56,15 +56,15 @@ def _number(name: str, value: Any) -> int | float:
             raise TypeError
         number = operator.index(value) if bounds.whole else float(value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{_flag(name)} wants {bounds}, not {value!r}") from error
+        raise UsageError(f"{_flag(name)} must be {bounds}, not {value!r}") from error
     if number < bounds.least or (bounds.most is not None and number > bounds.most):
-        raise UsageError(f"{_flag(name)} wants {bounds}, not {value!r}")
+        raise UsageError(f"{_flag(name)} must be {bounds}, not {value!r}")
     return number
 
 
 def _switch(name: str, value: Any) -> bool:
     if value is not True:
-        raise UsageError(f"{_flag(name)} wants True or False, not {value!r}")
+        raise UsageError(f"{_flag(name)} must be True or False, not {value!r}")
     return True
 
 
@@ -78,7 +78,7 @@ def _text(name: str, value: Any) -> str:
     """A name, or a path as text."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
-        raise UsageError(f"{_flag(name)} wants text, not {type(value).__name__}")
+        raise UsageError(f"{_flag(name)} must be text, not {type(value).__name__}")
     return text
 
 
@@ -92,7 +92,7 @@ def _languages(value: Any) -> tuple[str, str]:
     codes = value.split(",") if isinstance(value, str) else list(value)
     codes = [str(code).strip() for code in codes]
     if len(codes) != 2 or not all(codes):
-        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
+        raise UsageError("--languages takes two codes, source and target: en_XX,ro_RO")
     return codes[0], codes[1]
 
 

@@ -47,14 +47,14 @@ class Outcome:
         if self.fatal is not None:
             raise self.fatal
         if waiting and not self.interrupted and self.found:
-            say(f"{counted(waiting, 'trial')} cut off and saved; go on with: {go_on}")
+            say(f"{counted(waiting, 'trial')} interrupted and saved; continue with: {go_on}")
         if self.interrupted:
-            raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
+            raise Interrupted(f"interrupted; everything is saved. Continue with: {go_on}")
         if not self.found:
             ended = counted(len(self.record.results), "trial")
             raise NothingFeasible(
-                f"no configuration reached full length ({ended} ended, {waiting} cut off); "
-                f"go on with: {go_on}"
+                f"no configuration reached full length ({ended} ended, {waiting} interrupted); "
+                f"continue with: {go_on}"
             )
 
 

@@ -56,7 +56,7 @@ def check(
     if rows:
         _print_families(rows)
     if not _is_of_use(facts, rows):
-        tell(f"nothing of space '{loaded.name}' can be done there")
+        tell(f"no configuration of space '{loaded.name}' is supported")
         raise typer.Exit(2)
     tell("ok")
 

@@ -36,16 +36,16 @@ def print_dry_run(asked: NewStudy, options: Options) -> None:
     asked.refuse_unusable(needs_weights=not weightless)
     spec = asked.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
-        say("no data were named: give --task or --train to see how a search would read them")
+        say("no data given: add --task or --train to see how a search would read them")
         _print(_of_space(asked.space, asked.model), options)
     elif not weightless:
         _print_planned(asked, options)
     elif "task" in options or "train" in options:
-        say(f"{asked.model} has no weights: lengths in tokens and seconds a trial are not known")
+        say(f"{asked.model} has no weights: text lengths and trial times cannot be measured")
         facts = {"data": _data(_opened(asked)), "estimate": None}
         _print(_of_space(asked.space, asked.model) | facts, options)
     else:
-        say(f"{asked.model} has no weights: no data are opened, and no seconds a trial are known")
+        say(f"{asked.model} has no weights: data are not opened, trial times not measured")
         _print(_of_space(asked.space, asked.model), options)
 
 
@@ -104,7 +104,7 @@ def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, An
     data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
     estimate = _estimate(study, options)
     if estimate is None:
-        say("no seconds a trial are known: no sampled configuration could be trained")
+        say("no time estimate: none of the sampled configurations could be trained")
     return _reached(study.space, study.bench.backbone.shapes) | {
         "data": data,
         "metric": study.info.metric.model_dump(),

@@ -98,8 +98,8 @@ def _order(
     info = folder.read_info()
     if not is_database(info.storage):
         raise UsageError(
-            f"study '{info.name}' keeps a journal, which serves one machine: peftsearch worker "
-            f"{info.name} --workers N; for a cluster begin one with --storage postgresql://…"
+            f"study '{info.name}' keeps a journal, which works on one machine only: "
+            f"peftsearch worker {info.name} --workers N; for a cluster, start a study with --storage postgresql://…"
         )
     device = "cuda" if share.gpus else "cpu"
     return Order(

@@ -103,7 +103,7 @@ def run(arguments: list[str]) -> int:
         complain(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
         return 3
     except MemoryError:
-        complain("out of memory: give it less at once (--train-examples), or more memory")
+        complain("out of memory: use less data (--train-examples), or a machine with more memory")
         return 3
     except Exception as error:
         # Typer's complaints about a command line are click's, under a private name of its own.

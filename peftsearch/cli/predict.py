@@ -92,7 +92,7 @@ def _refuse_options_of_files(said: Mapping[str, object]) -> None:
     for flag, value in said.items():
         if value is not None and value != []:
             flag = "--no-header" if value is False else flag
-            raise UsageError(f"{flag} is about files: give --file, or leave it out")
+            raise UsageError(f"{flag} applies only to files: give --file, or leave it out")
 
 
 def _line(predicted: str | list[str] | float) -> str:

@@ -35,7 +35,7 @@ def report(
 
     folder = opened(study, studies)
     if out is not None and out.is_dir():
-        raise UsageError(f"--out {out}: is a folder; name the file to write")
+        raise UsageError(f"--out {out}: is a folder; give the name of a file")
     record = read_study(folder)
     if out is None:  # told to write elsewhere, it leaves the study as it is
         write_derived(folder, record)

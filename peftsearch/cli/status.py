@@ -57,7 +57,7 @@ def _state(storage: str, owner: Owner | None, running: int) -> str:
     """Who searches it here; of a study in a database, how many trials are under way anywhere."""
     from peftsearch.records.storage_name import is_database
 
-    here = f"being searched by {owner}" if owner else "nobody is searching it"
+    here = f"being searched by {owner}" if owner else "no search is running"
     if not is_database(storage):
         return here
     return f"in {storage}, {counted(running, 'trial')} under way; on this machine {here}"

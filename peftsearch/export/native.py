@@ -170,13 +170,13 @@ def _listed(
     """
     is_one = isinstance(texts, str)
     if pairs is not None and isinstance(pairs, str) != is_one:
-        raise UsageError("a text goes with a second text, and a list of texts with a list of them")
+        raise UsageError("pairs must be one text for one text, or a list for a list of texts")
     firsts: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     seconds: list[Any] = [pairs] if isinstance(pairs, str) else list(pairs or ())
     for number, text in enumerate((*firsts, *seconds)):
         if not isinstance(text, str):
             which = f"text {number + 1}" if number < len(firsts) else "a second text"
-            raise UsageError(f"{which} is of type {type(text).__name__}, and no string")
+            raise UsageError(f"{which} is of type {type(text).__name__}, not a string")
     if seconds and len(seconds) != len(firsts):
         raise UsageError(
             f"{counted(len(firsts), 'text')} and {counted(len(seconds), 'second text')}: "
@@ -219,8 +219,8 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
     configuration = Configuration.from_json(package.configuration)
     if configuration.hash != package.configuration_hash:
         raise DataError(
-            f"{folder}: configuration.json was edited: it is not the configuration that these "
-            "tensors were trained with"
+            f"{folder}: configuration.json was edited: it is no longer the configuration that "
+            "these tensors were trained with"
         )
     return LoadedModel(package, _tuned(backbone, configuration, package.outputs, tensors))
 

@@ -35,7 +35,7 @@ def refuse_taken_out(out: Path, to: str) -> None:
     if to != "recipe":
         refuse_taken(out)
     elif out.is_dir():
-        raise UsageError(f"'{out}' is a folder: name another place")
+        raise UsageError(f"'{out}' is a folder: choose another place")
 
 
 def refuse_taken(out: Path) -> None:
@@ -44,7 +44,7 @@ def refuse_taken(out: Path) -> None:
     Hidden files do not count: a folder under version control may be exported to again.
     """
     if out.is_file():
-        raise UsageError(f"'{out}' is a file: name another place")
+        raise UsageError(f"'{out}' is a file: choose another place")
     if not out.is_dir():
         return
     try:

@@ -25,7 +25,7 @@ def next_of(policy: Policy, history: History) -> Begin | GoOn | Nothing:
         if decision.number not in waiting:
             raise _error(
                 policy,
-                f"go on with trial {decision.number}, which does not wait (waiting: "
+                f"continue trial {decision.number}, which is not waiting (waiting: "
                 f"{', '.join(map(str, waiting)) or 'none'})",
             )
         return decision

@@ -42,8 +42,8 @@ def check_study_name(name: str) -> str:
     """Return the name; UsageError with the rule if it cannot be the name of a folder."""
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
         raise UsageError(
-            f"study name {name!r} cannot be used: a letter or digit, then up to 99 letters, "
-            "digits, '.', '_' or '-', no '.' at the end, and not a device name like 'con'"
+            f"study name {name!r} cannot be used: it must be a letter or digit, then up to 99 "
+            "letters, digits, '.', '_' or '-', no '.' at the end, and not a device name like 'con'"
         )
     return name
 
@@ -86,10 +86,10 @@ class StudyFolder:
         """
         folder = cls(studies_folder(studies) / check_study_name(name))
         if folder.study_path.is_file():
-            raise UsageError(f"study '{name}' exists; to go on with it: {go_on}")
+            raise UsageError(f"study '{name}' already exists; continue with: {go_on}")
         if os.path.lexists(folder.root):
             raise UsageError(
-                f"{folder.root} exists and is no study; choose another name, or move it away"
+                f"{folder.root} exists and is not a study; choose another name, or move it away"
             )
         return folder
 
@@ -166,7 +166,7 @@ class StudyFolder:
         """Read study.json; UsageError if it is missing or damaged."""
         info = read_record(self.study_path, StudyInfo, "restore it from a copy")
         if info is None:
-            raise UsageError(f"{self.root} is no study: it has no study.json")
+            raise UsageError(f"{self.root} is not a study: it has no study.json")
         check_study_name(info.name)  # it stands in commands that people copy
         return info
 
@@ -218,7 +218,7 @@ def _named(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if os.path.lexists(root):
-            raise UsageError(f"{root} was created by someone else in this moment") from error
+            raise UsageError(f"{root} was just created by another process") from error
         raise MissingError(
             f"{root}: the study cannot be created ({error.strerror}); nothing was written"
         ) from error

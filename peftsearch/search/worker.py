@@ -237,12 +237,12 @@ def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     if bench.task.fingerprint != info.data_fingerprint:
         raise PeftsearchError(
             f"the data of task {info.task_name} changed since study '{info.name}' began, or are "
-            "read differently by this version (CHANGELOG.md says what changed): restore them, or "
-            "begin a new study"
+            "read differently by this version (see CHANGELOG.md): restore them, or "
+            "start a new study"
         )
     if bench.backbone.fingerprint != info.model_fingerprint:
         raise PeftsearchError(
             f"model '{info.model}' changed since study '{info.name}' began: "
-            "restore it, or begin a new study"
+            "restore it, or start a new study"
         )
     return bench

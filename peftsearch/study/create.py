@@ -90,15 +90,15 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     )
     if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")
-        yield f"the model reads '{shown}' and goes on with the target (set it with --template)"
+        yield f"the model reads '{shown}' and then writes the target (change it with --template)"
     train = asked.space.file.train
     smallest = int(min(float(value) for value in train.batch_size.extremes))
     if len(bench.train) < smallest and train.batch_tokens.choices == (0,):
-        yield f"fewer training examples than a batch of {smallest}: a step takes all of them"
+        yield f"fewer training examples than a batch of {smallest}: each step uses all of them"
     if "linear" in train.schedule.choices and len(asked.space.file.budgets.rungs) > 1:
         yield (
-            "linear schedule: a value at a rung says nothing about other lengths, so that trials "
-            "with it are evaluated at full length only, and none of them is stopped early"
+            "linear schedule: a score at a rung does not predict the score at full length, so "
+            "trials with it are evaluated at full length only and never stopped early"
         )
 
 
@@ -169,8 +169,8 @@ def _scale(bench: Workbench) -> MetricScale:
         worst = metric.value(*evaluation.pair(metric, None))
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
-            f"{metric.name} is {worst:g} before anything is tuned: nothing can be compared with "
-            "it; choose another --metric, or look at the validation data"
+            f"{metric.name} is {worst:g} before anything is tuned: no configuration can be compared "
+            "with it; choose another --metric, or look at the validation data"
         )
     return MetricScale(
         name=metric.name,

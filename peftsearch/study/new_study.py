@@ -90,7 +90,7 @@ class NewStudy:
         task = open_task(self.limited_task)
         if self.target_tokenizer is not None and task.kind.output != "texts":
             raise UsageError(
-                f"--target-tokenizer is about texts to be written, and this is {task.kind.name}: "
-                "leave it out, or say --kind seq2seq or causal"
+                "--target-tokenizer applies only to tasks that generate text, and this is "
+                f"{task.kind.name}: leave it out, or give --kind seq2seq or causal"
             )
         return task

@@ -114,9 +114,9 @@ class Study:
         """
         for number in finished:
             if number >= len(begun):
-                found = f"it knows {counted(len(begun), 'trial')}, and trial {number} is finished"
+                found = f"it has {counted(len(begun), 'trial')}, but trial {number} is finished"
             elif begun[number].state == TrialState.WAITING or waits(begun[number]):
-                found = f"damaged: trial {number}, which is finished, still waits there"
+                found = f"damaged: finished trial {number} is still waiting there"
             else:
                 continue
             raise UsageError(
@@ -261,7 +261,7 @@ class Study:
         """
         number, trials = assignment.number, self.table.known()
         if not self._is_mine(trials[number]):
-            return Stop(number, "another worker goes on with it")
+            return Stop(number, "another worker has taken it over")
         if value.fraction >= 1:
             return GoOn(number, "full length")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)

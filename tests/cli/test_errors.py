@@ -91,7 +91,7 @@ def test_a_wrong_input_of_search_is_one_sentence_and_leaves_no_study(
         ("search --model m --train a.csv --minutes 1 --hours 1", 2, "not both"),
         ("search --model m --train a.csv --device gpu9", 3, "device 'gpu9'"),
         ("search --model m --train a.csv --minutes nan", 2, "--minutes"),
-        ("search --model m --train a.csv --hours inf", 2, "want a number"),
+        ("search --model m --train a.csv --hours inf", 2, "must be finite"),
         ("search --model m --train a.csv --workers 1000000000", 2, "workers"),
         ("search --model m --train a.csv --threads 1000000000", 2, "threads"),
         ("train recipe.yaml --threads 1000000000", 2, "threads"),

@@ -250,7 +250,7 @@ def test_a_storage_for_a_study_with_a_journal_is_refused(
 ) -> None:
     assert run([*command.split(), "--storage", "postgresql://me:s3cret@db/x"]) == 2
     error = capsys.readouterr().err
-    assert "study 's' was begun with no --storage" in error
+    assert "study 's' was created without --storage" in error
     assert "s3cret" not in error
 
 

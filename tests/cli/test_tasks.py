@@ -160,10 +160,10 @@ BAD = [
     ("--train hollow.csv --kind seq2seq", "every text in column 'answer' is empty"),
     ("--train answers.csv --metric accuracy", "metric 'accuracy' does not fit seq2seq"),
     ("--train answers.csv --kind seqseq", "kind of task 'seqseq' unknown; did you mean 'seq2seq'"),
-    ("--train labels.csv --template x{text}", "--template is about texts to be written"),
-    ("--train labels.csv --beams 4", "--beams is about texts to be written"),
+    ("--train labels.csv --template x{text}", "--template applies only to tasks"),
+    ("--train labels.csv --beams 4", "--beams applies only to tasks that generate text"),
     ("--train answers.csv --template none", "a template needs {text} once"),
-    ("--train answers.csv --languages en", "--languages wants two codes"),
+    ("--train answers.csv --languages en", "--languages takes two codes"),
     ("--train answers.csv --languages en,ro", "takes no languages"),
     ("--train answers.csv --max-target 60 --max-length 4 --template x{text}yyyyyyyyy", "no room"),
     ("--train labels.csv --eval unseen.csv", "data row 2 has label 'great', unseen in training"),
@@ -434,7 +434,7 @@ def test_options_of_files_are_refused_beside_texts(
     words: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", str(tmp_path), "a text", *words.split()]) == 2
-    assert f"{flag} is about files: give --file, or leave it out" in capsys.readouterr().err
+    assert f"{flag} applies only to files: give --file, or leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -449,7 +449,7 @@ def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(
     capsys.readouterr()
     assert run([*again, "--label", "negative"]) == 2
     said = capsys.readouterr().err
-    assert "was begun with --label negative --label travel, not --label negative" in said
+    assert "was created with --label negative --label travel, not --label negative" in said
     assert run([*again, *labels, "--metric", "f1", "--positive", "travel"]) == 2
     assert "with no --positive, not --positive travel" in capsys.readouterr().err
 

@@ -106,8 +106,8 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
     [
         (None, "None to a free worker; expected Begin, GoOn or Nothing"),
         (Pause(0), r"Pause\(number=0.*expected Begin, GoOn or Nothing"),
-        (GoOn(0), r"go on with trial 0, which does not wait \(waiting: none\)"),
-        (GoOn(7), "go on with trial 7, which does not wait"),
+        (GoOn(0), r"continue trial 0, which is not waiting \(waiting: none\)"),
+        (GoOn(7), "continue trial 7, which is not waiting"),
         (Begin("lora"), "begin 'lora'; expected a dictionary of parameters"),
         (Begin({"attn.form": "linear"}), "trial 1 cannot begin as proposed: parameter '.*' is mis"),
         (Begin({"attn.form": "lorra"}), "trial 1 cannot begin .* 'attn.form' = lorra is out of"),

@@ -146,7 +146,7 @@ def test_an_existing_study_is_an_error_that_quotes_the_command_to_go_on(
     folder: StudyFolder,
 ) -> None:
     folder.trial(0).write_result(result(0))
-    with pytest.raises(UsageError, match=rf"study 'sst2' exists; to go on with it: {GO_ON}"):
+    with pytest.raises(UsageError, match=rf"study 'sst2' already exists; continue with: {GO_ON}"):
         create(folder.root.parent)
     assert len(folder.read().results) == 1
 
@@ -160,7 +160,7 @@ def test_what_is_no_study_is_not_written_over(tmp_path: Path, kind: str) -> None
         path.mkdir()
     else:
         path.symlink_to("nowhere")
-    with pytest.raises(UsageError, match="exists and is no study"):
+    with pytest.raises(UsageError, match="exists and is not a study"):
         create(tmp_path)
     assert os.listdir(tmp_path) == ["sst2"]
 

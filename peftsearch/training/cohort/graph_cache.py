@@ -97,7 +97,7 @@ class GraphCache:
         self._is_off = True
         self._failures += 1
         rest = "" if self._failures < _MAX_FAILURES else ", and none is recorded any more"
-        self.say(f"passes go on without CUDA graphs: {why}{rest}")
+        self.say(f"continuing without CUDA graphs: {why}{rest}")
 
     def __call__(self, do: SharedPass, joint: JointBatch) -> Tensor:
         """The result of `do(joint)`: losses [runs] on the device, gradients with the parameters.

@@ -126,7 +126,7 @@ def test_options_of_tables_are_refused_of_everything_else(
     assert len(read_rows(path).table)
     with pytest.raises(DataError, match=f"{flag} is for csv, tsv and txt: leave it out"):
         read_rows(path, **more)
-    with pytest.raises(UsageError, match=f"{flag} is about files of your own"):
+    with pytest.raises(UsageError, match=f"{flag} applies only to your own files"):
         load_task(TaskSpec(name="demo:tweets", **more))
 
 

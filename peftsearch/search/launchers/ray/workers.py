@@ -180,9 +180,9 @@ class RayWorkers:
         where = f" on {started.node}" if started.node else ""
         text = f"died{where} ({self._death_reason(started, error)})"
         if deaths >= _MAX_DEATHS:
-            text += f": {deaths} times without ending a trial, given up"
+            text += f": {deaths} times without finishing a trial, not restarted"
         elif not self._is_over:
-            text += ", starts again"
+            text += ", restarting"
             when = time.monotonic() + _PAUSE_S * 2 ** (deaths - 1)
             self._due.append(_Due(started.worker, deaths, when))
         yield WorkerStopped(started.worker, text, 1)

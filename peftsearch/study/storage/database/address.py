@@ -45,7 +45,7 @@ class StorageAddress:
         if url.get_backend_name() not in ("postgresql", "postgres", "mysql", "mariadb"):
             raise UsageError(
                 f"--storage {url.drivername}: many workers need postgresql://… or "
-                "mysql+pymysql://…; leave it out for the journal, which serves one machine"
+                "mysql+pymysql://…; leave it out for the journal, which works on one machine only"
             )
         shown = URL.create(
             *(url.drivername, url.username, None, url.host, url.port, url.database),

@@ -33,7 +33,7 @@ def refuse_taken(name: str, address: StorageAddress) -> None:
         return
     raise UsageError(
         f"{address.shown} has a study '{name}' already; join it with: peftsearch worker {name} "
-        "--storage … (the address), or begin one under another name"
+        "--storage … (the address), or start one under another name"
     )
 
 
@@ -74,7 +74,7 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
-            f"{folder.root} is another study than the '{name}' of {address.shown}; "
+            f"{folder.root} holds a different study from '{name}' in {address.shown}; "
             "name another folder with --studies"
         )
     return folder
@@ -104,7 +104,7 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
         for trial in _trials(info):
             _write(folder, trial)
     except MissingError as error:
-        say(f"{error}; shown is what this folder knows")
+        say(f"{error}; showing what this machine's folder has")
 
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:

@@ -43,7 +43,7 @@ def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
         info = StudyInfo.model_validate(INFO.required(attributes))
     except KeyError:
         raise UsageError(
-            f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
+            f"{shown} has no study '{name}'; start it with: peftsearch search --study {name} "
             "--storage … (the address)"
         ) from None
     return Enrolled(info, SPACE.required(attributes), study_id)

@@ -33,7 +33,7 @@ def open_in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shar
     known = retry.call(lambda: enrolled(storage, info.name, address.shown))
     if known.info.id != info.id:
         raise UsageError(
-            f"{address.shown} has another study named '{info.name}'; begin a new study under "
+            f"{address.shown} has another study named '{info.name}'; start a new study under "
             "another name"
         )
     study = retry.call(lambda: optuna.load_study(study_name=info.name, storage=storage))
