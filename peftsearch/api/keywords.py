@@ -29,8 +29,8 @@ _FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?
 def in_python(sentence: str) -> str:
     """The sentence with keywords for flags.
 
-    >>> in_python("begun with --seed 9, not --seed 0: leave out --max-length, or --resume")
-    'begun with seed=9, not seed=0: leave out max_length=, or resume=True'
+    >>> in_python("created with --seed 9, not --seed 0: leave out --max-length, or --resume")
+    'created with seed=9, not seed=0: leave out max_length=, or resume=True'
     """
     return _FLAG.sub(_keyword, sentence)
 

@@ -164,6 +164,6 @@ def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> Non
     """UsageError for cohorts with low rungs, which CPUs train one configuration at a time."""
     if low_rungs is not None and cohort is not None and cohort > 1:
         raise UsageError(
-            f"--cohort {cohort} cannot be combined with --low-rungs {low_rungs}: low-precision rungs "
-            "are trained one configuration at a time; leave one of them out"
+            f"--cohort {cohort} cannot be combined with --low-rungs {low_rungs}: low-precision "
+            "rungs are trained one configuration at a time; leave one of them out"
         )

@@ -1,4 +1,4 @@
-"""The study to resume: opened by name, its options compared with those it was begun with."""
+"""The study to resume: opened by name, its options compared with those it was created with."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def study_to_resume(options: Options) -> StudyFolder:
 
 
 def existing_study(options: Options) -> StudyFolder:
-    """The study to resume. UsageError for options that differ from those it was begun with."""
+    """The study to resume. UsageError for options that differ from those it was created with."""
     from peftsearch.records.folder import StudyFolder
 
     if "study" not in options and "space" not in options:

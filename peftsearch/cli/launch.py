@@ -99,7 +99,8 @@ def _order(
     if not is_database(info.storage):
         raise UsageError(
             f"study '{info.name}' keeps a journal, which works on one machine only: "
-            f"peftsearch worker {info.name} --workers N; for a cluster, start a study with --storage postgresql://…"
+            f"peftsearch worker {info.name} --workers N; "
+            "for a cluster, start a study with --storage postgresql://…"
         )
     device = "cuda" if share.gpus else "cpu"
     return Order(

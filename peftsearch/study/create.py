@@ -169,8 +169,8 @@ def _scale(bench: Workbench) -> MetricScale:
         worst = metric.value(*evaluation.pair(metric, None))
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
-            f"{metric.name} is {worst:g} before anything is tuned: no configuration can be compared "
-            "with it; choose another --metric, or look at the validation data"
+            f"{metric.name} is {worst:g} before anything is tuned: no configuration can be "
+            "compared with it; choose another --metric, or look at the validation data"
         )
     return MetricScale(
         name=metric.name,

@@ -50,8 +50,8 @@ def refuse_contradictions(spec: TaskSpec) -> None:
     if spec.positive is not None and spec.metric != "f1":
         metric = f"--metric {spec.metric}" if spec.metric else "no --metric"
         raise UsageError(
-            f"--positive names the label of the metric f1, and {metric} is given: give --metric f1, "
-            "too, or leave it out"
+            f"--positive names the label of the metric f1, and {metric} is given: give "
+            "--metric f1, too, or leave it out"
         )
 
 

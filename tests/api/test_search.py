@@ -77,7 +77,7 @@ def test_a_study_is_resumed_by_name_and_refuses_what_differs(home: Path) -> None
     assert len(search(study="s").trials()) == 1
     with pytest.raises(peftsearch.UsageError) as refused:
         peftsearch.search(study="s", seed=4, max_length=8, resume=True, progress=False)
-    assert "begun with seed=0, not seed=4; with " in str(refused.value)
+    assert "created with seed=0, not seed=4; with " in str(refused.value)
     with pytest.raises(peftsearch.UsageError, match=r"search\(study='s', resume=True\)"):
         search(study="s")
     study = peftsearch.search(study="s", trials=2, resume=True, progress=False)

@@ -105,7 +105,7 @@ def test_a_study_goes_on_in_its_own_precision_alone(
 ) -> None:
     resume = ["search", "--study", "low", "--resume", "--trials", "3"]
     assert run([*resume, "--low-rungs", "bf16"]) == 2
-    assert "begun with --low-rungs int8, not --low-rungs bf16" in capsys.readouterr().err
+    assert "created with --low-rungs int8, not --low-rungs bf16" in capsys.readouterr().err
     existing_study({"study": "low", "low_rungs": "int8"})
     monkeypatch.setattr(low_precision, "cpu_flags", lambda: frozenset({"avx2"}))
     info = StudyInfo.model_validate_json(Path("studies/low/study.json").read_text())

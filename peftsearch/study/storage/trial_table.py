@@ -151,5 +151,5 @@ def refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) ->
         found = ", ".join(direction.name.lower() for direction in study.directions)
         raise UsageError(
             f"{where}: damaged: the objectives of study '{info.name}' are {found} there, unlike in "
-            "its study.json; restore it from a copy; what is in trials/ is safe, and can be exported"
+            "its study.json; restore it from a copy; trials/ is safe, and can be exported"
         )
