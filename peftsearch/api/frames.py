@@ -1,4 +1,4 @@
-"""Data in memory, written where a study finds them again: pandas frames and `datasets` of a split.
+"""Data frames and `datasets` given in memory: written to files that a study can reopen.
 
 A file's name holds the hash of its content, so that the same data are one file, and a study is
 resumed with the same frame or with none.
@@ -47,8 +47,8 @@ def path_of(data: Any, option: str, studies: Path | None) -> Any:
 
 
 def _kind(data: Any) -> str | None:
-    """`split` for a frame or a data set with rows, another word for what is several or a stream,
-    None for what is no data in memory. Types are known by name: neither library is imported here.
+    """`split` for a frame or a data set with rows, a description of unsupported data (several
+    splits, a stream), None for anything else. Types are known by name: neither library is imported here.
     """
     for base in type(data).__mro__:
         module = base.__module__.partition(".")[0]

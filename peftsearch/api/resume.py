@@ -22,7 +22,7 @@ __all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
 
 
 def study_to_resume(options: Options) -> StudyFolder:
-    """The study that the options name, checked as far as nothing is loaded: its options, storage,
+    """The study that the options name, after checks that load nothing: its options, storage,
     device, model and data files.
     """
     from peftsearch.api.storage import apply_storage
@@ -58,7 +58,7 @@ def existing_study(options: Options) -> StudyFolder:
 
 
 def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
-    """UsageError, in one sentence, for all options that differ from those of the study."""
+    """UsageError listing every option that differs from the study's."""
     found = [
         option.difference(options[option.name], recorded)
         for option in FIXED
@@ -73,8 +73,8 @@ def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
 
 
 def refuse_other_means(folder: StudyFolder, means: Means) -> None:
-    """UsageError for a device that is missing or cannot compute the study's low rungs, and for a
-    cohort of them.
+    """UsageError for a device that is missing or does not support the study's low-precision rungs,
+    and for a cohort size above 1 with such rungs.
     """
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.space.space import load_space

@@ -1,4 +1,4 @@
-"""A database's address as a user gives it: used by this process and its workers, never written."""
+"""Setting the database address for this process and its workers; it is never written to disk."""
 
 from __future__ import annotations
 

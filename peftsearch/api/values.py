@@ -1,4 +1,4 @@
-"""Values of options in the form that studies record: tuples, whole paths, characters, numbers."""
+"""Parsing option values into the form that studies record: tuples, absolute paths, numbers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SWITCHES = ("no_header", "resume", "dry_run", "json")
 
 def parse_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the user gave, out of all parameters of `search`, in the form that studies
-    record: repeated options as tuples, separators as characters, the artifacts' folder as a whole
-    path. UsageError for a value of another kind, or out of bounds.
+    record: repeated options as tuples, separators as characters, the artifacts' folder as an
+    absolute path. UsageError for a value of the wrong type or out of bounds.
     """
     return {name: _value(name, value) for name, value in parameters.items() if is_given(value)}
 
@@ -69,7 +69,7 @@ def _switch(name: str, value: Any) -> bool:
 
 
 def _several(name: str, value: Any) -> tuple[str, ...]:
-    """Names as a tuple; one by itself counts as a list of one."""
+    """Names as a tuple; a single name becomes a tuple of one."""
     one_or_more = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
     return tuple(_text(name, one) for one in one_or_more)
 
@@ -97,7 +97,7 @@ def _languages(value: Any) -> tuple[str, str]:
 
 
 def _artifacts(text: str) -> str:
-    """The whole path of a folder; addresses of buckets and file:// unchanged."""
+    """The absolute path of a folder; bucket addresses and file:// are unchanged."""
     from peftsearch.paths import absolute
 
     return text if "://" in text else absolute(text)

@@ -10,7 +10,7 @@ import typer
 
 from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
-from peftsearch.cli.terminal.console import print_json, tell
+from peftsearch.cli.terminal.console import print_json, print_line
 
 __all__ = ["export"]
 
@@ -46,5 +46,7 @@ def export(
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
         print_json("export", {"out": str(out), "format": to.value, **facts})
         return
-    tell(f"{out}: {point.description}")
-    tell(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")
+    print_line(f"{out}: {point.description}")
+    print_line(
+        f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}"
+    )

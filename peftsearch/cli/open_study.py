@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -23,7 +23,7 @@ def opened(study: str, studies: Path | None) -> StudyFolder:
     if is_database(folder.read_info().storage):
         from peftsearch.study.storage.database.copies import bring_home  # with Optuna
 
-        bring_home(folder, say)
+        bring_home(folder, print_note)
     return folder
 
 

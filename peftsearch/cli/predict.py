@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.cli.options import Json, TextColumns
-from peftsearch.cli.terminal.console import print_json, say, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_note
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def predict(
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
     for predicted in loaded.predict(inputs, pairs):
-        tell(_line(predicted))
+        print_line(_line(predicted))
 
 
 def _refuse_options_of_files(said: Mapping[str, object]) -> None:
@@ -142,7 +142,7 @@ def _reading(
         mark = _MARKS.get(inherited.separator, f"'{inherited.separator}'")
         notes.append(f"with columns separated by {mark} (--separator {_BY_EXTENSION} if not)")
     if notes:
-        say(f"{Path(file).name}: read as the training file was, {' and '.join(notes)}")
+        print_note(f"{Path(file).name}: read as the training file was, {' and '.join(notes)}")
     return trained.model_copy(
         update={"header": own_header, "separator": said or inherited.separator}
     )
@@ -160,11 +160,11 @@ def _from_file(
 
     rows = read_rows(file, read.header, read.separator)
     for note in rows.notes:
-        say(note)
+        print_note(note)
     names, within = columns_to_predict(rows, columns, read, writes)
     if read.text and names != read.text and not columns:
         learned = _quoted(read.text)
-        say(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
+        print_note(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
     if writes:
         return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]

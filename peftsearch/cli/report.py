@@ -9,7 +9,7 @@ import typer
 
 from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
-from peftsearch.cli.terminal.console import print_json, tell
+from peftsearch.cli.terminal.console import print_json, print_line
 from peftsearch.errors import UsageError
 
 __all__ = ["report"]
@@ -44,4 +44,4 @@ def report(
     if json:
         print_json("report", {"study": study, "report": str(path)})
     else:
-        tell(str(path))
+        print_line(str(path))

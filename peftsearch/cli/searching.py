@@ -18,7 +18,7 @@ from peftsearch.api.request import (
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.values import parse_options
 from peftsearch.cli.storage import without_storage
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -34,7 +34,9 @@ def run_search_command(parameters: Mapping[str, Any]) -> None:
         _dry_run(options)
         return
     folder = (
-        study_to_resume(options) if "resume" in options else begin_study(options, say, _go_on())
+        study_to_resume(options)
+        if "resume" in options
+        else begin_study(options, print_note, _resume_command())
     )
     _search(folder, options)
 
@@ -49,7 +51,7 @@ def _search(folder: StudyFolder, options: Options) -> None:
     watch_local(run_search, folder, limits, workers, means_of(options), as_json)
 
 
-def _go_on() -> str:
+def _resume_command() -> str:
     """This command line, to resume the study that it names."""
     return " ".join(map(shlex.quote, ["peftsearch", *without_storage(sys.argv[1:]), "--resume"]))
 

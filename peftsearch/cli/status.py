@@ -41,7 +41,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         *([("low rungs", f"frozen layers in {info.low_rungs}")] if info.low_rungs else []),
         ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
-        *([("", _go_on(info.name, record.waiting, studies))] if record.waiting else []),
+        *([("", _resume_command(info.name, record.waiting, studies))] if record.waiting else []),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{points}, hypervolume {facts['hypervolume']:.4f}"),
         (
@@ -63,7 +63,7 @@ def _state(storage: str, owner: Owner | None, running: int) -> str:
     return f"in {storage}, {counted(running, 'trial')} under way; on this machine {here}"
 
 
-def _go_on(study: str, waiting: int, studies: Path | None) -> str:
+def _resume_command(study: str, waiting: int, studies: Path | None) -> str:
     where = f" --studies {studies}" if studies is not None else ""
     command = f"peftsearch search --study {study} --resume{where}"
     return f"{waiting} {agree(waiting, 'waits', 'wait')} to be continued: {command}"

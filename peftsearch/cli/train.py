@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from peftsearch.cli.options import Json, bounds
-from peftsearch.cli.terminal.console import print_json, say, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_note
 
 __all__ = ["train"]
 
@@ -40,12 +40,12 @@ def train(
     task = open_recipe(asked, to, device, test)
     from peftsearch.export.retrain import retrain  # seconds, of importing torch
 
-    outcome = retrain(asked, to, threads, device, test, say, task)
+    outcome = retrain(asked, to, threads, device, test, print_note, task)
     if json:
         print_json("train", outcome)
         return
     for key, value in outcome.items():
-        tell(
+        print_line(
             f"{key.replace('_', ' ')}: {value:.4f}"
             if isinstance(value, float)
             else f"{key}: {value}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from peftsearch.api.watch import Outcome, Run
 from peftsearch.cli.open_study import studies_flag
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -67,4 +67,6 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     folder = outcome.folder
     if outcome.found:
         print_frontier(folder, outcome.record, as_json)
-    outcome.settle(say, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}")
+    outcome.settle(
+        print_note, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from peftsearch.design.configuration import Configuration
 from peftsearch.space.file.values import Suggester
 
-__all__ = ["Begin", "Decision", "GoOn", "Nothing", "Pause", "Stop", "Verdict"]
+__all__ = ["Begin", "Continue", "Decision", "Nothing", "Pause", "Stop", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Begin:
 
 
 @dataclass(frozen=True)
-class GoOn:
+class Continue:
     """Go on with trial `number`: take up one that waits, or train one that reached a rung further.
 
     A trial that was taken up at a rung is judged there again before it trains.
@@ -43,7 +43,7 @@ class GoOn:
 
 @dataclass(frozen=True)
 class Pause:
-    """Put trial `number` back at its rung, with a checkpoint; it waits until a GoOn."""
+    """Put trial `number` back at its rung, with a checkpoint; it waits until a Continue."""
 
     number: int
     reason: str = ""
@@ -64,6 +64,6 @@ class Nothing:
     reason: str = ""
 
 
-Decision = Begin | GoOn | Pause | Stop | Nothing
-Verdict = GoOn | Pause | Stop
+Decision = Begin | Continue | Pause | Stop | Nothing
+Verdict = Continue | Pause | Stop
 """The decisions on a trial that reached a rung."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.policy.decisions import Decision, GoOn, Verdict
+from peftsearch.policy.decisions import Continue, Decision, Verdict
 from peftsearch.policy.history import History
 from peftsearch.space.space import Space
 
@@ -37,14 +37,12 @@ class Policy(ABC):
 
     @abstractmethod
     def next(self, history: History) -> Decision:
-        """The decision for a free worker: Begin, GoOn with a trial that waits, or Nothing.
+        """The decision for a free worker: Begin, Continue with a trial that waits, or Nothing.
 
         Asked under the study's lock, so it should take milliseconds; a Begin's suggestions may take
         their time.
         """
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
-        """The verdict on trial `number`, just evaluated at a rung below full length: GoOn, Pause or
-        Stop.
-        """
-        return GoOn(number, "trained to full length")
+        """Continue, Pause or Stop, for trial `number`, just evaluated at a rung below full length."""
+        return Continue(number, "trained to full length")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from peftsearch.policy.decisions import Begin, Decision, GoOn
+from peftsearch.policy.decisions import Begin, Continue, Decision
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Policy, Setting
 
@@ -37,5 +37,5 @@ class RandomPolicy(Policy):
     def next(self, history: History) -> Decision:
         waiting = history.first_waiting
         if waiting is not None:
-            return GoOn(waiting.number, "waits to be continued")
+            return Continue(waiting.number, "waits to be continued")
         return Begin(self._suggestions, "drawn uniformly at random")

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftsearch.policy.decisions import GoOn, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Stop, Verdict
 from peftsearch.policy.history import History
 
 __all__ = ["Judgement", "RungPoint", "decide", "peers_of", "verdict"]
@@ -33,23 +33,23 @@ class RungPoint:
 
 @dataclass(frozen=True)
 class Judgement:
-    go_on: bool
+    continues: bool
     reason: str
 
 
 def verdict(history: History, number: int, rung: int) -> Verdict:
-    """GoOn or Stop, for a trial that reached a rung. Landmarks always go on: they are what the
+    """Continue or Stop, for a trial that reached a rung. Landmarks always go on: they are what the
     others are compared with.
     """
     past = history.trials[number]
     score = past.at(rung)
     if past.origin == "landmark":
-        return GoOn(number, "a landmark")
+        return Continue(number, "a landmark")
     if score is None or past.tuned_pct is None:
-        return GoOn(number, "nothing to judge it by")
+        return Continue(number, "nothing to judge it by")
     candidate = RungPoint(number, past.tuned_pct, score.metric)
     judgement = decide(candidate, peers_of(history, number, rung), history.written)
-    return (GoOn if judgement.go_on else Stop)(number, judgement.reason)
+    return (Continue if judgement.continues else Stop)(number, judgement.reason)
 
 
 def peers_of(history: History, number: int, rung: int) -> list[RungPoint]:

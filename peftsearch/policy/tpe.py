@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from peftsearch.policy.decisions import Begin, Decision, GoOn, Verdict
+from peftsearch.policy.decisions import Begin, Continue, Decision, Verdict
 from peftsearch.policy.history import History
 from peftsearch.policy.mirror import Mirror
 from peftsearch.policy.policy import Policy, Setting
@@ -40,7 +40,7 @@ class TpePolicy(Policy):
     def next(self, history: History) -> Decision:
         waiting = history.first_waiting
         if waiting is not None:
-            return GoOn(waiting.number, "waits to be continued")
+            return Continue(waiting.number, "waits to be continued")
         seed = due_seed(self.seeds, history)
         if seed is None:
             return Begin(_Suggestions(self._mirror, history), "proposed by TPE")

@@ -79,14 +79,14 @@ class StudyFolder:
         return folder
 
     @classmethod
-    def new(cls, name: str, studies: Path | None, go_on: str) -> StudyFolder:
+    def new(cls, name: str, studies: Path | None, resume_command: str) -> StudyFolder:
         """The folder that a study would be created in; UsageError if its name is bad or taken.
 
-        Nothing is written. `go_on` is the command that resumes a study, for the error to quote.
+        Writes nothing. `resume_command` is quoted in the error that the study already exists.
         """
         folder = cls(studies_folder(studies) / check_study_name(name))
         if folder.study_path.is_file():
-            raise UsageError(f"study '{name}' already exists; continue with: {go_on}")
+            raise UsageError(f"study '{name}' already exists; continue with: {resume_command}")
         if os.path.lexists(folder.root):
             raise UsageError(
                 f"{folder.root} exists and is not a study; choose another name, or move it away"
@@ -100,10 +100,10 @@ class StudyFolder:
         space_text: str,
         environment: Mapping[str, Any],
         studies: Path | None,
-        go_on: str,
+        resume_command: str,
     ) -> StudyFolder:
         """Write a new study with an empty journal; a kill leaves all of it or no study."""
-        folder = cls.new(info.name, studies, go_on)
+        folder = cls.new(info.name, studies, resume_command)
         with _named(folder.root), made_whole(folder.root) as place:
             partial = cls(place)
             write_atomic(partial.space_path, space_text)

@@ -40,22 +40,25 @@ class PlannedStudy:
 def create_study(
     asked: NewStudy,
     studies: Path | None,
-    go_on: str,
-    say: Callable[[str], None] = lambda _: None,
+    resume_command: str,
+    notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
 ) -> StudyFolder:
     """Load model and data once to check and measure them, then write the study's folder. `asked`
     has passed `refuse_unusable`, which loads nothing.
 
-    `go_on` is the command quoted if the study exists already; `task` the data, if they were read.
+    `resume_command` is quoted in the error that the study already exists; `task` is the data, if
+    already loaded.
     """
-    StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
-    info = planned(asked, say, task).info
-    return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+    StudyFolder.new(asked.name, studies, resume_command)  # refuse before the slow part
+    info = planned(asked, notify, task).info
+    return StudyFolder.create(
+        info, asked.space.document.text, environment(), studies, resume_command
+    )
 
 
 def planned(
-    asked: NewStudy, say: Callable[[str], None] = lambda _: None, task: Task | None = None
+    asked: NewStudy, notify: Callable[[str], None] = lambda _: None, task: Task | None = None
 ) -> PlannedStudy:
     """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
     passed `refuse_unusable`.
@@ -66,7 +69,7 @@ def planned(
     bench = Workbench.prepare(
         *(asked.model, asked.limited_task, asked.device, asked.max_length),
         with_prompts=offers_prompts(asked.space),
-        say=say,
+        notify=notify,
         tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
         precision=precision,
         task=task,
@@ -75,7 +78,7 @@ def planned(
     if shortest:
         bench.refuse_no_room(min(shortest))
     for line in _measures(asked, bench):
-        say(line)
+        notify(line)
     space = for_kind(asked.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
     return PlannedStudy(_info(asked, bench, precision), bench, space)

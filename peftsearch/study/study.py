@@ -20,7 +20,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
 from peftsearch.policy.answers import next_of, verdict_of
-from peftsearch.policy.decisions import GoOn, Nothing, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.table import DEFAULT_POLICY, policy_named
@@ -162,7 +162,7 @@ class Study:
             if isinstance(decision, Nothing):
                 self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
                 return decision
-            if isinstance(decision, GoOn):
+            if isinstance(decision, Continue):
                 taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
             else:
                 taken = self.new_trials.begin(decision)
@@ -263,7 +263,7 @@ class Study:
         if not self._is_mine(trials[number]):
             return Stop(number, "another worker has taken it over")
         if value.fraction >= 1:
-            return GoOn(number, "full length")
+            return Continue(number, "full length")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)
         history = self.histories.at_rung(trials, number, tuned_pct, value)
         return verdict_of(self.policy, history, number, value.rung)

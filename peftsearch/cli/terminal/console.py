@@ -14,14 +14,14 @@ from peftsearch.lines import clean, escaped, fitted_columns, shortened, width_of
 
 __all__ = [
     "clean",
-    "complain",
+    "print_error",
     "print_json",
+    "print_line",
+    "print_note",
     "print_table",
     "print_text",
-    "say",
     "shortened",
     "style",
-    "tell",
 ]
 
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -37,7 +37,7 @@ def style(text: str, code: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def tell(line: str = "") -> None:
+def print_line(line: str = "") -> None:
     """One line of a result, to stdout."""
     for part in wrapped(clean(line), width_of(sys.stdout)):
         print(part)
@@ -48,13 +48,13 @@ def print_text(text: str) -> None:
     print(_UNSAFE_IN_TEXT.sub(escaped, text))
 
 
-def say(line: str) -> None:
+def print_note(line: str) -> None:
     """Progress and notes, to stderr."""
     lines = wrapped(shortened(clean(line)), width_of(sys.stderr))
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """An error, to stderr."""
     line = shortened(clean(" ".join(sentence.split())))
     text = "\n".join(wrapped(f"error: {line}", width_of(sys.stderr)))

@@ -59,12 +59,12 @@ class Cohort:
         cls,
         backbone: Backbone,
         optimisations: Optimisations,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> Cohort:
-        """With CUDA graphs where they can be made; `say` is told why passes do without."""
+        """A cohort that uses CUDA graphs where possible; `notify` is called with why not."""
         can = optimisations.graphs and backbone.family.allows_cuda_graphs
         recorder = recorder_for(backbone.device) if can else None
-        return cls(backbone, None if recorder is None else GraphCache(recorder, say))
+        return cls(backbone, None if recorder is None else GraphCache(recorder, notify))
 
     @property
     def was_ordinary(self) -> bool:

@@ -140,7 +140,7 @@ def test_who_prepares_a_search_is_told_that_the_adapter_is_not_used(
     folder = beside(tiny_bert, KINDS["norm tuning"], tmp_path / "both")
     spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
     said: list[str] = []
-    Workbench.prepare(str(folder), spec, say=said.append)
+    Workbench.prepare(str(folder), spec, notify=said.append)
     assert [line for line in said if "(adapter_config.json) is not used" in line]
 
 

@@ -92,10 +92,10 @@ def aim_of(folder: StudyFolder) -> int | None:
     return in_database(address, aim)
 
 
-def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
+def bring_home(folder: StudyFolder, notify: Callable[[str], None]) -> None:
     """Update a study's folder from its database; nothing happens if it is in a journal.
 
-    If the database cannot be reached, `say` is told, and the folder stays as it is.
+    If the database cannot be reached, `notify` is called and the folder stays unchanged.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -104,7 +104,7 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
         for trial in _trials(info):
             _write(folder, trial)
     except MissingError as error:
-        say(f"{error}; showing what this machine's folder has")
+        notify(f"{error}; showing what this machine's folder has")
 
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:
