@@ -96,7 +96,7 @@ class Attached:
         return self._made.penalty()
 
     def detach(self) -> None:
-        """Detach the configuration: outputs are bit-identical to before. Calling it again is a no-op.
+        """Detach the configuration: outputs are bit-identical to before. May be called again.
 
         >>> model = transformers.AutoModel.from_pretrained("tiny-bert").eval()
         >>> tokens = torch.arange(3, 17).view(2, 7)
@@ -116,8 +116,8 @@ class Attached:
         self._give_back()
 
     def _move(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Replaces `_apply` of the model, for `to`, `cuda` and `double`: detaches, moves the model, and
-        attaches the same parameters again, as hooks hold tensors that are not parameters.
+        """Replacement of the model's `_apply`, called by `to`, `cuda` and `double`: detaches, moves
+        the model, and attaches the same parameters again, as hooks hold other tensors, too.
         """
         plain: Any = type(self.model)._apply
         if not _changes(self.model, fn):
@@ -232,7 +232,7 @@ class _Held(nn.Module):
         return {name: self.get_parameter(registered_name(name)) for name in self._names}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Held:
-        """Move and cast; tuned parameters stay at least fp32 even if the body is in half precision."""
+        """Move and cast; tuned parameters stay fp32 if the body is in half precision."""
 
         def at_least_fp32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

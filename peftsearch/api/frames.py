@@ -48,7 +48,8 @@ def path_of(data: Any, option: str, studies: Path | None) -> Any:
 
 def _kind(data: Any) -> str | None:
     """`split` for a frame or a data set with rows, a description of unsupported data (several
-    splits, a stream), None for anything else. Types are known by name: neither library is imported here.
+    splits, a stream), None for anything else. Types are compared by name, without importing the
+    libraries.
     """
     for base in type(data).__mro__:
         module = base.__module__.partition(".")[0]

@@ -94,7 +94,7 @@ def search(
     Workers are separate processes that do not import the calling script: no
     `if __name__ == "__main__":` is needed, and notebooks and `python -` work. Ctrl-C, or a
     notebook's stop button, lets workers save their trials, which takes seconds, and raises
-    Interrupted; a second one ends them at once. Nothing is lost either way: `resume=True` continues.
+    Interrupted; a second one ends them at once. Nothing is lost: `resume=True` continues.
     (Before the workers start, while the data are read, it is a plain KeyboardInterrupt.)
 
     Raises UsageError, SpaceError, DataError or MissingError for invalid arguments, before anything

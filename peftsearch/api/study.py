@@ -63,7 +63,7 @@ class FrontierPoint:
 
 
 class Study:
-    """A study on disk, returned by `search` and `open_study`. Every access reads the files again, so
+    """A study on disk, returned by `search` and `open_study`. Every access reads the files again:
     results of a search in another process appear. Notebooks display its plot and frontier.
 
     >>> study = peftsearch.open_study("sst2-minilm")

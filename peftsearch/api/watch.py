@@ -47,9 +47,8 @@ class Outcome:
         if self.fatal is not None:
             raise self.fatal
         if waiting and not self.interrupted and self.found:
-            notify(
-                f"{counted(waiting, 'trial')} interrupted and saved; continue with: {resume_command}"
-            )
+            saved = counted(waiting, "trial")
+            notify(f"{saved} interrupted and saved; continue with: {resume_command}")
         if self.interrupted:
             raise Interrupted(f"interrupted; everything is saved. Continue with: {resume_command}")
         if not self.found:

@@ -24,8 +24,8 @@ def check(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check a space file; with --model or --families, what of it can be done there, and why not
-    the rest.
+    """Check a space file; with --model or --families, report which of its configurations are
+    supported, and why the others are not.
     """
     from peftsearch.space.space import load_space
 
@@ -62,7 +62,7 @@ def check(
 
 
 def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether anything is left on the model asked for, or on any family."""
+    """Whether the model, or any family, supports a configuration of the space."""
     nothing = any(
         key.startswith("on ") and value[0].startswith("0 of") for key, value in facts.items()
     )

@@ -1,4 +1,4 @@
-"""`peftsearch search --dry-run`: the data, the space and the time of a search, without a trial."""
+"""`peftsearch search --dry-run`: describe the data and the space, and estimate the time."""
 
 from __future__ import annotations
 

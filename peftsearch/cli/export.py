@@ -1,4 +1,4 @@
-"""`peftsearch export`: carry one point of a frontier away."""
+"""`peftsearch export`: write one point of a frontier to a folder or file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder; for a recipe, a YAML file.")],
     at: Annotated[
         str,
-        typer.Option(help="Which point: best, knee, a limit on tuned % (0.5), or a trial ('#28')."),
+        typer.Option(
+            help="Point to export: best, knee, a limit on tuned % (0.5), or a trial ('#28')."
+        ),
     ] = "best",
     to: Annotated[
         Format,
-        typer.Option(help="native: for peftsearch.load; recipe: for train; peft: where it can."),
+        typer.Option(
+            help="native: for peftsearch.load; recipe: for train; peft: if peft supports it."
+        ),
     ] = Format.native,
     studies: StudiesFolder = None,
     json: Json = False,

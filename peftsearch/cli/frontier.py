@@ -33,7 +33,7 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
 
 
 def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> None:
-    """The frontier as a table, where it can be seen, and how to carry a point away."""
+    """Print the frontier as a table, the path of the report, and a command to export a point."""
     from peftsearch.records.derive import frontier_document
 
     document = frontier_document(record)
@@ -77,7 +77,7 @@ def _described(point: Mapping[str, Any]) -> str:
 
 
 def _shown(path: object) -> str:
-    """Relative to here where that is shorter."""
+    """The path, relative to the working folder if that is shorter."""
     import os
 
     relative = os.path.relpath(str(path))

@@ -1,4 +1,4 @@
-"""`peftsearch`: the commands, and how every error ends: one sentence and an exit code."""
+"""`peftsearch`: the command-line app, and errors as one sentence and an exit code."""
 
 from __future__ import annotations
 

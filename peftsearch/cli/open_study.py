@@ -1,4 +1,4 @@
-"""Opening a study for a command that reads it, with the latest results from its database."""
+"""Opening a study to read it, updated from its database if it has one."""
 
 from __future__ import annotations
 

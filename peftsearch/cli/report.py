@@ -24,11 +24,11 @@ def report(
     ] = None,
     plotly_from: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="URL", help="Where plotly.js is loaded from, in place of inside it."),
+        typer.Option(metavar="URL", help="Load plotly.js from this URL instead of including it."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
+    """Write a self-contained HTML report: frontier, learning curves, all trials."""
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
     from peftsearch.study.read_study import read_study

@@ -27,7 +27,7 @@ __all__ = ["run_search_command"]
 
 
 def run_search_command(parameters: Mapping[str, Any]) -> None:
-    """`search` with the values of its parameters (`api/options.py` says what each is)."""
+    """Run `search` with the values of its parameters (described in `api/options.py`)."""
     options = parse_options(parameters)
     limits_of(options, waits=False)  # refused first
     if "dry_run" in options:
@@ -52,7 +52,7 @@ def _search(folder: StudyFolder, options: Options) -> None:
 
 
 def _resume_command() -> str:
-    """This command line, to resume the study that it names."""
+    """The current command line with `--resume` added."""
     return " ".join(map(shlex.quote, ["peftsearch", *without_storage(sys.argv[1:]), "--resume"]))
 
 

@@ -1,4 +1,4 @@
-"""`peftsearch show`: one thing in full: a space, a method, or a trial of a study."""
+"""`peftsearch show`: details of a space, a method, or a trial of a study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def show(
     studies: StudiesFolder = None,
     json: Json = False,
 ) -> None:
-    """Show a space (structures, ranges), a method (its point), or a trial (its curve)."""
+    """Show a space (structures, ranges), a method, or a trial (its learning curve)."""
     from peftsearch.design.methods import METHODS
 
     study, mark, number = what.rpartition("#")

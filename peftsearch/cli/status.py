@@ -1,4 +1,4 @@
-"""`peftsearch status`: how far a study has come."""
+"""`peftsearch status`: progress of a study, and the process that searches it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["status"]
 
 
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
-    """Say how far a study has come, and who is working on it."""
+    """Print the progress of a study, and the process that searches it."""
     from peftsearch.api.status import status_of
     from peftsearch.study.read_study import read_study
 
@@ -54,7 +54,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
 
 
 def _state(storage: str, owner: Owner | None, running: int) -> str:
-    """Who searches it here; of a study in a database, how many trials are under way anywhere."""
+    """The process searching the study on this machine, and for a database its running trials."""
     from peftsearch.records.storage_name import is_database
 
     here = f"being searched by {owner}" if owner else "no search is running"

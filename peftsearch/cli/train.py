@@ -1,4 +1,4 @@
-"""`peftsearch train`: train the configuration of a recipe, once, and keep it."""
+"""`peftsearch train`: train the configuration of a recipe and save the model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def train(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(**bounds("seed"), help="Another seed than the recipe's."),
+        typer.Option(**bounds("seed"), help="Seed (default: the recipe's)."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     test: Annotated[
-        bool, typer.Option("--test", help="Open the test split at the end, and report on it.")
+        bool, typer.Option("--test", help="Also evaluate on the test split at the end.")
     ] = False,
     json: Json = False,
 ) -> None:

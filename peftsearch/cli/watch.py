@@ -26,7 +26,7 @@ def watch_local(
     means: Means,
     as_json: bool,
 ) -> None:
-    """`run` workers of this machine (None: as many as make sense), then print the frontier."""
+    """`run` workers on this machine (None: a default number), then print the frontier."""
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
@@ -61,7 +61,7 @@ def _unheard(run: Callable[P, bool]) -> Callable[P, bool]:
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
-    """The frontier, if one was found; then whatever error the search ended with."""
+    """Print the frontier, if any; then raise the error that the search ended with, if any."""
     from peftsearch.cli.frontier import print_frontier
 
     folder = outcome.folder

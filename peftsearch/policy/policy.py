@@ -44,5 +44,5 @@ class Policy(ABC):
         """
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
-        """Continue, Pause or Stop, for trial `number`, just evaluated at a rung below full length."""
+        """Continue, Pause or Stop: the verdict on a trial evaluated at a rung below the last."""
         return Continue(number, "trained to full length")

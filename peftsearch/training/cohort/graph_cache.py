@@ -67,7 +67,7 @@ class _Kind:
 
 
 class GraphCache:
-    """Recordings of a cohort's passes. `notify` is called once with each reason why there are none."""
+    """Recordings of a cohort's passes. `notify` is called with each reason why there are none."""
 
     def __init__(self, recorder: Recorder, notify: Callable[[str], None] = lambda _: None) -> None:
         self.recorder, self.notify = recorder, notify
