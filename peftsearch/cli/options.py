@@ -129,8 +129,8 @@ LabelColumn = Annotated[
         "--label",
         "--target",
         metavar="COLUMN",
-        help="Target column: a label, a list of labels, a number or a text; repeat for columns of 0 "
-        "and 1, one per label.",
+        help="Target column: a label, a list of labels, a number or a text; repeat for columns of "
+        "0 and 1, one per label.",
     ),
 ]
 Kind = Annotated[

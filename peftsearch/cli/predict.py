@@ -40,16 +40,16 @@ def predict(
         Optional[bool],  # noqa: UP045
         typer.Option(
             "--header/--no-header",
-            help="Whether the first line names the columns (default: as in training, for files with "
-            "the same extension).",
+            help="Whether the first line names the columns (default: as in training, for files "
+            "with the same extension).",
         ),
     ] = None,
     separator: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="C",
-            help="Column separator; none: by the extension (default: as in training, for files with "
-            "the same extension).",
+            help="Column separator; none: by the extension (default: as in training, for files "
+            "with the same extension).",
         ),
     ] = None,
     backbone: Annotated[

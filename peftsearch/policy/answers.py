@@ -1,4 +1,4 @@
-"""Checks of a policy's answers: PolicyError where one cannot be followed."""
+"""Validation of a policy's decisions; PolicyError for an invalid one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["next_of", "verdict_of"]
 
 
 def next_of(policy: Policy, history: History) -> Begin | Continue | Nothing:
-    """The decision for a free worker; Nothing instead of Begin beyond the search's limit."""
+    """The policy's decision for an idle worker; Nothing instead of Begin at the search's limit."""
     decision: Any = policy.next(history)
     if isinstance(decision, Begin):
         _refuse_unknown_start(policy, decision.what)
-        full = Nothing("as many configurations as wanted have begun")
+        full = Nothing("the limit on configurations is reached")
         return decision if history.may_begin else full
     if isinstance(decision, Continue):
         waiting = [past.number for past in history.trials if past.state == "waiting"]
@@ -31,7 +31,7 @@ def next_of(policy: Policy, history: History) -> Begin | Continue | Nothing:
         return decision
     if isinstance(decision, Nothing):
         return decision
-    raise _error(policy, f"{decision!r} to a free worker; expected Begin, Continue or Nothing")
+    raise _error(policy, f"{decision!r} for an idle worker; expected Begin, Continue or Nothing")
 
 
 def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verdict:
@@ -40,7 +40,7 @@ def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verd
     if not isinstance(decision, (Continue, Pause, Stop)):
         raise _error(
             policy,
-            f"{decision!r} of trial {number}, which reached a rung; "
+            f"{decision!r} for trial {number}, which reached a rung; "
             "expected Continue, Pause or Stop",
         )
     if decision.number != number:

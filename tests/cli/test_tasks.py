@@ -407,12 +407,12 @@ def test_what_a_file_inherits_from_training_is_said_and_can_be_undone(
         return [one["text"] for one in json.loads(told.out)["predictions"]], told.err
 
     inherited = (
-        "plain.txt: read as the training file was, without a header line (--header if it has one) "
+        "plain.txt: read like the training file, without a header line (--header if it has one) "
         "and with columns separated by the first space (--separator none if not)"
     )
     assert texts("plain.txt") == (["wrote it", "a film"], f"{inherited}\n")
     found, told = texts("plain.txt", "--separator", "none")
-    assert (found, "read as the training file was" in told) == (questions, False)
+    assert (found, "read like the training file" in told) == (questions, False)
     (here / "headed.txt").write_text("label text\nbad who wrote it\n")
     found, told = texts("headed.txt", "--header", "--text", "text")
     assert found == ["who wrote it"]

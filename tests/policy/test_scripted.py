@@ -104,7 +104,7 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (None, "None to a free worker; expected Begin, Continue or Nothing"),
+        (None, "None for an idle worker; expected Begin, Continue or Nothing"),
         (Pause(0), r"Pause\(number=0.*expected Begin, Continue or Nothing"),
         (Continue(0), r"continue trial 0, which is not waiting \(waiting: none\)"),
         (Continue(7), "continue trial 7, which is not waiting"),
@@ -129,7 +129,7 @@ def test_an_answer_that_cannot_be_followed_is_refused(
     [
         (
             Nothing(),
-            r"Nothing\(.*of trial 0, which reached a rung; expected Continue, Pause or Stop",
+            r"Nothing\(.*for trial 0, which reached a rung; expected Continue, Pause or Stop",
         ),
         (Stop(5), "about trial 5, but was asked about trial 0"),
     ],
@@ -171,7 +171,7 @@ def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
     study.tell(finish(take(study), study.shapes))
     asked = study.ask(most=1)
     assert isinstance(asked, Nothing)
-    assert asked.reason == "as many configurations as wanted have begun"
+    assert asked.reason == "the limit on configurations is reached"
     assert len(study.study.trials) == 1
 
 

@@ -109,4 +109,4 @@ def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
 
 def test_the_first_waiting_trial_goes_on_before_anything_begins(policy: TpePolicy) -> None:
     trials = (past(0), past(1, "waiting"), past(2, "waiting"))
-    assert policy.next(History(trials, RUNGS)) == Continue(1, "waits to be continued")
+    assert policy.next(History(trials, RUNGS)) == Continue(1, "was waiting")

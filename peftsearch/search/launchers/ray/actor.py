@@ -1,6 +1,6 @@
-"""The Ray actor of a worker: trains in the actor's process, and streams its events.
+"""The Ray actor that runs a worker, and streams its events.
 
-Its order, with the database's address and password, comes as an argument of a method: Ray passes
+Its instructions, with the database's address and password, comes as an argument of a method: Ray passes
 those to the process and shows them nowhere, unlike a runtime environment.
 
 Importing torch takes seconds: it is imported after the event that the worker has a place.
