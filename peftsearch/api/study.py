@@ -241,10 +241,10 @@ def open_study(name: str, studies: str | Path | None = None) -> Study:
     >>> peftsearch.open_study("sst2-minilm").best().trial
     18
     """
-    from peftsearch.study.storage.database.copies import bring_home
+    from peftsearch.study.storage.database.copies import update_folder
 
     folder = StudyFolder.open(name, None if studies is None else Path(studies))
-    bring_home(folder, _warn)
+    update_folder(folder, _warn)
     return Study(folder)
 
 

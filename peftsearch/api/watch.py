@@ -98,14 +98,14 @@ def watch(
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
     from peftsearch.study.read_study import read_study
-    from peftsearch.study.storage.database.copies import bring_home
+    from peftsearch.study.storage.database.copies import update_folder
 
     with Progress(folder, limits, workers, display) as progress:
         try:
             interrupted = run(progress.hear)
         except KeyboardInterrupt:  # before there was a worker to stop
             interrupted = True
-    bring_home(folder, display.line)
+    update_folder(folder, display.line)
     record = read_study(folder)
     write_derived(folder, record)
     write_report(record, folder.report_path, folder.read_environment(), folder)

@@ -21,9 +21,9 @@ def opened(study: str, studies: Path | None) -> StudyFolder:
 
     folder = StudyFolder.open(study, studies)
     if is_database(folder.read_info().storage):
-        from peftsearch.study.storage.database.copies import bring_home  # with Optuna
+        from peftsearch.study.storage.database.copies import update_folder  # with Optuna
 
-        bring_home(folder, print_note)
+        update_folder(folder, print_note)
     return folder
 
 

@@ -19,7 +19,7 @@ State = Literal[
     "queued", "running", "waiting", "full", "stopped", "failed", "infeasible", "duplicate"
 ]
 """`queued`: parameters were enqueued but no worker has started them. `waiting`: started, then
-killed, interrupted or paused; no worker has it. The other states are a result's (`records.TrialResult`).
+killed, interrupted or paused; no worker has it. The others are those of `records.TrialResult`.
 """
 
 

@@ -1,8 +1,8 @@
 """Early stopping for two objectives: stops trials unlikely to improve the frontier.
 
 A trial that no other dominates at its rung (in metric and tuned %) always continues. Any other
-continues while its predicted final metric, with a margin of one standard deviation, is above the frontier at
-its own tuned %. The prediction is the rung's value plus the mean gain of the trials that continued.
+continues while its predicted final metric, with a margin of one standard deviation, is above the
+frontier at its tuned %. The prediction is the rung's value plus the mean gain of the trials that continued.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _written(metric: float) -> str:
 def decide(
     candidate: RungPoint, peers: Sequence[RungPoint], written: Callable[[float], str] = _written
 ) -> Judgement:
-    """Whether `candidate` continues, given the other trials that reached its rung. `written` formats
-    a metric (higher is better here) for the reason.
+    """Whether `candidate` continues, given the other trials that reached its rung. `written`
+    formats a metric (higher is better here) for the reason.
     """
     if not any(_beats(peer, candidate) for peer in peers):
         return Judgement(True, "on the rung's own frontier")

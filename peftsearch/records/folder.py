@@ -1,4 +1,4 @@
-"""The study's folder: everything that a search knows, in files people can read, copy and move.
+"""The folder of a study: every record of a search, in plain files that can be copied and moved.
 
 studies/NAME/
   study.json, space.yaml, env.json   fixed when the study is created
@@ -30,7 +30,7 @@ __all__ = ["StudyFolder", "TrialFolder", "check_study_name", "studies_folder", "
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows gives to devices: a study must survive being copied there."""
+"""Device names of Windows: a study must be portable to it."""
 
 
 def studies_folder(studies: Path | None = None) -> Path:
@@ -39,7 +39,7 @@ def studies_folder(studies: Path | None = None) -> Path:
 
 
 def check_study_name(name: str) -> str:
-    """Return the name; UsageError with the rule if it cannot be the name of a folder."""
+    """Return the name; UsageError if it is not a valid study name."""
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
         raise UsageError(
             f"study name {name!r} cannot be used: it must be a letter or digit, then up to 99 "
@@ -56,13 +56,13 @@ def study_names(studies: Path | None = None) -> list[str]:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study on disk. `root` is absolute, so that changing the working folder does no harm."""
+    """A study's folder on disk. `root` is absolute, independent of the working folder."""
 
     root: Path
     _read: dict[int, tuple[_Stamp, TrialResult]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Results read before, by trial number: a worker reads the study before every trial."""
+    """Cached results by trial number: a worker reads the study before every trial."""
 
     @classmethod
     def at(cls, root: str | Path) -> StudyFolder:
@@ -80,7 +80,7 @@ class StudyFolder:
 
     @classmethod
     def new(cls, name: str, studies: Path | None, resume_command: str) -> StudyFolder:
-        """The folder that a study would be created in; UsageError if its name is bad or taken.
+        """The folder for a new study; UsageError if its name is invalid or in use.
 
         Writes nothing. `resume_command` is quoted in the error that the study already exists.
         """
@@ -102,7 +102,7 @@ class StudyFolder:
         studies: Path | None,
         resume_command: str,
     ) -> StudyFolder:
-        """Write a new study with an empty journal; a kill leaves all of it or no study."""
+        """Write a new study with an empty journal, atomically: if killed, there is no study."""
         folder = cls.new(info.name, studies, resume_command)
         with _named(folder.root), made_whole(folder.root) as place:
             partial = cls(place)
@@ -174,7 +174,7 @@ class StudyFolder:
         return read_json(self.environment_path, "restore it from a copy") or {}
 
     def read(self) -> StudyRecord:
-        """Read the study and every finished trial; unchanged results are not read again."""
+        """Read the study and every finished trial; unchanged results come from the cache."""
         results, running = [], 0
         for number in self._numbers():
             result = self._result(number)
@@ -185,7 +185,7 @@ class StudyFolder:
         return StudyRecord(info=self.read_info(), results=tuple(results), running=running)
 
     def finished(self) -> list[int]:
-        """Numbers of the trials that have a result, without reading it."""
+        """Numbers of the trials that have a result."""
         return [n for n in self._numbers() if self.trial(n).result_path.is_file()]
 
     def unfinished(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""trials.csv: the trials as one flat table, for spreadsheets."""
+"""Writing trials.csv: the trials as one flat table."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ class PreparedTrial:
         return self.runner.stop()
 
     def steps(self, backbone: Backbone | None = None) -> TrialSteps:
-        """The trial as a generator; the caller does the training. `backbone`: the backbone to attach
-        to, for a member of a cohort.
+        """The trial as a generator; the caller trains. `backbone`: the one to attach to, for a
+        member of a cohort.
         """
         try:
             with memory_errors():

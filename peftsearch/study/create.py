@@ -1,4 +1,4 @@
-"""Beginning a study: everything is read and checked before anything is written."""
+"""Creating a study: loads and checks everything, then writes the study's folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that could begin: its record, its model and data, and its space."""
+    """A validated study that is not yet written: its record, model, data and space."""
 
     info: StudyInfo
     bench: Workbench
@@ -60,7 +60,7 @@ def create_study(
 def planned(
     asked: NewStudy, notify: Callable[[str], None] = lambda _: None, task: Task | None = None
 ) -> PlannedStudy:
-    """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
+    """Load and check everything that `create_study` would write; writes nothing. `asked` has
     passed `refuse_unusable`.
     """
     asked = asked.with_absolute_paths()
@@ -85,7 +85,7 @@ def planned(
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
-    """Lines for the user: counts, lengths and cut texts of the data as the model reads them."""
+    """Messages about the data as the model reads them: counts, lengths, truncated texts."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
         f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "
@@ -163,7 +163,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
 
 
 def _scale(bench: Workbench) -> MetricScale:
-    """The metric's range: from a constant predictor's, or of losses the untuned model's."""
+    """The metric's scale, from a constant predictor, or from the untuned model for losses."""
     metric, worst = bench.task.metric, bench.task.worst
     if worst is None:
         untuned = Configuration(head=Head("none"))

@@ -1,4 +1,4 @@
-"""The check of --low-rungs: low precision of frozen layers below full length."""
+"""Validation of --low-rungs: low precision of frozen layers below full length."""
 
 from __future__ import annotations
 

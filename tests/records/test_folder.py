@@ -96,7 +96,7 @@ BAD_NAMES = [
 def test_a_bad_name_is_refused_with_the_rule_and_nothing_is_written(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(UsageError, match="cannot be used: a letter or digit, then up to 99"):
+    with pytest.raises(UsageError, match="cannot be used: it must be a letter or digit"):
         create(tmp_path / "studies", name)
     with pytest.raises(UsageError, match="cannot be used"):
         StudyFolder.open(name, tmp_path / "studies")
@@ -176,7 +176,7 @@ def test_a_study_created_by_another_in_the_same_moment_is_kept(
         real_rename(source, target)
 
     monkeypatch.setattr(os, "rename", late)
-    with pytest.raises(UsageError, match="created by someone else"):
+    with pytest.raises(UsageError, match="just created by another process"):
         create(tmp_path)
     assert os.listdir(tmp_path) == ["sst2"]
     assert StudyFolder.open("sst2", tmp_path).read_info() == info()

@@ -111,7 +111,7 @@ def test_a_trial_whose_checkpoint_is_damaged_has_the_curve_of_one_begun_anew(
     result = runner(bench, folder, lambda: False).run(again, folder)
     assert result is not None
     assert without_clock(result.curve) == without_clock(expected.curve)
-    assert "begins anew" in folder.log_path.read_text()
+    assert "restarts from the beginning" in folder.log_path.read_text()
     found = load_tensors(folder.adapter_path)[0]
     for name, tensor in load_tensors(whole.adapter_path)[0].items():
         assert torch.equal(found[name], tensor)

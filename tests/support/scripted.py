@@ -18,7 +18,7 @@ __all__ = ["ScriptedPolicy", "scripted"]
 
 @dataclass
 class ScriptedPolicy(Policy):
-    """`answers`: to a free worker, one after the other, then Nothing. `verdicts`: on a trial at a
+    """`answers`: for an idle worker, one after the other, then Nothing. `verdicts`: on a trial at a
     rung, one after the other, then Continue. Anything may stand in them, decisions or not.
     """
 
@@ -26,7 +26,7 @@ class ScriptedPolicy(Policy):
     answers: Sequence[Any] = ()
     verdicts: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)
     heard: list[History] = field(default_factory=list)
-    """At each question of a free worker."""
+    """The decision for an idle worker."""
     judged: list[tuple[int, int]] = field(default_factory=list)
 
     def next(self, history: History) -> Any:

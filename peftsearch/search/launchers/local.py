@@ -1,6 +1,6 @@
 """Local worker processes: started, monitored, replaced when one dies, stopped.
 
-A worker that is killed (for example, out of memory) loses no finished trial, and its unfinished one is
+A worker that is killed, as when memory runs out, loses no finished trial; its unfinished one is
 queued again. Workers share no lock with one another or with the parent: a process killed while it
 held one would block all others for ever. So each reports through its own pipe, and the request
 to stop is one byte of shared memory.

@@ -1,4 +1,4 @@
-"""Artifact stores: where workers of several machines hand one another checkpoints and adapters.
+"""Artifact stores: workers on several machines share checkpoints and adapters through them.
 
 A store is one of Optuna's: a folder that all machines see (`/shared/peftsearch`), or a bucket of S3
 (`s3://bucket/path`) or of Google Cloud Storage (`gs://bucket/path`), with the credentials that
@@ -113,7 +113,7 @@ class Artifacts:
 
 
 def _is_the_stores(error: Exception) -> bool:
-    """Whether an error comes from the store, not from our own code."""
+    """Whether an error comes from the artifact store, not from our own code."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 

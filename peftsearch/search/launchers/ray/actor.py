@@ -1,6 +1,6 @@
 """The Ray actor that runs a worker, and streams its events.
 
-Its instructions, with the database's address and password, comes as an argument of a method: Ray passes
+Its instructions, with the database's address and password, are a method's argument: Ray passes
 those to the process and shows them nowhere, unlike a runtime environment.
 
 Importing torch takes seconds: it is imported after the event that the worker has a place.

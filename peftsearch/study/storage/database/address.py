@@ -56,7 +56,7 @@ class StorageAddress:
 
     @classmethod
     def of(cls, shown: str) -> StorageAddress:
-        """The address by which this process reaches a database: $PEFTSEARCH_STORAGE, or `shown`."""
+        """The address with which to connect to a database: $PEFTSEARCH_STORAGE, or `shown`."""
         return cls.parse(os.environ.get(VARIABLE) or shown)
 
     def without_password(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Copies of a study's database in a folder on each machine: created, filled, kept apart."""
+"""Local copies of a study in a database: one folder on each machine, created and updated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peftsearch.study.storage.database.enrolment import enrol, enrolled
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
-    *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
+    *("aim_of", "begin_in_database", "bring_adapter", "update_folder", "folder_of", "refuse_taken"),
 ]
 
 
@@ -46,9 +46,9 @@ def _has(storage: BaseStorage, name: str) -> bool:
 
 
 def begin_in_database(folder: StudyFolder) -> None:
-    """Enrol a study in its database, after it was created or if a kill prevented that.
+    """Register a new study in its database, or finish registering it after a kill.
 
-    UsageError if its database has lost it: the trials in the folder would be searched again.
+    UsageError if the database has lost the study: finished trials would be searched again.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -81,7 +81,7 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
 
 
 def aim_of(folder: StudyFolder) -> int | None:
-    """The number of configurations that a study in a database wants in all, if one was given."""
+    """The target number of configurations of a study in a database, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
 
@@ -92,8 +92,8 @@ def aim_of(folder: StudyFolder) -> int | None:
     return in_database(address, aim)
 
 
-def bring_home(folder: StudyFolder, notify: Callable[[str], None]) -> None:
-    """Update a study's folder from its database; nothing happens if it is in a journal.
+def update_folder(folder: StudyFolder, notify: Callable[[str], None]) -> None:
+    """Update a study's folder from its database; a no-op for a journal.
 
     If the database cannot be reached, `notify` is called and the folder stays unchanged.
     """
