@@ -1,4 +1,4 @@
-"""Training a recipe again, from scratch, outside any study."""
+"""Training a recipe from scratch, outside any study."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def retrain(
     notify: Callable[[str], None],
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, write the result to `out` (native format); returns what was measured.
+    """Train, evaluate and write the model to `out` (native format); returns the measurements.
     `task`: the recipe's data, if they were read.
     """
     task = task or open_recipe(recipe, out, device, open_test)

@@ -2,7 +2,8 @@
 
 A trial that no other dominates at its rung (in metric and tuned %) always continues. Any other
 continues while its predicted final metric, with a margin of one standard deviation, is above the
-frontier at its tuned %. The prediction is the rung's value plus the mean gain of the trials that continued.
+frontier at its tuned %. The prediction is the rung's value plus the mean gain of the trials that
+continued.
 """
 
 from __future__ import annotations

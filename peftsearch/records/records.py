@@ -58,7 +58,7 @@ class MetricScale(Record):
 
 
 class PublishedValue(Record):
-    """A result reported by a paper: plotted beside the study's own, but not part of its frontier."""
+    """A result reported by a paper: plotted beside the study's own, not part of its frontier."""
 
     name: str
     metric: str
@@ -248,7 +248,7 @@ class StudyRecord:
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """Points of the full-length trials, by number; metrics of stopped trials are not comparable."""
+        """Points of full-length trials, by number: metrics of stopped trials are not comparable."""
         return tuple(
             Point(r.number, r.metric, r.tuned_pct, r.metric_se or 0.0)
             for r in self.results

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inside, opened anywhere, online or not."""
+"""Rendering the report: one self-contained HTML file that works offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation examples with the text that the study's best configuration writes for them."""
+"""Validation examples with the text that the study's best configuration generates."""
 
 from __future__ import annotations
 

@@ -229,13 +229,13 @@ class Study:
         return self._is_mine(self.table.get(number))
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
-        """Whether this worker has the trial: its name stays on a trial that was requeued or failed."""
+        """Whether this worker has the trial; a requeued or failed one still bears its name."""
         return WORKER.of(trial.user_attrs) == self.name and not trial.state.is_finished()
 
     @retried
     def record_rung(self, number: int, value: RungValue) -> bool:
-        """Record a rung: its metric for other workers to compare with, and the learning curve. Writes
-        nothing and returns False if another worker has taken over the trial.
+        """Record a rung: its metric for other workers to compare with, and the learning curve.
+        Returns False, without writing, if another worker has taken over the trial.
 
         Does not take the lock, for which workers would wait at every rung: nothing is decided here,
         and another worker that writes the same rung has computed the same value.
@@ -256,8 +256,8 @@ class Study:
 
     @retried
     def after_rung(self, assignment: Assignment, value: RungValue) -> Verdict:
-        """The policy's verdict on a trial that reached a rung. Stop if another worker has taken over
-        the trial.
+        """The policy's verdict on a trial that reached a rung; Stop if another worker has taken it
+        over.
         """
         number, trials = assignment.number, self.table.known()
         if not self._is_mine(trials[number]):
@@ -300,8 +300,8 @@ class Study:
 
     @retried
     def tell(self, result: TrialResult) -> list[TrialResult]:
-        """Record a finished trial; returns it and the duplicates that waited for it, or an empty list
-        if another worker has taken it over.
+        """Record a finished trial; returns it and the duplicates that waited for it, or nothing if
+        another worker has taken it over.
         """
         told = []
         if self.store.hands_on and self._holds(result.number):

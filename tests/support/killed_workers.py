@@ -29,7 +29,7 @@ from peftsearch.space.space import Space
 from peftsearch.study import recovery
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, update_folder, folder_of
+from peftsearch.study.storage.database.copies import begin_in_database, folder_of, update_folder
 from support import standin
 from support.buckets import s3_server
 from support.crowd import Crowd, Wanted, metrics_of, parameters

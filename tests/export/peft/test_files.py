@@ -374,7 +374,7 @@ def test_ranks_scales_and_shapes_are_written_as_peft_reads_them(
         ((rescale("ffn.activated+out"),), "before and after one linear layer"),
         (
             (modification(Vera(), "attn.query", 3), modification(Vera(), "ffn.out", 3)),
-            "random matrices of its own",
+            "separate random matrices",
         ),
         ((), "it tunes no layer, only the head"),
     ],

@@ -19,9 +19,9 @@ from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
     begin_in_database,
     bring_adapter,
-    update_folder,
     folder_of,
     refuse_taken,
+    update_folder,
 )
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Study
