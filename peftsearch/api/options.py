@@ -202,7 +202,7 @@ CHANGEABLE = (
     *("trials", "minutes", "hours", "workers", "threads", "cohort", "device"),
     "storage",  # how this machine reaches the study's database
 )
-"""Options that each command sets anew."""
+"""Options that may differ on each run."""
 
 NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
 """Options that name the study and the action. The space is compared by its hash."""

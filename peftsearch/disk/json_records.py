@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def json_text(value: BaseModel | Any) -> str:
-    """The value as indented JSON, for a file of its own."""
+    """The value as indented JSON, for its own file."""
     return json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A space on one backbone: the structures that it can take, and the head trained beside them."""
+"""A space on one backbone: the supported structures, and the head trained with them."""
 
 from __future__ import annotations
 

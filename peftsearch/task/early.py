@@ -1,4 +1,4 @@
-"""Checks on a task that need no rows of its data; they come before anything slow."""
+"""Early validation of a task, without reading the rows of its data."""
 
 from __future__ import annotations
 

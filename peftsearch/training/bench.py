@@ -125,7 +125,7 @@ class Workbench:
         return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
-        """The same bench on a backbone of its own."""
+        """A copy of the bench with its own backbone."""
         backbone = load_backbone(
             self.backbone.name,
             str(self.backbone.device),

@@ -110,7 +110,7 @@ def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     )
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:5] == [
-        "1 of 3 workers has no place in the cluster yet: each wants 1 CPU and 1 GPU",
+        "1 of 3 workers has no place in the cluster yet: each needs 1 CPU and 1 GPU",
         "worker 0 starts on node abc (host)",
         "worker 1: died on abc (host) (out of memory), restarting",
         "worker 0 ended on node abc (host)",

@@ -103,7 +103,7 @@ class Progress:
             self._say(
                 f"{event.workers} of {counted(self.workers, 'worker')} "
                 f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
-                f"wants {event.wants}"
+                f"needs {event.wants}"
             )
         else:
             self._stopped(event)

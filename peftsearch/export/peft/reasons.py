@@ -87,7 +87,7 @@ def _why_not(modification: Modification, family: Family) -> str | None:
 
 def _linear(modification: Modification, family: Family) -> str | None:
     if not _is_around_linear(modification):
-        return "does not stand beside one linear layer"
+        return "is not parallel to a single linear layer"
     if getattr(modification.form, "bias", False):
         return "has biases, LoRA has none"
     if isinstance(modification.composition, SigmoidGate):

@@ -1,4 +1,4 @@
-"""A task from what the user asked for: a demo, local files, or a Hub name."""
+"""Loading a task from a demo, local files, or a Hub name."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str
     if not configuration.modifications:
         return "a head alone is trained on states that are computed once"
     if training.dropout:
-        return "its dropout draws from a random stream of its own"
+        return "its dropout has its own random stream"
     if training.checkpointing:
         return "its layers are computed again in every backward pass"
     return why_not_shared(backbone, configuration)

@@ -100,7 +100,7 @@ def test_a_decoder_begins_as_config_generation_padding_or_beginning_say(
 
 
 def test_a_decoder_that_begins_with_nothing_or_with_an_unknown_token_is_refused() -> None:
-    with pytest.raises(MissingError, match="'m' does not say what its decoder begins with"):
+    with pytest.raises(MissingError, match="'m' names no decoder start token"):
         complete_special_tokens(model(), tokens(pad=None), "m")
     with pytest.raises(MissingError, match=r"begins with token 64 .* and the model knows 64"):
         complete_special_tokens(model(decoder_start_token_id=64), tokens(), "m")

@@ -135,7 +135,7 @@ def test_a_separator_is_for_tables_of_text(tmp_path: Path) -> None:
         read(tmp_path, "d.json", "[]", separator=";")
     with pytest.raises(UsageError, match="leave it out with --task"):
         load_task(TaskSpec(name="demo:tweets", separator=";"))
-    with pytest.raises(DataError, match="first word of a line is apart, say --separator space"):
+    with pytest.raises(DataError, match="first word of a line is a column, give --separator space"):
         read(tmp_path, "d.csv", "a:b\nc:d:e\n", separator=":")
 
 
