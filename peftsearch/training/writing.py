@@ -58,6 +58,6 @@ def end_of_text_notes(backbone: Backbone, writing: Writing) -> Iterator[str]:
     if words:
         shown = ", ".join(repr(writing.target_tokenizer.decode([i])) for i in words)
         yield (
-            f"{shown} is an end of text in the settings of '{backbone.name}', but an ordinary token "
-            "of its tokenizer: generation continues after it"
+            f"{shown} is an end of text in the settings of '{backbone.name}', but an ordinary "
+            "token of its tokenizer: generation continues after it"
         )

@@ -1,1 +1,1 @@
-"""Ways to save computation in a frozen backbone: skipped layers, one token a text, low precision."""
+"""Saving computation in a frozen backbone: skipped layers, one token a text, low precision."""

@@ -105,8 +105,8 @@ def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
         return DataError(f"'{name}': {why}")
     if _needs_code(error):
         return DataError(
-            f"'{name}' needs its own loading script, which is never run, and the Hub has no converted "
-            "tables: give local files, or name a config (owner/dataset:config)"
+            f"'{name}' needs its own loading script, which is never run, and the Hub has no "
+            "converted tables: give local files, or name a config (owner/dataset:config)"
         )
     reason = state or (f" ({why})" if why else "")
     return MissingError(
