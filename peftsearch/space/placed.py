@@ -75,7 +75,7 @@ def place_space(
     )
     if placed.count_structures() == 0:
         raise ConfigurationError(
-            f"{shapes.family} can take nothing of space '{name}' "
+            f"{shapes.family} supports no configuration of space '{name}' "
             f"('peftsearch check {name} --model ...' says why)"
         )
     return placed

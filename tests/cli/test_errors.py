@@ -53,7 +53,7 @@ WRONG = [
     ({"label": "labl"}, 2, "no column 'labl'; did you mean 'label'?"),
     ({"label": "text"}, 2, "'text' cannot be used twice"),
     ({"model": "model"}, 3, "no model at 'model': a folder with a config.json is needed"),
-    ({"model": "owner/name"}, 3, "neither a folder here nor to be had from the Hugging Face Hub"),
+    ({"model": "owner/name"}, 3, "neither a local folder nor available from the Hugging Face Hub"),
     ({"model": "demo:minilmm"}, 3, "did you mean 'demo:minilm'?"),
     ({"space": "typo.yaml"}, 2, "typo.yaml:6: choices.attn.frm: unknown key; did you mean 'form'?"),
     ({"space": "unifed"}, 2, "did you mean 'unified'?"),

@@ -163,5 +163,5 @@ def test_a_space_of_which_a_model_can_take_nothing_is_no_ok(
     studies = tmp_path / "studies"
     search = ["search", str(space), *words, "--study", "z", "--studies", str(studies)]
     assert run([*search, "--trials", "1"]) == 2
-    assert "BERT can take nothing of space 'cross'" in capsys.readouterr().err
+    assert "BERT supports no configuration of space 'cross'" in capsys.readouterr().err
     assert not (studies / "z").exists()

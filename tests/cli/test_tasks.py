@@ -148,7 +148,7 @@ def test_an_encoder_cannot_write(
         ]
     )
     assert code == 2
-    assert "is an encoder and cannot write text" in capsys.readouterr().err
+    assert "is an encoder and cannot generate text" in capsys.readouterr().err
     assert not (here / "studies").exists()
 
 
@@ -164,7 +164,7 @@ BAD = [
     ("--train labels.csv --beams 4", "--beams applies only to tasks that generate text"),
     ("--train answers.csv --template none", "a template needs {text} once"),
     ("--train answers.csv --languages en", "--languages takes two codes"),
-    ("--train answers.csv --languages en,ro", "takes no languages"),
+    ("--train answers.csv --languages en,ro", "has no language codes"),
     ("--train answers.csv --max-target 60 --max-length 4 --template x{text}yyyyyyyyy", "no room"),
     ("--train labels.csv --eval unseen.csv", "data row 2 has label 'great', unseen in training"),
 ]

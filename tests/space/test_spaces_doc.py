@@ -167,7 +167,7 @@ def test_slots_are_refused_for_what_the_page_names(
     if sentence is None:
         rest = "".join(f"  - {{attn.form: {f}}}\n" for f in ("none", "linear", "prefix", "relu"))
         changed = changed.replace("seed_with:", f"{rest}seed_with:")
-        sentence = "nothing is left of the space"
+        sentence = "these rules exclude every structure of the space"
     with pytest.raises(SpaceError, match=sentence):
         space(changed)
 

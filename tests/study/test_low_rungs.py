@@ -109,7 +109,7 @@ def test_a_study_goes_on_in_its_own_precision_alone(
     existing_study({"study": "low", "low_rungs": "int8"})
     monkeypatch.setattr(low_precision, "cpu_flags", lambda: frozenset({"avx2"}))
     info = StudyInfo.model_validate_json(Path("studies/low/study.json").read_text())
-    with pytest.raises(MissingError, match="low rungs in int8 need a CPU with one of"):
+    with pytest.raises(MissingError, match="--low-rungs int8 needs a CPU with one of"):
         worker.bench_of(info, "cpu", 0)
 
 

@@ -37,7 +37,7 @@ class Shares:
 
     @contextmanager
     def sharing(self, rows: Sequence[tuple[Owner, int]]) -> Iterator[None]:
-        """Context of forwards (and their backwards) with this number of texts per owner, in order."""
+        """Context of forwards (and their backwards) with given numbers of texts of each owner."""
         before = self.rows, self._total
         self.rows, self._total = list(rows), sum(count for _, count in rows)
         try:

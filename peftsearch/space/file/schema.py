@@ -153,8 +153,8 @@ class SlotChoices(Model):
         names = self.composition.choices
         if "rank_stabilised" in names and "scaled" in names and self.scales.is_range:
             raise ValueError(
-                "composition: a free s and a rank-stabilised α/√r are the same configurations "
-                "twice: offer one of them"
+                "composition: a free s and a rank-stabilised α/√r give the same configurations "
+                "twice: use only one of them"
             )
         return self
 

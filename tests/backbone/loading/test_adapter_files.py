@@ -176,7 +176,7 @@ def test_so_does_one_with_the_models_config_and_tokenizer_but_no_weights(
             attempt(str(folder))
     torch.save({}, folder / "pytorch_model.bin")
     for attempt in (refuse_missing_model, load_backbone):
-        with pytest.raises(MissingError, match="peftsearch loads no pickled ones"):
+        with pytest.raises(MissingError, match="peftsearch does not load pickled"):
             attempt(str(folder))
 
 
@@ -195,7 +195,7 @@ def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_i
     ("content", "sentence"),
     [
         (json.dumps(ADAPTERHUB), "is an adapter of 'bert-base-uncased' "),
-        ("{", r"is an adapter \(adapter_config.json\) and no model: give the model that it was"),
+        ("{", r"is an adapter \(adapter_config.json\) and not a model: give the model that it was"),
         ("[1]", "is an adapter "),
         ('{"base_model_name_or_path": null}', "give the model that it was made for"),
         ('{"base_model_name_or_path": "a\\nb"}', "is an adapter of 'a b'"),
