@@ -187,7 +187,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
     found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
-            f"model '{name}' allows texts of only {counted(found, 'token')}, from its positions and its "
-            "tokenizer's model_max_length: get a complete copy of it"
+            f"model '{name}' allows texts of only {counted(found, 'token')}, from its positions "
+            "and its tokenizer's model_max_length: get a complete copy of it"
         )
     return found

@@ -25,7 +25,7 @@ __all__ = ["print_dry_run", "print_dry_run_of"]
 _SHOWN = 12
 _QUANTILES = {"least": 0.0, "median": 0.5, "95 %": 0.95, "longest": 1.0}
 _LABELS = 20
-"""Labels listed for people, with their numbers of examples."""
+"""Maximum number of labels shown with their numbers of examples."""
 
 
 def print_dry_run(asked: NewStudy, options: Options) -> None:

@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
     try:
         with acknowledged():
             code = app(arguments or ["--help"], standalone_mode=False)
-        sys.stdout.flush()  # a full disk is to be heard of here, not while Python ends
+        sys.stdout.flush()  # report a full disk here, not at Python's exit
     except PeftsearchError as error:
         print_error(str(error))
         return error.exit_code
@@ -108,7 +108,7 @@ def run(arguments: list[str]) -> int:
         )
         return 3
     except Exception as error:
-        # Typer's complaints about a command line are click's, under a private name of its own.
+        # Typer's usage errors are click's, under a private name.
         sentence = getattr(error, "format_message", None)
         if sentence is None:
             raise

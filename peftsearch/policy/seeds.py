@@ -54,7 +54,7 @@ def due_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
     configuration was recorded is due again; one that failed is not.
     """
     if history.has_queued:
-        return None  # what someone enqueued comes first
+        return None  # enqueued parameters come first
     begun = [
         past.seed for past in history.trials if past.hash is not None or past.state != "failed"
     ]

@@ -167,7 +167,7 @@ class StudyFolder:
         info = read_record(self.study_path, StudyInfo, "restore it from a copy")
         if info is None:
             raise UsageError(f"{self.root} is not a study: it has no study.json")
-        check_study_name(info.name)  # it stands in commands that people copy
+        check_study_name(info.name)  # it appears in commands that users copy
         return info
 
     def read_environment(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ COLUMNS = (
     *Rates().columns(),
 )
 """Every flat field of a result and its learning rates; the rest of the configuration and the curve
-stand in the trial's folder.
+are in the trial's folder.
 """
 
 

@@ -154,7 +154,7 @@ def _state(trial: FrozenTrial, last_rung: int) -> State:
 
 @lru_cache(maxsize=4096)
 def _values(distribution: BaseDistribution) -> Values | None:
-    """None for a kind that no space has: somebody else's parameter."""
+    """The values of a distribution; None for a kind that no space uses."""
     if isinstance(distribution, CategoricalDistribution):
         return Values(tuple(distribution.choices))  # type: ignore[arg-type]
     if isinstance(distribution, FloatDistribution):

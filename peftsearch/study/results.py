@@ -45,7 +45,7 @@ class ResultRecorder:
                 self.table.set(result.number, LAST_RUNG, result.rung)
             if result.cause is not None:
                 self.table.set(result.number, CAUSE, result.cause)
-        self.store.discard_checkpoint_file(result.number)  # once told, nobody looks again
+        self.store.discard_checkpoint_file(result.number)  # no longer needed once told
         values = self._values(result)
         with self.table.as_read():
             if values is None:

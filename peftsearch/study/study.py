@@ -151,7 +151,7 @@ class Study:
     @retried
     def ask(self, most: int | None = None) -> Assignment | TrialResult | Nothing | None:
         """The next trial to train, the result of one that needs no training, or None for a
-        duplicate of a trial that is still running: ask again. Nothing: the policy wants no trial
+        duplicate of a trial that is still running: ask again. Nothing: the policy has no work
         now, or `most` configurations have begun.
         """
         with self._deciding():
@@ -168,7 +168,7 @@ class Study:
                 taken = self.new_trials.begin(decision)
         asked = self._sample(taken) if isinstance(taken, Begun) else self._resume(taken)
         if isinstance(asked, Assignment):
-            self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
+            self._held.add(asked.number)  # last: what an outage interrupts before is started again
         return asked
 
     def _history(self, most: int | None) -> History:

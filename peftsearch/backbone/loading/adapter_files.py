@@ -52,8 +52,8 @@ def why_no_model(name: str, config: Path) -> str:
     base = _base_of(config)
     of, which = (f" of '{base}'", f"'{base}'") if base else ("", "the model that it was made for")
     return (
-        f"'{name}' is an adapter{of} ({config.name}) and not a model: give {which}, or merge the two "
-        "(merge_and_unload of peft) and give the folder of the merged model"
+        f"'{name}' is an adapter{of} ({config.name}) and not a model: give {which}, or merge the "
+        "two (merge_and_unload of peft) and give the folder of the merged model"
     )
 
 

@@ -2,7 +2,7 @@
 
 peft holds one type per adapter; anything else can only be exported natively (the error says why). A
 head that transformers' sequence-classification model has, too, is part of the adapter; any other,
-as one with mean pooling or without a pooler, stands beside it in head.safetensors.
+such as one with mean pooling or without a pooler, is written to head.safetensors.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class LockHeartbeat:
         lock = FileLock(path)
         if lock.is_held():
             return True
-        if path.exists() and lock.try_acquire():  # nobody may join under this name meanwhile
+        if path.exists() and lock.try_acquire():  # no worker may join under this name now
             path.unlink(missing_ok=True)
             lock.release()
         return False

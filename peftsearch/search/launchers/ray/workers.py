@@ -117,7 +117,7 @@ class RayWorkers:
                 num_cpus=self.share.cpus,
                 num_gpus=self.share.gpus,
                 scheduling_strategy="SPREAD",
-                max_concurrency=2,  # `stop` is heard while `run` runs
+                max_concurrency=2,  # `stop` can be called while `run` runs
             )
             .remote()
         )
