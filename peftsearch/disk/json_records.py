@@ -1,4 +1,4 @@
-"""JSON records: written as text, read back with errors that name the file and the key."""
+"""Reading and writing JSON records; errors name the file and the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creating a folder atomically: it appears with everything in it, or not at all."""
+"""Creating a folder with its content atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random samples of a space on a backbone, and what they cost; nothing is trained."""
+"""Random samples of a space on a backbone, with their tuned %, without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of peft or AdapterHub adapters that lie beside a model's weights, or where a model should.
+"""Detecting peft or AdapterHub adapter files in a model's folder.
 
 Where peft is installed, transformers attaches any adapter that it finds beside the weights; its
 tensors would be frozen and counted as the model's. Here a model is its plain weights, and an

@@ -1,4 +1,4 @@
-"""Row ownership: which configuration owns which rows of a shared forward, and whose code runs.
+"""Row ownership: the configuration that owns each row of a shared forward, and whose code runs.
 
 Below `slices.py` and `shared_module.py`, which both read it, so that neither imports the other.
 """

@@ -1,4 +1,4 @@
-"""Published results in a space file: points of a paper, drawn beside a user's own frontier."""
+"""Published results in a space file: points of a paper, plotted beside the user's frontier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The space file as pydantic models: frozen, and unknown keys are refused."""
+"""The space file as frozen pydantic models that reject unknown keys."""
 
 from __future__ import annotations
 
