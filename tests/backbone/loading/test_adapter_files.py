@@ -77,7 +77,7 @@ def assert_plain(name: str, model: Path, writes: bool = False) -> None:
     tensors = dict(expected.named_parameters())
     assert dict(whole.named_parameters()).keys() == tensors.keys()
     assert all(torch.equal(p, tensors[n]) for n, p in whole.named_parameters())
-    assert f"model '{name}': the adapter beside its weights" in found.note
+    assert f"model '{name}': the adapter next to its weights" in found.note
     assert plain.note == ""
 
 
