@@ -50,7 +50,7 @@ REFUSED = [
     (f"{SEARCH} --artifacts kept", 2, "give --storage, too"),
     (f"{SEARCH} --study s", 2, "study 's' already exists"),
     (f"{SEARCH} --task demo:bbc", 2, "not both"),
-    ("search space.yaml --model nothing/here --train data.csv", 3, "neither a folder here nor"),
+    ("search space.yaml --model nothing/here --train data.csv", 3, "neither a local folder nor"),
     ("search space.yaml --model ./nothing --train data.csv", 3, "no model at './nothing'"),
     ("search space.yaml --model pickled --train data.csv", 3, "no safetensors weights"),
     ("search space.yaml --model config:gpt2 --train data.csv", 3, "has no weights"),

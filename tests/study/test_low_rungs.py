@@ -127,7 +127,7 @@ def changed(name: str, **keys: str) -> str:
         ("int8", {"rungs": "rungs: [1]"}, 2, "has no rung below full length"),
         ("int8", {"train": "schedule: linear"}, 2, "evaluated at full length only"),
         ("bf16", {"train": "precision: bf16"}, 2, "backbone is in bf16, not in fp32"),
-        ("bf16", {}, 3, "need a CPU with one of avx512_bf16, amx_bf16"),
+        ("bf16", {}, 3, "needs a CPU with one of avx512_bf16, amx_bf16"),
     ],
 )
 def test_where_it_is_not_meant_it_is_refused_in_one_sentence(

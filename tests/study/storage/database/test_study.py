@@ -1,4 +1,4 @@
-"""A study in a database: what one machine began another goes on with, and only one is heard."""
+"""A study in a database: what one machine began another continues, and only one may write."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_a_name_that_the_database_has_is_refused(
     refuse_taken("another", address)
     own = info.model_copy(update={"id": "f" * 32})
     StudyFolder.create(own, standin.SPACE, {}, tmp_path / "else", "")
-    with pytest.raises(UsageError, match="is another study"):
+    with pytest.raises(UsageError, match="holds a different study"):
         folder_of(info.name, address, tmp_path / "else")
 
 
