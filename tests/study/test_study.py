@@ -327,7 +327,10 @@ def test_a_journal_of_other_directions_is_refused(folder: StudyFolder, study: St
     text = folder.journal_path.read_text()
     assert '"directions":[2,1]' in text
     folder.journal_path.write_text(text.replace('"directions":[2,1]', '"directions":[2]', 1))
-    with pytest.raises(UsageError, match=r"journal.log: damaged: the objectives of study '.*' are maximize there"):
+    with pytest.raises(
+        UsageError,
+        match=r"journal.log: damaged: the objectives of study '.*' are to maximize there",
+    ):
         open_study(folder)
 
 

@@ -153,7 +153,7 @@ def test_an_adapter_given_as_a_model_says_whose_it_is(
     attempt: Callable[[str], object], tiny_bert: Path, tmp_path: Path
 ) -> None:
     folder = alone(tiny_bert, tmp_path / "adapter")
-    with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'.*no model: give '"):
+    with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'.*not a model: give '"):
         attempt(str(folder))
 
 
