@@ -150,6 +150,6 @@ def refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) ->
     if study.directions != directions_of(info):
         found = ", ".join(direction.name.lower() for direction in study.directions)
         raise UsageError(
-            f"{where}: damaged: the objectives of study '{info.name}' are to {found} there, unlike in "
-            "its study.json; restore it from a copy; trials/ is safe, and can be exported"
+            f"{where}: damaged: the objectives of study '{info.name}' are to {found} there, "
+            "unlike in its study.json; restore it from a copy; trials/ is safe, and can be exported"
         )
