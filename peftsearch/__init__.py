@@ -1,4 +1,4 @@
-"""Parameter-efficient fine-tuning, searched: the frontier of quality against tuned parameters.
+"""peftsearch: search the PEFT design space for the best quality at every number of parameters.
 
 Everything but the errors is imported when it is first used, so that the command line starts
 without torch.

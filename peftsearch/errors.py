@@ -1,15 +1,15 @@
 """Every exception of the package.
 
 PeftsearchError            a sentence for a person, and an exit code
-├── UsageError         2   a flag, a name or a study that cannot be used as asked
+├── UsageError         2   an invalid flag, name or study
 ├── SpaceError         2   a space file: file, line, key, nearest name
-├── ConfigurationError 2   a modification or configuration that means nothing
+├── ConfigurationError 2   an invalid modification or configuration
 ├── DataError          2   a data file, column, label or row
-├── MissingError       3   a model, data set, package or device that is not here
-├── PolicyError        2   a search policy whose answer cannot be followed
-├── NothingFeasible    1   finished, without a result anyone could use
+├── MissingError       3   a model, data set, package or device that is not available
+├── PolicyError        2   a search policy that returned an invalid decision
+├── NothingFeasible    1   finished without a usable result
 ├── Interrupted      130   stopped by the user, state saved
-└── TrialFailure           ends one trial with a cause; the study goes on
+└── TrialFailure           ends one trial with a cause; the study continues
     ├── NotANumber
     ├── Diverged
     └── OutOfMemory
@@ -54,7 +54,7 @@ class PeftsearchError(Exception):
 
 
 class UsageError(PeftsearchError):
-    """A flag, name or study that cannot be used as asked.
+    """An invalid flag, name or study.
 
     >>> peftsearch.open_study("sst2-minilmm")
     Traceback (most recent call last):
@@ -73,7 +73,7 @@ class SpaceError(PeftsearchError):
 
 
 class ConfigurationError(PeftsearchError):
-    """A modification or configuration that is invalid or means the same as a simpler one.
+    """A modification or configuration that is invalid, or equivalent to a simpler one.
 
     >>> peftsearch.attach("tiny-bert", "lorra")
     Traceback (most recent call last):
@@ -102,11 +102,11 @@ class MissingError(PeftsearchError):
 
 
 class PolicyError(PeftsearchError):
-    """A search policy whose answer cannot be followed (`policy/answers.py` checks them)."""
+    """A search policy returned an invalid decision (checked in `policy/answers.py`)."""
 
 
 class NothingFeasible(PeftsearchError):
-    """The command finished, without a single usable result: a search of too few minutes, say.
+    """The command finished without a usable result, such as after a very short search.
 
     >>> peftsearch.NothingFeasible.exit_code
     1
@@ -116,7 +116,7 @@ class NothingFeasible(PeftsearchError):
 
 
 class Interrupted(PeftsearchError):
-    """Stopped by the user with all state saved: `search(study=…, resume=True)` goes on.
+    """Stopped by the user with all state saved: `search(study=…, resume=True)` continues.
 
     >>> peftsearch.Interrupted.exit_code
     130
@@ -126,7 +126,7 @@ class Interrupted(PeftsearchError):
 
 
 class TrialFailure(PeftsearchError):
-    """Ends one trial; ``cause`` is recorded with it and the study goes on."""
+    """Ends one trial; ``cause`` is recorded with it and the study continues."""
 
     cause: ClassVar[str] = "failed"
 

@@ -1,4 +1,4 @@
-"""Lines for a terminal: control characters escaped, endless ones cut, wrapped between words.
+"""Formatting lines for a terminal: escaping control characters, shortening and wrapping.
 
 Commands, paths and words stay whole. What is piped is not wrapped: another program reads it, or a
 person opens it at any width.

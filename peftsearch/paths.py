@@ -1,4 +1,4 @@
-"""Paths as a user writes them, made to mean the same from every working folder."""
+"""Resolving user-supplied paths so that they are valid from any working folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["absolute", "is_same", "places"]
 
 
 def absolute(path_text: str) -> str:
-    """The whole path: `~` is expanded, `..` resolved unless it follows a link, links are kept.
+    """The absolute path: `~` is expanded, `..` resolved unless it follows a link, links are kept.
     Empty text and an unknown `~user` are returned unchanged; opening them reports the error.
     """
     if not path_text.strip():

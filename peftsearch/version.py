@@ -1,3 +1,3 @@
-"""The version of peftsearch: written here alone, the build reads it."""
+"""The version of peftsearch, also read by the build."""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Texts for people: counts with their nouns, durations, measurements, problems of a record."""
+"""Formatting for messages: counts with nouns, durations, measurements, validation errors."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_what_fits_and_what_is_piped_is_left_as_it_is() -> None:
 
 def test_a_command_can_be_copied() -> None:
     command = "peftsearch search --study tweets --resume --studies /somewhere/else"
-    lines = wrapped(f"interrupted; everything is saved. Go on with: {command}", 60)
+    lines = wrapped(f"interrupted; everything is saved. Continue with: {command}", 60)
     assert command in lines
     lines = wrapped(f"no study has this name; see: {command}, or look into the folder", 60)
     assert any(command in line for line in lines)

@@ -1,1 +1,1 @@
-"""peftsearch from Python: searches, studies, and configurations on the user's own models."""
+"""The Python API: run a search, read a study, attach a configuration to your own model."""

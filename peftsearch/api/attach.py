@@ -1,4 +1,4 @@
-"""`peftsearch.attach`: a configuration on the user's own transformers model and training loop."""
+"""`peftsearch.attach`: attach a configuration to your own transformers model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODULE = "peftsearch"
 
 
 class Attached:
-    """A configuration's tuned parameters on a model, until `detach`. `attach` makes it.
+    """A configuration attached to a model; returned by `attach`, ended by `detach`.
 
     Also a context manager: leaving it detaches.
 
@@ -55,7 +55,7 @@ class Attached:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Name → tuned parameter, in a fixed order: all that requires a gradient in the body.
+        """Name → tuned parameter, in a fixed order: every body parameter that requires a gradient.
 
         >>> attached = peftsearch.attach("tiny-bert", "lora")
         >>> optimiser = torch.optim.AdamW(attached.parameters.values(), lr=1e-3)
@@ -64,7 +64,7 @@ class Attached:
 
     @property
     def tuned_parameters(self) -> int:
-        """The count of stored numbers, which frontiers are drawn over.
+        """The number of tuned parameters as stored: the cost that frontiers are drawn over.
 
         >>> peftsearch.attach("tiny-bert", "lora").tuned_parameters  # 2 layers, 2 × 2 × 8 × 32 each
         2048
@@ -75,7 +75,7 @@ class Attached:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Name → tensor, for `safetensors.torch.save_file`, and for `attach(…, tensors=…)` later.
-        Re-parametrised prefixes and sparse changes are stored as what they amount to.
+        Re-parametrised prefixes and sparse changes are stored merged, as used in evaluation.
 
         >>> attached = peftsearch.attach("tiny-bert", "lora")
         >>> stored = {name: tensor.clone() for name, tensor in attached.state_dict().items()}
@@ -85,8 +85,8 @@ class Attached:
         return self._made.stored()
 
     def penalty(self) -> Tensor | None:
-        """A scalar to add to the loss, of forms that have one: diff-pruning's expected L0 norm
-        (Guo et al. 2021), weighted as the configuration says. None of all others.
+        """A scalar to add to the loss: diff-pruning's expected L0 norm (Guo et al. 2021), with the
+        configuration's weight. None if no form of the configuration has a penalty.
 
         >>> peftsearch.attach("tiny-bert", "lora").penalty() is None
         True
@@ -96,7 +96,7 @@ class Attached:
         return self._made.penalty()
 
     def detach(self) -> None:
-        """Take everything off: the model's outputs are bit-identical to before. Twice is once.
+        """Detach the configuration: outputs are bit-identical to before. May be called again.
 
         >>> model = transformers.AutoModel.from_pretrained("tiny-bert").eval()
         >>> tokens = torch.arange(3, 17).view(2, 7)
@@ -116,9 +116,8 @@ class Attached:
         self._give_back()
 
     def _move(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """The model after `to`, `cuda`, `double`. Hooks hold tensors that are no parameters, and
-        tensors of the body stand aside: all is taken off, and the same parameters are attached
-        again to the model as it then is.
+        """Replacement of the model's `_apply`, called by `to`, `cuda` and `double`: detaches, moves
+        the model, and attaches the same parameters again, as hooks hold other tensors, too.
         """
         plain: Any = type(self.model)._apply
         if not _changes(self.model, fn):
@@ -152,16 +151,16 @@ def attach(
 ) -> Attached:
     """Freeze a transformers model's body and attach a configuration to it.
 
-    `model` may be the folder of a saved one, or a name on the Hub: `attached.model` is what was
-    loaded. `configuration` may be the name of a method (`"lora"`, `"mam"`; see `METHODS`). Its
+    `model` may also be the folder of a saved model or a Hub name: `attached.model` is the loaded
+    model. `configuration` may be the name of a method (`"lora"`, `"mam"`; see `METHODS`). Its
     head and training settings are not used: head, loss and optimiser are the model's and yours.
-    The tuned parameters are the model's own from now on, so that `Trainer`, `accelerate` and plain
+    The tuned parameters become parameters of the model, so that `Trainer`, `accelerate` and plain
     optimisers over `model.parameters()` find them. A classifier beside the body stays trainable; a
-    language model's head is frozen like the body. `seed` decides the first values of what is tuned,
-    unless `tensors` (an earlier `state_dict()`) has them.
+    language model's head is frozen like the body. `seed` determines the initial values,
+    unless `tensors` (an earlier `state_dict()`) gives them.
 
-    Raises ConfigurationError for a model of an unknown family, for what its family cannot take,
-    and where a configuration is attached already; MissingError for a folder without a model.
+    Raises ConfigurationError if the model's family is unknown or does not support the
+    configuration, or if one is attached already; MissingError for a folder without a model.
 
     >>> from transformers import BertConfig, BertForSequenceClassification
     >>> model = BertForSequenceClassification(BertConfig(hidden_size=32, num_hidden_layers=2,
@@ -191,7 +190,7 @@ def attach(
 
 
 def _loaded(model: nn.Module | str | PathLike[str]) -> nn.Module:
-    """The model itself, or the one saved in a folder."""
+    """The model, loaded first if given by folder or name."""
     if not isinstance(model, str | PathLike):
         return model
     from peftsearch.api.saved_model import load_saved
@@ -200,7 +199,7 @@ def _loaded(model: nn.Module | str | PathLike[str]) -> nn.Module:
 
 
 def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:
-    """Copy stored values; ConfigurationError if names or shapes are another configuration's."""
+    """Copy stored values; ConfigurationError if names or shapes do not match."""
     own: dict[str, Tensor] = {**made.tensors, **made.indices}
     odd = sorted(own.keys() ^ tensors.keys())
     odd += sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
@@ -213,7 +212,7 @@ def _fill(made: Attachment, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _changes(model: nn.Module, fn: Callable[[Tensor], Tensor]) -> bool:
-    """Whether `fn` moves or casts any of the model's tensors; found out on empty ones."""
+    """Whether `fn` moves or casts any of the model's tensors; tried on empty tensors."""
     sorts = {(t.device, t.dtype) for t in (*model.parameters(), *model.buffers())}
     probes = ((sort, fn(torch.empty(0, device=sort[0], dtype=sort[1]))) for sort in sorts)
     return any((probe.device, probe.dtype) != sort for sort, probe in probes)
@@ -233,7 +232,7 @@ class _Held(nn.Module):
         return {name: self.get_parameter(registered_name(name)) for name in self._names}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Held:
-        """Move and cast; beside a body in half precision what is tuned is fp32."""
+        """Move and cast; tuned parameters stay fp32 if the body is in half precision."""
 
         def at_least_fp32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

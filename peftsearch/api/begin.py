@@ -1,4 +1,4 @@
-"""Beginning a study from options: everything that is quickly refused first, then model and data."""
+"""Creating a study from options: cheap checks first, then loading the model and the data."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
 __all__ = ["begin_study"]
 
 
-def begin_study(options: Options, say: Callable[[str], None], go_on: str) -> StudyFolder:
-    """The new study that the options describe, written to its folder.
+def begin_study(
+    options: Options, notify: Callable[[str], None], resume_command: str
+) -> StudyFolder:
+    """Create the study that the options describe; returns its folder.
 
-    `say` hears notes on the data and the model; `go_on` is what resumes a study of this name, for
-    the error to quote if there is one.
+    `notify` is called with notes about the data and the model. `resume_command` is quoted in the
+    error that a study of this name already exists.
     """
     from peftsearch.records.folder import StudyFolder
 
     refuse_cohort_of_low_rungs(options.get("cohort"), options.get("low_rungs"))
     new = new_study(options)
-    StudyFolder.new(new.name, options.get("studies"), go_on)
+    StudyFolder.new(new.name, options.get("studies"), resume_command)
     new.refuse_unusable()
     _refuse_storage(new.name, new.storage, new.artifacts)
     task = new.open_task()
     from peftsearch.study.create import create_study  # seconds, of importing torch
 
-    return create_study(new, options.get("studies"), go_on, say, task)
+    return create_study(new, options.get("studies"), resume_command, notify, task)
 
 
 def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
@@ -40,7 +42,7 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
 
     if not is_database(storage):
         if artifacts is not None:
-            raise UsageError("--artifacts is for workers on many machines: give --storage, too")
+            raise UsageError("--artifacts is only used with --storage: give --storage, too")
         return
     from peftsearch.study.storage.artifacts import open_artifacts
     from peftsearch.study.storage.database.address import StorageAddress

@@ -1,4 +1,4 @@
-"""Data in memory, written where a study finds them again: pandas frames and `datasets` of a split.
+"""Data frames and `datasets` given in memory: written to files that a study can reopen.
 
 A file's name holds the hash of its content, so that the same data are one file, and a study is
 resumed with the same frame or with none.
@@ -33,7 +33,7 @@ def path_of(data: Any, option: str, studies: Path | None) -> Any:
     if kind is None:
         return data
     if kind != "split":
-        raise UsageError(f"--{option} wants one split, not {kind}: give data['train'], say")
+        raise UsageError(f"--{option} takes one split, not {kind}: pass data['train'], for example")
     content = _parquet(data, option)
     from peftsearch.records.folder import studies_folder
 
@@ -47,8 +47,9 @@ def path_of(data: Any, option: str, studies: Path | None) -> Any:
 
 
 def _kind(data: Any) -> str | None:
-    """`split` for a frame or a data set with rows, another word for what is several or a stream,
-    None for what is no data in memory. Types are known by name: neither library is imported here.
+    """`split` for a frame or a data set with rows, a description of unsupported data (several
+    splits, a stream), None for anything else. Types are compared by name, without importing the
+    libraries.
     """
     for base in type(data).__mro__:
         module = base.__module__.partition(".")[0]
@@ -83,5 +84,5 @@ def _named(frame: pd.DataFrame, option: str) -> pd.DataFrame:
     """The frame, whose columns need names; its index is not data."""
     odd = [name for name in frame.columns if not isinstance(name, str)]
     if odd:
-        raise DataError(f"--{option}: columns need names, and {odd[0]!r} is none")
+        raise DataError(f"--{option}: columns must be named by text, and {odd[0]!r} is not text")
     return frame

@@ -1,4 +1,4 @@
-"""Sentences about flags of the command line, as a Python caller reads them: about keywords."""
+"""Rewriting messages for Python callers: command-line flags become keyword arguments."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?
 
 
 def in_python(sentence: str) -> str:
-    """The sentence with keywords for flags.
+    """The sentence with keyword arguments in place of flags.
 
-    >>> in_python("begun with --seed 9, not --seed 0: leave out --max-length, or --resume")
-    'begun with seed=9, not seed=0: leave out max_length=, or resume=True'
+    >>> in_python("created with --seed 9, not --seed 0: leave out --max-length, or --resume")
+    'created with seed=9, not seed=0: leave out max_length=, or resume=True'
     """
     return _FLAG.sub(_keyword, sentence)
 
@@ -47,7 +47,7 @@ def _keyword(found: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def keywords_in_errors() -> Iterator[None]:
-    """Errors raised meanwhile speak of keywords."""
+    """In this context, errors name keyword arguments instead of flags."""
     try:
         yield
     except PeftsearchError as error:
@@ -56,7 +56,7 @@ def keywords_in_errors() -> Iterator[None]:
 
 
 class InPython:
-    """A display whose lines speak of keywords."""
+    """A display whose lines name keyword arguments instead of flags."""
 
     def __init__(self, display: Display) -> None:
         self._display = display

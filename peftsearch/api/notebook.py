@@ -1,4 +1,4 @@
-"""A study as a notebook shows it: verdict, picture, frontier."""
+"""HTML representation of a study for notebooks: verdict, plot, frontier table."""
 
 from __future__ import annotations
 

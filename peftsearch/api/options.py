@@ -1,7 +1,7 @@
 """The options of a search: the task field of each, and the rules for it when a study is resumed.
 
 An option is a parameter of `peftsearch.search` and of the command line, and one row here. On resume
-it may be changed, or it must be what the study was begun with, or it says nothing about the study.
+it may be changed, or it must equal the study's, or it is independent of the study.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_given(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class RecordedOptions:
-    """The options that a study was begun with, read from its record."""
+    """The options that a study was created with, read from its record."""
 
     folder: StudyFolder
     info: StudyInfo
@@ -202,7 +202,7 @@ CHANGEABLE = (
     *("trials", "minutes", "hours", "workers", "threads", "cohort", "device"),
     "storage",  # how this machine reaches the study's database
 )
-"""Options that each command sets anew."""
+"""Options that may differ on each run."""
 
 NEUTRAL = ("study", "studies", "space", "resume", "dry_run", "json")
 """Options that name the study and the action. The space is compared by its hash."""

@@ -1,6 +1,6 @@
-"""A search as requested: options as the user gave them → the task, the new study, the limits.
+"""Turning the options of a search into its task, its new study and its limits.
 
-Imports no torch, and pandas not before data are opened: wrong options are refused at once.
+Imports neither torch nor, before data are opened, pandas: invalid options fail at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def separator_of(name: str) -> str | None:
-    """The character that a separator's name means (`tab`); UsageError if it cannot be one."""
+    """The separator character for a name such as `tab`; UsageError if it is invalid."""
     return task_spec({"separator": name}).separator
 
 
@@ -58,14 +58,14 @@ def task_spec(options: Options, recommended: Mapping[str, Any] | None = None) ->
 
 
 def space_of(space: str | Space) -> Space:
-    """The space by its name or path, or itself."""
+    """The space, loaded first if given by name or path."""
     from peftsearch.space.space import load_space
 
     return load_space(space) if isinstance(space, str) else space
 
 
 def default_name(space: Space, options: Options) -> str:
-    """The name of a study that was given none: those of the space and the data, joined."""
+    """The default name of a study: the names of its space and its data, joined."""
     spec = task_spec(options, _recommended_task(space, options, whole=False))
     source = spec.name or Path(spec.train or "task").stem
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{space.name}-{source}")
@@ -135,12 +135,12 @@ def new_study(options: Options) -> NewStudy:
 
 
 def seconds_of(minutes: float | None, hours: float | None) -> float | None:
-    """The time limit in seconds; UsageError for two of them, and for what is no number."""
+    """The time limit in seconds; UsageError if both are given or one is not finite."""
     if minutes is not None and hours is not None:
         raise UsageError("give --minutes or --hours, not both")
     seconds = minutes * 60 if minutes is not None else hours * 3600 if hours is not None else None
     if seconds is not None and not math.isfinite(seconds):
-        raise UsageError("--minutes and --hours want a number; leave both out for no limit")
+        raise UsageError("--minutes and --hours must be finite; leave both out for no limit")
     return seconds
 
 
@@ -161,9 +161,9 @@ def means_of(options: Options) -> Means:
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:
-    """UsageError for cohorts with low rungs, which CPUs train one configuration at a time."""
+    """UsageError for a cohort with low-precision rungs, which train one configuration at a time."""
     if low_rungs is not None and cohort is not None and cohort > 1:
         raise UsageError(
-            f"--cohort {cohort} with low rungs in {low_rungs}: such rungs are trained one by one: "
-            "leave out one of the two"
+            f"--cohort {cohort} cannot be combined with --low-rungs {low_rungs}: low-precision "
+            "rungs are trained one configuration at a time; leave one of them out"
         )

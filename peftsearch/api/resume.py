@@ -1,4 +1,4 @@
-"""The study to resume: opened by name, its options compared with those it was begun with."""
+"""The study to resume: opened by name, its options compared with those it was created with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
 
 
 def study_to_resume(options: Options) -> StudyFolder:
-    """The study that the options name, checked as far as nothing is loaded: its options, storage,
+    """The study that the options name, after checks that load nothing: its options, storage,
     device, model and data files.
     """
     from peftsearch.api.storage import apply_storage
@@ -37,11 +37,11 @@ def study_to_resume(options: Options) -> StudyFolder:
 
 
 def existing_study(options: Options) -> StudyFolder:
-    """The study to resume. UsageError for options that differ from those it was begun with."""
+    """The study to resume. UsageError for options that differ from those it was created with."""
     from peftsearch.records.folder import StudyFolder
 
     if "study" not in options and "space" not in options:
-        raise UsageError("which study? give --study NAME with --resume")
+        raise UsageError("--resume needs the name of a study: give --study NAME")
     space = space_of(options["space"]) if "space" in options else None
     name = options["study"] if "study" in options or space is None else default_name(space, options)
     folder = StudyFolder.open(name, options.get("studies"))
@@ -49,8 +49,8 @@ def existing_study(options: Options) -> StudyFolder:
     if space is not None and space.hash != info.space_hash:
         shown = options["space"] if isinstance(options["space"], str) else space.name
         raise UsageError(
-            f"space '{shown}' is not the one study '{name}' was begun with; leave it out "
-            f"to go on with {folder.space_path}, or begin a new study"
+            f"study '{name}' was not created with space '{shown}'; leave the space out "
+            f"to continue with {folder.space_path}, or start a new study"
         )
     task_spec(options)  # refuses values that no study may have
     _refuse_differences(options, RecordedOptions(folder, info))
@@ -58,7 +58,7 @@ def existing_study(options: Options) -> StudyFolder:
 
 
 def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
-    """UsageError, in one sentence, for all options that differ from those of the study."""
+    """UsageError listing every option that differs from the study's."""
     found = [
         option.difference(options[option.name], recorded)
         for option in FIXED
@@ -67,14 +67,14 @@ def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
     differences = [one for one in found if one is not None]
     if differences:
         raise UsageError(
-            f"study '{recorded.folder.name}' was begun with {'; with '.join(differences)}: "
-            "leave out what differs to go on with it, or begin a new study"
+            f"study '{recorded.folder.name}' was created with {'; with '.join(differences)}: "
+            "leave out these options to continue it, or start a new study"
         )
 
 
 def refuse_other_means(folder: StudyFolder, means: Means) -> None:
-    """UsageError for a device that is missing or cannot compute the study's low rungs, and for a
-    cohort of them.
+    """UsageError for a device that is missing or does not support the study's low-precision rungs,
+    and for a cohort size above 1 with such rungs.
     """
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.space.space import load_space

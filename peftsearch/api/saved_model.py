@@ -1,4 +1,4 @@
-"""A transformers model from its folder, as the class it was saved from."""
+"""Loading a transformers model as the class it was saved from, with its head."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["load_saved"]
 
 
 def load_saved(name: str) -> nn.Module:
-    """The model in a folder, or of a name on the Hub, with the head it was saved with; the body
-    alone where config.json names no class of transformers. MissingError if there is none.
+    """The model in a folder or on the Hub, with the head it was saved with; only the body if
+    config.json names no transformers class. MissingError if there is none.
     """
     refuse_missing_model(name)
     source = model_source(name)

@@ -86,19 +86,19 @@ def search(
       or one a GPU), `threads` each, `device`
     - `study`: its name (default: that of the space and of the data); `studies`: the folder of
       studies (default: `./studies`)
-    - `resume=True` goes on with a study; options that are given again must not differ
+    - `resume=True` continues a study; options given again must not differ
 
-    `progress`: True shows a bar in notebooks and the command line's lines elsewhere, False nothing;
-    a function is called with each line.
+    `progress`: True shows a bar in notebooks and the command line's messages elsewhere, False shows
+    nothing; a function is called with each message.
 
-    Workers are processes of their own, which do not import the calling script: no
+    Workers are separate processes that do not import the calling script: no
     `if __name__ == "__main__":` is needed, and notebooks and `python -` work. Ctrl-C, or a
     notebook's stop button, lets workers save their trials, which takes seconds, and raises
-    Interrupted; a second one ends them at once. Nothing is lost either way: `resume=True` goes on.
+    Interrupted; a second one ends them at once. Nothing is lost: `resume=True` continues.
     (Before the workers start, while the data are read, it is a plain KeyboardInterrupt.)
 
-    Raises UsageError, SpaceError, DataError or MissingError for what cannot be used as given,
-    before anything is written; NothingFeasible if no configuration reached full length.
+    Raises UsageError, SpaceError, DataError or MissingError for invalid arguments, before anything
+    is written; NothingFeasible if no configuration reached full length.
 
     >>> study = peftsearch.search(
     ...     "space.yaml", model="tiny-bert", train="reviews.csv", study="reviews", trials=1,
@@ -119,11 +119,11 @@ def _search(parameters: Mapping[str, Any], display: Display) -> Study:
     limits_of(options, waits=False)  # refused first
     paths = {name: path_of(one, name, options.get("studies")) for name, one in data.items()}
     options |= parse_options(paths)
-    go_on = _go_on(options.get("study", "…"), options)
+    resume_call = _resume_call(options.get("study", "…"), options)
     folder = (
         study_to_resume(options)
         if "resume" in options
-        else begin_study(options, display.line, go_on)
+        else begin_study(options, display.line, resume_call)
     )
     return _searched(folder, options, display)
 
@@ -136,11 +136,11 @@ def _searched(folder: StudyFolder, options: Options, display: Display) -> Study:
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
     means, workers = means_of(options), options.get("workers")
     outcome = watch_local(run_search, folder, limits, workers, means, display)
-    outcome.settle(display.line, _go_on(folder.name, options))
+    outcome.settle(display.line, _resume_call(folder.name, options))
     return Study(folder)
 
 
-def _go_on(name: str, options: Options) -> str:
+def _resume_call(name: str, options: Options) -> str:
     """The call that resumes a study."""
     studies = options.get("studies")
     place = "" if studies is None else f", studies={str(studies)!r}"

@@ -1,6 +1,6 @@
-"""The state of a study in numbers: what `peftsearch status --json` prints and `Study.status()` has.
+"""The status of a study as a dictionary, for `peftsearch status --json` and `Study.status()`.
 
-Imports neither pandas nor torch: `peftsearch status` is there at once.
+Imports neither pandas nor torch, so that `peftsearch status` is fast.
 """
 
 from __future__ import annotations

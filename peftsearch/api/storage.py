@@ -1,4 +1,4 @@
-"""A database's address as a user gives it: used by this process and its workers, never written."""
+"""Setting the database address for this process and its workers; it is never written to disk."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def apply_storage(name: str, storage: str, address: str | None) -> None:
         use_storage(address)
     elif address != os.environ.get(VARIABLE):
         raise UsageError(
-            f"study '{name}' was begun with no --storage: it keeps a journal in its folder; leave "
-            "--storage out, or begin a new study with it"
+            f"study '{name}' was created without --storage and keeps its journal in its folder; "
+            "leave --storage out, or start a new study with it"
         )

@@ -1,4 +1,4 @@
-"""`peftsearch.Study`: a study's frontier, trials, picture and report, and a point to carry away."""
+"""`peftsearch.Study`: a study's frontier, trials, plot and report, and export of a point."""
 
 from __future__ import annotations
 
@@ -63,9 +63,8 @@ class FrontierPoint:
 
 
 class Study:
-    """A study on disk, as `search` and `open_study` return it. Everything is read anew when it is
-    asked for, so that a search in another process shows. A notebook shows a study by its picture
-    and its frontier.
+    """A study on disk, returned by `search` and `open_study`. Every access reads the files again:
+    results of a search in another process appear. Notebooks display its plot and frontier.
 
     >>> study = peftsearch.open_study("sst2-minilm")
     >>> study
@@ -162,7 +161,7 @@ class Study:
             write_derived(self._folder, record)
         target = self._folder.report_path if path is None else Path(path)
         if target.is_dir():
-            raise UsageError(f"'{target}' is a folder: name the file to write")
+            raise UsageError(f"'{target}' is a folder: give the name of a file")
         write_report(record, target, self._folder.read_environment(), self._folder)
         return target
 
@@ -188,8 +187,8 @@ class Study:
         return Path(out)
 
     def status(self) -> dict[str, Any]:
-        """The study in numbers, as `peftsearch status --json` prints them: `counts` of trials by
-        state, `frontier_points`, `hypervolume` in [0, 1], `cpu_s`, who searches it, and more.
+        """The status that `peftsearch status --json` prints: `counts` of trials by
+        state, `frontier_points`, `hypervolume` in [0, 1], `cpu_s`, `searched_by` and more.
 
         >>> status = peftsearch.open_study("sst2-minilm").status()
         >>> status["searched_by"] is None, status["counts"]["full"] > 0
@@ -215,7 +214,7 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks: the verdict on the study, its picture, and its frontier as a table."""
+        """HTML for notebooks: the verdict on the study, its plot and its frontier table."""
         from peftsearch.api.notebook import study_html
 
         return study_html(self._record(), self.frontier())
@@ -234,7 +233,7 @@ def _point(result: TrialResult) -> FrontierPoint:
 
 
 def open_study(name: str, studies: str | Path | None = None) -> Study:
-    """A study by name, brought up to date from its database if it has one.
+    """Open a study by name, updated from its database if it has one.
 
     `studies` is the folder of the studies (default: `./studies`). UsageError with the nearest name
     if there is none.
@@ -242,10 +241,10 @@ def open_study(name: str, studies: str | Path | None = None) -> Study:
     >>> peftsearch.open_study("sst2-minilm").best().trial
     18
     """
-    from peftsearch.study.storage.database.copies import bring_home
+    from peftsearch.study.storage.database.copies import update_folder
 
     folder = StudyFolder.open(name, None if studies is None else Path(studies))
-    bring_home(folder, _warn)
+    update_folder(folder, _warn)
     return Study(folder)
 
 

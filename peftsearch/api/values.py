@@ -1,4 +1,4 @@
-"""Values of options in the form that studies record: tuples, whole paths, characters, numbers."""
+"""Parsing option values into the form that studies record: tuples, absolute paths, numbers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _SWITCHES = ("no_header", "resume", "dry_run", "json")
 
 def parse_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the user gave, out of all parameters of `search`, in the form that studies
-    record: repeated options as tuples, separators as characters, the artifacts' folder as a whole
-    path. UsageError for a value of another kind, or out of bounds.
+    record: repeated options as tuples, separators as characters, the artifacts' folder as an
+    absolute path. UsageError for a value of the wrong type or out of bounds.
     """
     return {name: _value(name, value) for name, value in parameters.items() if is_given(value)}
 
@@ -56,20 +56,20 @@ def _number(name: str, value: Any) -> int | float:
             raise TypeError
         number = operator.index(value) if bounds.whole else float(value)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{_flag(name)} wants {bounds}, not {value!r}") from error
+        raise UsageError(f"{_flag(name)} must be {bounds}, not {value!r}") from error
     if number < bounds.least or (bounds.most is not None and number > bounds.most):
-        raise UsageError(f"{_flag(name)} wants {bounds}, not {value!r}")
+        raise UsageError(f"{_flag(name)} must be {bounds}, not {value!r}")
     return number
 
 
 def _switch(name: str, value: Any) -> bool:
     if value is not True:
-        raise UsageError(f"{_flag(name)} wants True or False, not {value!r}")
+        raise UsageError(f"{_flag(name)} must be True or False, not {value!r}")
     return True
 
 
 def _several(name: str, value: Any) -> tuple[str, ...]:
-    """Names as a tuple; one by itself counts as a list of one."""
+    """Names as a tuple; a single name becomes a tuple of one."""
     one_or_more = [value] if isinstance(value, str) or not isinstance(value, Iterable) else value
     return tuple(_text(name, one) for one in one_or_more)
 
@@ -78,7 +78,7 @@ def _text(name: str, value: Any) -> str:
     """A name, or a path as text."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
-        raise UsageError(f"{_flag(name)} wants text, not {type(value).__name__}")
+        raise UsageError(f"{_flag(name)} must be text, not {type(value).__name__}")
     return text
 
 
@@ -92,12 +92,12 @@ def _languages(value: Any) -> tuple[str, str]:
     codes = value.split(",") if isinstance(value, str) else list(value)
     codes = [str(code).strip() for code in codes]
     if len(codes) != 2 or not all(codes):
-        raise UsageError("--languages wants two codes, source and target: en_XX,ro_RO")
+        raise UsageError("--languages takes two codes, source and target: en_XX,ro_RO")
     return codes[0], codes[1]
 
 
 def _artifacts(text: str) -> str:
-    """The whole path of a folder; addresses of buckets and file:// unchanged."""
+    """The absolute path of a folder; bucket addresses and file:// are unchanged."""
     from peftsearch.paths import absolute
 
     return text if "://" in text else absolute(text)

@@ -1,4 +1,4 @@
-"""A sentence on a study's frontier: its best point, and the smallest that is nearly as good."""
+"""A one-sentence summary of a study: its best point, and the smallest that is nearly as good."""
 
 from __future__ import annotations
 

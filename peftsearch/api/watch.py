@@ -1,4 +1,4 @@
-"""Watching workers to the end: their progress is shown, the study's derived files are written."""
+"""Running workers to completion: shows progress, then writes the study's derived files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Run", "watch", "watch_local"]
 
 Run = Callable[["StudyFolder", "Limits", int, "Means", Callable[[Any], None]], bool]
-"""Runs so many workers of this machine, and returns whether the user interrupted them."""
+"""Runs a number of workers on this machine; returns whether the user interrupted them."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A search that ended: its study, and why it ended."""
+    """The outcome of a search: its study, and why it ended."""
 
     folder: StudyFolder
     record: StudyRecord
@@ -39,22 +39,23 @@ class Outcome:
         """True if a configuration reached full length."""
         return any(result.state == "full" for result in self.record.results)
 
-    def settle(self, say: Callable[[str], None], go_on: str) -> None:
-        """Say what was cut off and saved. Raises the error of a search that failed, was interrupted
-        or found nothing; `go_on` is the command or call that resumes it.
+    def settle(self, notify: Callable[[str], None], resume_command: str) -> None:
+        """Report interrupted trials; raise an error if the search failed, was interrupted or found
+        nothing. `resume_command` is the command or Python call that resumes the study.
         """
         waiting = self.record.waiting
         if self.fatal is not None:
             raise self.fatal
         if waiting and not self.interrupted and self.found:
-            say(f"{counted(waiting, 'trial')} cut off and saved; go on with: {go_on}")
+            saved = counted(waiting, "trial")
+            notify(f"{saved} interrupted and saved; continue with: {resume_command}")
         if self.interrupted:
-            raise Interrupted(f"interrupted; everything is saved. Go on with: {go_on}")
+            raise Interrupted(f"interrupted; everything is saved. Continue with: {resume_command}")
         if not self.found:
             ended = counted(len(self.record.results), "trial")
             raise NothingFeasible(
-                f"no configuration reached full length ({ended} ended, {waiting} cut off); "
-                f"go on with: {go_on}"
+                f"no configuration reached full length ({ended} ended, {waiting} interrupted); "
+                f"continue with: {resume_command}"
             )
 
 
@@ -66,7 +67,7 @@ def watch_local(
     means: Means,
     display: Display,
 ) -> Outcome:
-    """`run` workers of this machine (None: as many as make sense), and `watch` them."""
+    """`run` workers on this machine (None: a default number), and `watch` them."""
     from peftsearch.backbone.device import default_workers_here
 
     device = means.device or folder.read_info().device
@@ -97,14 +98,14 @@ def watch(
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
     from peftsearch.study.read_study import read_study
-    from peftsearch.study.storage.database.copies import bring_home
+    from peftsearch.study.storage.database.copies import update_folder
 
     with Progress(folder, limits, workers, display) as progress:
         try:
             interrupted = run(progress.hear)
         except KeyboardInterrupt:  # before there was a worker to stop
             interrupted = True
-    bring_home(folder, display.line)
+    update_folder(folder, display.line)
     record = read_study(folder)
     write_derived(folder, record)
     write_report(record, folder.report_path, folder.read_environment(), folder)
@@ -113,8 +114,8 @@ def watch(
 
 @contextlib.contextmanager
 def _inherited_by_workers(threads: int) -> Iterator[None]:
-    """Environment variables that worker processes started meanwhile inherit; the user's own stand.
-    Libraries read them when they are imported, so that they do nothing in this process.
+    """Set environment variables that workers started in this context inherit; those set by the user
+    are kept. Libraries read them on import, so they have no effect on this process.
     """
     wanted = {
         "OMP_NUM_THREADS": str(threads),

@@ -1,1 +1,1 @@
-"""The frozen pretrained model: where its places are, and attaching modifications to them."""
+"""The frozen pretrained model: locating its sites, and attaching modifications to them."""

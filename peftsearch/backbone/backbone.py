@@ -83,8 +83,8 @@ class Backbone:
         for ids in tokens:
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
                 raise MissingError(
-                    f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, and the model "
-                    f"knows {rows:,}: they do not belong together; get a complete copy of it, or "
+                    f"the tokenizer of '{self.name}' gives token {int(ids.max()):,}, but the "
+                    f"model has only {rows:,}: they do not match; get a complete copy of it, or "
                     "give --tokenizer"
                 )
 
@@ -187,7 +187,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, family: Family) -> int:
     found = min(_positions(config, family), int(min(tokenizer.model_max_length, 10**9)))
     if found < 1:
         raise MissingError(
-            f"model '{name}' reads texts of {counted(found, 'token')}, by its positions and its "
-            "tokenizer's model_max_length: get a complete copy of it"
+            f"model '{name}' allows texts of only {counted(found, 'token')}, from its positions "
+            "and its tokenizer's model_max_length: get a complete copy of it"
         )
     return found

@@ -32,7 +32,7 @@ def borrow(model: Any, prefixes: bool) -> tuple[Backbone, Undo]:
     body: Any = getattr(model, "base_model", None)
     if config is None or body is None:
         raise ConfigurationError(
-            f"{type(model).__name__} is no transformers model (it has no config and base_model)"
+            f"{type(model).__name__} is not a transformers model (it has no config and base_model)"
         )
     family = family_of(config)
     backbone = Backbone(

@@ -21,7 +21,7 @@ _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
 def refuse_unknown_device(device: str) -> None:
     """Raise MissingError for a device that cannot be here, as far as is known without torch."""
     if _DEVICE.fullmatch(device) is None:
-        raise _unusable(device, "cpu, cuda or cuda:N is wanted")
+        raise _unusable(device, "expected cpu, cuda or cuda:N")
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

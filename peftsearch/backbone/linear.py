@@ -1,4 +1,4 @@
-"""One view of every kind of linear layer: nn.Linear, GPT-2's Conv1D, parts of fused ones."""
+"""A common interface to linear layers: nn.Linear, GPT-2's Conv1D, parts of fused layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last hidden states of the body, in one way for all families."""
+"""Computing the last hidden states of the body, for all families."""
 
 from __future__ import annotations
 

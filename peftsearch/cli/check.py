@@ -8,7 +8,7 @@ import typer
 
 from peftsearch.cli.completion import spaces
 from peftsearch.cli.options import Json, Model
-from peftsearch.cli.terminal.console import print_json, print_table, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_table
 from peftsearch.wording import counted
 
 __all__ = ["check"]
@@ -24,8 +24,8 @@ def check(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check a space file; with --model or --families, what of it can be done there, and why not
-    the rest.
+    """Check a space file; with --model or --families, report which of its configurations are
+    supported, and why the others are not.
     """
     from peftsearch.space.space import load_space
 
@@ -47,22 +47,22 @@ def check(
         if value in ("", []):
             continue
         if isinstance(value, list) and key.startswith("on "):
-            tell(f"{key}:")
+            print_line(f"{key}:")
             for line in value:
-                tell(f"  {line}")
+                print_line(f"  {line}")
         else:
             shown = f"{value:,}" if isinstance(value, int) else value
-            tell(f"{key}: {', '.join(value) if isinstance(value, list) else shown}")
+            print_line(f"{key}: {', '.join(value) if isinstance(value, list) else shown}")
     if rows:
         _print_families(rows)
     if not _is_of_use(facts, rows):
-        tell(f"nothing of space '{loaded.name}' can be done there")
+        print_line(f"no configuration of space '{loaded.name}' is supported")
         raise typer.Exit(2)
-    tell("ok")
+    print_line("ok")
 
 
 def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether anything is left on the model asked for, or on any family."""
+    """Whether the model, or any family, supports a configuration of the space."""
     nothing = any(
         key.startswith("on ") and value[0].startswith("0 of") for key, value in facts.items()
     )
@@ -122,7 +122,7 @@ def _on_families(space: Any) -> list[dict[str, Any]]:
 
 def _print_families(rows: list[dict[str, Any]]) -> None:
     """A table, and below it every reason once, with the families it holds for."""
-    tell()
+    print_line()
     print_table(
         ("model", "family", "structures", "share"),
         [
@@ -140,6 +140,6 @@ def _print_families(rows: list[dict[str, Any]]) -> None:
         for reason in row["left out"]:
             told = reason.replace(row["family"], "it")
             reasons.setdefault(told, []).append(row["family"])
-    tell()
+    print_line()
     for reason, names in reasons.items():
-        tell(f"{reason} ({', '.join(dict.fromkeys(names))})")
+        print_line(f"{reason} ({', '.join(dict.fromkeys(names))})")

@@ -83,7 +83,7 @@ def _spaces() -> Iterable[str]:
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of the studies in `--studies`, if it stands before, or ./studies."""
+    """Names of the studies in the folder given by `--studies`, or in ./studies."""
     return _offered(_studies(ctx), incomplete)
 
 

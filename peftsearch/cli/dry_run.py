@@ -1,4 +1,4 @@
-"""`peftsearch search --dry-run`: the data, the space and the time of a search, without a trial."""
+"""`peftsearch search --dry-run`: describe the data and the space, and estimate the time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from peftsearch.api.options import Options
 from peftsearch.api.request import limits_of, means_of
-from peftsearch.cli.terminal.console import print_json, print_table, say, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_note, print_table
 from peftsearch.wording import counted
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["print_dry_run", "print_dry_run_of"]
 _SHOWN = 12
 _QUANTILES = {"least": 0.0, "median": 0.5, "95 %": 0.95, "longest": 1.0}
 _LABELS = 20
-"""Labels listed for people, with their numbers of examples."""
+"""Maximum number of labels shown with their numbers of examples."""
 
 
 def print_dry_run(asked: NewStudy, options: Options) -> None:
@@ -36,16 +36,16 @@ def print_dry_run(asked: NewStudy, options: Options) -> None:
     asked.refuse_unusable(needs_weights=not weightless)
     spec = asked.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
-        say("no data were named: give --task or --train to see how a search would read them")
+        print_note("no data given: add --task or --train to see how a search would read them")
         _print(_of_space(asked.space, asked.model), options)
     elif not weightless:
         _print_planned(asked, options)
     elif "task" in options or "train" in options:
-        say(f"{asked.model} has no weights: lengths in tokens and seconds a trial are not known")
+        print_note(f"{asked.model} has no weights: text lengths and trial times cannot be measured")
         facts = {"data": _data(_opened(asked)), "estimate": None}
         _print(_of_space(asked.space, asked.model) | facts, options)
     else:
-        say(f"{asked.model} has no weights: no data are opened, and no seconds a trial are known")
+        print_note(f"{asked.model} has no weights: data are not opened, trial times not measured")
         _print(_of_space(asked.space, asked.model), options)
 
 
@@ -65,7 +65,7 @@ def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
 def _opened(asked: NewStudy) -> Task:
     task = asked.open_task()
     for note in task.notes:
-        say(note)
+        print_note(note)
     return task
 
 
@@ -73,7 +73,7 @@ def _print_planned(asked: NewStudy, options: Options) -> None:
     task = asked.open_task()
     from peftsearch.study.create import planned  # seconds, of importing torch
 
-    _print(_of_study(planned(asked, say, task), asked.model, options), options)
+    _print(_of_study(planned(asked, print_note, task), asked.model, options), options)
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, An
     data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
     estimate = _estimate(study, options)
     if estimate is None:
-        say("no seconds a trial are known: no sampled configuration could be trained")
+        print_note("no time estimate: none of the sampled configurations could be trained")
     return _reached(study.space, study.bench.backbone.shapes) | {
         "data": data,
         "metric": study.info.metric.model_dump(),
@@ -153,7 +153,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     limits, means = limits_of(options, waits=False), means_of(options)
     set_threads(means.threads)
     device = str(study.bench.backbone.device.type)
-    say("measuring some steps of a few configurations …")
+    print_note("measuring some steps of a few configurations …")
     time = trial_time(study)
     if time is None:
         return None
@@ -187,15 +187,15 @@ def _print(facts: dict[str, Any], options: Options) -> None:
         return
     rows = [(e["from"], f"{e['tuned_pct']:.4g}", e["configuration"]) for e in facts["examples"]]
     print_table(("", "tuned %", "configuration"), rows)
-    tell()
+    print_line()
     told = ("examples", "data", "metric", "full_steps", "estimate")
     for key, value in facts.items():
         if key not in told:
-            tell(f"{key}: {value}")
+            print_line(f"{key}: {value}")
     if "data" in facts:
-        tell()
+        print_line()
         for line in (*_data_lines(facts), *_estimate_lines(facts, options)):
-            tell(line)
+            print_line(line)
 
 
 def _data_lines(facts: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`peftsearch export`: carry one point of a frontier away."""
+"""`peftsearch export`: write one point of a frontier to a folder or file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
-from peftsearch.cli.terminal.console import print_json, tell
+from peftsearch.cli.terminal.console import print_json, print_line
 
 __all__ = ["export"]
 
@@ -26,11 +26,15 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder; for a recipe, a YAML file.")],
     at: Annotated[
         str,
-        typer.Option(help="Which point: best, knee, a limit on tuned % (0.5), or a trial ('#28')."),
+        typer.Option(
+            help="Point to export: best, knee, a limit on tuned % (0.5), or a trial ('#28')."
+        ),
     ] = "best",
     to: Annotated[
         Format,
-        typer.Option(help="native: for peftsearch.load; recipe: for train; peft: where it can."),
+        typer.Option(
+            help="native: for peftsearch.load; recipe: for train; peft: if peft supports it."
+        ),
     ] = Format.native,
     studies: StudiesFolder = None,
     json: Json = False,
@@ -46,5 +50,7 @@ def export(
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
         print_json("export", {"out": str(out), "format": to.value, **facts})
         return
-    tell(f"{out}: {point.description}")
-    tell(f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}")
+    print_line(f"{out}: {point.description}")
+    print_line(
+        f"trial {point.number}, {point.tuned_pct:.4g} % tuned, validation {point.metric:.4f}"
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.open_study import opened, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
-from peftsearch.cli.terminal.console import print_json, print_table, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_table
 from peftsearch.errors import NothingFeasible
 from peftsearch.wording import counted
 
@@ -33,7 +33,7 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
 
 
 def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> None:
-    """The frontier as a table, where it can be seen, and how to carry a point away."""
+    """Print the frontier as a table, the path of the report, and a command to export a point."""
     from peftsearch.records.derive import frontier_document
 
     document = frontier_document(record)
@@ -52,18 +52,18 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
         for point in document["points"]
     ]
     print_table(("trial", "tuned %", "tuned", metric.name, "configuration"), rows)
-    tell()
-    tell(
+    print_line()
+    print_line(
         f"hypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
         f"{metric.written(reference['worst'])} to {reference['best']:g}), "
         f"{counted(document['counts']['evaluated'], 'configuration')} evaluated"
     )
     if folder.report_path.exists():
-        tell(f"report: {_shown(folder.report_path)}")
+        print_line(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]
     place = studies_flag(folder)
-    tell(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
+    print_line(f"export: peftsearch export {folder.name} --at '#{best}' --to native OUT{place}")
 
 
 def _described(point: Mapping[str, Any]) -> str:
@@ -77,7 +77,7 @@ def _described(point: Mapping[str, Any]) -> str:
 
 
 def _shown(path: object) -> str:
-    """Relative to here where that is shorter."""
+    """The path, relative to the working folder if that is shorter."""
     import os
 
     relative = os.path.relpath(str(path))

@@ -33,13 +33,13 @@ launch = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @launch.callback()
 def on() -> None:
-    """Start workers of a study on a cluster, and others for those that die."""
+    """Start workers of a study on a cluster, and replace those that die."""
 
 
 @launch.command()
 def ray(
     study: StudyName,
-    workers: Annotated[int, typer.Option(min=1, max=100_000, help="Workers in all.")],
+    workers: Annotated[int, typer.Option(min=1, max=100_000, help="Total number of workers.")],
     storage: Storage = None,
     studies: StudiesFolder = None,
     address: Annotated[
@@ -65,7 +65,7 @@ def ray(
     cohort: CohortOf = None,
     json: Json = False,
 ) -> None:
-    """Workers on the nodes of a Ray cluster, spread over them. Run it on one of the nodes."""
+    """Start workers on the nodes of a Ray cluster. Run it on one of the nodes."""
     from peftsearch.cli.watch import watch
     from peftsearch.search.launchers.ray.cluster import Share
     from peftsearch.search.launchers.ray.workers import run_on_ray
@@ -86,7 +86,7 @@ def ray(
 def _order(
     folder: StudyFolder, limits: Limits, share: Share, threads: int | None, cohort: int | None
 ) -> Order:
-    """Instructions for every worker; UsageError for a study that only this machine can search."""
+    """Instructions for every worker; UsageError for a study with a journal on this machine."""
     import os
     from dataclasses import replace
 
@@ -98,8 +98,9 @@ def _order(
     info = folder.read_info()
     if not is_database(info.storage):
         raise UsageError(
-            f"study '{info.name}' keeps a journal, which serves one machine: peftsearch worker "
-            f"{info.name} --workers N; for a cluster begin one with --storage postgresql://…"
+            f"study '{info.name}' keeps a journal, which works on one machine only: "
+            f"peftsearch worker {info.name} --workers N; "
+            "for a cluster, start a study with --storage postgresql://…"
         )
     device = "cuda" if share.gpus else "cpu"
     return Order(

@@ -1,4 +1,4 @@
-"""`peftsearch`: the commands, and how every error ends: one sentence and an exit code."""
+"""`peftsearch`: the command-line app, and errors as one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from peftsearch.cli.report import report
 from peftsearch.cli.search import search
 from peftsearch.cli.show import show
 from peftsearch.cli.status import status
-from peftsearch.cli.terminal.console import complain
+from peftsearch.cli.terminal.console import print_error
 from peftsearch.cli.terminal.interrupt import acknowledged
 from peftsearch.cli.train import train
 from peftsearch.cli.worker import worker
@@ -87,12 +87,12 @@ def run(arguments: list[str]) -> int:
     try:
         with acknowledged():
             code = app(arguments or ["--help"], standalone_mode=False)
-        sys.stdout.flush()  # a full disk is to be heard of here, not while Python ends
+        sys.stdout.flush()  # report a full disk here, not at Python's exit
     except PeftsearchError as error:
-        complain(str(error))
+        print_error(str(error))
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        complain("interrupted")
+        print_error("interrupted")
         return 130
     except BrokenPipeError:  # `| head` closed the pipe: nothing is wrong
         _forget_stdout()
@@ -100,20 +100,22 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.filename is None:
             _forget_stdout()
-        complain(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
+        print_error(f"{error.filename or 'standard output or a file'}: {error.strerror or error}")
         return 3
     except MemoryError:
-        complain("out of memory: give it less at once (--train-examples), or more memory")
+        print_error(
+            "out of memory: use less data (--train-examples), or a machine with more memory"
+        )
         return 3
     except Exception as error:
-        # Typer's complaints about a command line are click's, under a private name of its own.
+        # Typer's usage errors are click's, under a private name.
         sentence = getattr(error, "format_message", None)
         if sentence is None:
             raise
-        complain(f"{sentence()} (see peftsearch --help)")
+        print_error(f"{sentence()} (see peftsearch --help)")
         return 2
     if code == 130:
-        complain("interrupted")  # Typer makes an exit code of Ctrl-C, and says nothing
+        print_error("interrupted")  # Typer makes an exit code of Ctrl-C, and says nothing
     return code if isinstance(code, int) else 0
 
 

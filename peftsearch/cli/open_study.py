@@ -1,4 +1,4 @@
-"""Opening a study for a command that reads it, with the latest results from its database."""
+"""Opening a study to read it, updated from its database if it has one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -21,9 +21,9 @@ def opened(study: str, studies: Path | None) -> StudyFolder:
 
     folder = StudyFolder.open(study, studies)
     if is_database(folder.read_info().storage):
-        from peftsearch.study.storage.database.copies import bring_home  # with Optuna
+        from peftsearch.study.storage.database.copies import update_folder  # with Optuna
 
-        bring_home(folder, say)
+        update_folder(folder, print_note)
     return folder
 
 

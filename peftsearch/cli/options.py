@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         **bounds("workers"),
-        help="Local processes (default: one a GPU with --device cuda, else 1).",
+        help="Local processes (default: one per GPU with --device cuda, else 1).",
     ),
 ]
 Threads = Annotated[
@@ -99,12 +99,12 @@ CohortOf = Annotated[
 StopMinutes = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
-        **bounds("minutes"), help="Stop after so long, from when model and data are loaded."
+        **bounds("minutes"), help="Time limit, counted from when model and data are loaded."
     ),
 ]
 StopHours = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(**bounds("hours"), help="The same in hours."),
+    typer.Option(**bounds("hours"), help="Time limit in hours."),
 ]
 TaskName = Annotated[
     Optional[str],  # noqa: UP045
@@ -120,7 +120,7 @@ TextColumns = Annotated[
     typer.Option(
         "--text",
         metavar="COLUMN",
-        help="Text column; twice for pairs, more often for a prompt of several.",
+        help="Text column; repeat for pairs, or for a prompt of several columns.",
     ),
 ]
 LabelColumn = Annotated[
@@ -129,8 +129,8 @@ LabelColumn = Annotated[
         "--label",
         "--target",
         metavar="COLUMN",
-        help="Column of what is predicted: a label, a list of labels, a number or a text; several "
-        "times for columns of 0 and 1, a label each.",
+        help="Target column: a label, a list of labels, a number or a text; repeat for columns of "
+        "0 and 1, one per label.",
     ),
 ]
 Kind = Annotated[
@@ -145,7 +145,7 @@ MetricName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="M",
-        help="What is optimised (default: the task's).",
+        help="Metric to optimise (default: the task's).",
         autocompletion=completion.metrics,
     ),
 ]
@@ -153,54 +153,56 @@ Positive = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="LABEL",
-        help="The label that --metric f1 is of (default: the second of two).",
+        help="Positive label for --metric f1 (default: the second of two).",
     ),
 ]
 Template = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="T",
-        help="What a writing model reads, with {text} for the text or columns: {question}.",
+        help="Prompt of a generating model, with {text} for the text or columns: {question}.",
     ),
 ]
 MaxTarget = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         **bounds("max_target"),
-        help="Tokens a text to be written is cut to (default: from the data).",
+        help="Maximum tokens of a target text (default: from the data).",
     ),
 ]
 Beams = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(**bounds("beams"), help="Beams that texts are written with (default: 1, greedy)."),
+    typer.Option(**bounds("beams"), help="Beams in generation (default: 1, greedy)."),
 ]
 NoHeader = Annotated[
-    bool, typer.Option("--no-header", help="Files without a line of names; columns are 1, 2, …")
+    bool, typer.Option("--no-header", help="Files have no header line; columns are 1, 2, …")
 ]
 Separator = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="C",
-        help="Between the columns of tables of text: ';', '|', tab, …; space: after the first word "
+        help="Column separator of text files: ';', '|', tab, …; space: after the first word "
         "(default: commas in .csv, tabs in .tsv).",
     ),
 ]
 Languages = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="A,B", help="Source and target, for models that want them: en_XX,ro_RO."),
+    typer.Option(
+        metavar="A,B", help="Source and target language, for models that need them: en_XX,ro_RO."
+    ),
 ]
 TokenizerOf = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--tokenizer", metavar="T", help="The tokenizer, if not beside the model."),
+    typer.Option("--tokenizer", metavar="T", help="Tokenizer, if not in the model's folder."),
 ]
 TargetTokenizer = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="T", help="The tokenizer of texts to be written, if they have their own."),
+    typer.Option(metavar="T", help="Tokenizer of the target texts, if it is a different one."),
 ]
 Without = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
-        help="Switch a saving off, to measure it: activations, rows, features, … Repeatable.",
+        help="Switch off an optimisation, to measure it: activations, rows, … Repeatable.",
         autocompletion=completion.optimisations,
     ),
 ]
@@ -208,6 +210,6 @@ LowRungs = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         metavar="P",
-        help="Frozen layers below full length in int8 or bf16, where the CPU can (default: exact).",
+        help="Precision of frozen layers below full length: int8 or bf16 (default: exact).",
     ),
 ]

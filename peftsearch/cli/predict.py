@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.cli.options import Json, TextColumns
-from peftsearch.cli.terminal.console import print_json, say, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_note
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 _BY_EXTENSION = "none"
-"""As a separator: not the training file's."""
+"""The value of --separator for the default of the extension."""
 _MARKS = {"\t": "a tab", " ": "the first space"}
 
 
@@ -29,41 +29,37 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="EXPORT", help="Folder of a native export.")],
     texts: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="[TEXT]...", help="Texts; none: a line each from standard input."),
+        typer.Argument(metavar="[TEXT]...", help="Texts (default: lines of standard input)."),
     ] = None,
     file: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(
-            "--file", metavar="FILE", help="A file of any kind that a search reads, a text a row."
-        ),
+        typer.Option("--file", metavar="FILE", help="A data file in any format that search reads."),
     ] = None,
     text: TextColumns = None,
     header: Annotated[
         Optional[bool],  # noqa: UP045
         typer.Option(
             "--header/--no-header",
-            help="Whether the first line names the columns (default: as in training, in files of "
-            "one extension).",
+            help="Whether the first line names the columns (default: as in training, for files "
+            "with the same extension).",
         ),
     ] = None,
     separator: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="C",
-            help="Between columns; none: by the extension (default: as in training, in files of "
-            "one extension).",
+            help="Column separator; none: by the extension (default: as in training, for files "
+            "with the same extension).",
         ),
     ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--model", help="Where the backbone lies now, if it moved."),
+        typer.Option("--model", help="Path of the backbone, if it was moved."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     json: Json = False,
 ) -> None:
-    """Print the prediction for each text, one a line: a label, labels with commas between them, a
-    number, or a text.
-    """
+    """Print one prediction per line: a label, labels separated by commas, a number, or a text."""
     from peftsearch.export.package import Package
 
     if file is not None and texts:
@@ -85,14 +81,14 @@ def predict(
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})
         return
     for predicted in loaded.predict(inputs, pairs):
-        tell(_line(predicted))
+        print_line(_line(predicted))
 
 
 def _refuse_options_of_files(said: Mapping[str, object]) -> None:
     for flag, value in said.items():
         if value is not None and value != []:
             flag = "--no-header" if value is False else flag
-            raise UsageError(f"{flag} is about files: give --file, or leave it out")
+            raise UsageError(f"{flag} applies only to files: give --file, or leave it out")
 
 
 def _line(predicted: str | list[str] | float) -> str:
@@ -111,7 +107,7 @@ def _refuse_broken(number: int, text: str) -> None:
 
 
 def _given(texts: list[str] | None) -> list[str]:
-    """The texts of the command line, or all lines of standard input. Empty lines count, so that
+    """Texts from the command line, or all lines of standard input. Empty lines are kept, so that
     line n of the output belongs to line n of the input.
     """
     if texts:
@@ -124,8 +120,8 @@ def _given(texts: list[str] | None) -> list[str]:
 def _reading(
     file: str, trained: ReadColumns, header: bool | None, separator: str | None
 ) -> ReadColumns:
-    """Header and separator of a file: as the user says, else as in training for files of the
-    training file's extension, with a note; else by the file's extension.
+    """Header and separator of a file: the user's options; else those of the training file, if the
+    extensions are equal, with a note; else the defaults of the extension.
     """
     from peftsearch.api.request import separator_of
     from peftsearch.task.rows.compressed import suffix_of
@@ -142,7 +138,7 @@ def _reading(
         mark = _MARKS.get(inherited.separator, f"'{inherited.separator}'")
         notes.append(f"with columns separated by {mark} (--separator {_BY_EXTENSION} if not)")
     if notes:
-        say(f"{Path(file).name}: read as the training file was, {' and '.join(notes)}")
+        print_note(f"{Path(file).name}: read like the training file, {' and '.join(notes)}")
     return trained.model_copy(
         update={"header": own_header, "separator": said or inherited.separator}
     )
@@ -160,11 +156,11 @@ def _from_file(
 
     rows = read_rows(file, read.header, read.separator)
     for note in rows.notes:
-        say(note)
+        print_note(note)
     names, within = columns_to_predict(rows, columns, read, writes)
     if read.text and names != read.text and not columns:
         learned = _quoted(read.text)
-        say(f"{rows.name}: reads {_quoted(names)}, where the model learned from {learned}")
+        print_note(f"{rows.name}: reading {_quoted(names)}, but the model was trained on {learned}")
     if writes:
         return joined_texts(rows, names, within), None
     found = [text_column(rows, name) for name in names]

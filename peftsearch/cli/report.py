@@ -9,7 +9,7 @@ import typer
 
 from peftsearch.cli.open_study import opened
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
-from peftsearch.cli.terminal.console import print_json, tell
+from peftsearch.cli.terminal.console import print_json, print_line
 from peftsearch.errors import UsageError
 
 __all__ = ["report"]
@@ -24,18 +24,18 @@ def report(
     ] = None,
     plotly_from: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="URL", help="Where plotly.js is loaded from, in place of inside it."),
+        typer.Option(metavar="URL", help="Load plotly.js from this URL instead of including it."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write one HTML file that opens anywhere, offline: frontier, curves, every trial."""
+    """Write a self-contained HTML report: frontier, learning curves, all trials."""
     from peftsearch.records.derive import write_derived
     from peftsearch.report.html import write_report
     from peftsearch.study.read_study import read_study
 
     folder = opened(study, studies)
     if out is not None and out.is_dir():
-        raise UsageError(f"--out {out}: is a folder; name the file to write")
+        raise UsageError(f"--out {out}: is a folder; give the name of a file")
     record = read_study(folder)
     if out is None:  # told to write elsewhere, it leaves the study as it is
         write_derived(folder, record)
@@ -44,4 +44,4 @@ def report(
     if json:
         print_json("report", {"study": study, "report": str(path)})
     else:
-        tell(str(path))
+        print_line(str(path))

@@ -1,4 +1,4 @@
-"""`peftsearch search`: begin or continue a search, print the frontier, write the report."""
+"""`peftsearch search`: start or resume a search, print the frontier, write the report."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def search(
     studies: StudiesFolder = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(**bounds("trials"), help="Stop at so many evaluated configurations."),
+        typer.Option(**bounds("trials"), help="Stop after this many evaluated configurations."),
     ] = None,
     minutes: StopMinutes = None,
     hours: StopHours = None,
@@ -88,7 +88,7 @@ def search(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="PLACE",
-            help="Where workers of several machines hand one another checkpoints: a folder, "
+            help="Store through which workers on several machines share checkpoints: a folder, "
             "s3://… or gs://…",
         ),
     ] = None,
@@ -107,7 +107,7 @@ def search(
     max_length: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            **bounds("max_length"), help="Tokens a text is cut to (default: from the data)."
+            **bounds("max_length"), help="Maximum tokens of a text (default: from the data)."
         ),
     ] = None,
     max_target: MaxTarget = None,

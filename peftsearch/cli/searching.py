@@ -18,7 +18,7 @@ from peftsearch.api.request import (
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.values import parse_options
 from peftsearch.cli.storage import without_storage
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -27,14 +27,16 @@ __all__ = ["run_search_command"]
 
 
 def run_search_command(parameters: Mapping[str, Any]) -> None:
-    """`search` with the values of its parameters (`api/options.py` says what each is)."""
+    """Run `search` with the values of its parameters (described in `api/options.py`)."""
     options = parse_options(parameters)
     limits_of(options, waits=False)  # refused first
     if "dry_run" in options:
         _dry_run(options)
         return
     folder = (
-        study_to_resume(options) if "resume" in options else begin_study(options, say, _go_on())
+        study_to_resume(options)
+        if "resume" in options
+        else begin_study(options, print_note, _resume_command())
     )
     _search(folder, options)
 
@@ -49,8 +51,8 @@ def _search(folder: StudyFolder, options: Options) -> None:
     watch_local(run_search, folder, limits, workers, means_of(options), as_json)
 
 
-def _go_on() -> str:
-    """This command line, to resume the study that it names."""
+def _resume_command() -> str:
+    """The current command line with `--resume` added."""
     return " ".join(map(shlex.quote, ["peftsearch", *without_storage(sys.argv[1:]), "--resume"]))
 
 

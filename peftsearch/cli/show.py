@@ -1,4 +1,4 @@
-"""`peftsearch show`: one thing in full: a space, a method, or a trial of a study."""
+"""`peftsearch show`: details of a space, a method, or a trial of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from peftsearch.cli.completion import shown
 from peftsearch.cli.options import Json, Model, StudiesFolder
-from peftsearch.cli.terminal.console import print_json, print_table, print_text, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_table, print_text
 from peftsearch.errors import UsageError
 from peftsearch.wording import counted
 
@@ -23,7 +23,7 @@ def show(
     studies: StudiesFolder = None,
     json: Json = False,
 ) -> None:
-    """Show a space (structures, ranges), a method (its point), or a trial (its curve)."""
+    """Show a space (structures, ranges), a method, or a trial (its learning curve)."""
     from peftsearch.design.methods import METHODS
 
     study, mark, number = what.rpartition("#")
@@ -70,8 +70,8 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         return
     for key, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        tell(f"{key}: {shown}")
-    tell()
+        print_line(f"{key}: {shown}")
+    print_line()
     print_text(space.document.text.rstrip())
 
 
@@ -100,14 +100,14 @@ def _show_method(name: str, model: str | None, as_json: bool) -> None:
         print_json("method", facts | {"json": configuration.to_json()})
         return
     for key, value in facts.items():
-        tell(f"{key}: {value}")
+        print_line(f"{key}: {value}")
     header = ("form", "place", "insertion", "composition", "width")
     rows = [
         (m.form.name, str(m.place), m.insertion.name, m.composition.name, str(m.width or "–"))
         for m in method.modifications
     ]
     if rows:
-        tell()
+        print_line()
         print_table(header, rows)
 
 
@@ -125,10 +125,10 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
         return
     for key, value in result.model_dump(exclude={"configuration", "curve"}).items():
         if value is not None:
-            tell(f"{key.replace('_', ' ')}: {value}")
+            print_line(f"{key.replace('_', ' ')}: {value}")
         if key == "description" and (rates := str(Rates.of(result.configuration))):
-            tell(f"learning rates: {rates.removeprefix('lr ')}")
-    tell()
+            print_line(f"learning rates: {rates.removeprefix('lr ')}")
+    print_line()
     rows = [
         (
             str(v.step),

@@ -1,4 +1,4 @@
-"""`peftsearch status`: how far a study has come."""
+"""`peftsearch status`: progress of a study, and the process that searches it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["status"]
 
 
 def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) -> None:
-    """Say how far a study has come, and who is working on it."""
+    """Print the progress of a study, and the process that searches it."""
     from peftsearch.api.status import status_of
     from peftsearch.study.read_study import read_study
 
@@ -41,7 +41,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         *([("low rungs", f"frozen layers in {info.low_rungs}")] if info.low_rungs else []),
         ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
-        *([("", _go_on(info.name, record.waiting, studies))] if record.waiting else []),
+        *([("", _resume_command(info.name, record.waiting, studies))] if record.waiting else []),
         *([("failures", failures)] if failures else []),
         ("frontier", f"{points}, hypervolume {facts['hypervolume']:.4f}"),
         (
@@ -54,16 +54,16 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
 
 
 def _state(storage: str, owner: Owner | None, running: int) -> str:
-    """Who searches it here; of a study in a database, how many trials are under way anywhere."""
+    """The process searching the study on this machine, and for a database its running trials."""
     from peftsearch.records.storage_name import is_database
 
-    here = f"being searched by {owner}" if owner else "nobody is searching it"
+    here = f"being searched by {owner}" if owner else "no search is running"
     if not is_database(storage):
         return here
     return f"in {storage}, {counted(running, 'trial')} under way; on this machine {here}"
 
 
-def _go_on(study: str, waiting: int, studies: Path | None) -> str:
+def _resume_command(study: str, waiting: int, studies: Path | None) -> str:
     where = f" --studies {studies}" if studies is not None else ""
     command = f"peftsearch search --study {study} --resume{where}"
     return f"{waiting} {agree(waiting, 'waits', 'wait')} to be continued: {command}"

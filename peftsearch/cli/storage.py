@@ -1,4 +1,4 @@
-"""Command lines to be quoted: the address in `--storage` may hold a password."""
+"""Quoting command lines without the password that `--storage` may contain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["without_storage"]
 
 
 def without_storage(arguments: Sequence[str]) -> list[str]:
-    """A command line to be quoted, without the password in `--storage`."""
+    """The arguments, without the password in `--storage`."""
     return list(_shown(iter(arguments)))
 
 

@@ -1,4 +1,4 @@
-"""`peftsearch train`: train the configuration of a recipe, once, and keep it."""
+"""`peftsearch train`: train the configuration of a recipe and save the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from peftsearch.cli.options import Json, bounds
-from peftsearch.cli.terminal.console import print_json, say, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_note
 
 __all__ = ["train"]
 
@@ -21,12 +21,12 @@ def train(
     ] = None,
     seed: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(**bounds("seed"), help="Another seed than the recipe's."),
+        typer.Option(**bounds("seed"), help="Seed (default: the recipe's)."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     test: Annotated[
-        bool, typer.Option("--test", help="Open the test split at the end, and report on it.")
+        bool, typer.Option("--test", help="Also evaluate on the test split at the end.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -40,12 +40,12 @@ def train(
     task = open_recipe(asked, to, device, test)
     from peftsearch.export.retrain import retrain  # seconds, of importing torch
 
-    outcome = retrain(asked, to, threads, device, test, say, task)
+    outcome = retrain(asked, to, threads, device, test, print_note, task)
     if json:
         print_json("train", outcome)
         return
     for key, value in outcome.items():
-        tell(
+        print_line(
             f"{key.replace('_', ' ')}: {value:.4f}"
             if isinstance(value, float)
             else f"{key}: {value}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from peftsearch.api.watch import Outcome, Run
 from peftsearch.cli.open_study import studies_flag
-from peftsearch.cli.terminal.console import say
+from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
@@ -26,7 +26,7 @@ def watch_local(
     means: Means,
     as_json: bool,
 ) -> None:
-    """`run` workers of this machine (None: as many as make sense), then print the frontier."""
+    """`run` workers on this machine (None: a default number), then print the frontier."""
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
@@ -61,10 +61,12 @@ def _unheard(run: Callable[P, bool]) -> Callable[P, bool]:
 
 
 def _print(outcome: Outcome, as_json: bool) -> None:
-    """The frontier, if one was found; then whatever error the search ended with."""
+    """Print the frontier, if any; then raise the error that the search ended with, if any."""
     from peftsearch.cli.frontier import print_frontier
 
     folder = outcome.folder
     if outcome.found:
         print_frontier(folder, outcome.record, as_json)
-    outcome.settle(say, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}")
+    outcome.settle(
+        print_note, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
+    )

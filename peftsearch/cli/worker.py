@@ -1,4 +1,4 @@
-"""`peftsearch worker`: join a search that was begun here or on another machine."""
+"""`peftsearch worker`: join a search started on this or another machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ StopAt = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(
         **bounds("trials"),
-        help="Stop at so many evaluated configurations (default: as the search).",
+        help="Stop after this many evaluated configurations (default: the search's).",
     ),
 ]
 
@@ -53,7 +53,7 @@ def worker(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Join a study: pull configurations, train them, go on for workers that died."""
+    """Join a study: train configurations, and continue trials of workers that died."""
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.search.limits import Limits, Means
@@ -72,7 +72,7 @@ def worker(
 
 
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
-    """This machine's folder of the study: the study's own with a journal, else a copy."""
+    """The study's folder on this machine: its own if it has a journal, else a copy."""
     from peftsearch.records.folder import StudyFolder, study_names
     from peftsearch.records.storage_name import is_database
     from peftsearch.study.storage.database.address import StorageAddress

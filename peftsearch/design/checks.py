@@ -1,4 +1,4 @@
-"""Checks of values that come from files: each refuses with a name, and the bounds or the nearest.
+"""Validation of values read from files; errors give the name, and bounds or the nearest name.
 
 All raise ConfigurationError; `what` names the value in the message.
 """

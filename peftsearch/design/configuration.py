@@ -89,7 +89,7 @@ class Configuration:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def describe(self) -> str:
-        """One line for people: `relu∥ffn.out r=64 s=4 + prefix@attn.heads l=8, layers 3–5`."""
+        """One readable line: `relu∥ffn.out r=64 s=4 + prefix@attn.heads l=8, layers 3–5`."""
         if not self.modifications:
             if self.head.pooling == "none":
                 return "untuned"

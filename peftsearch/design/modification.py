@@ -47,7 +47,7 @@ class Modification:
 
     `width` is r, l or another count (`Form.width_symbol`): one for all layers, or one a layer
     (lowest first); None where the form has none or a budget is to decide it.
-    Raises ConfigurationError for a combination that means nothing or repeats a simpler one
+    Raises ConfigurationError for a combination that is meaningless or repeats a simpler one
     (`validity.why_invalid`), and for a width out of bounds.
 
     >>> from peftsearch.design.form import Linear
@@ -220,7 +220,7 @@ class Modification:
         return sum(map(prod, [*trained.values(), *(t.shape for t in gates)]))
 
     def describe(self) -> str:
-        """One line for people: `relu∥ffn.out r=64 s=4, layers 3–5`."""
+        """One readable line: `relu∥ffn.out r=64 s=4, layers 3–5`."""
         width = f"{self.form.width_symbol}={_runs(self.width)}" if self.width is not None else ""
         line = " ".join(p for p in (self._dimensions(), width, self.composition.describe()) if p)
         layers = self.place.describe_layers()

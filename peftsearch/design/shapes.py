@@ -1,4 +1,4 @@
-"""The shape of a backbone in plain numbers: all that counting needs, and no model.
+"""The shape of a backbone in plain numbers, for counting parameters without a model.
 
 `backbone/` fills these in from a family's row and a model on the meta device.
 """

@@ -1,4 +1,4 @@
-"""Validity: combinations of the four dimensions that mean nothing, or repeat a simpler one.
+"""Validity: combinations of the four dimensions that are meaningless, or repeat a simpler one.
 
 `why_invalid` is the one authority: a `Modification` refuses what it names, and a space never
 offers it. The reasons follow from the equations of He et al. 2022, sections 3 and 4; the page

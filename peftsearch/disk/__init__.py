@@ -1,1 +1,1 @@
-"""Files that survive kills: atomic writes, locks, whole folders, JSON records, caches."""
+"""Crash-safe files: atomic writes, locks, folders, JSON records, caches."""

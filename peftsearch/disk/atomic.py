@@ -105,5 +105,5 @@ def _named(path: Path, action: str) -> Iterator[None]:
     except OSError as error:
         raise MissingError(
             f"{path}: cannot {action} it ({error.strerror or error}); "
-            "nothing was changed: make room or access and try again"
+            "nothing was changed: free disk space or fix permissions, then try again"
         ) from error

@@ -1,4 +1,4 @@
-"""JSON records: written as text, read back with errors that name the file and the key."""
+"""Reading and writing JSON records; errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def json_text(value: BaseModel | Any) -> str:
-    """The value as indented JSON, for a file of its own."""
+    """The value as indented JSON, for its own file."""
     return json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -44,7 +44,7 @@ def new_folder(root: Path) -> tuple[Path, int]:
 
 
 def _locked(make: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int]:
-    """A temporary, made anew until one is locked before anybody removes it as abandoned."""
+    """A locked temporary; retries if another process removes it as abandoned first."""
     while True:
         made = make()
         if made is None:

@@ -1,4 +1,4 @@
-"""Creating a folder atomically: it appears with everything in it, or not at all."""
+"""Creating a folder with its content atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def made_whole(root: Path) -> Iterator[Path]:
     """Yield a folder beside `root` that becomes `root` at the end, or is removed on an error.
 
     Remains of killed makers of `root` are removed. OSError if there is no room or no access, or if
-    someone else has made `root` meanwhile.
+    another process has created `root` meanwhile.
     """
     remove_abandoned_folders(root)
     partial, descriptor = new_folder(root)

@@ -1,1 +1,1 @@
-"""Exporting a point of a frontier: native format, recipe, peft."""
+"""Exporting a point of a frontier: native format, recipe or peft adapter."""

@@ -1,4 +1,4 @@
-"""The README.md of an export: what it is and how to use it."""
+"""The model card (README.md) of a native export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["escaped", "model_card"]
 
 
 def model_card(package: Package) -> str:
-    """Markdown for people who find the folder without its history."""
+    """The model card as Markdown."""
     metric = "" if package.validation_metric is None else f"{package.validation_metric:.4f}"
     rows = {
         "backbone": f"{package.model} (frozen)",
@@ -39,7 +39,7 @@ Weights are read from safetensors only; no code is run from this folder.
 
 
 def escaped(text: str) -> str:
-    """On one line of Markdown, not taken for HTML, a table or code: names come from the user."""
+    """Escaped for one line of Markdown: names come from the user."""
     for character, harmless in {"|": "\\|", "<": "&lt;", "`": "'"}.items():
         text = text.replace(character, harmless)
     return " ".join(text.split())

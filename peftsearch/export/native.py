@@ -1,4 +1,4 @@
-"""Writing and loading the native format. A loaded model's logits equal the searched one's."""
+"""Writing and loading the native format; a loaded model reproduces the trial's logits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["LoadedModel", "backbone_of", "load", "write_native"]
 
 
 def write_native(folder: Path, package: Package, adapter: bytes) -> None:
-    """Write an export; configuration.json comes last, so half an export is never one."""
+    """Write an export, configuration.json last, so an incomplete export cannot be loaded."""
     clear(folder)
     write_atomic(folder / ADAPTER, adapter)
     write_atomic(folder / CARD, model_card(package))
@@ -66,7 +66,7 @@ class LoadedModel(TunedModule):
         return self.package.labels
 
     def save(self, folder: str | Path) -> None:
-        """Write it as an export, as it is now: trained further, say."""
+        """Write the model, as it is now, as an export; for example after further training."""
         refuse_taken(Path(folder))
         changes = {
             "validation_metric": None,
@@ -80,10 +80,10 @@ class LoadedModel(TunedModule):
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None
     ) -> Tensor:
         """The head's outputs (n, outputs), in the order of `texts` (and of their second texts, for
-        pairs): logits, or a number; (outputs,) of one text. UsageError for a model that writes.
+        pairs): logits, or a number; (outputs,) of one text. UsageError for a model that generates.
         """
         if self.package.output == "texts":
-            raise UsageError("this model writes texts and has no logits: use predict")
+            raise UsageError("this model generates text and has no logits: use predict")
         texts, pairs, is_one = _listed(texts, pairs)
         if not texts:
             return torch.empty(0, self.package.outputs)
@@ -130,7 +130,7 @@ class LoadedModel(TunedModule):
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> tuple[list[str] | list[list[str]], list[dict[str, float]]]:
         """Answers of `predict`, and the probability of every label for each text. UsageError for a
-        model that predicts numbers or writes.
+        model that predicts numbers or generates.
         """
         if self.package.output == "values":
             raise UsageError("this model predicts numbers and has no probabilities: use predict")
@@ -148,7 +148,7 @@ class LoadedModel(TunedModule):
 
     def _written(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
         if pairs:
-            raise UsageError("this model writes from one text, not from pairs")
+            raise UsageError("this model generates from one text, not from pairs")
         if not texts:
             return []
         writing = writing_of(self.backbone, self.package.spec)
@@ -170,13 +170,13 @@ def _listed(
     """
     is_one = isinstance(texts, str)
     if pairs is not None and isinstance(pairs, str) != is_one:
-        raise UsageError("a text goes with a second text, and a list of texts with a list of them")
+        raise UsageError("pairs must be one text for one text, or a list for a list of texts")
     firsts: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     seconds: list[Any] = [pairs] if isinstance(pairs, str) else list(pairs or ())
     for number, text in enumerate((*firsts, *seconds)):
         if not isinstance(text, str):
             which = f"text {number + 1}" if number < len(firsts) else "a second text"
-            raise UsageError(f"{which} is of type {type(text).__name__}, and no string")
+            raise UsageError(f"{which} is of type {type(text).__name__}, not a string")
     if seconds and len(seconds) != len(firsts):
         raise UsageError(
             f"{counted(len(firsts), 'text')} and {counted(len(seconds), 'second text')}: "
@@ -186,7 +186,7 @@ def _listed(
 
 
 def backbone_of(package: Package, device: str = "cpu", model: str | None = None) -> Backbone:
-    """The backbone that an export was trained on; MissingError if it is another one now."""
+    """The backbone that an export was trained on; MissingError if its weights have changed."""
     backbone = load_backbone(
         *(model or package.model, device, dtype_of(package.precision)),
         package.output == "texts",
@@ -219,8 +219,8 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
     configuration = Configuration.from_json(package.configuration)
     if configuration.hash != package.configuration_hash:
         raise DataError(
-            f"{folder}: configuration.json was edited: it is not the configuration that these "
-            "tensors were trained with"
+            f"{folder}: configuration.json was edited: it is no longer the configuration that "
+            "these tensors were trained with"
         )
     return LoadedModel(package, _tuned(backbone, configuration, package.outputs, tensors))
 
@@ -228,8 +228,8 @@ def load(path: str | Path, device: str = "cpu", model: str | None = None) -> Loa
 def _tuned(
     backbone: Backbone, configuration: Configuration, outputs: int, tensors: Mapping[str, Tensor]
 ) -> TunedModel:
-    """The configuration attached with the tensors of an export; ConfigurationError if they are
-    another's. Version 0.1.0 wrote retrained ones as they are trained: they are finished here.
+    """The configuration attached with the tensors of an export; ConfigurationError if they do not
+    fit. Version 0.1.0 wrote retrained ones as they are trained: they are finished here.
     """
     if any(re.match(r"tuned/\d+/(mlp|sparse)/", name) for name in tensors):
         with TunedModel(backbone, configuration, outputs) as trained:

@@ -1,4 +1,4 @@
-"""The folder of an export: an earlier export is overwritten, anything else is refused."""
+"""Preparing an export's folder: overwrites an earlier export, refuses any other content."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OURS = {*_ADAPTERS, CARD, CONFIGURATION, PEFT_CONFIGURATION, PEFT_HEAD}
 
 
 def clear(out: Path) -> None:
-    """Make the folder `out`, without what an earlier export wrote there; what says what it is goes
-    first, so that no mixture of two is ever taken for one.
+    """Create the folder `out`, and remove the files of an earlier export, its description first,
+    so that a mixture of two exports cannot be loaded.
     """
     out.mkdir(parents=True, exist_ok=True)
     for name in (CONFIGURATION, PEFT_CONFIGURATION, *sorted(_OURS)):
@@ -31,11 +31,11 @@ def clear(out: Path) -> None:
 
 
 def refuse_taken_out(out: Path, to: str) -> None:
-    """UsageError for a place that cannot be exported to; a recipe may be written over a file."""
+    """UsageError if `out` cannot be written to; a recipe may overwrite a file."""
     if to != "recipe":
         refuse_taken(out)
     elif out.is_dir():
-        raise UsageError(f"'{out}' is a folder: name another place")
+        raise UsageError(f"'{out}' is a folder: choose another place")
 
 
 def refuse_taken(out: Path) -> None:
@@ -44,7 +44,7 @@ def refuse_taken(out: Path) -> None:
     Hidden files do not count: a folder under version control may be exported to again.
     """
     if out.is_file():
-        raise UsageError(f"'{out}' is a file: name another place")
+        raise UsageError(f"'{out}' is a file: choose another place")
     if not out.is_dir():
         return
     try:

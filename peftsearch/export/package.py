@@ -1,6 +1,6 @@
 """The native format: a folder with configuration.json and adapter.safetensors.
 
-It holds what was tuned, the head, and what is needed to put them on the same backbone again.
+It holds the tuned tensors, the head, and what is needed to attach them to the same backbone.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Package(BaseModel):
     kind: str = "classification"
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
-    """Mean and spread that the head's numbers are in units of, where it predicts numbers."""
+    """Mean and standard deviation of the targets, which scale the output of a regression head."""
     template: str | None = None
     reading: ReadColumns = ReadColumns()
-    """Columns of the training file that texts were made of, for reading new files the same way."""
+    """Columns of the training file that texts were built from, for reading new files."""
     max_target: int | None = None
     languages: tuple[str, str] | None = None
     generation: Generation = Generation()
@@ -101,7 +101,7 @@ class Package(BaseModel):
 
     @property
     def spec(self) -> TaskSpec:
-        """The task, as far as predicting needs it."""
+        """The task settings that prediction needs."""
         return TaskSpec(
             kind=self.kind,
             template=self.template,
@@ -112,7 +112,7 @@ class Package(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Package:
-        """The export in `folder`; MissingError or DataError if it is none."""
+        """The export in `folder`; MissingError if there is none, DataError if it is damaged."""
         path = folder / CONFIGURATION
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A recipe: one configuration with everything `peftsearch train` needs to train it again."""
+"""Recipe files: one configuration and everything `peftsearch train` needs to train it again."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe file, its relative paths made whole: they are meant from where it lies, or from
-        the working folder. SpaceError or ConfigurationError with file and line if it is wrong.
+        """Read a recipe file; relative paths are resolved from the file's folder or the working
+        folder. SpaceError or ConfigurationError with file and line if it is wrong.
         """
         document = Document.read(path)
         recipe = document.validated(cls)._with_whole_paths(Files(document, path.parent))

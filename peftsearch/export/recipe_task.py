@@ -1,4 +1,4 @@
-"""Early checks of a recipe, and loading its data.
+"""Validating a recipe before anything slow, and loading its data.
 
 Imports neither torch nor transformers.
 """
@@ -20,8 +20,8 @@ __all__ = ["open_recipe"]
 
 
 def open_recipe(recipe: Recipe, out: Path | None, device: str, with_test: bool) -> Task:
-    """The recipe's data, once it is known that its model may be here, `out` is free, and `device`
-    is one; `with_test`: refused without a test split, not when the training has ended.
+    """Load the recipe's data, after checking its model, `out` and `device`. `with_test`: the data
+    must have a test split, checked now rather than after training.
     """
     if out is not None:
         refuse_taken(out)

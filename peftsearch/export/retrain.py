@@ -1,4 +1,4 @@
-"""Training a recipe again, from scratch, outside any study."""
+"""Training a recipe from scratch, outside any study."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def retrain(
     threads: int,
     device: str,
     open_test: bool,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, write the result to `out` (native format); returns what was measured.
+    """Train, evaluate and write the model to `out` (native format); returns the measurements.
     `task`: the recipe's data, if they were read.
     """
     task = task or open_recipe(recipe, out, device, open_test)
@@ -41,15 +41,15 @@ def retrain(
     parsed = recipe.parsed()
     prompts = any(m.form.name == "prompt" for m in parsed.modifications)
     bench = Workbench.prepare(
-        *(recipe.model, recipe.task, device, recipe.max_length, prompts, say),
+        *(recipe.model, recipe.task, device, recipe.max_length, prompts, notify),
         tokenizers=Tokenizers(recipe.tokenizer, recipe.target_tokenizer, recipe.task.languages),
         precision=parsed.training.precision,
         task=task,
     ).for_training(parsed.training)
     configuration = parsed.within(bench.backbone.shapes)
     metric = bench.task.metric
-    say(bench.task.sizes)
-    say(f"training {configuration.describe()}")
+    notify(bench.task.sizes)
+    notify(f"training {configuration.describe()}")
     with TrainingRun(
         *(bench.backbone, bench.train, bench.objective, configuration),
         *(recipe.budget(), recipe.seed),
@@ -59,7 +59,7 @@ def retrain(
             run.train_to(step)
             limit = None if step == run.full_steps else recipe.rung_examples
             value = _measured(run, bench.validation, bench.task.validation, metric, limit)
-            say(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {metric.written(value)}")
+            notify(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {metric.written(value)}")
         outcome: dict[str, Any] = {f"validation_{metric.name}": value}
         if open_test:
             outcome[f"test_{metric.name}"] = _test(run, bench)

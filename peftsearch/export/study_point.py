@@ -1,6 +1,6 @@
-"""From a study to an export: choosing the point, gathering what belongs to it.
+"""Exporting a point of a study: choosing the trial and collecting its files.
 
-What can be refused is refused before torch is imported, which takes seconds.
+Checks come before the import of torch, which takes seconds.
 """
 
 from __future__ import annotations

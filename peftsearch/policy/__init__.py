@@ -1,6 +1,5 @@
-"""Policies: they decide what runs next, and whether a trial at a rung goes on.
+"""Search policies: they decide what runs next, and whether a trial continues at a rung.
 
-A policy (`policy.py`) reads a History (`history.py`) and answers a Decision (`decisions.py`). It
-knows no Optuna trial, file or lock of the study, so that a new one is one file and a row of
-`table.py`.
+A policy (`policy.py`) reads a History (`history.py`) and returns a Decision (`decisions.py`). It
+uses no Optuna trial, file or lock of the study: a new policy is one file and a row of `table.py`.
 """

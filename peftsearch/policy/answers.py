@@ -1,4 +1,4 @@
-"""Checks of a policy's answers: PolicyError where one cannot be followed."""
+"""Validation of a policy's decisions; PolicyError for an invalid one."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from typing import Any
 
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import PolicyError
-from peftsearch.policy.decisions import Begin, GoOn, Nothing, Pause, Stop, Verdict
+from peftsearch.policy.decisions import Begin, Continue, Nothing, Pause, Stop, Verdict
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Policy
 
 __all__ = ["next_of", "verdict_of"]
 
 
-def next_of(policy: Policy, history: History) -> Begin | GoOn | Nothing:
-    """The decision for a free worker; Nothing instead of Begin beyond the search's limit."""
+def next_of(policy: Policy, history: History) -> Begin | Continue | Nothing:
+    """The policy's decision for an idle worker; Nothing instead of Begin at the search's limit."""
     decision: Any = policy.next(history)
     if isinstance(decision, Begin):
         _refuse_unknown_start(policy, decision.what)
-        full = Nothing("as many configurations as wanted have begun")
+        full = Nothing("the limit on configurations is reached")
         return decision if history.may_begin else full
-    if isinstance(decision, GoOn):
+    if isinstance(decision, Continue):
         waiting = [past.number for past in history.trials if past.state == "waiting"]
         if decision.number not in waiting:
             raise _error(
                 policy,
-                f"go on with trial {decision.number}, which does not wait (waiting: "
+                f"continue trial {decision.number}, which is not waiting (waiting: "
                 f"{', '.join(map(str, waiting)) or 'none'})",
             )
         return decision
     if isinstance(decision, Nothing):
         return decision
-    raise _error(policy, f"{decision!r} to a free worker; expected Begin, GoOn or Nothing")
+    raise _error(policy, f"{decision!r} for an idle worker; expected Begin, Continue or Nothing")
 
 
 def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verdict:
     """The verdict on a trial that reached a rung."""
     decision: Any = policy.after_rung(history, number, rung)
-    if not isinstance(decision, (GoOn, Pause, Stop)):
+    if not isinstance(decision, (Continue, Pause, Stop)):
         raise _error(
             policy,
-            f"{decision!r} of trial {number}, which reached a rung; expected GoOn, Pause or Stop",
+            f"{decision!r} for trial {number}, which reached a rung; "
+            "expected Continue, Pause or Stop",
         )
     if decision.number != number:
         raise _error(policy, f"about trial {decision.number}, but was asked about trial {number}")

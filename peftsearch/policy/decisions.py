@@ -1,4 +1,4 @@
-"""Decisions: what a policy answers, each with a reason for people."""
+"""The decisions that a policy may return, each with a human-readable reason."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from peftsearch.design.configuration import Configuration
 from peftsearch.space.file.values import Suggester
 
-__all__ = ["Begin", "Decision", "GoOn", "Nothing", "Pause", "Stop", "Verdict"]
+__all__ = ["Begin", "Continue", "Decision", "Nothing", "Pause", "Stop", "Verdict"]
 
 
 @dataclass(frozen=True)
 class Begin:
     """Begin a new trial.
 
-    `what` is one of three: parameters of the space by name; a source of suggestions, asked for one
-    parameter after the other as the space is walked; or a configuration that the space cannot
-    express, which is trained as a landmark. Suggestions are asked for after the study's lock is
-    released, so that slow proposals belong there.
+    `what` is one of three: parameters of the space by name; a suggester, called for one parameter
+    after another while the space is sampled; or a configuration outside the space, which is
+    trained as a landmark. The suggester is called after the study's lock is released, so it may be
+    slow.
     """
 
     what: Mapping[str, Any] | Suggester | Configuration
     reason: str = ""
     seed: str | None = None
-    """Unique label of a seed; its trial carries it."""
+    """Unique label of a seed, recorded with its trial."""
     method: str | None = None
-    """The literature's method that this is, by name."""
+    """Name of the published method that this is."""
 
 
 @dataclass(frozen=True)
-class GoOn:
-    """Go on with trial `number`: take up one that waits, or train one that reached a rung further.
+class Continue:
+    """Continue trial `number`: resume one that waits, or train one beyond the rung it reached.
 
-    A trial that was taken up at a rung is judged there again before it trains.
+    A trial resumed at a rung is judged there again before it trains.
     """
 
     number: int
@@ -43,7 +43,7 @@ class GoOn:
 
 @dataclass(frozen=True)
 class Pause:
-    """Put trial `number` back at its rung, with a checkpoint; it waits until a GoOn."""
+    """Pause trial `number` at its rung, with a checkpoint, until a policy returns Continue."""
 
     number: int
     reason: str = ""
@@ -51,7 +51,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Stop:
-    """End trial `number` at its rung for good: its last metric is its result."""
+    """Stop trial `number` at its rung: its last metric is its result."""
 
     number: int
     reason: str = ""
@@ -59,11 +59,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Nothing to do until another trial ends; a worker without trials leaves."""
+    """No work until another trial ends; a worker without trials exits."""
 
     reason: str = ""
 
 
-Decision = Begin | GoOn | Pause | Stop | Nothing
-Verdict = GoOn | Pause | Stop
+Decision = Begin | Continue | Pause | Stop | Nothing
+Verdict = Continue | Pause | Stop
 """The decisions on a trial that reached a rung."""

@@ -1,6 +1,6 @@
 """The history of a study as policies see it: frozen records of its trials.
 
-Metrics are turned so that higher is better.
+Metrics are negated where lower is better, so that higher is always better.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Origin = Literal["seed", "sampled", "landmark"]
 State = Literal[
     "queued", "running", "waiting", "full", "stopped", "failed", "infeasible", "duplicate"
 ]
-"""`queued`: someone enqueued parameters that no worker has begun. `waiting`: begun, then cut off,
-interrupted or paused; no worker has it. The other states are a result's (`records.TrialResult`).
+"""`queued`: parameters were enqueued but no worker has started them. `waiting`: started, then
+killed, interrupted or paused; no worker has it. The others are those of `records.TrialResult`.
 """
 
 
@@ -45,17 +45,17 @@ class PastTrial:
     number: int
     state: State
     origin: Origin | None = None
-    """None until a configuration was handed out."""
+    """None until a configuration was assigned."""
     seed: str | None = None
-    """The label that a policy began it with."""
+    """The label from the policy's Begin."""
     hash: str | None = None
-    """Hash of its configuration; None until one was handed out."""
+    """Hash of its configuration; None until one was assigned."""
     tuned_pct: float | None = None
     """Exact, in percent of the backbone's body."""
     metric: float | None = None
-    """Its result, of a full or stopped trial and of their duplicates: at the last rung reached."""
+    """The metric at the last rung reached; set for full and stopped trials and their duplicates."""
     excess: float = 0.0
-    """log(least cost / budget) of an infeasible trial."""
+    """log(lowest possible cost / budget) of an infeasible trial."""
     rungs: tuple[RungScore, ...] = ()
     """By rung."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def _written(metric: float) -> str:
 
 @dataclass(frozen=True)
 class History:
-    """Every trial of a study, of all its workers, and the scale that they are measured on."""
+    """All trials of a study, of all its workers, and the metric's scale."""
 
     trials: tuple[PastTrial, ...]
     """By number."""
@@ -91,7 +91,7 @@ class History:
     may_begin: bool = True
     """Whether the search's limit leaves room for another configuration."""
     written: Callable[[float], str] = _written
-    """A metric as reasons show it: in its own direction, with its decimals."""
+    """Formats a metric for a reason: in its own direction, with its decimals."""
 
     @property
     def last_rung(self) -> int:
@@ -103,10 +103,10 @@ class History:
 
     @property
     def has_queued(self) -> bool:
-        """Whether someone enqueued parameters: the next trial that begins has these."""
+        """Whether parameters are enqueued: the next trial to begin uses them."""
         return any(past.state == "queued" for past in self.trials)
 
     def with_trial(self, past: PastTrial) -> History:
-        """A copy in which a trial is replaced by what is known better of it."""
+        """A copy with one trial replaced by a more recent record of it."""
         before, after = self.trials[: past.number], self.trials[past.number + 1 :]
         return replace(self, trials=(*before, past, *after))

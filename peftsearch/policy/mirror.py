@@ -1,4 +1,4 @@
-"""A history as an Optuna study in memory, for Optuna's samplers to learn from."""
+"""A copy of a history as an in-memory Optuna study, from which Optuna's samplers propose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BUDGET = "budget"
 
 
 class Mirror:
-    """Two objectives: the metric, turned so that higher is better, and tuned %.
+    """An Optuna study with two objectives: the metric (higher is better) and tuned %.
 
     `dearest_pct`: the upper bound of the space's budgets, the cost of infeasible trials.
     """
@@ -44,10 +44,10 @@ class Mirror:
         self._draft: optuna.Trial | None = None
 
     def ask(self, history: History) -> optuna.Trial:
-        """A trial whose suggestions are the sampler's, given the history.
+        """A trial with the sampler's suggestions, given the history.
 
-        It is a draft: what becomes of it comes back as a trial of a later history, where workers
-        have put others before it. The draft itself is then failed, which samplers ignore.
+        It is a draft: the real trial appears in a later history, perhaps after those of other
+        workers. The draft itself is then marked failed, which samplers ignore.
         """
         if self._draft is not None:
             self._study.tell(self._draft, state=TrialState.FAIL)
@@ -79,8 +79,8 @@ class Mirror:
         return self._storage.create_new_trial(self._study_id, trial)
 
     def _drawn(self, past: PastTrial) -> dict[str, Any]:
-        """The sampler's notes on the draft that became this trial. TPE draws parameters of every
-        group at once, and counts a trial in flight with all of them, asked for or not.
+        """The sampler's attributes of the draft that became this trial. TPE draws the parameters of
+        every group at once, and counts a running trial with all of them, used or not.
         """
         if self._draft is None or past.parameters != self._draft.params:
             return {}

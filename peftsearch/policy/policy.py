@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.policy.decisions import Decision, GoOn, Verdict
+from peftsearch.policy.decisions import Continue, Decision, Verdict
 from peftsearch.policy.history import History
 from peftsearch.space.space import Space
 
@@ -21,30 +21,28 @@ class Setting:
     space: Space
     shapes: BackboneShapes
     seed: int = 0
-    """Differs whenever a study is resumed."""
+    """Random seed; a different one each time a study is resumed."""
     worker: int = 0
-    """Each worker has a policy of its own."""
+    """Number of the worker; each worker has its own policy."""
 
 
 class Policy(ABC):
-    """Decides what a worker does next. Everything it knows of the study is in the history: many
-    workers, each with its own policy, write it.
+    """Decides what a worker does next, from the history alone, to which all workers of the study
+    contribute, each with its own policy.
     """
 
     details: ClassVar[bool] = False
-    """Whether its histories hold configurations, standard errors, losses and seconds. They are read
-    from every trial's files, once each."""
+    """Whether histories contain configurations, standard errors, losses and seconds, which are read
+    once from each trial's files."""
 
     @abstractmethod
     def next(self, history: History) -> Decision:
-        """The decision for a free worker: Begin, GoOn with a trial that waits, or Nothing.
+        """The decision for an idle worker: Begin, Continue with a waiting trial, or Nothing.
 
-        Asked under the study's lock, so it should take milliseconds; a Begin's suggestions may take
-        their time.
+        Called while the study's lock is held, so it should take milliseconds; the suggester of a
+        Begin may be slow.
         """
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
-        """The verdict on trial `number`, just evaluated at a rung below full length: GoOn, Pause or
-        Stop.
-        """
-        return GoOn(number, "trained to full length")
+        """Continue, Pause or Stop: the verdict on a trial evaluated at a rung below the last."""
+        return Continue(number, "trained to full length")

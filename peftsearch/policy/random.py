@@ -1,4 +1,4 @@
-"""A policy that samples the space uniformly at random and stops nothing: what others must beat."""
+"""Random search: samples the space uniformly and stops no trial; a baseline for other policies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from peftsearch.policy.decisions import Begin, Decision, GoOn
+from peftsearch.policy.decisions import Begin, Continue, Decision
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Policy, Setting
 
@@ -16,7 +16,7 @@ __all__ = ["RandomPolicy", "RandomSuggestions"]
 
 @dataclass(frozen=True)
 class RandomSuggestions:
-    """Answers a space's questions with uniform (of a log range log-uniform) draws."""
+    """Suggests values uniformly at random, log-uniformly for a log range."""
 
     source: Random
 
@@ -37,5 +37,5 @@ class RandomPolicy(Policy):
     def next(self, history: History) -> Decision:
         waiting = history.first_waiting
         if waiting is not None:
-            return GoOn(waiting.number, "waits to be continued")
+            return Continue(waiting.number, "was waiting")
         return Begin(self._suggestions, "drawn uniformly at random")

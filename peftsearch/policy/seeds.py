@@ -1,8 +1,7 @@
-"""Seeds: the methods of the literature that a search begins with, as points of its space.
+"""Seeds: published methods that a search tries first, as points of its space.
 
-A method that the space expresses is begun with the parameters that give it. One that it cannot
-express (head-only, full fine-tuning) is a landmark: trained and drawn, with no parameters to learn
-from.
+A method within the space becomes a trial with its parameters. One outside it (head-only, full
+fine-tuning) is a landmark: trained and plotted, but without parameters for the sampler.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Seed:
 
 
 def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
-    """The space's `seed_with`, in its order, without repetitions; a method of which nothing fits
-    its stated tuned %, or that the backbone cannot take, is left out.
+    """The space's `seed_with`, in order, without duplicates; a method is left out if no width fits
+    its stated tuned % or the backbone does not support it.
     """
     seeds = (_seed(space, wanted, shapes) for wanted in space.file.seed_with)
     by_label = {seed.label: seed for seed in seeds if seed is not None}
@@ -51,11 +50,11 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
 
 
 def due_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
-    """The next seed to begin, at most every second trial. One that was cut off before its
-    configuration was written down is due again; one that failed is not.
+    """The next seed to begin, at most every second trial. A seed whose worker was killed before its
+    configuration was recorded is due again; one that failed is not.
     """
     if history.has_queued:
-        return None  # what someone enqueued comes first
+        return None  # enqueued parameters come first
     begun = [
         past.seed for past in history.trials if past.hash is not None or past.state != "failed"
     ]

@@ -1,8 +1,9 @@
-"""Early stopping with two objectives: may this trial still improve the frontier at its own tuned %?
+"""Early stopping for two objectives: stops trials unlikely to improve the frontier.
 
-A trial that no other beats at its rung (in metric and tuned %) always goes on. Another goes on
-while its predicted final metric, with a margin of one standard deviation, is above the frontier at
-its own tuned %. The prediction is the rung's value plus the mean gain of the trials that went on.
+A trial that no other dominates at its rung (in metric and tuned %) always continues. Any other
+continues while its predicted final metric, with a margin of one standard deviation, is above the
+frontier at its tuned %. The prediction is the rung's value plus the mean gain of the trials that
+continued.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftsearch.policy.decisions import GoOn, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Stop, Verdict
 from peftsearch.policy.history import History
 
 __all__ = ["Judgement", "RungPoint", "decide", "peers_of", "verdict"]
 
 WARM_UP = 4
-"""Full-length trials to learn the gain from before any trial is stopped."""
+"""Number of full-length trials required before any trial is stopped."""
 MARGIN_SD = 1.0
 
 
@@ -33,23 +34,23 @@ class RungPoint:
 
 @dataclass(frozen=True)
 class Judgement:
-    go_on: bool
+    continues: bool
     reason: str
 
 
 def verdict(history: History, number: int, rung: int) -> Verdict:
-    """GoOn or Stop, for a trial that reached a rung. Landmarks always go on: they are what the
-    others are compared with.
+    """Continue or Stop, for a trial that reached a rung. Landmarks always continue: they are the
+    reference for the others.
     """
     past = history.trials[number]
     score = past.at(rung)
     if past.origin == "landmark":
-        return GoOn(number, "a landmark")
+        return Continue(number, "a landmark")
     if score is None or past.tuned_pct is None:
-        return GoOn(number, "nothing to judge it by")
+        return Continue(number, "no other trial to compare with")
     candidate = RungPoint(number, past.tuned_pct, score.metric)
     judgement = decide(candidate, peers_of(history, number, rung), history.written)
-    return (GoOn if judgement.go_on else Stop)(number, judgement.reason)
+    return (Continue if judgement.continues else Stop)(number, judgement.reason)
 
 
 def peers_of(history: History, number: int, rung: int) -> list[RungPoint]:
@@ -72,14 +73,14 @@ def _written(metric: float) -> str:
 def decide(
     candidate: RungPoint, peers: Sequence[RungPoint], written: Callable[[float], str] = _written
 ) -> Judgement:
-    """Whether `candidate` trains on, given the other trials that reached its rung. `written` is how
-    the reason shows a metric, which is higher for better here.
+    """Whether `candidate` continues, given the other trials that reached its rung. `written`
+    formats a metric (higher is better here) for the reason.
     """
     if not any(_beats(peer, candidate) for peer in peers):
         return Judgement(True, "on the rung's own frontier")
     finished = [p for p in peers if p.final is not None]
     if len(finished) < WARM_UP:
-        return Judgement(True, "too few full-length trials to judge by")
+        return Judgement(True, "too few full-length trials to compare with")
     gains = [(p.final or 0.0) - p.metric for p in finished]
     hoped = candidate.metric + statistics.fmean(gains) + MARGIN_SD * statistics.stdev(gains)
     rivals = [p.final or 0.0 for p in finished if p.tuned_pct <= candidate.tuned_pct]

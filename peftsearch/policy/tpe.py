@@ -1,9 +1,9 @@
-"""The default policy: methods of the literature first, then TPE, with early stopping.
+"""The default policy: published methods first, then TPE, with early stopping.
 
-TPE is Optuna's, which wants an Optuna study. It gets one of its own, in memory, that mirrors the
-history (`mirror.py`), and never sees where the trials are recorded: what it proposes depends on the
-history and its seed alone, in a folder, a database and a simulation alike. Mirroring 2,000 trials
-takes 0.14 s, once; after that 1 ms a proposal, which takes 90 ms itself (one core, tests' space).
+Optuna's TPE needs an Optuna study: it gets an in-memory copy of the history (`mirror.py`) and never
+sees the storage of the trials: what it proposes depends on the history and its seed
+alone. Copying 2,000 trials takes 0.14 s, once, then 1 ms a proposal, which takes 90 ms itself (one
+core, tests' space).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from peftsearch.policy.decisions import Begin, Decision, GoOn, Verdict
+from peftsearch.policy.decisions import Begin, Continue, Decision, Verdict
 from peftsearch.policy.history import History
 from peftsearch.policy.mirror import Mirror
 from peftsearch.policy.policy import Policy, Setting
@@ -28,8 +28,8 @@ STARTUP_TRIALS = 10
 
 
 class TpePolicy(Policy):
-    """A waiting trial goes on first, in the order of numbers; at most every second trial is a seed;
-    the others are TPE's.
+    """Continues waiting trials first, by number; at most every second new trial is a seed, the
+    others are proposed by TPE.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -40,12 +40,12 @@ class TpePolicy(Policy):
     def next(self, history: History) -> Decision:
         waiting = history.first_waiting
         if waiting is not None:
-            return GoOn(waiting.number, "waits to be continued")
+            return Continue(waiting.number, "was waiting")
         seed = due_seed(self.seeds, history)
         if seed is None:
             return Begin(_Suggestions(self._mirror, history), "proposed by TPE")
         what = seed.configuration if seed.params is None else seed.params
-        return Begin(what, "a method of the literature", seed.label, seed.method)
+        return Begin(what, "a published method", seed.label, seed.method)
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
         return verdict(history, number, rung)
@@ -53,7 +53,7 @@ class TpePolicy(Policy):
 
 @dataclass(frozen=True)
 class _Suggestions:
-    """TPE's, computed at the first question: without the study's lock, which others want."""
+    """TPE's suggestions, computed at the first call, when the study's lock is no longer held."""
 
     mirror: Mirror
     history: History

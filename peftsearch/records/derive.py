@@ -1,4 +1,4 @@
-"""Derived files of a study, which can be rebuilt at any time: trials.csv and frontier.json."""
+"""Files derived from a study's records: trials.csv and frontier.json."""
 
 from __future__ import annotations
 

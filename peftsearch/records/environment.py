@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "optuna", "safetensors", "nump
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware of this process, for those who want to repeat a study."""
+    """Versions and hardware of this process, as recorded for reproducibility."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

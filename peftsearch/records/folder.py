@@ -1,4 +1,4 @@
-"""The study's folder: everything that a search knows, in files people can read, copy and move.
+"""The folder of a study: every record of a search, in plain files that can be copied and moved.
 
 studies/NAME/
   study.json, space.yaml, env.json   fixed when the study is created
@@ -30,7 +30,7 @@ __all__ = ["StudyFolder", "TrialFolder", "check_study_name", "studies_folder", "
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows gives to devices: a study must survive being copied there."""
+"""Device names of Windows: a study must be portable to it."""
 
 
 def studies_folder(studies: Path | None = None) -> Path:
@@ -39,11 +39,11 @@ def studies_folder(studies: Path | None = None) -> Path:
 
 
 def check_study_name(name: str) -> str:
-    """Return the name; UsageError with the rule if it cannot be the name of a folder."""
+    """Return the name; UsageError if it is not a valid study name."""
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
         raise UsageError(
-            f"study name {name!r} cannot be used: a letter or digit, then up to 99 letters, "
-            "digits, '.', '_' or '-', no '.' at the end, and not a device name like 'con'"
+            f"study name {name!r} cannot be used: it must be a letter or digit, then up to 99 "
+            "letters, digits, '.', '_' or '-', no '.' at the end, and not a device name like 'con'"
         )
     return name
 
@@ -56,13 +56,13 @@ def study_names(studies: Path | None = None) -> list[str]:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """A study on disk. `root` is absolute, so that changing the working folder does no harm."""
+    """A study's folder on disk. `root` is absolute, independent of the working folder."""
 
     root: Path
     _read: dict[int, tuple[_Stamp, TrialResult]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Results read before, by trial number: a worker reads the study before every trial."""
+    """Cached results by trial number: a worker reads the study before every trial."""
 
     @classmethod
     def at(cls, root: str | Path) -> StudyFolder:
@@ -79,17 +79,17 @@ class StudyFolder:
         return folder
 
     @classmethod
-    def new(cls, name: str, studies: Path | None, go_on: str) -> StudyFolder:
-        """The folder that a study would be created in; UsageError if its name is bad or taken.
+    def new(cls, name: str, studies: Path | None, resume_command: str) -> StudyFolder:
+        """The folder for a new study; UsageError if its name is invalid or in use.
 
-        Nothing is written. `go_on` is the command that resumes a study, for the error to quote.
+        Writes nothing. `resume_command` is quoted in the error that the study already exists.
         """
         folder = cls(studies_folder(studies) / check_study_name(name))
         if folder.study_path.is_file():
-            raise UsageError(f"study '{name}' exists; to go on with it: {go_on}")
+            raise UsageError(f"study '{name}' already exists; continue with: {resume_command}")
         if os.path.lexists(folder.root):
             raise UsageError(
-                f"{folder.root} exists and is no study; choose another name, or move it away"
+                f"{folder.root} exists and is not a study; choose another name, or move it away"
             )
         return folder
 
@@ -100,10 +100,10 @@ class StudyFolder:
         space_text: str,
         environment: Mapping[str, Any],
         studies: Path | None,
-        go_on: str,
+        resume_command: str,
     ) -> StudyFolder:
-        """Write a new study with an empty journal; a kill leaves all of it or no study."""
-        folder = cls.new(info.name, studies, go_on)
+        """Write a new study with an empty journal, atomically: if killed, there is no study."""
+        folder = cls.new(info.name, studies, resume_command)
         with _named(folder.root), made_whole(folder.root) as place:
             partial = cls(place)
             write_atomic(partial.space_path, space_text)
@@ -166,15 +166,15 @@ class StudyFolder:
         """Read study.json; UsageError if it is missing or damaged."""
         info = read_record(self.study_path, StudyInfo, "restore it from a copy")
         if info is None:
-            raise UsageError(f"{self.root} is no study: it has no study.json")
-        check_study_name(info.name)  # it stands in commands that people copy
+            raise UsageError(f"{self.root} is not a study: it has no study.json")
+        check_study_name(info.name)  # it appears in commands that users copy
         return info
 
     def read_environment(self) -> dict[str, Any]:
         return read_json(self.environment_path, "restore it from a copy") or {}
 
     def read(self) -> StudyRecord:
-        """Read the study and every finished trial; unchanged results are not read again."""
+        """Read the study and every finished trial; unchanged results come from the cache."""
         results, running = [], 0
         for number in self._numbers():
             result = self._result(number)
@@ -185,7 +185,7 @@ class StudyFolder:
         return StudyRecord(info=self.read_info(), results=tuple(results), running=running)
 
     def finished(self) -> list[int]:
-        """Numbers of the trials that have a result, without reading it."""
+        """Numbers of the trials that have a result."""
         return [n for n in self._numbers() if self.trial(n).result_path.is_file()]
 
     def unfinished(self) -> list[int]:
@@ -218,7 +218,7 @@ def _named(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if os.path.lexists(root):
-            raise UsageError(f"{root} was created by someone else in this moment") from error
+            raise UsageError(f"{root} was just created by another process") from error
         raise MissingError(
             f"{root}: the study cannot be created ({error.strerror}); nothing was written"
         ) from error

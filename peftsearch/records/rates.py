@@ -1,4 +1,4 @@
-"""Learning rates of a trial, from its configuration: for people, for JSON, and for a table."""
+"""Learning rates of a configuration, as text, JSON and table columns."""
 
 from __future__ import annotations
 

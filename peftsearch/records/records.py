@@ -1,4 +1,4 @@
-"""Schemas of a study's files, as frozen models that refuse unknown keys; and a study read back.
+"""Schemas of a study's files, as frozen pydantic models that reject unknown keys.
 
 `study.json` is a `StudyInfo`, `trials/NNNNN/result.json` a `TrialResult`,
 each line of `trials/NNNNN/curve.jsonl` a `RungValue`.
@@ -28,7 +28,7 @@ __all__ = [
 
 
 Origin = Literal["seed", "sampled", "landmark"]
-"""Source of a trial's configuration, explained in `TrialResult`."""
+"""Where a trial's configuration came from; see `TrialResult`."""
 
 
 class Record(BaseModel):
@@ -38,8 +38,8 @@ class Record(BaseModel):
 class MetricScale(Record):
     """The task's metric: its direction, range and number of decimals.
 
-    `worst` is a constant predictor's value, for losses the untuned model's; `best` is the greatest
-    possible value, for losses the least.
+    `worst` is the value of a constant predictor, or of the untuned model for losses; `best` is the
+    best possible value.
     """
 
     name: str
@@ -50,7 +50,7 @@ class MetricScale(Record):
     decimals: int = 4
     """Digits after the point of a written value."""
     title: str = ""
-    """For people: `ROUGE-2 F1 × 100`."""
+    """Display name: `ROUGE-2 F1 × 100`."""
 
     def written(self, value: float | None, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash."""
@@ -58,7 +58,7 @@ class MetricScale(Record):
 
 
 class PublishedValue(Record):
-    """A result that a paper reports: drawn beside the study's own, never counted among them."""
+    """A result reported by a paper: plotted beside the study's own, not part of its frontier."""
 
     name: str
     metric: str
@@ -114,8 +114,8 @@ class TrialResult(Record):
 
     `state`: `full` trained to the last rung (only these are frontier points), `stopped` early,
     `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` if nothing fits its budget.
-    `origin`: `seed` is a method of the literature given to the search, `landmark` one that the
-    space cannot express (head-only, full fine-tuning), `sampled` proposed by the sampler.
+    `origin`: `seed` is a published method in the space's `seed_with`, `landmark` one outside the
+    space (head-only, full fine-tuning), `sampled` proposed by the sampler.
     """
 
     schema_version: Literal[1] = 1
@@ -123,12 +123,12 @@ class TrialResult(Record):
     state: Literal["full", "stopped", "failed", "duplicate", "infeasible"]
     origin: Origin
     method: str | None = None
-    """Name of the literature's method, for seeds and landmarks."""
+    """Name of the published method, for seeds and landmarks."""
     configuration: dict[str, Any] | None = None
     """`Configuration.to_json()`."""
     configuration_hash: str | None = None
     description: str = ""
-    """The configuration in one line, for people."""
+    """The configuration in one readable line."""
     budget_pct: float | None = None
     """The sampled limit on tuned %, if the structure has a width."""
     tuned_parameters: int = 0
@@ -162,7 +162,7 @@ class TrialResult(Record):
 
 
 class StudyInfo(Record):
-    """The facts of a study that are fixed when it is created."""
+    """Settings and facts of a study, fixed when it is created (study.json)."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -170,7 +170,7 @@ class StudyInfo(Record):
     seed: int = Field(ge=0, lt=2**53)
     created_at: str
     space: str
-    """Name or file the space came from; the resolved copy is `space.yaml`."""
+    """Name or file of the space; `space.yaml` is a resolved copy."""
     space_hash: str
     model: str
     """As the user named it."""
@@ -199,19 +199,19 @@ class StudyInfo(Record):
     """As the user gave it; may be more than the model's limit."""
     asked_max_target: int | None = None
     rung_examples: int | None = None
-    """Evaluation examples below full length, where the user said other than the space."""
+    """Evaluation examples below full length, if the user overrode the space's."""
     tokenizer: str | None = None
     """Name or path of the model's tokenizer, if it is not beside the model."""
     target_tokenizer: str | None = None
     reading: ReadColumns | None = None
-    """Columns that texts are built from; None in studies of earlier versions."""
+    """Columns that texts are built from; None in studies of older versions."""
     text_template: str | None = None
     """The template, with one `{text}` for the columns in `reading`."""
     precision: str = "fp32"
     value_scale: tuple[float, float] | None = None
     """Mean and standard deviation of the training targets, where numbers are predicted."""
     published: tuple[PublishedValue, ...] = ()
-    """Results that the space's paper reports, to be drawn beside the frontier."""
+    """Results reported by the space's paper, plotted beside the frontier."""
     without: tuple[str, ...] = ()
     """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
@@ -219,7 +219,7 @@ class StudyInfo(Record):
     storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None
-    """Address of the store in which workers with folders of their own hand on checkpoints."""
+    """Address of the artifact store through which workers on several machines share checkpoints."""
     device: str = "cpu"
 
     @property
@@ -236,7 +236,7 @@ class StudyInfo(Record):
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as read back from its folder: what reports, frontiers and exports are made of."""
+    """A study read from its folder: the input of reports, frontiers and exports."""
 
     info: StudyInfo
     results: tuple[TrialResult, ...]
@@ -248,7 +248,7 @@ class StudyRecord:
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """Full-length trials, by number: a stopped trial's metric is of another training length."""
+        """Points of full-length trials, by number: metrics of stopped trials are not comparable."""
         return tuple(
             Point(r.number, r.metric, r.tuned_pct, r.metric_se or 0.0)
             for r in self.results
@@ -257,7 +257,7 @@ class StudyRecord:
 
     @cached_property
     def front(self) -> tuple[Point, ...]:
-        """The points that no other beats in both metric and tuned %, cheapest first."""
+        """The non-dominated points in metric and tuned %, cheapest first."""
         return tuple(pareto(self.points, self.info.metric.maximise))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The name of a study's storage in study.json: the journal, or a database's address."""
+"""Values of `storage` in study.json: the journal's file name, or a database address."""
 
 from __future__ import annotations
 

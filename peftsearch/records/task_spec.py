@@ -1,4 +1,4 @@
-"""The task of a study, parsed from study.json."""
+"""Parsing the task of a study from study.json."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class TrialFolder:
 
     @property
     def samples_path(self) -> Path:
-        """A few texts generated in the last evaluation, for people to look at."""
+        """A few texts generated in the last evaluation, shown in the report."""
         return self.root / "samples.json"
 
     def write_samples(self, samples: Sequence[Mapping[str, str]]) -> None:
@@ -141,7 +141,7 @@ class TrialFolder:
         self.checkpoint_path.unlink(missing_ok=True)
 
     def log(self, message: str) -> None:
-        """Append a line with the time to log.txt, for people; errors are ignored."""
+        """Append a line with the time to log.txt; errors are ignored."""
         try:
             self._make()
             with open(self.log_path, "a", encoding="utf-8") as file:

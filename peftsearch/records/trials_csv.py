@@ -1,4 +1,4 @@
-"""trials.csv: the trials as one flat table, for spreadsheets."""
+"""Writing trials.csv: the trials as one flat table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = (
     *Rates().columns(),
 )
 """Every flat field of a result and its learning rates; the rest of the configuration and the curve
-stand in the trial's folder.
+are in the trial's folder.
 """
 
 

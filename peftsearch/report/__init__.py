@@ -1,1 +1,1 @@
-"""One self-contained HTML file about a study: a figure a card."""
+"""The HTML report of a study."""

@@ -1,4 +1,4 @@
-"""The report: one HTML file with everything inside, opened anywhere, online or not."""
+"""Rendering the report: one self-contained HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _outside(record: StudyRecord) -> int:
 
 
 def _json(figure: go.Figure) -> Markup:
-    """A figure as JSON that cannot end the script element it stands in."""
+    """A figure as JSON, escaped for use in a script element."""
     text = str(figure.to_json())
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""Validation examples with the text that the study's best configuration writes for them."""
+"""Validation examples with the text that the study's best configuration generates."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def samples_of_best(folder: StudyFolder, record: StudyRecord) -> Samples | None:
     except (OSError, ValidationError) as error:
         why = first_problem(error).message if isinstance(error, ValidationError) else error.strerror
         raise UsageError(
-            f"{path}: cannot be read ({why}); delete it, and the report goes without its examples"
+            f"{path}: cannot be read ({why}); delete it, and the report is written without examples"
         ) from error
     return Samples(number=front[-1].number, samples=found[:SHOWN]) if found else None

@@ -1,4 +1,4 @@
-"""Rows of the tables: the frontier, and every trial."""
+"""Rows of the report's tables: the frontier, and all trials."""
 
 from __future__ import annotations
 

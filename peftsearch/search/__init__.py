@@ -1,1 +1,1 @@
-"""Running a search: workers, the trials of a worker, launchers, limits."""
+"""Running a search: workers, their trials, launchers and limits."""

@@ -1,7 +1,7 @@
-"""Cohort scheduler: trials in flight on one backbone, trained in passes that they share.
+"""Cohort scheduler: trains several running trials of one backbone in shared passes.
 
-Each trial keeps its own straight line (`trial.py`); the scheduler trains all of them by one pass at
-a time, lets a trial evaluate once it reached its rung, and puts trials back that do not fit.
+Each trial is a generator (`trial.py`); the scheduler trains all of them one pass at a time, lets a
+trial evaluate once it has reached its rung, and requeues trials that do not fit in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from peftsearch.training.loop import TrainingRun
 __all__ = ["CohortScheduler", "Ended"]
 
 Ended = tuple[Assignment, TrialResult | None]
-"""A trial and its result; None if it was interrupted: its checkpoint is then written."""
+"""A trial and its result; None if it was interrupted, with a checkpoint written."""
 
 
 @dataclass
@@ -39,13 +39,13 @@ class _InFlight:
 
     @property
     def is_due(self) -> bool:
-        """Whether it was trained as far as it asked for."""
+        """Whether training has reached the requested step."""
         return self.run.step >= self.request.step and self.run.pieces.between_steps
 
 
 @dataclass
 class CohortScheduler:
-    """Up to `size.size` trials in flight on one backbone."""
+    """Runs up to `size.size` trials at once on one backbone."""
 
     runner: TrialRunner
     folder: StudyFolder
@@ -60,7 +60,7 @@ class CohortScheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no trial is in flight, nor ended without having been returned."""
+        """Whether no trial is running, and none has ended without having been returned."""
         return not self.in_flight and not self._ended
 
     @property
@@ -123,8 +123,8 @@ class CohortScheduler:
                 self._leave(one)
 
     def _leave(self, one: _InFlight, failure: TrialFailure | None = None) -> None:
-        """Take a trial out of the passes, to be evaluated or to fail. If it wants to train on, it
-        comes back to the same index: recordings are of these members in this order.
+        """Take a trial out of the passes, to be evaluated or to fail. If it continues training, it
+        returns to the same index: recordings are of these members in this order.
         """
         index = self.in_flight.index(one)
         self.in_flight.remove(one)
@@ -160,7 +160,7 @@ class CohortScheduler:
             self.in_flight.insert(index, _InFlight(assignment, steps, request))
 
     def _halve(self, out_of_memory: str) -> None:
-        """Put half of the trials back, for later; a trial that does not fit by itself fails."""
+        """Requeue half of the trials; a trial that does not fit by itself fails."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         count = len(self.in_flight)

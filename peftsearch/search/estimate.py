@@ -1,4 +1,4 @@
-"""Estimated duration of a trial, from a few steps of a few random configurations."""
+"""Estimating the duration of a trial, from a few steps of a few random configurations."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _ORDER = 500
 
 @dataclass(frozen=True)
 class TrialTime:
-    """Seconds a trial takes on an otherwise idle machine, one value a configuration. States of
-    frozen layers are not kept while measuring, so a search may well be faster.
+    """Seconds per trial on an otherwise idle machine, one value per configuration. States of frozen
+    layers are not cached while measuring, so a search may be faster.
     """
 
     full_s: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Events: messages from workers to whoever shows their progress; immutable, and sent by pickle."""
+"""Events: immutable messages from workers to the process that shows progress, sent by pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WorkersWait:
-    """So many workers have no place in the cluster yet; `wants`: the resources that one needs."""
+    """Number of workers not yet placed in the cluster; `wants`: the resources that each needs."""
 
     workers: int
     wants: str
@@ -72,7 +72,7 @@ class TrialAt:
 
 @dataclass(frozen=True)
 class TrialEvaluated:
-    """A trial was evaluated at a rung; `decision`: the reason why it goes on or ends."""
+    """A trial was evaluated at a rung; `decision`: the reason why it continues or ends."""
 
     worker: int
     number: int
@@ -82,7 +82,7 @@ class TrialEvaluated:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial ended with a result, or was found to need no training."""
+    """A trial ended with a result, or needed no training."""
 
     worker: int
     result: TrialResult
@@ -98,7 +98,7 @@ class TrialPutBack:
 
 @dataclass(frozen=True)
 class WorkerStopped:
-    """A worker ended; `error` is the message of what ended it, if it failed."""
+    """A worker ended; `error` is the error message, if it failed."""
 
     worker: int
     error: str | None = None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in the process that started workers."""
+"""Handling Ctrl-C and SIGTERM in the process that started workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stoppable(Protocol):
     """Workers, wherever they run."""
 
     def stop(self) -> None:
-        """Ask all to checkpoint their trials and end."""
+        """Ask all workers to checkpoint their trials and exit."""
 
     def kill(self) -> None: ...
 

@@ -17,7 +17,7 @@ GRACE = 0.1
 class Limits:
     """The end of a search: evaluated configurations in the study, or seconds of this search.
 
-    `waits`: a worker with nothing to do stays while others train, to go on for one that dies.
+    `waits`: an idle worker stays while others train, to take over the trials of one that dies.
     """
 
     trials: int | None = None
@@ -39,11 +39,11 @@ class Means:
 
     threads: int = 1
     cohort: int | None = None
-    """Configurations trained at once; None: as many as pay (`training/cohort/size.py`)."""
+    """Configurations trained at once; None: chosen by speed (`training/cohort/size.py`)."""
     device: str | None = None
     """None: the study's."""
     crew: str | None = None
-    """Prefix of the names of this search's workers (`worker_name`); None: each makes up its own."""
+    """Prefix of the names of this search's workers (`worker_name`); None: a new one for each."""
     policy: str | None = None
     """Decides what runs next: a row of `policy/table.py`; None: the default."""
 

@@ -1,4 +1,4 @@
-"""A search from outside: its workers, and what they report."""
+"""Running a search: starts its workers and forwards their events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_search(
     means: Means,
     hear: Callable[[Event | None], None],
 ) -> bool:
-    """Search until the limits; every event is given to `hear` (None every now and then).
+    """Search until a limit is reached; `hear` is called with every event, and with None regularly.
 
     Holds the study's lock throughout, so that no two searches work on one folder; workers that join
     it (`run_workers`) do not. Returns whether the user interrupted it: all state is saved then. A
@@ -50,7 +50,7 @@ def run_workers(
     means: Means,
     hear: Callable[[Event | None], None],
 ) -> bool:
-    """The same beside whoever else works on the study, and as far as its search goes."""
+    """Run workers that join a study which other workers may be searching."""
     crew = crew_name()
     with closing(_open(folder)) as study:
         limits = replace(limits, trials=limits.trials or study.aim_of_all())
@@ -58,7 +58,7 @@ def run_workers(
             hear(TrialEnded(-1, result))
 
         def settle(worker: int) -> None:
-            """Queue what a dead worker was doing; its own trials only, the others' go on."""
+            """Requeue the trials of a dead worker."""
             for result in study.recover(worker_name(crew, worker), counts=not local.killed):
                 hear(TrialEnded(worker, result))
 

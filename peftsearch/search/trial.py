@@ -1,6 +1,6 @@
 """One trial: attach → train to the next rung → evaluate → record → judge, until it ends.
 
-A trial yields the step it wants its run trained to, and continues once that was done: by
+A trial is a generator: it yields the step to train to, and continues once that is done, by
 `PreparedTrial.run`, alone, or by `cohort_scheduler.py` in passes shared with other trials.
 """
 
@@ -122,8 +122,8 @@ class PreparedTrial:
         return self.runner.stop()
 
     def steps(self, backbone: Backbone | None = None) -> TrialSteps:
-        """The whole trial, trained by whoever iterates; `backbone`: the one that a member of a
-        cohort is attached to.
+        """The trial as a generator; the caller trains. `backbone`: the one to attach to, for a
+        member of a cohort.
         """
         try:
             with memory_errors():
@@ -144,7 +144,7 @@ class PreparedTrial:
             try:
                 run.restore(self.folder.checkpoint_path)
             except DataError as error:  # a damaged checkpoint costs time, not the trial
-                self.folder.log(f"begins anew: {error}")
+                self.folder.log(f"restarts from the beginning: {error}")
                 run.model.detach()
                 run = self._new_run(backbone)  # some of the damaged tensors may have been read
         self.folder.keep_rungs_up_to(run.step)  # rungs beyond the checkpoint are trained again

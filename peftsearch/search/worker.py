@@ -1,4 +1,4 @@
-"""A worker: ask, evaluate, tell, until the limits are reached or someone says stop.
+"""A worker: asks for trials, trains them and tells their results, until a limit or a stop.
 
 It also recovers dead workers' trials, and can wait for other workers to finish.
 """
@@ -43,7 +43,7 @@ from peftsearch.training.optimisations import Optimisations
 __all__ = ["Worker", "bench_of"]
 
 _DUPLICATES = 8
-"""Proposals in a row that need no training, after which trials in flight go on before more."""
+"""Proposals in a row that need no training, after which running trials continue first."""
 EXHAUSTED = 200
 """Proposals in a row that need no training: the space has nothing new to offer."""
 _SHOW_S = 1.0
@@ -139,13 +139,13 @@ class Worker:
                 idle = 0
 
     def _waits(self) -> bool:
-        """Whether a trial that others train may yet be left to this worker."""
+        """Whether to wait for trials of other workers, which this worker takes over if they die."""
         if not self.limits.waits or self._interrupted():
             return False
         return self.study.anything_runs() and time.monotonic() < self.limits.deadline(self.began)
 
     def _look_after_others(self) -> None:
-        """Settle what dead workers have left."""
+        """Recover the trials of dead workers."""
         if time.monotonic() - self._looked >= self.study.heartbeat.look_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
@@ -181,7 +181,7 @@ class Worker:
             self.emit(TrialEnded(self.worker, told))
 
     def _on_progress(self, assignment: Assignment, run: TrainingRun, evaluates: bool) -> None:
-        """Emit a trial's progress, at most once in `_SHOW_S`."""
+        """Emit a trial's progress, at most once every `_SHOW_S` seconds."""
         now = time.monotonic()
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
             self._shown_at[assignment.number] = now
@@ -204,12 +204,12 @@ class Worker:
         return enough and not self.study.has_requeued()
 
     def _last_start(self) -> float:
-        """No trial begins that would likely not reach its first rung in time."""
+        """The time after which a new trial would probably not reach its first rung in time."""
         usual = statistics.median(self.first_rungs_s) if self.first_rungs_s else 0.0
         return self.limits.deadline(self.began) - usual
 
     def _stopped(self) -> bool:
-        """Asked to stop, or left alone by a parent that died."""
+        """Whether a stop was requested, or the parent process died."""
         return self.asked_to_stop() or os.getppid() != self.parent
 
     def _interrupted(self) -> bool:
@@ -237,12 +237,12 @@ def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     if bench.task.fingerprint != info.data_fingerprint:
         raise PeftsearchError(
             f"the data of task {info.task_name} changed since study '{info.name}' began, or are "
-            "read differently by this version (CHANGELOG.md says what changed): restore them, or "
-            "begin a new study"
+            "read differently by this version (see CHANGELOG.md): restore them, or "
+            "start a new study"
         )
     if bench.backbone.fingerprint != info.model_fingerprint:
         raise PeftsearchError(
             f"model '{info.model}' changed since study '{info.name}' began: "
-            "restore it, or begin a new study"
+            "restore it, or start a new study"
         )
     return bench

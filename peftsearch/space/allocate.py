@@ -1,4 +1,4 @@
-"""From a budget to widths: `allocate` solves the widths that a number of parameters buys.
+"""Allocating a parameter budget: `allocate` solves for the widths that fit it.
 
 The cost never exceeds the budget; a remainder widens the upper layers, in whole units. The result
 is a function of the modifications, the shares and the budget alone.
@@ -28,7 +28,7 @@ class Allocation:
     cost: int
     fits: bool = True
     kept: frozenset[int] = frozenset()
-    """Indices of the modifications asked for that are among them."""
+    """Indices of the requested modifications that are among them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Coverage: how much of a space a backbone can take, and why not the rest."""
+"""Coverage: how much of a space a backbone supports, and why not the rest."""
 
 from __future__ import annotations
 

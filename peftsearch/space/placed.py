@@ -1,4 +1,4 @@
-"""A space on one backbone: the structures that it can take, and the head trained beside them."""
+"""A space on one backbone: the supported structures, and the head trained with them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def place_space(
     )
     if placed.count_structures() == 0:
         raise ConfigurationError(
-            f"{shapes.family} can take nothing of space '{name}' "
+            f"{shapes.family} supports no configuration of space '{name}' "
             f"('peftsearch check {name} --model ...' says why)"
         )
     return placed

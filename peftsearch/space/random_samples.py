@@ -1,4 +1,4 @@
-"""Random samples of a space on a backbone, and what they cost; nothing is trained."""
+"""Random samples of a space on a backbone, with their tuned %, without training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RandomSamples:
         return [s.configuration for s in self.samples if s.configuration is not None]
 
     def facts(self) -> dict[str, Any]:
-        """Ranges of tuned % and of the share of the budget used, as texts for people."""
+        """Ranges of tuned % and of the share of the budget used, as text."""
         tuned = sorted(c.tuned_pct(self.shapes) for c in self.configurations)
         used = sorted(
             s.configuration.tuned_pct(self.shapes) / s.budget_pct

@@ -144,7 +144,7 @@ def _structures(document: Document, file: SpaceFile) -> StructureTree[Slot]:
     rules = [*exclusive(document, slots), *forbidden(document, slots, file.forbid)]
     tree = StructureTree(slots, rules)
     if tree.count() == 0:
-        raise document.error(["forbid"], "nothing is left of the space")
+        raise document.error(["forbid"], "these rules exclude every structure of the space")
     return tree
 
 

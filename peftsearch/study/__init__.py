@@ -1,1 +1,1 @@
-"""One study with many workers: begin, ask, tell, recover; imports Optuna."""
+"""A study shared by many workers: create, ask, tell, recover. Imports Optuna."""

@@ -1,4 +1,4 @@
-"""Beginning a study: everything is read and checked before anything is written."""
+"""Creating a study: loads and checks everything, then writes the study's folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that could begin: its record, its model and data, and its space."""
+    """A validated study that is not yet written: its record, model, data and space."""
 
     info: StudyInfo
     bench: Workbench
@@ -40,24 +40,27 @@ class PlannedStudy:
 def create_study(
     asked: NewStudy,
     studies: Path | None,
-    go_on: str,
-    say: Callable[[str], None] = lambda _: None,
+    resume_command: str,
+    notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
 ) -> StudyFolder:
     """Load model and data once to check and measure them, then write the study's folder. `asked`
     has passed `refuse_unusable`, which loads nothing.
 
-    `go_on` is the command quoted if the study exists already; `task` the data, if they were read.
+    `resume_command` is quoted in the error that the study already exists; `task` is the data, if
+    already loaded.
     """
-    StudyFolder.new(asked.name, studies, go_on)  # refuse before the slow part
-    info = planned(asked, say, task).info
-    return StudyFolder.create(info, asked.space.document.text, environment(), studies, go_on)
+    StudyFolder.new(asked.name, studies, resume_command)  # refuse before the slow part
+    info = planned(asked, notify, task).info
+    return StudyFolder.create(
+        info, asked.space.document.text, environment(), studies, resume_command
+    )
 
 
 def planned(
-    asked: NewStudy, say: Callable[[str], None] = lambda _: None, task: Task | None = None
+    asked: NewStudy, notify: Callable[[str], None] = lambda _: None, task: Task | None = None
 ) -> PlannedStudy:
-    """Load and measure everything that `create_study` would begin; nothing is written. `asked` has
+    """Load and check everything that `create_study` would write; writes nothing. `asked` has
     passed `refuse_unusable`.
     """
     asked = asked.with_absolute_paths()
@@ -66,7 +69,7 @@ def planned(
     bench = Workbench.prepare(
         *(asked.model, asked.limited_task, asked.device, asked.max_length),
         with_prompts=offers_prompts(asked.space),
-        say=say,
+        notify=notify,
         tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
         precision=precision,
         task=task,
@@ -75,14 +78,14 @@ def planned(
     if shortest:
         bench.refuse_no_room(min(shortest))
     for line in _measures(asked, bench):
-        say(line)
+        notify(line)
     space = for_kind(asked.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
     return PlannedStudy(_info(asked, bench, precision), bench, space)
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
-    """Lines for the user: counts, lengths and cut texts of the data as the model reads them."""
+    """Messages about the data as the model reads them: counts, lengths, truncated texts."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
         f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "
@@ -90,15 +93,15 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
     )
     if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")
-        yield f"the model reads '{shown}' and goes on with the target (set it with --template)"
+        yield f"the model reads '{shown}' and then writes the target (change it with --template)"
     train = asked.space.file.train
     smallest = int(min(float(value) for value in train.batch_size.extremes))
     if len(bench.train) < smallest and train.batch_tokens.choices == (0,):
-        yield f"fewer training examples than a batch of {smallest}: a step takes all of them"
+        yield f"fewer training examples than a batch of {smallest}: each step uses all of them"
     if "linear" in train.schedule.choices and len(asked.space.file.budgets.rungs) > 1:
         yield (
-            "linear schedule: a value at a rung says nothing about other lengths, so that trials "
-            "with it are evaluated at full length only, and none of them is stopped early"
+            "linear schedule: a score at a rung does not predict the score at full length, so "
+            "trials with it are evaluated at full length only and never stopped early"
         )
 
 
@@ -160,7 +163,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
 
 
 def _scale(bench: Workbench) -> MetricScale:
-    """The metric's range: from a constant predictor's, or of losses the untuned model's."""
+    """The metric's scale, from a constant predictor, or from the untuned model for losses."""
     metric, worst = bench.task.metric, bench.task.worst
     if worst is None:
         untuned = Configuration(head=Head("none"))
@@ -169,8 +172,8 @@ def _scale(bench: Workbench) -> MetricScale:
         worst = metric.value(*evaluation.pair(metric, None))
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
-            f"{metric.name} is {worst:g} before anything is tuned: nothing can be compared with "
-            "it; choose another --metric, or look at the validation data"
+            f"{metric.name} is {worst:g} before anything is tuned: no configuration can be "
+            "compared with it; choose another --metric, or look at the validation data"
         )
     return MetricScale(
         name=metric.name,

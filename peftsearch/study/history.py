@@ -1,4 +1,4 @@
-"""A study's trials as the history that policies decide from."""
+"""Converting a study's Optuna trials to the history that policies read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Histories"]
 
 
 class Histories:
-    """Histories of one study. Trials that have ended are converted once.
+    """Builds the histories of one study; each ended trial is converted only once.
 
     `details`: read configurations and learning curves, too; in a folder each trial's files are read
     once, and those of a running trial again at each of its rungs.
@@ -154,7 +154,7 @@ def _state(trial: FrozenTrial, last_rung: int) -> State:
 
 @lru_cache(maxsize=4096)
 def _values(distribution: BaseDistribution) -> Values | None:
-    """None for a kind that no space has: somebody else's parameter."""
+    """The values of a distribution; None for a kind that no space uses."""
     if isinstance(distribution, CategoricalDistribution):
         return Values(tuple(distribution.choices))  # type: ignore[arg-type]
     if isinstance(distribution, FloatDistribution):

@@ -1,4 +1,4 @@
-"""The check of --low-rungs: low precision of frozen layers below full length."""
+"""Validation of --low-rungs: low precision of frozen layers below full length."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def refuse_low_rungs(name: str, space: Space, device: str) -> None:
     elif set(train.precision.choices) != {"fp32"}:
         reason = "the space's frozen backbone is in bf16, not in fp32"
     if reason is not None:
-        raise UsageError(f"no low rungs in {name}: {reason}; leave out --low-rungs")
+        raise UsageError(f"--low-rungs {name} cannot be used: {reason}; leave it out")
     precision.refuse_if_missing()

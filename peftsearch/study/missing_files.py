@@ -1,4 +1,4 @@
-"""The check that a study's model and data files still exist, made before it is resumed."""
+"""Checking that a study's model and data files still exist before it is resumed."""
 
 from __future__ import annotations
 

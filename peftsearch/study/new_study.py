@@ -1,4 +1,4 @@
-"""The request for a new study, and the checks made before its model and data are loaded.
+"""A request for a new study, and its validation before model and data are loaded.
 
 Imports neither torch nor transformers, and pandas only when data are opened.
 """
@@ -30,7 +30,7 @@ __all__ = ["NewStudy"]
 
 @dataclass(frozen=True)
 class NewStudy:
-    """A new study as the user asked for it, before anything is loaded."""
+    """A request for a new study, before anything is loaded."""
 
     name: str
     space: Space
@@ -74,7 +74,7 @@ class NewStudy:
         return self.task.model_copy(update=limits)
 
     def refuse_unusable(self, needs_weights: bool = True) -> None:
-        """Raise the error that fits whatever is wrong without loading anything."""
+        """Raise an error for whatever can be found wrong without loading model or data."""
         Optimisations().without(*self.without)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
@@ -90,7 +90,7 @@ class NewStudy:
         task = open_task(self.limited_task)
         if self.target_tokenizer is not None and task.kind.output != "texts":
             raise UsageError(
-                f"--target-tokenizer is about texts to be written, and this is {task.kind.name}: "
-                "leave it out, or say --kind seq2seq or causal"
+                "--target-tokenizer applies only to tasks that generate text, and this is "
+                f"{task.kind.name}: leave it out, or give --kind seq2seq or causal"
             )
         return task

@@ -1,4 +1,4 @@
-"""New trials: begun, sampled and written down; each configuration is handed out once."""
+"""Creating new trials: begin, sample, and assign each configuration only once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Begun", "NewTrials", "Sampled"]
 
 @dataclass(frozen=True)
 class Begun:
-    """A trial in storage without parameters yet, and where these come from."""
+    """A trial in storage that has no parameters yet, and the source of its parameters."""
 
     trial: optuna.Trial
     what: Mapping[str, Any] | Suggester | Configuration
@@ -44,7 +44,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A new trial's configuration; None if nothing of the sampled structure fits its budget."""
+    """A new trial's configuration; None if no width of the structure fits the budget."""
 
     number: int
     origin: Origin
@@ -53,7 +53,7 @@ class Sampled:
 
 
 class NewTrials:
-    """`worker`: the name that new trials carry."""
+    """Creates trials of one worker; `worker` is the name recorded with them."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class NewTrials:
         table.study.sampler = self.relay
 
     def begin(self, decision: Begin) -> Begun:
-        """A new trial of this worker's; its caller holds the study's lock. Where someone enqueued
-        parameters, it has these, and the policy's suggestions are for what they leave open.
+        """Create a trial of this worker; the caller holds the study's lock. Enqueued parameters are
+        used first; the policy suggests the others.
         """
         labels, what = {WORKER.key: self.worker}, decision.what
         if self.table.all(TrialState.WAITING):
@@ -86,7 +86,7 @@ class NewTrials:
         return Begun(trial, what)
 
     def sample(self, begun: Begun) -> Sampled:
-        """Walk the space with a trial's suggestions; without the lock, which others want."""
+        """Sample the space with a trial's suggestions; called without the study's lock."""
         trial = begun.trial
         if isinstance(begun.what, Configuration):
             return Sampled(trial.number, "landmark", begun.what, None)
@@ -103,8 +103,8 @@ class NewTrials:
         )
 
     def hand_out(self, sampled: Sampled, configuration: Configuration) -> FrozenTrial | None:
-        """Write down what a trial is to train; its caller holds the lock. Returns the trial that
-        was handed the same configuration before, if one was: then this one is not trained.
+        """Record the configuration of a trial; the caller holds the lock. Returns an earlier trial
+        with the same configuration, if any: then this one is a duplicate and is not trained.
         """
         number, first = sampled.number, self._first_with(configuration.hash)
         with self.table.at_once():

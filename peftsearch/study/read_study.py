@@ -1,6 +1,6 @@
-"""Reading a study's record, with its unfinished trials counted as running or as waiting.
+"""Reading a study's record, with unfinished trials counted as running or waiting.
 
-A trial runs while a live worker has it; otherwise it waits for `--resume`.
+A trial is running while a live worker has it; otherwise it waits for `--resume`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ __all__ = ["read_study"]
 
 
 def read_study(folder: StudyFolder) -> StudyRecord:
-    """The study's record, in which trials without a live worker count as waiting. Everything that
-    shows or writes counts reads it here.
+    """The study's record, in which unfinished trials without a live worker count as waiting.
 
     If the database does not answer, all unfinished trials count as running. A killed worker of a
     database counts as alive until its heartbeat expires.

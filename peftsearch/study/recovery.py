@@ -1,4 +1,4 @@
-"""Trials whose workers died or were interrupted: told, queued again, or given up."""
+"""Recovery of trials whose workers died or were interrupted: told, requeued or failed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from peftsearch.study.storage.trial_table import TrialTable
 __all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
 
 MAX_CUT_OFFS = 2
-"""Times a trial may be cut off without reaching a new checkpoint before it is given up."""
+"""Number of cut-offs in a row, without a new checkpoint, after which a trial fails."""
 
 
 class Recovery:
-    """Its caller holds the study's lock."""
+    """Recovers trials of a study; the caller holds the study's lock."""
 
     def __init__(self, table: TrialTable, store: TrialStore, results: ResultRecorder) -> None:
         self.table, self.store, self.results = table, store, results
@@ -35,11 +35,11 @@ class Recovery:
     def settle(
         self, is_left: Callable[[FrozenTrial], bool], counts: bool = True
     ) -> Iterator[TrialResult]:
-        """Settle each trial that `is_left` by its worker; the results of those that end here.
+        """Recover each trial whose worker is gone (`is_left`); yields results of those that end.
 
-        A trial with a result is told; one with a configuration is queued again, from its last
-        checkpoint; one cut off while it was sampled, or too often, is given up. `counts`: whether
-        the trial may be what its worker died of.
+        A trial with a result is told; one with a configuration is requeued, from its last
+        checkpoint; one cut off while it was sampled, or too often, fails. `counts`: whether the
+        cut-off counts, since the trial may have killed its worker.
         """
         for trial in self.table.running():
             same_as = SAME_AS.of(trial.user_attrs)
@@ -62,13 +62,13 @@ class Recovery:
                 yield self.results.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
-        """Parameters that someone asked for are tried again; methods are due again anyway."""
+        """Enqueue the parameters again if they were enqueued; seeds become due again anyway."""
         asked = FIXED_PARAMS.of(trial.system_attrs)
         if asked and not SEED.is_in(trial.user_attrs):
             self.table.study.enqueue_trial(asked)
 
     def _requeue(self, trial: FrozenTrial) -> bool:
-        """Queue a trial again; False if it was cut off too often without a new checkpoint."""
+        """Requeue a trial; False if it was cut off too often without a new checkpoint."""
         stamp = self.store.progress(trial.number)
         before = REQUEUED.of(trial.user_attrs)
         last, stamp_then = (before["times"], before["stamp"]) if before else (0, None)
@@ -80,12 +80,12 @@ class Recovery:
         return True
 
     def put_back(self, number: int) -> None:
-        """Queue an interrupted trial, as if it had never been cut off."""
+        """Requeue an interrupted trial, without counting a cut-off."""
         stamp = self.store.progress(number)
         self.table.set(number, REQUEUED, Requeued(times=0, stamp=stamp, taken=False))
 
     def take(self, number: int, worker: str) -> FrozenTrial:
-        """A trial that waits, from now on this worker's."""
+        """Assign a waiting trial to this worker."""
         trial = self.table.get(number)
         # The worker first: killed in between, it still waits.
         self.table.set(number, WORKER, worker)
@@ -95,6 +95,6 @@ class Recovery:
 
 
 def waits(trial: FrozenTrial) -> bool:
-    """Whether a trial was cut off and waits to be continued."""
+    """Whether an interrupted trial is waiting to be continued."""
     entry = REQUEUED.of(trial.user_attrs)
     return not trial.state.is_finished() and entry is not None and not entry["taken"]

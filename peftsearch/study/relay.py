@@ -1,7 +1,4 @@
-"""A sampler for the recorded study that hands on a policy's suggestions.
-
-Optuna records every parameter of a trial as its space is walked; what it records comes from here.
-"""
+"""An Optuna sampler that returns a policy's suggestions, for Optuna to record."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Results: each is written down, then told to Optuna.
+"""Recording results: each is written to the study, then told to Optuna.
 
-Killed between the two, or in an outage, the same is done again: each step may be repeated.
+Both steps are idempotent: after a kill or an outage they are repeated.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["ResultRecorder"]
 
 
 class ResultRecorder:
-    """Tells results of the study that `table` shows; its caller holds the study's lock."""
+    """Records results of the study of `table`; the caller holds the study's lock."""
 
     def __init__(self, table: TrialTable, store: TrialStore, info: StudyInfo) -> None:
         self.table, self.store, self.info = table, store, info
 
     def tell(self, result: TrialResult) -> None:
-        """Write a result down, then tell Optuna; nothing happens if it was told. A stopped trial is
+        """Write a result, then tell Optuna; a no-op if Optuna has it. A stopped trial is
         COMPLETE with its last metric: PRUNED blinds two-objective TPE.
         """
         if self.table.get(result.number).state.is_finished():
@@ -45,7 +45,7 @@ class ResultRecorder:
                 self.table.set(result.number, LAST_RUNG, result.rung)
             if result.cause is not None:
                 self.table.set(result.number, CAUSE, result.cause)
-        self.store.discard_checkpoint_file(result.number)  # once told, nobody looks again
+        self.store.discard_checkpoint_file(result.number)  # no longer needed once told
         values = self._values(result)
         with self.table.as_read():
             if values is None:
@@ -64,7 +64,7 @@ class ResultRecorder:
         return (result.metric, result.tuned_pct)
 
     def infeasible(self, number: int, budget_pct: float | None) -> TrialResult:
-        """Nothing of the trial's structure fits its budget."""
+        """The result of a trial for which no width of its structure fits the budget."""
         result = TrialResult(
             number=number,
             state="infeasible",
@@ -77,7 +77,7 @@ class ResultRecorder:
         return result
 
     def duplicate(self, number: int, first: TrialResult) -> TrialResult:
-        """The trial has the configuration of one that ended before."""
+        """The result of a trial with the configuration of one that has ended."""
         attrs = self.table.get(number).user_attrs
         result = first.model_copy(
             update={
@@ -106,7 +106,7 @@ class ResultRecorder:
         return [self.duplicate(number, first) for number in waiting]
 
     def give_up(self, trial: FrozenTrial, why: str) -> TrialResult:
-        """A trial that was cut off, once and for all."""
+        """The failed result of a trial that was cut off too often."""
         configuration = self.store.configuration(trial.number)
         described = Configuration.from_json(configuration).describe() if configuration else ""
         attrs = trial.user_attrs

@@ -1,9 +1,9 @@
-"""The study behind a search: workers ask it for trials, record their rungs and tell results.
+"""The study that workers share: they ask for trials, record their rungs and tell results.
 
-What happens next is its policy's decision (`policy/policy.py`), made on its history and carried out
-under one lock, so any number of workers may ask and tell. A finished trial is first written down,
-then told to Optuna: killed between the two, `recover` tells it. A worker that was taken for dead is
-not heard any more about the trials that others have by then.
+The study's policy (`policy/policy.py`) decides from its history what runs next, under one lock, so
+any number of workers may ask and tell. A finished trial is first written to the study, then told to
+Optuna; `recover` repeats the second step after a kill. A worker that was considered dead can no
+longer write to trials that other workers have taken over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
 from peftsearch.policy.answers import next_of, verdict_of
-from peftsearch.policy.decisions import GoOn, Nothing, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.table import DEFAULT_POLICY, policy_named
@@ -55,7 +55,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to evaluate. `resumed`: it was cut off before, a checkpoint may exist."""
+    """A trial to train. `resumed`: it was cut off before, so a checkpoint may exist."""
 
     number: int
     configuration: Configuration
@@ -64,14 +64,14 @@ class Assignment:
     budget_pct: float | None = None
     resumed: bool = False
     alone: bool = False
-    """To be trained by itself: it was cut off, and so was all that it shared passes with."""
+    """Train it by itself: it and all trials of its cohort were cut off together."""
 
 
 class Study:
     """One study of one space on one backbone, as one worker sees it.
 
-    `worker` gives each its own random stream; `name`, unique among all workers, says whose trial is
-    whose. `pulse`: how a worker of a database shows that it is alive. `policy`: a row of
+    `worker` seeds the worker's random stream; `name`, unique among all workers, marks its trials.
+    `pulse`: heartbeat timing of a study in a database. `policy`: a row of
     `policy/table.py` whose decisions this worker follows; None: the default.
     """
 
@@ -105,18 +105,18 @@ class Study:
             self._refuse_lost_trials(finished, begun)
         self._held: set[int] = set()
         self._left_waiting: set[int] = set()
-        """Waiting trials for which the policy wanted nothing to be done when it was asked last."""
+        """Waiting trials that the policy, when last called, left paused."""
         self._outages = 0
 
     def _refuse_lost_trials(self, finished: list[int], begun: list[FrozenTrial]) -> None:
-        """A journal that was cut, or begun anew, would give out numbers again, and finished trials
-        would be overwritten.
+        """UsageError if the journal lacks finished trials: their numbers would be reused, and their
+        files overwritten.
         """
         for number in finished:
             if number >= len(begun):
-                found = f"it knows {counted(len(begun), 'trial')}, and trial {number} is finished"
+                found = f"it has {counted(len(begun), 'trial')}, but trial {number} is finished"
             elif begun[number].state == TrialState.WAITING or waits(begun[number]):
-                found = f"damaged: trial {number}, which is finished, still waits there"
+                found = f"damaged: finished trial {number} is still waiting there"
             else:
                 continue
             raise UsageError(
@@ -129,13 +129,13 @@ class Study:
 
     @contextlib.contextmanager
     def _deciding(self) -> Iterator[None]:
-        """Alone among all workers; what they did before is read once."""
+        """Hold the study's lock, and read the trials once."""
         with self.lock, self.table.steady():
             yield
 
     @retried
     def join(self) -> None:
-        """Be seen alive by the other workers, until `leave` or the end of the process."""
+        """Register as a live worker, until `leave` or the end of the process."""
         self.heartbeat.join(self.name)
 
     @retried
@@ -143,7 +143,7 @@ class Study:
         self.heartbeat.leave()
 
     def close(self) -> None:
-        """Give back the connections to the database, if it is in one."""
+        """Close connections to the database, if there is one."""
         self._close()
 
     # -- ask -----------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Study:
     @retried
     def ask(self, most: int | None = None) -> Assignment | TrialResult | Nothing | None:
         """The next trial to train, the result of one that needs no training, or None for a
-        duplicate of a trial that is still running: ask again. Nothing: the policy wants no trial
+        duplicate of a trial that is still running: ask again. Nothing: the policy has no work
         now, or `most` configurations have begun.
         """
         with self._deciding():
@@ -162,13 +162,13 @@ class Study:
             if isinstance(decision, Nothing):
                 self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
                 return decision
-            if isinstance(decision, GoOn):
+            if isinstance(decision, Continue):
                 taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
             else:
                 taken = self.new_trials.begin(decision)
         asked = self._sample(taken) if isinstance(taken, Begun) else self._resume(taken)
         if isinstance(asked, Assignment):
-            self._held.add(asked.number)  # last: what an outage cuts off before is begun anew
+            self._held.add(asked.number)  # last: what an outage interrupts before is started again
         return asked
 
     def _history(self, most: int | None) -> History:
@@ -176,7 +176,7 @@ class Study:
         return self.histories.of(trials, may_begin=most is None or _begun(trials) < most)
 
     def _settle_after_outage(self) -> None:
-        """An outage may have cut off an `ask` of our own, of which nobody knows how far it came."""
+        """Recover trials of an own `ask` that an outage interrupted at an unknown point."""
         if self._outages < self.retry.outages:
             mine = self.name
             for _ in self.recovery.settle(
@@ -191,7 +191,7 @@ class Study:
         return self._assignment(waiting, resumed=True, alone=cut_off)
 
     def _sample(self, begun: Begun) -> Assignment | TrialResult | None:
-        """Sample without the lock, which others want, and hand out under it."""
+        """Sample without the lock, then assign the configuration under it."""
         sampled = self.new_trials.sample(begun)
         if sampled.configuration is None:
             return self.results.infeasible(sampled.number, sampled.budget_pct)
@@ -222,23 +222,23 @@ class Study:
 
     @retried
     def holds(self, number: int) -> bool:
-        """Whether a trial is still this worker's, as read last."""
+        """Whether this worker still has the trial, as of the last read."""
         return self._is_mine(self.table.known()[number])
 
     def _holds(self, number: int) -> bool:
         return self._is_mine(self.table.get(number))
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
-        """A trial that others have given up keeps the name of its worker, and is nobody's."""
+        """Whether this worker has the trial; a requeued or failed one still bears its name."""
         return WORKER.of(trial.user_attrs) == self.name and not trial.state.is_finished()
 
     @retried
     def record_rung(self, number: int, value: RungValue) -> bool:
-        """One small attribute a rung for all to compare with, and the point of the curve. False,
-        and nothing is written, if another worker has the trial by now.
+        """Record a rung: its metric for other workers to compare with, and the learning curve.
+        Returns False, without writing, if another worker has taken over the trial.
 
-        Without the lock, for which many workers would wait at every rung: nothing is decided here,
-        and whoever else should write this rung in the same moment has computed the same.
+        Does not take the lock, for which workers would wait at every rung: nothing is decided here,
+        and another worker that writes the same rung has computed the same value.
         """
         with self.table.steady(), contextlib.suppress(UpdateFinishedTrialError):
             if self._holds(number):
@@ -250,49 +250,49 @@ class Study:
 
     @retried
     def give_checkpoint(self, number: int) -> None:
-        """Let other workers find the checkpoint that was written."""
+        """Publish the checkpoint to other workers."""
         if self.store.hands_on and self._holds(number):
             self.store.give_checkpoint(number)
 
     @retried
     def after_rung(self, assignment: Assignment, value: RungValue) -> Verdict:
-        """The verdict on a trial that reached a rung, given the others as read when it did. A trial
-        that another worker has by now ends here, unheard.
+        """The policy's verdict on a trial that reached a rung; Stop if another worker has taken it
+        over.
         """
         number, trials = assignment.number, self.table.known()
         if not self._is_mine(trials[number]):
-            return Stop(number, "another worker goes on with it")
+            return Stop(number, "another worker has taken it over")
         if value.fraction >= 1:
-            return GoOn(number, "full length")
+            return Continue(number, "full length")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)
         history = self.histories.at_rung(trials, number, tuned_pct, value)
         return verdict_of(self.policy, history, number, value.rung)
 
     @retried
     def begun(self) -> int:
-        """Configurations evaluated, being evaluated or being sampled: no duplicates, nothing
-        infeasible.
+        """Number of configurations evaluated, running or being sampled, without duplicates and
+        infeasible ones.
         """
         return _begun(self._trials())
 
     @retried
     def has_begun(self, count: int) -> bool:
-        """Whether so many have; what was read last is enough to say no."""
+        """Whether `count` configurations have begun; reads the trials only if it may be true."""
         return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
 
     @retried
     def aim(self, trials: int | None) -> None:
-        """Tell all workers how many configurations are wanted in all, if a number is."""
+        """Set the target number of configurations for all workers, if one is given."""
         self.study.set_user_attr(TRIALS.key, trials)
 
     @retried
     def aim_of_all(self) -> int | None:
-        """The number that `aim` was last told; None if it was told none."""
+        """The target number last set by `aim`; None if it was never set."""
         return TRIALS.of(self.study.user_attrs)
 
     @retried
     def anything_runs(self) -> bool:
-        """Whether any worker's trial has not ended, but for those that the policy leaves paused."""
+        """Whether any trial has not ended, other than those that the policy leaves paused."""
         left = self._left_waiting
         return any(not (t.number in left and waits(t)) for t in self.table.running())
 
@@ -301,7 +301,7 @@ class Study:
     @retried
     def tell(self, result: TrialResult) -> list[TrialResult]:
         """Record a finished trial; returns it and the duplicates that waited for it, or nothing if
-        another worker has it by now.
+        another worker has taken it over.
         """
         told = []
         if self.store.hands_on and self._holds(result.number):
@@ -314,7 +314,7 @@ class Study:
         return told
 
     def _has_told(self, result: TrialResult) -> bool:
-        """Before an outage cut off the rest of `tell`, which is repeated."""
+        """Whether the result was already told, before an outage interrupted `tell`."""
         is_over = self.table.get(result.number).state.is_finished()
         return is_over and self.store.result(result.number) == result
 
@@ -322,9 +322,9 @@ class Study:
 
     @retried
     def recover(self, worker: int | str | None = None, counts: bool = True) -> list[TrialResult]:
-        """Settle every trial whose worker is not alive, or those of one that is known to have died:
-        told, queued again from their last checkpoints, or given up. `counts`: whether they may be
-        what it died of.
+        """Recover every trial whose worker is not alive, or those of one worker known to have died:
+        tell, requeue from the last checkpoint, or fail them. `counts`: whether the cut-off counts,
+        since a trial may have killed its worker.
         """
 
         def is_left(trial: FrozenTrial) -> bool:
@@ -341,12 +341,12 @@ class Study:
 
     @retried
     def has_requeued(self) -> bool:
-        """Whether a trial that was cut off waits to be continued."""
+        """Whether any interrupted trial is waiting to be continued."""
         return any(map(waits, self._trials()))
 
     @retried
     def put_back(self, number: int) -> None:
-        """Hand an interrupted trial back, for this or a later search to continue."""
+        """Requeue an interrupted trial, for this or a later search to continue."""
         with self._deciding():
             if self._holds(number):
                 self.recovery.put_back(number)

@@ -1,1 +1,1 @@
-"""Tasks: data → tokens, and the metric."""
+"""Tasks: loading data, tokenising it, and the metrics."""

@@ -1,4 +1,4 @@
-"""Checks on a task that need no rows of its data; they come before anything slow."""
+"""Early validation of a task, without reading the rows of its data."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def refuse_contradictions(spec: TaskSpec) -> None:
     if spec.positive is not None and spec.metric != "f1":
         metric = f"--metric {spec.metric}" if spec.metric else "no --metric"
         raise UsageError(
-            f"--positive names the label of the metric f1, and {metric} is given: say --metric f1, "
-            "too, or leave it out"
+            f"--positive names the label of the metric f1, and {metric} is given: give "
+            "--metric f1, too, or leave it out"
         )
 
 

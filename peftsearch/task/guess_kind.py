@@ -1,4 +1,4 @@
-"""The kind of a task and its columns: as asked for, else guessed from the training rows."""
+"""Determining the kind of a task and its columns, if not given, from the training rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["class_names_of", "columns_of", "kind_of", "labels_in"]
 
 
 def kind_of(spec: TaskSpec, train: Rows) -> tuple[Kind, list[str]]:
-    """The kind asked for, else a guess, with a note unless it is classification: seq2seq where one
+    """The requested kind, else a guess, with a note unless it is classification: seq2seq where one
     column answers another, or is named like a target text and none like a label; multilabel where
     the labels are lists.
     """

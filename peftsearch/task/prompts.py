@@ -152,7 +152,7 @@ def template_parts(
     strange = next((name for name in said if name not in names and _NAME.fullmatch(name)), None)
     if strange == "text":
         raise DataError(
-            f"--template: {TEXT} stands for no one column here: name it with --text, or put the "
+            f"--template: {TEXT} is ambiguous here: name its column with --text, or put the "
             f"columns in braces; columns are: {listed(list(names))}"
         )
     if strange is not None:

@@ -63,7 +63,7 @@ class TaskSpec(BaseModel):
     split_seed: int = Field(default=0, ge=0)
     """Fixes which examples are set aside, and which are kept where there are limits."""
     train_examples: int | None = Field(default=None, ge=1)
-    """Use at most so many training examples (a fixed random subset)."""
+    """Maximum number of training examples (a fixed random subset)."""
     eval_examples: int | None = Field(default=None, ge=1)
     kind: str | None = None
     """classification, multilabel, regression, seq2seq or causal; None: guessed, with a note."""

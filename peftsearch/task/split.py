@@ -1,4 +1,4 @@
-"""Texts with their targets, in memory."""
+"""A split: texts with their targets, in memory."""
 
 from __future__ import annotations
 

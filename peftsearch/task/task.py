@@ -1,4 +1,4 @@
-"""A task as a search sees it: kind, metric, labels and splits."""
+"""A loaded task: kind, metric, labels and splits."""
 
 from __future__ import annotations
 

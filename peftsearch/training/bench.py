@@ -54,7 +54,7 @@ class Workbench:
         device: str = "cpu",
         max_length: int | None = None,
         with_prompts: bool = False,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
         tokenizers: Tokenizers = Tokenizers(),  # noqa: B008 (frozen)
         precision: str = "fp32",
         task: Task | None = None,
@@ -63,20 +63,20 @@ class Workbench:
 
         `max_length`: tokens of a text; None: the 99.5th percentile, within the model's limit.
         `with_prompts`: texts leave room for the longest prompt before them. `task`: the data of
-        `spec`, if they were read already. `say` is told notes for the user.
+        `spec`, if they were read already. `notify` is called with notes for the user.
         Raises ConfigurationError if a length leaves no room, MissingError, DataError.
         """
         task = task or load_task(spec)
         task.metric.refuse_if_missing()
         for note in task.notes:
-            say(note)
+            notify(note)
         writes = task.kind.output == "texts"
         backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
         for note in filter(None, (backbone.family.note, backbone.note)):
-            say(note)
+            notify(note)
         writing = writing_of(backbone, task.spec) if writes else None
         for note in end_of_text_notes(backbone, writing) if writing else ():
-            say(note)
+            notify(note)
         lengths, train = choose_lengths(task, backbone, writing, with_prompts, max_length)
         if train is None:
             train = _encoded(task.train, backbone, writing, lengths)
@@ -125,7 +125,7 @@ class Workbench:
         return self._variants[key]
 
     def _in_precision(self, dtype: torch.dtype) -> Workbench:
-        """The same bench on a backbone of its own."""
+        """A copy of the bench with its own backbone."""
         backbone = load_backbone(
             self.backbone.name,
             str(self.backbone.device),

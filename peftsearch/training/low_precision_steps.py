@@ -43,7 +43,7 @@ class LowPrecisionSteps:
         precision = low_precision(name)
         if backbone.device.type != "cpu" or backbone.dtype != torch.float32:
             raise ConfigurationError(
-                f"low rungs in {name} are for backbones in fp32 on a CPU, not in "
+                f"--low-rungs {name} is for backbones in fp32 on a CPU, not in "
                 f"{backbone.dtype} on {backbone.device}"
             )
         precision.refuse_if_missing()

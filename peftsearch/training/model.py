@@ -102,7 +102,7 @@ class TunedModel:
         Raises ValueError without a head.
         """
         if self.head is None:
-            raise ValueError("a model without a head has no outputs of its own")
+            raise ValueError("a model without a head has no outputs")
         return self.head.read(self._pooled(input_ids, attention_mask, token_type_ids))
 
     def _pooled(

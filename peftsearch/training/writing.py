@@ -51,13 +51,13 @@ def end_of_text_notes(backbone: Backbone, writing: Writing) -> Iterator[str]:
     """Sentences for the user: the model names no end of text, or one that is an ordinary word."""
     if writing.end_id is None:
         yield (
-            f"'{backbone.name}' names no end of text, in its tokenizer or its settings: targets "
-            "teach none, and every text is written up to its limit (--max-target)"
+            f"'{backbone.name}' has no end-of-text token in its tokenizer or settings: the model "
+            "learns none, and generates every text up to its limit (--max-target)"
         )
     words = special_tokens(backbone.lm, backbone.target_tokenizer).plain_words
     if words:
         shown = ", ".join(repr(writing.target_tokenizer.decode([i])) for i in words)
         yield (
-            f"{shown} is an end of text by the settings of '{backbone.name}', and a plain word of "
-            "its tokenizer: texts go on after it"
+            f"{shown} is an end of text in the settings of '{backbone.name}', but an ordinary "
+            "token of its tokenizer: generation continues after it"
         )

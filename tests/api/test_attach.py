@@ -152,7 +152,7 @@ def test_one_configuration_at_a_time() -> None:
 
 
 def test_what_is_no_transformers_model_is_refused_in_a_sentence() -> None:
-    with pytest.raises(peftsearch.ConfigurationError, match="Linear is no transformers model"):
+    with pytest.raises(peftsearch.ConfigurationError, match="Linear is not a transformers model"):
         peftsearch.attach(nn.Linear(2, 2), "lora")
 
 

@@ -68,7 +68,7 @@ def test_ctrl_c_saves_and_raises_interrupted(home: Path) -> None:
     rest = process.communicate(timeout=120)[0]
     assert process.returncode == 0
     assert "stopping: " in rest
-    assert "Interrupted: interrupted; everything is saved. Go on with: peftsearch.search(" in rest
+    assert "Interrupted: interrupted; everything is saved. Continue with: peftsearch." in rest
     assert "signals as before: default_int_handler" in rest
     assert peftsearch.open_study("s").status()["searched_by"] is None
 

@@ -57,7 +57,7 @@ def test_the_bounds_are_those_of_the_command_line(capsys: pytest.CaptureFixture[
         flag = f"--{name.replace('_', '-')}"
         assert run(["search", flag, str(bounds.least - 1)]) == 2
         assert f"'{flag}'" in capsys.readouterr().err
-        with pytest.raises(peftsearch.UsageError, match=f"{name}= wants a.* {bounds.least}"):
+        with pytest.raises(peftsearch.UsageError, match=f"{name}= must be a.* {bounds.least}"):
             peftsearch.search(**{name: bounds.least - 1})
 
 
@@ -77,7 +77,7 @@ def test_a_study_is_resumed_by_name_and_refuses_what_differs(home: Path) -> None
     assert len(search(study="s").trials()) == 1
     with pytest.raises(peftsearch.UsageError) as refused:
         peftsearch.search(study="s", seed=4, max_length=8, resume=True, progress=False)
-    assert "begun with seed=0, not seed=4; with " in str(refused.value)
+    assert "created with seed=0, not seed=4; with " in str(refused.value)
     with pytest.raises(peftsearch.UsageError, match=r"search\(study='s', resume=True\)"):
         search(study="s")
     study = peftsearch.search(study="s", trials=2, resume=True, progress=False)
@@ -108,7 +108,7 @@ def test_data_in_memory_are_written_where_the_study_finds_them(kind: str, home: 
     pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
     resumed = peftsearch.search(study="s", train=data, trials=2, resume=True, progress=False)
     assert len(resumed.trials()) == 2
-    with pytest.raises(peftsearch.UsageError, match=r"was begun with train=.*not train="):
+    with pytest.raises(peftsearch.UsageError, match=r"was created with train=.*not train="):
         peftsearch.search(study="s", train=frame[:-1], trials=2, resume=True, progress=False)
     assert peftsearch.open_study("s").status()["counts"]["evaluated"] == 2
 
@@ -128,13 +128,13 @@ def test_class_names_of_a_data_set_are_its_labels(home: Path) -> None:
     ("make", "message"),
     [
         (lambda f: f[:0], "train=: the data have no rows"),
-        (lambda f: f.set_axis([0, 1], axis=1), "train=: columns need names, and 0 is none"),
+        (lambda f: f.set_axis([0, 1], axis=1), "columns must be named by text, and 0 is not text"),
         (lambda f: f.assign(x=[1, "a"] * 30), "train=: the data cannot be written to a file"),
         (
             lambda f: datasets.DatasetDict({"train": datasets.Dataset.from_pandas(f)}),
-            "train= wants one split, not a dictionary of splits",
+            "train= takes one split, not a dictionary of splits",
         ),
-        (lambda f: f.to_dict("list"), "train= wants text, not dict"),
+        (lambda f: f.to_dict("list"), "train= must be text, not dict"),
     ],
 )
 def test_data_that_cannot_be_a_file_are_a_sentence(
@@ -148,20 +148,20 @@ def test_data_that_cannot_be_a_file_are_a_sentence(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trials": 1.5}, "trials= wants a whole number of at least 1, not 1.5"),
-        ({"workers": "2"}, "workers= wants a whole number from 1 to 1,024, not '2'"),
-        ({"minutes": "1"}, "minutes= wants a number of at least 0, not '1'"),
-        ({"minutes": float("nan")}, "minutes= and hours= want a number"),
+        ({"trials": 1.5}, "trials= must be a whole number of at least 1, not 1.5"),
+        ({"workers": "2"}, "workers= must be a whole number from 1 to 1,024, not '2'"),
+        ({"minutes": "1"}, "minutes= must be a number of at least 0, not '1'"),
+        ({"minutes": float("nan")}, "minutes= and hours= must be finite"),
         ({"minutes": 1, "hours": 1}, "give minutes= or hours=, not both"),
         ({"model": None}, "no model: give model= NAME"),
-        ({"model": 3}, "model= wants text, not int"),
-        ({"label": ["label", 3]}, "label= wants text, not int"),
-        ({"no_header": "yes"}, "no_header= wants True or False|no_header=True wants"),
-        ({"languages": "en"}, "languages= wants two codes"),
+        ({"model": 3}, "model= must be text, not int"),
+        ({"label": ["label", 3]}, "label= must be text, not int"),
+        ({"no_header": "yes"}, "no_header= must be True or False|no_header=True must be"),
+        ({"languages": "en"}, "languages= takes two codes"),
         ({"metric": "f2"}, "metric 'f2' unknown"),
         ({"separator": ";;"}, "separator=: one character that is no letter"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),
-        ({"artifacts": "kept"}, "artifacts= is for workers on many machines: give storage="),
+        ({"artifacts": "kept"}, "artifacts= is only used with storage=: give storage="),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_terms_of_keywords(
@@ -263,10 +263,10 @@ def test_a_search_that_found_nothing_and_one_interrupted_say_how_to_go_on(
 
     ended = iter([False, True])
     monkeypatch.setattr(running, "run_search", lambda *_: next(ended))
-    go_on = r"go on with: peftsearch\.search\(study='s', resume=True\)"
+    go_on = r"continue with: peftsearch\.search\(study='s', resume=True\)"
     with pytest.raises(peftsearch.NothingFeasible, match=go_on):
         search(study="s")
-    with pytest.raises(peftsearch.Interrupted, match=go_on.replace("go on", "Go on")):
+    with pytest.raises(peftsearch.Interrupted, match=go_on.replace("continue", "Continue")):
         peftsearch.search(study="s", resume=True, progress=False)
 
 

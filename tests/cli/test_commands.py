@@ -100,7 +100,7 @@ def test_a_study_that_exists_is_refused_with_the_command_that_continues_it(
 def test_a_changed_space_is_refused_on_resume(capsys: pytest.CaptureFixture[str]) -> None:
     Path("other.yaml").write_text(SPACE.replace("20]", "30]"))
     assert run(["search", "other.yaml", "--study", "small", "--resume"]) == 2
-    assert "not the one study 'small' was begun with" in capsys.readouterr().err
+    assert "study 'small' was not created with" in capsys.readouterr().err
 
 
 def test_an_exported_model_predicts_what_its_trial_measured(

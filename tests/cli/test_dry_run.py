@@ -114,7 +114,7 @@ def test_it_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("--metric pearson", 2, "does not fit classification"),
         ("--model ./nothing", 3, "no model at './nothing'"),
         ("--minutes 1 --hours 1", 2, "not both"),
-        ("--beams 2", 2, "--beams is about texts"),
+        ("--beams 2", 2, "--beams applies only to tasks"),
     ],
 )
 def test_what_a_search_would_refuse_is_refused(
@@ -132,7 +132,7 @@ def test_a_model_without_weights_has_no_estimate_and_its_data_are_opened(
     assert found["estimate"] is None
     assert found["data"]["train"] == {"used": 119, "rows": 120}
     assert run([*DRY.split(), "--model", "config:minilm-l6"]) == 0
-    assert "has no weights: lengths in tokens and seconds" in capsys.readouterr().err
+    assert "has no weights: text lengths and trial" in capsys.readouterr().err
     assert run([*DRY.split(), "--model", "config:minilm-l6", "--label", "labl"]) == 2
 
 
@@ -142,7 +142,7 @@ def test_without_data_the_space_alone_is_shown(
 ) -> None:
     assert run("search space.yaml --model config:minilm-l6 --dry-run".split()) == 0
     printed = capsys.readouterr()
-    assert "no data were named" in printed.err
+    assert "no data given" in printed.err
     assert "distinct structures: " in printed.out
 
 

@@ -118,7 +118,7 @@ def test_saying_a_path_again_means_the_file_not_its_spelling(
     (tmp_path / "away" / "data").mkdir()
     (tmp_path / "away" / "data" / "train.csv").write_text("text,label\na,b\n")
     assert resumed("--train", "data/train.csv", *here) == 2  # another file of that name
-    assert f"begun with --train {home}/data/train.csv" in capsys.readouterr().err
+    assert f"created with --train {home}/data/train.csv" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_a_study_with_a_journal_is_refused(
 ) -> None:
     standin.create(tiny_bert, tmp_path)
     assert run(["launch", "ray", "study", "--studies", str(tmp_path), "--workers", "2"]) == 2
-    assert "keeps a journal, which serves one machine" in capsys.readouterr().err
+    assert "keeps a journal, which works on one machine only" in capsys.readouterr().err
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def launched(
         hear(WorkersWait(1, str(share)))
         hear(WorkerPlaced(0, "abc (host)"))
         hear(None)
-        hear(WorkerStopped(1, "died on abc (host) (out of memory), starts again", 1))
+        hear(WorkerStopped(1, "died on abc (host) (out of memory), restarting", 1))
         hear(WorkerStopped(0))
         return False
 
@@ -110,9 +110,9 @@ def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     )
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:5] == [
-        "1 of 3 workers has no place in the cluster yet: each wants 1 CPU and 1 GPU",
+        "1 of 3 workers has no place in the cluster yet: each needs 1 CPU and 1 GPU",
         "worker 0 starts on node abc (host)",
-        "worker 1: died on abc (host) (out of memory), starts again",
+        "worker 1: died on abc (host) (out of memory), restarting",
         "worker 0 ended on node abc (host)",
     ]
 

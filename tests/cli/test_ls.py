@@ -158,10 +158,10 @@ def test_a_space_of_which_a_model_can_take_nothing_is_no_ok(
     assert run(["check", str(space), "--model", str(tiny_bert)]) == 2
     out = capsys.readouterr().out
     assert "0 of 1 structure\n" in out
-    assert "nothing of space 'cross' can be done there" in out
+    assert "no configuration of space 'cross' is supported" in out
     words = ["--model", str(tiny_bert), "--train", str(tiny_sentiment_csv), "--label", "label"]
     studies = tmp_path / "studies"
     search = ["search", str(space), *words, "--study", "z", "--studies", str(studies)]
     assert run([*search, "--trials", "1"]) == 2
-    assert "BERT can take nothing of space 'cross'" in capsys.readouterr().err
+    assert "BERT supports no configuration of space 'cross'" in capsys.readouterr().err
     assert not (studies / "z").exists()

@@ -1,4 +1,4 @@
-"""`search --resume`: every option is heard, or has to be what the study was begun with."""
+"""`search --resume`: every option is used, or must be what the study was created with."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_option_that_the_study_was_not_begun_with_is_an_error_with_both_value
     words = [option] if value is None else [option, value]
     assert resumed(*words) == 2
     error = capsys.readouterr().err
-    told = f"begun with {began.replace('{home}', str(home))}, not {' '.join(words)}:"
+    told = f"created with {began.replace('{home}', str(home))}, not {' '.join(words)}:"
     assert told in error
     assert error.count("\n") == 1
     assert watched == []
@@ -250,7 +250,7 @@ def test_a_storage_for_a_study_with_a_journal_is_refused(
 ) -> None:
     assert run([*command.split(), "--storage", "postgresql://me:s3cret@db/x"]) == 2
     error = capsys.readouterr().err
-    assert "study 's' was begun with no --storage" in error
+    assert "study 's' was created without --storage" in error
     assert "s3cret" not in error
 
 

@@ -148,7 +148,7 @@ def test_an_encoder_cannot_write(
         ]
     )
     assert code == 2
-    assert "is an encoder and cannot write text" in capsys.readouterr().err
+    assert "is an encoder and cannot generate text" in capsys.readouterr().err
     assert not (here / "studies").exists()
 
 
@@ -160,11 +160,11 @@ BAD = [
     ("--train hollow.csv --kind seq2seq", "every text in column 'answer' is empty"),
     ("--train answers.csv --metric accuracy", "metric 'accuracy' does not fit seq2seq"),
     ("--train answers.csv --kind seqseq", "kind of task 'seqseq' unknown; did you mean 'seq2seq'"),
-    ("--train labels.csv --template x{text}", "--template is about texts to be written"),
-    ("--train labels.csv --beams 4", "--beams is about texts to be written"),
+    ("--train labels.csv --template x{text}", "--template applies only to tasks"),
+    ("--train labels.csv --beams 4", "--beams applies only to tasks that generate text"),
     ("--train answers.csv --template none", "a template needs {text} once"),
-    ("--train answers.csv --languages en", "--languages wants two codes"),
-    ("--train answers.csv --languages en,ro", "takes no languages"),
+    ("--train answers.csv --languages en", "--languages takes two codes"),
+    ("--train answers.csv --languages en,ro", "has no language codes"),
     ("--train answers.csv --max-target 60 --max-length 4 --template x{text}yyyyyyyyy", "no room"),
     ("--train labels.csv --eval unseen.csv", "data row 2 has label 'great', unseen in training"),
 ]
@@ -407,12 +407,12 @@ def test_what_a_file_inherits_from_training_is_said_and_can_be_undone(
         return [one["text"] for one in json.loads(told.out)["predictions"]], told.err
 
     inherited = (
-        "plain.txt: read as the training file was, without a header line (--header if it has one) "
+        "plain.txt: read like the training file, without a header line (--header if it has one) "
         "and with columns separated by the first space (--separator none if not)"
     )
     assert texts("plain.txt") == (["wrote it", "a film"], f"{inherited}\n")
     found, told = texts("plain.txt", "--separator", "none")
-    assert (found, "read as the training file was" in told) == (questions, False)
+    assert (found, "read like the training file" in told) == (questions, False)
     (here / "headed.txt").write_text("label text\nbad who wrote it\n")
     found, told = texts("headed.txt", "--header", "--text", "text")
     assert found == ["who wrote it"]
@@ -434,7 +434,7 @@ def test_options_of_files_are_refused_beside_texts(
     words: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", str(tmp_path), "a text", *words.split()]) == 2
-    assert f"{flag} is about files: give --file, or leave it out" in capsys.readouterr().err
+    assert f"{flag} applies only to files: give --file, or leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -449,7 +449,7 @@ def test_a_study_of_sets_goes_on_with_its_own_labels_and_no_others(
     capsys.readouterr()
     assert run([*again, "--label", "negative"]) == 2
     said = capsys.readouterr().err
-    assert "was begun with --label negative --label travel, not --label negative" in said
+    assert "was created with --label negative --label travel, not --label negative" in said
     assert run([*again, *labels, "--metric", "f1", "--positive", "travel"]) == 2
     assert "with no --positive, not --positive travel" in capsys.readouterr().err
 

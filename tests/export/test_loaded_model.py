@@ -88,12 +88,12 @@ def test_texts_come_in_whatever_holds_them(as_type: Any, loaded: LoadedModel) ->
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ((["a", None],), "text 2 is of type NoneType, and no string"),
+        ((["a", None],), "text 2 is of type NoneType, not a string"),
         (([1.5],), "text 1 is of type float"),
         ((b"bytes",), "text 1 is of type int"),
         (([["a", "b"]],), "text 1 is of type list"),
-        (("a", ["b"]), "a text goes with a second text, and a list of texts with a list"),
-        ((["a"], "b"), "a text goes with a second text, and a list of texts with a list"),
+        (("a", ["b"]), "pairs must be one text for one text, or a list"),
+        ((["a"], "b"), "pairs must be one text for one text, or a list"),
         ((["a", "b"], ["c"]), "2 texts and 1 second text: give one each"),
         ((["a"], [3]), "a second text is of type int"),
     ],

@@ -103,7 +103,7 @@ def test_a_recipe_trained_twice_writes_the_same_bytes_that_predict_what_was_meas
     asked = recipe(METHODS["mam"].configuration(training=training), task, str(tiny_bert))
     said: list[str] = []
     outcomes = [
-        retrain(asked, tmp_path / name, 1, "cpu", open_test=False, say=said.append)
+        retrain(asked, tmp_path / name, 1, "cpu", open_test=False, notify=said.append)
         for name in ("first", "second")
     ]
     first, second = (tmp_path / name / "adapter.safetensors" for name in ("first", "second"))
@@ -124,8 +124,8 @@ def test_the_test_split_is_opened_only_when_asked(
 ) -> None:
     task = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
     asked = recipe(METHODS["head-only-mean"].configuration(), task, str(tiny_bert))
-    closed = retrain(asked, None, 1, "cpu", open_test=False, say=lambda _: None)
-    opened = retrain(asked, None, 1, "cpu", open_test=True, say=lambda _: None)
+    closed = retrain(asked, None, 1, "cpu", open_test=False, notify=lambda _: None)
+    opened = retrain(asked, None, 1, "cpu", open_test=True, notify=lambda _: None)
     assert not any(key.startswith("test_") for key in closed)
     assert 0 <= opened["test_accuracy"] <= 1
 
@@ -137,7 +137,7 @@ def test_a_task_without_a_test_split_says_so(
     task = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
     asked = recipe(METHODS["head-only-mean"].configuration(), task, str(tiny_bert))
     with pytest.raises(UsageError, match="has no labelled test split"):
-        retrain(asked, None, 1, "cpu", open_test=True, say=lambda _: None)
+        retrain(asked, None, 1, "cpu", open_test=True, notify=lambda _: None)
 
 
 def test_a_recipe_of_an_earlier_version_guesses_columns_as_that_did(tmp_path: Path) -> None:

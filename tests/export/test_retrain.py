@@ -73,7 +73,7 @@ def trained_and_loaded(
 ) -> tuple[Tensor, Tensor, LoadedModel]:
     """Outputs at the end of training, outputs of the export, and the export."""
     with watched(monkeypatch) as trained:
-        retrain(recipe, out, 1, "cpu", open_test=False, say=lambda _: None)
+        retrain(recipe, out, 1, "cpu", open_test=False, notify=lambda _: None)
     loaded = peftsearch.load(out)
     backbone = loaded.backbone
     backbone.tokenizer.pad_token = backbone.tokenizer.pad_token or "</s>"
@@ -188,7 +188,7 @@ def test_an_export_with_a_tensor_too_many_or_too_few_is_refused(
 ) -> None:
     task = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label", eval_examples=20)
     asked = recipe(METHODS["prefix-mlp"].configuration(training=TRAINING), task, tiny_bert)
-    retrain(asked, tmp_path, 1, "cpu", open_test=False, say=lambda _: None)
+    retrain(asked, tmp_path, 1, "cpu", open_test=False, notify=lambda _: None)
     tensors = load_file(tmp_path / "adapter.safetensors")
     for changed in (dict(list(tensors.items())[1:]), tensors | {"tuned/0/mlp/down": torch.ones(2)}):
         save_file(changed, tmp_path / "adapter.safetensors")

@@ -118,9 +118,9 @@ def test_an_export_that_is_cut_off_is_none(
 
 def test_a_place_that_is_taken_is_left_alone(folder: StudyFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is a file: name another place"):
+    with pytest.raises(UsageError, match="is a file: choose another place"):
         export_point(folder, "best", "native", tmp_path / "file")
-    with pytest.raises(UsageError, match="is a folder: name another place"):
+    with pytest.raises(UsageError, match="is a folder: choose another place"):
         export_point(folder, "best", "recipe", tmp_path)
     with pytest.raises(UsageError, match=r"with other files in it \(file\): name a new one"):
         export_point(folder, "best", "native", tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import PolicyError, UsageError
-from peftsearch.policy.decisions import Begin, GoOn, Nothing, Pause, Stop
+from peftsearch.policy.decisions import Begin, Continue, Nothing, Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.search.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
 from peftsearch.search.limits import Limits, Means
@@ -39,7 +39,7 @@ def test_a_script_of_every_decision_is_followed(
     (one, first), (other, second) = points(folder, 2)
     landmark = METHODS["full"].configuration()
     policy = ScriptedPolicy(
-        answers=[Begin(one), Begin(other), Begin(landmark, "", "full", "full"), GoOn(0)],
+        answers=[Begin(one), Begin(other), Begin(landmark, "", "full", "full"), Continue(0)],
         verdicts={(0, 0): [Pause(0, "later")], (1, 0): [Stop(1, "hopeless")]},
     )
     scripted(monkeypatch, policy)
@@ -104,10 +104,10 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (None, "None to a free worker; expected Begin, GoOn or Nothing"),
-        (Pause(0), r"Pause\(number=0.*expected Begin, GoOn or Nothing"),
-        (GoOn(0), r"go on with trial 0, which does not wait \(waiting: none\)"),
-        (GoOn(7), "go on with trial 7, which does not wait"),
+        (None, "None for an idle worker; expected Begin, Continue or Nothing"),
+        (Pause(0), r"Pause\(number=0.*expected Begin, Continue or Nothing"),
+        (Continue(0), r"continue trial 0, which is not waiting \(waiting: none\)"),
+        (Continue(7), "continue trial 7, which is not waiting"),
         (Begin("lora"), "begin 'lora'; expected a dictionary of parameters"),
         (Begin({"attn.form": "linear"}), "trial 1 cannot begin as proposed: parameter '.*' is mis"),
         (Begin({"attn.form": "lorra"}), "trial 1 cannot begin .* 'attn.form' = lorra is out of"),
@@ -127,7 +127,10 @@ def test_an_answer_that_cannot_be_followed_is_refused(
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        (Nothing(), r"Nothing\(.*of trial 0, which reached a rung; expected GoOn, Pause or Stop"),
+        (
+            Nothing(),
+            r"Nothing\(.*for trial 0, which reached a rung; expected Continue, Pause or Stop",
+        ),
         (Stop(5), "about trial 5, but was asked about trial 0"),
     ],
 )
@@ -168,7 +171,7 @@ def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
     study.tell(finish(take(study), study.shapes))
     asked = study.ask(most=1)
     assert isinstance(asked, Nothing)
-    assert asked.reason == "as many configurations as wanted have begun"
+    assert asked.reason == "the limit on configurations is reached"
     assert len(study.study.trials) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftsearch.policy.decisions import GoOn, Stop
+from peftsearch.policy.decisions import Continue, Stop
 from peftsearch.policy.history import History, PastTrial, RungScore
 from peftsearch.policy.stopping import WARM_UP, RungPoint, decide, verdict
 
@@ -20,23 +20,23 @@ FINISHED = [
 
 def test_a_hopeless_trial_is_stopped() -> None:
     decision = decide(RungPoint(9, 2.0, 0.55), FINISHED)
-    assert not decision.go_on
+    assert not decision.continues
     assert decision.reason == "may reach 0.658, not better than 0.750 at its tuned %"
 
 
 def test_a_trial_that_may_beat_the_frontier_at_its_own_cost_goes_on() -> None:
-    assert decide(RungPoint(9, 2.0, 0.655), FINISHED).go_on
+    assert decide(RungPoint(9, 2.0, 0.655), FINISHED).continues
 
 
 def test_costlier_trials_are_no_rivals() -> None:
-    assert decide(RungPoint(9, 0.05, 0.40), FINISHED).go_on
+    assert decide(RungPoint(9, 0.05, 0.40), FINISHED).continues
     cheap = RungPoint(9, 0.2, 0.58)
     assert decide(cheap, FINISHED).reason.endswith("not better than 0.700 at its tuned %")
 
 
 def test_nothing_is_stopped_before_enough_trials_have_finished() -> None:
     assert WARM_UP == 4
-    assert decide(RungPoint(9, 2.0, 0.1), FINISHED[:3]).go_on
+    assert decide(RungPoint(9, 2.0, 0.1), FINISHED[:3]).continues
 
 
 def history(candidate: PastTrial) -> History:
@@ -66,7 +66,7 @@ def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people
 
 
 def test_landmarks_always_go_on() -> None:
-    assert verdict(history(hopeless("landmark")), 5, 0) == GoOn(5, "a landmark")
+    assert verdict(history(hopeless("landmark")), 5, 0) == Continue(5, "a landmark")
 
 
 @given(
@@ -92,4 +92,4 @@ def test_a_trial_on_the_rungs_own_frontier_always_goes_on(
         for p in peers
     )
     if not beaten:
-        assert decide(candidate, peers).go_on
+        assert decide(candidate, peers).continues

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from peftsearch.policy.decisions import Begin, GoOn
+from peftsearch.policy.decisions import Begin, Continue
 from peftsearch.policy.history import History, PastTrial
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
@@ -109,4 +109,4 @@ def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
 
 def test_the_first_waiting_trial_goes_on_before_anything_begins(policy: TpePolicy) -> None:
     trials = (past(0), past(1, "waiting"), past(2, "waiting"))
-    assert policy.next(History(trials, RUNGS)) == GoOn(1, "waits to be continued")
+    assert policy.next(History(trials, RUNGS)) == Continue(1, "was waiting")

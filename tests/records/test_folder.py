@@ -96,7 +96,7 @@ BAD_NAMES = [
 def test_a_bad_name_is_refused_with_the_rule_and_nothing_is_written(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(UsageError, match="cannot be used: a letter or digit, then up to 99"):
+    with pytest.raises(UsageError, match="cannot be used: it must be a letter or digit"):
         create(tmp_path / "studies", name)
     with pytest.raises(UsageError, match="cannot be used"):
         StudyFolder.open(name, tmp_path / "studies")
@@ -146,7 +146,7 @@ def test_an_existing_study_is_an_error_that_quotes_the_command_to_go_on(
     folder: StudyFolder,
 ) -> None:
     folder.trial(0).write_result(result(0))
-    with pytest.raises(UsageError, match=rf"study 'sst2' exists; to go on with it: {GO_ON}"):
+    with pytest.raises(UsageError, match=rf"study 'sst2' already exists; continue with: {GO_ON}"):
         create(folder.root.parent)
     assert len(folder.read().results) == 1
 
@@ -160,7 +160,7 @@ def test_what_is_no_study_is_not_written_over(tmp_path: Path, kind: str) -> None
         path.mkdir()
     else:
         path.symlink_to("nowhere")
-    with pytest.raises(UsageError, match="exists and is no study"):
+    with pytest.raises(UsageError, match="exists and is not a study"):
         create(tmp_path)
     assert os.listdir(tmp_path) == ["sst2"]
 
@@ -176,7 +176,7 @@ def test_a_study_created_by_another_in_the_same_moment_is_kept(
         real_rename(source, target)
 
     monkeypatch.setattr(os, "rename", late)
-    with pytest.raises(UsageError, match="created by someone else"):
+    with pytest.raises(UsageError, match="just created by another process"):
         create(tmp_path)
     assert os.listdir(tmp_path) == ["sst2"]
     assert StudyFolder.open("sst2", tmp_path).read_info() == info()

@@ -17,7 +17,7 @@ from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory, PeftsearchError
-from peftsearch.policy.decisions import GoOn, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Stop, Verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.search import worker as workers
@@ -137,7 +137,7 @@ def test_interrupted_they_are_all_saved_and_go_on_alone(
     runner = TrialRunner(
         *(bench, BUDGET, 0),
         record=lambda asked, value: folder.trial(asked.number).append_rung(value),
-        judge=lambda asked, value: GoOn(asked.number),
+        judge=lambda asked, value: Continue(asked.number),
         stop=lambda: len(passes) > 8 or bool(passes.append(1)),
     )
     trials = CohortScheduler(runner, folder, CohortSize(3, 3))

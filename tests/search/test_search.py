@@ -127,7 +127,7 @@ def test_an_interrupt_saves_everything_and_ends_with_130(home: Path) -> None:
     until(process, lambda: "\nstopping: " in process.errors)
     assert "\nstopping: " in process.errors
     assert process.wait(300) == 130
-    assert "everything is saved. Go on with: peftsearch search --study s --resume" in process.errors
+    assert "is saved. Continue with: peftsearch search --study s --resume" in process.errors
     assert "Traceback" not in process.errors
     assert_no_trial_runs(home)
     before = results(home)

@@ -13,7 +13,7 @@ import torch
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.policy.decisions import GoOn, Pause, Verdict
+from peftsearch.policy.decisions import Continue, Pause, Verdict
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.search.trial import TrialRunner
@@ -39,7 +39,7 @@ def runner(
         budget=TrainingBudget(max_steps=8, rungs=(0.5, 1.0)),
         seed=0,
         record=lambda _, value: folder.append_rung(value),
-        judge=lambda *_: GoOn(0),
+        judge=lambda *_: Continue(0),
         stop=stop,
         cut=cut,
     )
@@ -76,7 +76,7 @@ def test_a_paused_trial_goes_on_to_the_curve_of_one_that_was_not(
     whole, folder = TrialFolder(tmp_path / "whole", 0), TrialFolder(tmp_path / "paused", 0)
     assignment = Assignment(0, configuration(), "sampled")
     expected = runner(bench, whole).run(assignment, whole)
-    verdicts: list[Verdict] = [Pause(0), GoOn(0), GoOn(0)]
+    verdicts: list[Verdict] = [Pause(0), Continue(0), Continue(0)]
     judged: list[int] = []
 
     def judge(_: Assignment, value: RungValue) -> Verdict:
@@ -111,7 +111,7 @@ def test_a_trial_whose_checkpoint_is_damaged_has_the_curve_of_one_begun_anew(
     result = runner(bench, folder, lambda: False).run(again, folder)
     assert result is not None
     assert without_clock(result.curve) == without_clock(expected.curve)
-    assert "begins anew" in folder.log_path.read_text()
+    assert "restarts from the beginning" in folder.log_path.read_text()
     found = load_tensors(folder.adapter_path)[0]
     for name, tensor in load_tensors(whole.adapter_path)[0].items():
         assert torch.equal(found[name], tensor)

@@ -91,7 +91,9 @@ def test_masks_are_taken_of_each_stack() -> None:
 def test_a_space_of_which_nothing_is_left_is_refused_with_the_command_that_says_why() -> None:
     slot = "places: {attn: {at: heads@cross}}\nchoices: {attn: {form: relu}}"
     space, shapes = space_of(slot), shapes_named("bert-base")
-    with pytest.raises(ConfigurationError, match=r"BERT can take nothing of space 's'.*check s"):
+    with pytest.raises(
+        ConfigurationError, match=r"BERT supports no configuration of space 's'.*check s"
+    ):
         decode(space.on(shapes), RandomSuggestions(0))
     assert coverage_of(space, shapes).structures == 0
     assert "no place 'attn.heads@cross'" in coverage_of(space, shapes).reasons[0]

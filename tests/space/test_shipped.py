@@ -33,5 +33,5 @@ def test_an_installation_without_spaces_is_said_to_be_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shipped, "_CANDIDATES", (tmp_path / "_spaces", tmp_path / "spaces"))
-    with pytest.raises(MissingError, match="install peftsearch again"):
+    with pytest.raises(MissingError, match="reinstall peftsearch"):
         shipped.shipped_spaces()

@@ -167,7 +167,7 @@ def test_slots_are_refused_for_what_the_page_names(
     if sentence is None:
         rest = "".join(f"  - {{attn.form: {f}}}\n" for f in ("none", "linear", "prefix", "relu"))
         changed = changed.replace("seed_with:", f"{rest}seed_with:")
-        sentence = "nothing is left of the space"
+        sentence = "these rules exclude every structure of the space"
     with pytest.raises(SpaceError, match=sentence):
         space(changed)
 
@@ -305,4 +305,4 @@ def test_nothing_that_can_be_done_ends_with_exit_code_2(
     path.write_text(space(KINDS.replace(", attn.query+value@enc_self+dec_self", "")).to_yaml())
     assert run(["check", str(path), "--model", "config:bart-large"]) == 0
     assert run(["check", str(path), "--model", "config:bert-base"]) == 2
-    assert "nothing of space 'across' can be done there" in capsys.readouterr().out
+    assert "no configuration of space 'across' is supported" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The real command killed at random moments and gone on with, and the check that says so."""
+"""The real command killed at random moments and resumed, and the check of it."""
 
 from __future__ import annotations
 

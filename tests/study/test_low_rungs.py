@@ -105,11 +105,11 @@ def test_a_study_goes_on_in_its_own_precision_alone(
 ) -> None:
     resume = ["search", "--study", "low", "--resume", "--trials", "3"]
     assert run([*resume, "--low-rungs", "bf16"]) == 2
-    assert "begun with --low-rungs int8, not --low-rungs bf16" in capsys.readouterr().err
+    assert "created with --low-rungs int8, not --low-rungs bf16" in capsys.readouterr().err
     existing_study({"study": "low", "low_rungs": "int8"})
     monkeypatch.setattr(low_precision, "cpu_flags", lambda: frozenset({"avx2"}))
     info = StudyInfo.model_validate_json(Path("studies/low/study.json").read_text())
-    with pytest.raises(MissingError, match="low rungs in int8 need a CPU with one of"):
+    with pytest.raises(MissingError, match="--low-rungs int8 needs a CPU with one of"):
         worker.bench_of(info, "cpu", 0)
 
 
@@ -127,7 +127,7 @@ def changed(name: str, **keys: str) -> str:
         ("int8", {"rungs": "rungs: [1]"}, 2, "has no rung below full length"),
         ("int8", {"train": "schedule: linear"}, 2, "evaluated at full length only"),
         ("bf16", {"train": "precision: bf16"}, 2, "backbone is in bf16, not in fp32"),
-        ("bf16", {}, 3, "need a CPU with one of avx512_bf16, amx_bf16"),
+        ("bf16", {}, 3, "needs a CPU with one of avx512_bf16, amx_bf16"),
     ],
 )
 def test_where_it_is_not_meant_it_is_refused_in_one_sentence(

@@ -284,7 +284,7 @@ def test_a_journal_that_lost_finished_trials_is_refused_and_they_are_not_overwri
     results = folder.read().results
     lines = folder.journal_path.read_bytes().splitlines(keepends=True)
     folder.journal_path.write_bytes(b"".join(lines[: int(kept * len(lines))]))
-    with pytest.raises(UsageError, match=r"journal.log: it knows \d+ trials, and trial \d+ is"):
+    with pytest.raises(UsageError, match=r"journal.log: it has \d+ trials, but trial \d+ is"):
         open_study(folder)
     assert folder.read().results == results
 
@@ -327,7 +327,10 @@ def test_a_journal_of_other_directions_is_refused(folder: StudyFolder, study: St
     text = folder.journal_path.read_text()
     assert '"directions":[2,1]' in text
     folder.journal_path.write_text(text.replace('"directions":[2,1]', '"directions":[2]', 1))
-    with pytest.raises(UsageError, match=r"journal.log: damaged: study '.*' is to maximize there"):
+    with pytest.raises(
+        UsageError,
+        match=r"journal.log: damaged: the objectives of study '.*' are to maximize there",
+    ):
         open_study(folder)
 
 

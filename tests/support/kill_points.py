@@ -1,4 +1,4 @@
-"""The real `peftsearch search` killed at random moments, each time gone on with by `--resume`.
+"""The real `peftsearch search` killed at random moments, each time continued by `--resume`.
 
     PYTHONPATH=tests python -m support.kill_points --count 500 [--model minilm] \\
         [--workers 1] [--seed 0] [--anew-every 25]
@@ -125,7 +125,7 @@ class KilledSearches:
             shutil.rmtree(self.home)
 
     def _words(self) -> list[str]:
-        """Begin the study, or go on with it."""
+        """Begin the study, or continue it."""
         ends = ["--trials", str(self.plan.trials), "--workers", str(self.workers)]
         if (self.root / "study.json").exists():
             return ["search", "--study", "s", "--resume", *ends]

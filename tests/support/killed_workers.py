@@ -29,7 +29,7 @@ from peftsearch.space.space import Space
 from peftsearch.study import recovery
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, bring_home, folder_of
+from peftsearch.study.storage.database.copies import begin_in_database, folder_of, update_folder
 from support import standin
 from support.buckets import s3_server
 from support.crowd import Crowd, Wanted, metrics_of, parameters
@@ -95,7 +95,7 @@ def killed_on_many_machines(
     killed = crowd.run(plan.workers, plan.kill_every_s, [(s, restart) for s in plan.restarts])
     wall_s = time.monotonic() - began
     notes: list[str] = []
-    bring_home(home, notes.append)
+    update_folder(home, notes.append)
     problems = [*notes, *problems_of(home, metrics_of(wanted, crowd.shapes))]
     final = {result.number: result for result in home.read().results}
     for machine in machines:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from peftsearch.policy.decisions import GoOn, Nothing
+from peftsearch.policy.decisions import Continue, Nothing
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Policy
 from peftsearch.policy.table import POLICIES
@@ -18,15 +18,15 @@ __all__ = ["ScriptedPolicy", "scripted"]
 
 @dataclass
 class ScriptedPolicy(Policy):
-    """`answers`: to a free worker, one after the other, then Nothing. `verdicts`: on a trial at a
-    rung, one after the other, then GoOn. Anything may stand in them, decisions or not.
+    """`answers`: for an idle worker, one after the other, then Nothing. `verdicts`: on a trial at a
+    rung, one after the other, then Continue. Anything may stand in them, decisions or not.
     """
 
     details: ClassVar[bool] = True
     answers: Sequence[Any] = ()
     verdicts: dict[tuple[int, int], Sequence[Any]] = field(default_factory=dict)
     heard: list[History] = field(default_factory=list)
-    """At each question of a free worker."""
+    """The decision for an idle worker."""
     judged: list[tuple[int, int]] = field(default_factory=list)
 
     def next(self, history: History) -> Any:
@@ -38,7 +38,7 @@ class ScriptedPolicy(Policy):
         self.judged.append((number, rung))
         said = self.verdicts.get((number, rung), ())
         times = self.judged.count((number, rung))
-        return said[times - 1] if times <= len(said) else GoOn(number)
+        return said[times - 1] if times <= len(said) else Continue(number)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, policy: ScriptedPolicy) -> ScriptedPolicy:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from peftsearch.policy.decisions import GoOn, Stop, Verdict
+from peftsearch.policy.decisions import Continue, Stop, Verdict
 
 __all__ = ["verdict"]
 
 
 def verdict(number: int, goes_on: bool) -> Verdict:
-    return GoOn(number) if goes_on else Stop(number)
+    return Continue(number) if goes_on else Stop(number)

@@ -20,7 +20,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.copies import begin_in_database, bring_home
+from peftsearch.study.storage.database.copies import begin_in_database, update_folder
 from support import standin
 from support.crowd import Crowd, TimedWorker, search_s
 from support.killed_workers import SPACE as FIXED
@@ -53,7 +53,7 @@ def main() -> None:
         crowd = Crowd(lambda _: folder, shapes, asked.trials, asked.rung, TimedWorker)
         crowd.run(asked.workers, limit_s=3600.0)
         wall_s = search_s(folder)
-        bring_home(folder, print)
+        update_folder(folder, print)
         results = [r for r in folder.read().results if r.state == "full"]
         rungs = sum(len(folder.trial(r.number).read_curve()) for r in results)
     share = rungs * asked.rung / (asked.workers * wall_s)

@@ -137,10 +137,10 @@ def _filled(template: str, number: int, text: str) -> str:
         ),
         ({"text": ("instruction", "nothing")}, "no column 'nothing'"),
         ({"template": '{"q": 1}'}, "--template names no column: put one in braces, or {text}; col"),
-        ({"template": "Q {text} C {input}"}, "{text} stands for no one column here: name it with"),
+        ({"template": "Q {text} C {input}"}, "{text} is ambiguous here: name its column with"),
         (
             {"template": "Q {text} C {input}", "text": ("instruction", "input")},
-            "{text} stands for no one column here",
+            "{text} is ambiguous here",
         ),
         ({"template": "{number} {input}"}, "data row 1, column 'number' is not text but int"),
     ],

@@ -1,4 +1,4 @@
-"""Displays: where a search's lines go, and where its running trials are drawn."""
+"""Displays for the progress of a search: silent, function, plain lines, terminal, notebook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Display", "Function", "Lines", "Silent", "Terminal", "display_for", 
 
 
 class Display(Protocol):
-    """Shows lines as they come, and between `begin` and `end` the state of the search."""
+    """Shows messages as they arrive and, between `begin` and `end`, the state of the search."""
 
     draws_trials: bool
-    """True if running trials are seen anyway, so that no lines are written about them."""
+    """True if running trials are drawn, so that no messages are written about them."""
 
     def line(self, text: str) -> None: ...
 
@@ -71,7 +71,7 @@ class Lines(Silent):
 
 
 class Terminal(Silent):
-    """Lines on stderr, and below them live lines that rich redraws from a thread of its own."""
+    """Lines on stderr, and below them live lines that rich redraws from its own thread."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -89,8 +89,8 @@ class Terminal(Silent):
 
 
 def display_for(progress: bool | Callable[[str], object]) -> Display:
-    """The display that `progress=` means: False is silent, a function hears the lines, and True is
-    a notebook's bar in a notebook, live lines on a terminal, plain lines elsewhere.
+    """The display for the `progress` argument: False is silent, a function is called with each
+    line; True is a bar in a notebook, live lines on a terminal, plain lines elsewhere.
     """
     if callable(progress):
         return Function(progress)

@@ -1,4 +1,4 @@
-"""Progress of a running search: its events as lines, and its state for a display to draw."""
+"""Progress of a running search: turns worker events into messages and a state to draw."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Hears a search's events. `fatal` is the error that ended a worker, if one did."""
+    """Receives a search's events. `fatal` is the error that ended a worker, if any."""
 
     def __init__(
         self, folder: StudyFolder, limits: Limits, workers: int, display: Display | None = None
@@ -51,15 +51,15 @@ class Progress:
         """Infeasible trials since the last one shown, counted instead of shown."""
         self.last_said_misfit = False
         self.nodes: dict[int, str] = {}
-        """Where the workers of a cluster are."""
+        """Worker number → node, for workers on a cluster."""
         self.fatal: PeftsearchError | None = None
 
     def __enter__(self) -> Progress:
         self.display.begin(self._overview)
-        going_on = f", {counted(len(self.results), 'trial')} done" if self.results else ""
+        done_before = f", {counted(len(self.results), 'trial')} done" if self.results else ""
         self._say(
             f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
-            f"{self.info.space}, {counted(self.workers, 'worker')}{going_on}"
+            f"{self.info.space}, {counted(self.workers, 'worker')}{done_before}"
         )
         return self
 
@@ -68,7 +68,7 @@ class Progress:
         self.display.end()
 
     def hear(self, event: Event | None) -> None:
-        """One event, or None for a tick of the clock."""
+        """Process one event; None only updates the clock."""
         if isinstance(event, StopAsked):
             self.stops = event.times
             self._say(stopping(len(self.running), event.times))
@@ -103,7 +103,7 @@ class Progress:
             self._say(
                 f"{event.workers} of {counted(self.workers, 'worker')} "
                 f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
-                f"wants {event.wants}"
+                f"needs {event.wants}"
             )
         else:
             self._stopped(event)
@@ -115,7 +115,7 @@ class Progress:
                 self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
 
     def _say_when_time_is_up(self) -> None:
-        """Once no more trials begin, say what happens to the running ones."""
+        """Once the time limit is reached, report what happens to the running trials."""
         now = time.monotonic()
         if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
             return
@@ -179,7 +179,7 @@ class Progress:
         )
 
     def _overview(self) -> Overview:
-        """The state to draw; a terminal calls this from a thread of its own."""
+        """The state to draw; a terminal calls this from its own thread."""
         states = [result.state for result in list(self.results.values())]
         full, stopped, failed = (states.count(s) for s in ("full", "stopped", "failed"))
         return Overview(

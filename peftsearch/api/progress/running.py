@@ -116,5 +116,5 @@ def stopping(count: int, times: int) -> str:
         return "stopping: no trial is under way"
     return (
         f"stopping: saving {counted(count, 'running trial')} (Ctrl-C again ends at once: "
-        f"{agree(count, 'it then goes', 'they then go')} on from the last checkpoint)"
+        f"{agree(count, 'it then continues', 'they then continue')} from the last checkpoint)"
     )

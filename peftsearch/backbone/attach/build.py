@@ -1,4 +1,4 @@
-"""A modification's tuned tensors: their names, initial values, and what training must know."""
+"""Creating a modification's tuned tensors: names, initial values and training settings."""
 
 from __future__ import annotations
 

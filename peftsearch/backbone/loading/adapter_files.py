@@ -1,4 +1,4 @@
-"""Files of peft or AdapterHub adapters that lie beside a model's weights, or where a model should.
+"""Detecting peft or AdapterHub adapter files in a model's folder.
 
 Where peft is installed, transformers attaches any adapter that it finds beside the weights; its
 tensors would be frozen and counted as the model's. Here a model is its plain weights, and an
@@ -52,8 +52,8 @@ def why_no_model(name: str, config: Path) -> str:
     base = _base_of(config)
     of, which = (f" of '{base}'", f"'{base}'") if base else ("", "the model that it was made for")
     return (
-        f"'{name}' is an adapter{of} ({config.name}) and no model: give {which}, or merge the two "
-        "(merge_and_unload of peft) and give the folder of the merged model"
+        f"'{name}' is an adapter{of} ({config.name}) and not a model: give {which}, or merge the "
+        "two (merge_and_unload of peft) and give the folder of the merged model"
     )
 
 
@@ -66,7 +66,7 @@ def note_of_adapter(name: str, config: Path | None, unused: Iterable[str]) -> st
         return ""
     where = config.name if config is not None else f"{tensor} in its checkpoint"
     return (
-        f"model '{name}': the adapter beside its weights ({where}) is not used; to begin from it, "
+        f"model '{name}': the adapter next to its weights ({where}) is not used; to start from it, "
         "give the folder of the merged model"
     )
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: without a connection, use its caches at once, not after 30 s of retries."""
+"""The Hugging Face Hub offline: use its caches at once, not after 30 s of retries."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Tokenizers:
         if self.languages is not None:
             if not hasattr(tokenizer, "src_lang"):
                 raise ConfigurationError(
-                    f"the tokenizer of '{name}' takes no languages: leave out --languages"
+                    f"the tokenizer of '{name}' has no language codes: leave out --languages"
                 )
             tokenizer.src_lang, tokenizer.tgt_lang = self.languages
         if self.target is None:
@@ -65,7 +65,7 @@ def language_model_class(name: str, family: Family) -> Any:
         return AutoModelForSeq2SeqLM
     if not any(stack.is_decoder for stack in family.stacks):
         raise ConfigurationError(
-            f"'{name}' ({family.name}) is an encoder and cannot write text: take an "
+            f"'{name}' ({family.name}) is an encoder and cannot generate text: use an "
             "encoder-decoder or a decoder, or --kind classification or regression"
         )
     return AutoModelForCausalLM

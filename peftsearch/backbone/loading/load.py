@@ -173,7 +173,7 @@ def _loading_errors(name: str) -> Iterator[None]:
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise MissingError(
-            f"model '{name}' cannot be loaded ({why}): where its config.json makes no sense or "
+            f"model '{name}' cannot be loaded ({why}): if its config.json is invalid or "
             "does not fit its weights, get a complete copy of it"
         ) from error
 

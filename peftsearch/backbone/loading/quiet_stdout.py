@@ -1,4 +1,4 @@
-"""Keeping standard output for answers, some of them JSON: compiled libraries print there, too."""
+"""Keeping output of compiled libraries off stdout, which is for results (some of them JSON)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of a config's numbers of modules: building a damaged one's would never end."""
+"""Limits on the number of modules in a config: building a damaged one could run for ever."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _refuse_missing_offline(name: str) -> None:
 def not_on_the_hub(name: str, state: str) -> MissingError:
     """The error for a model neither here nor on the Hub; `state` is `prepare_hub`'s remark."""
     return MissingError(
-        f"model '{name}' is neither a folder here nor to be had from the Hugging Face Hub"
+        f"model '{name}' is neither a local folder nor available from the Hugging Face Hub"
         f"{state}: check the name and the connection, or give the path of a saved model"
     )
 
@@ -109,7 +109,7 @@ def not_on_the_hub(name: str, state: str) -> MissingError:
 def without_weights(name: str) -> MissingError:
     """The error for a `config:` model where weights are needed."""
     return MissingError(
-        f"'{name}' is known by its configuration alone and has no weights: give a Hub name or "
+        f"'{name}' is a configuration only and has no weights: give a Hub name or "
         "the folder of a saved model"
     )
 
@@ -117,7 +117,7 @@ def without_weights(name: str) -> MissingError:
 def without_safetensors(name: str) -> MissingError:
     """The error for a model whose weights are pickled: loading those would run their code."""
     return MissingError(
-        f"model '{name}' has no safetensors weights; peftsearch loads no pickled ones: "
+        f"model '{name}' has no safetensors weights; peftsearch does not load pickled weights: "
         "convert it with save_pretrained(safe_serialization=True)"
     )
 

@@ -79,13 +79,13 @@ def complete_special_tokens(lm: Any, tokenizer: Any, name: str) -> None:
         start = next(itertools.chain(own, paddings, beginnings), None)
     if start is None:
         raise MissingError(
-            f"model '{name}' does not say what its decoder begins with, nor what padding is: add "
+            f"model '{name}' names no decoder start token and no padding token: add "
             "decoder_start_token_id to its config.json"
         )
     if not 0 <= start < rows:
         raise MissingError(
             f"the decoder of '{name}' begins with token {start:,} (decoder_start_token_id of its "
-            f"config.json), and the model knows {rows:,}: get a complete copy of it"
+            f"config.json), but the model has {rows:,} tokens: get a complete copy of it"
         )
     config.decoder_start_token_id = start
     if not _ids(lm, config, "pad_token_id"):

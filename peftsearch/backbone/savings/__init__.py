@@ -1,1 +1,1 @@
-"""Savings of a frozen backbone: lower layers skipped, one token a text, low precision."""
+"""Saving computation in a frozen backbone: skipped layers, one token a text, low precision."""

@@ -43,8 +43,8 @@ class LowPrecision:
         """MissingError on a CPU without the instructions."""
         if not self.is_here:
             raise MissingError(
-                f"low rungs in {self.name} need a CPU with one of {', '.join(self.flags)}, which "
-                "this one does not have: begin a search without --low-rungs, or use another machine"
+                f"--low-rungs {self.name} needs a CPU with one of {', '.join(self.flags)}, which "
+                "this one does not have: start a search without --low-rungs, or use another machine"
             )
 
 

@@ -1,4 +1,4 @@
-"""Row ownership: which configuration owns which rows of a shared forward, and whose code runs.
+"""Row ownership: the configuration that owns each row of a shared forward, and whose code runs.
 
 Below `slices.py` and `shared_module.py`, which both read it, so that neither imports the other.
 """
@@ -37,7 +37,7 @@ class Shares:
 
     @contextmanager
     def sharing(self, rows: Sequence[tuple[Owner, int]]) -> Iterator[None]:
-        """Context of forwards (and their backwards) with so many texts of each owner, in order."""
+        """Context of forwards (and their backwards) with given numbers of texts of each owner."""
         before = self.rows, self._total
         self.rows, self._total = list(rows), sum(count for _, count in rows)
         try:

@@ -10,7 +10,7 @@ import typer
 
 from peftsearch.cli.listing import design, tasks
 from peftsearch.cli.options import Json, Model, StudiesFolder
-from peftsearch.cli.terminal.console import print_json, print_table, tell
+from peftsearch.cli.terminal.console import print_json, print_line, print_table
 
 __all__ = ["ls"]
 
@@ -62,7 +62,7 @@ def ls(
     if rows:
         print_table(list(rows[0]), [[_cell(v) for v in row.values()] for row in rows])
     else:
-        tell(f"no {what}")
+        print_line(f"no {what}")
 
 
 def _cell(value: Any) -> str:

@@ -9,14 +9,14 @@ __all__ = ["kinds", "metrics", "tasks"]
 Row = dict[str, Any]
 
 _SOURCES = {
-    "--train FILE": "your own csv, tsv, txt, json, jsonl or parquet, compressed or not",
+    "--train FILE": "your own csv, tsv, txt, json, jsonl or parquet, optionally compressed",
     "--train A.en,A.ro": "parallel text, a sentence a line",
-    "--train FOLDER": "a data set that save_to_disk wrote",
+    "--train FOLDER": "a data set written by save_to_disk",
 }
 
 
 def tasks() -> list[Row]:
-    """Tasks that need no more than their name, then the ways to give data."""
+    """Tasks known by name, then the ways to give your own data."""
     from peftsearch.task.sources.demo import DEMO_TASKS
     from peftsearch.task.sources.known import KNOWN_DATASETS
 

@@ -14,14 +14,14 @@ from peftsearch.lines import clean, escaped, fitted_columns, shortened, width_of
 
 __all__ = [
     "clean",
-    "complain",
+    "print_error",
     "print_json",
+    "print_line",
+    "print_note",
     "print_table",
     "print_text",
-    "say",
     "shortened",
     "style",
-    "tell",
 ]
 
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -37,32 +37,32 @@ def style(text: str, code: str) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
-def tell(line: str = "") -> None:
-    """One line of a result, to stdout."""
+def print_line(line: str = "") -> None:
+    """Print one line of a result to stdout."""
     for part in wrapped(clean(line), width_of(sys.stdout)):
         print(part)
 
 
 def print_text(text: str) -> None:
-    """A text of several lines, to stdout."""
+    """Print text of several lines to stdout."""
     print(_UNSAFE_IN_TEXT.sub(escaped, text))
 
 
-def say(line: str) -> None:
-    """Progress and notes, to stderr."""
+def print_note(line: str) -> None:
+    """Print progress or a note to stderr."""
     lines = wrapped(shortened(clean(line)), width_of(sys.stderr))
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def complain(sentence: str) -> None:
-    """An error, to stderr."""
+def print_error(sentence: str) -> None:
+    """Print an error to stderr."""
     line = shortened(clean(" ".join(sentence.split())))
     text = "\n".join(wrapped(f"error: {line}", width_of(sys.stderr)))
     print(style("error:", "1;31") + text.removeprefix("error:"), file=sys.stderr, flush=True)
 
 
 def print_json(kind: str, data: dict[str, Any]) -> None:
-    """One JSON document on stdout; `schema` names its kind and version."""
+    """Print one JSON document to stdout; its key `schema` has `kind` and a version."""
     text = json.dumps({"schema": f"peftsearch.{kind}/1", **data}, indent=2, ensure_ascii=False)
     print(_UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 

@@ -1,4 +1,4 @@
-"""DoRA: direction and magnitude of a weight tuned apart (Liu et al. 2024, arXiv 2402.09353)."""
+"""DoRA: magnitude and direction tuned separately (Liu et al. 2024, arXiv 2402.09353)."""
 
 from __future__ import annotations
 

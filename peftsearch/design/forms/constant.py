@@ -1,4 +1,4 @@
-"""Forms that read nothing: a constant Δh, and changes of the body's own tensors (full, sparse)."""
+"""Forms without an input: a constant Δh, and changes of the body's own tensors (full, sparse)."""
 
 from __future__ import annotations
 

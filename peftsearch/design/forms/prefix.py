@@ -186,7 +186,7 @@ class Prompt(Form):
 
     def delta(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         """Always raises ConfigurationError: `backbone/attach/prompt.py` inserts the vectors."""
-        raise ConfigurationError("a prompt is read by the layers above: it has no Δh of its own")
+        raise ConfigurationError("a prompt is read by the layers above: it has no Δh")
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
         return site.longest

@@ -1,1 +1,1 @@
-"""Export to peft's format: what it can express, its files and its card."""
+"""Export to peft's format: supported configurations, files and model card."""

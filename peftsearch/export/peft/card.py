@@ -1,4 +1,4 @@
-"""The README.md of an export to peft: what it is, and code that gives its logits."""
+"""The model card (README.md) of a peft export, with code that computes its logits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def peft_card(
     no_types: bool = False,
     has_head: bool = False,
 ) -> str:
-    """Markdown whose one block of code runs as it stands, the folder's name filled in.
+    """The model card as Markdown; its code runs once the folder's name is filled in.
 
     `settings` are those of generation; `no_types`: the model has no rows for its tokenizer's types;
     `has_head`: the head is part of the adapter.
@@ -141,7 +141,7 @@ batch["decoder_attention_mask"] = batch["attention_mask"]"""
 
 
 def _said(package: Package) -> str:
-    """Code that makes predictions of the logits."""
+    """Code that turns logits into predictions."""
     if package.output == "label sets":
         return "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"
     if package.value_scale is None:

@@ -1,4 +1,4 @@
-"""A head in peft's format: where transformers' own classification model has the same one."""
+"""Heads in peft's format, if transformers' classification model has the same head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA in peft's format: DoRA, PiSSA, several in one fused layer, biases as BitFit tunes them."""
+"""LoRA in peft's format, including DoRA, PiSSA, fused layers and BitFit's biases."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Module:
 
 
 def lora(backbone: Backbone, parts: list[SitePart]) -> Adapter:
-    """LoRA on every linear layer that has any; biases beside it, or with a LoRA that is zero."""
+    """LoRA of every modified linear layer; biases of unmodified layers get a zero LoRA."""
     layers = Layers(backbone)
     blocks = [
         _block(layers.at(p.site), p) for p in parts if isinstance(p.modification.form, Linear)
@@ -119,7 +119,7 @@ def _pissa(form: Linear, view: LinearView, down: Tensor, up: Tensor) -> tuple[Te
 
 
 def _nothing(view: LinearView) -> _Block:
-    """A LoRA of rank 1 that is zero, to hang biases on."""
+    """A zero LoRA of rank 1, so that peft stores the layer's bias."""
     return _Block(view, torch.zeros(1, view.d_in), torch.zeros(view.d_out, 1), 1.0)
 
 

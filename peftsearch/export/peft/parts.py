@@ -1,4 +1,4 @@
-"""Stored tensors by site, with the modules they belong to: the input of every peft writer."""
+"""Grouping stored tensors by site and module, as input for the peft writers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from peftsearch.design.shapes import SiteShape
 __all__ = ["PREFIX", "Adapter", "Layers", "SitePart", "site_parts"]
 
 PREFIX = "base_model.model."
-"""Of every tensor's name in an adapter's file but a prompt's."""
+"""Prefix of tensor names in an adapter file, except those of a prompt."""
 
 
 @dataclass(frozen=True)

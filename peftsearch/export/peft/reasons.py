@@ -1,4 +1,4 @@
-"""Configurations that peft 0.21 can express, and the reasons why not for the others.
+"""Checks whether peft 0.21 supports a configuration, with the reason if it does not.
 
 Exact are LoRA beside linear layers (with a fixed or finished scale, rank-stabilised, DoRA, PiSSA),
 BitFit, (IA)³, norm tuning, prompts before an encoder's or a decoder's input, and VeRA.
@@ -68,7 +68,7 @@ def _why_not_together(modifications: tuple[Modification, ...]) -> str | None:
                 "holds one type per adapter"
             )
     if sum(isinstance(m.form, Vera) for m in modifications) > 1:
-        return "each of its VeRA modifications has random matrices of its own, peft's share theirs"
+        return "its VeRA modifications have separate random matrices, but peft shares one pair"
     lora = [m for m in modifications if isinstance(m.form, Linear)]
     if len({isinstance(m.composition, Dora) for m in lora}) > 1:
         return "some of its LoRA layers are DoRA and some are not: peft has one switch for all"
@@ -87,7 +87,7 @@ def _why_not(modification: Modification, family: Family) -> str | None:
 
 def _linear(modification: Modification, family: Family) -> str | None:
     if not _is_around_linear(modification):
-        return "does not stand beside one linear layer"
+        return "is not parallel to a single linear layer"
     if getattr(modification.form, "bias", False):
         return "has biases, LoRA has none"
     if isinstance(modification.composition, SigmoidGate):

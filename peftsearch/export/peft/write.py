@@ -1,8 +1,8 @@
-"""Points that peft can express, in its format: adapter_config.json and adapter_model.safetensors.
+"""Writing a peft adapter: adapter_config.json, adapter_model.safetensors and a model card.
 
-peft holds one type per adapter; everything else exports natively only, and the error says why. A
+peft holds one type per adapter; anything else can only be exported natively (the error says why). A
 head that transformers' sequence-classification model has, too, is part of the adapter; any other,
-as one with mean pooling or without a pooler, stands beside it in head.safetensors.
+such as one with mean pooling or without a pooler, is written to head.safetensors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The axes that figures share (log tuned % with 0 % left of a break, the metric), and colours."""
+"""Axes shared by the figures (log tuned % with a break before 0 %, the metric), and colours."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def layout(title_x: str, title_y: str, height: int) -> dict[str, object]:
 
 
 def metric_title(info: StudyInfo) -> str:
-    """`validation accuracy`; of losses with the direction, which is not what one expects."""
+    """The metric's axis title, `validation accuracy`; for losses with the direction."""
     metric = info.metric
     direction = "" if metric.maximise else "<br>(less is better)"
     return f"validation {safe(metric.title or metric.name)}{direction}"
@@ -112,8 +112,8 @@ BEYOND_WORST = 0.25
 
 
 def metric_range(values: Sequence[float], metric: MetricScale) -> tuple[float, float]:
-    """Bounds of an axis of the metric: all values, but not far beyond `worst`: the perplexity of
-    one trial that diverged would leave the others on a line.
+    """Bounds of the metric's axis: all values, but not far beyond `worst`, so that one diverged
+    trial does not flatten the others.
     """
     drawn = [value for value in values if math.isfinite(value)]
     if not drawn:

@@ -1,4 +1,4 @@
-"""Growth of the frontier: hypervolume over trials, and over their cost."""
+"""The hypervolume figure: growth of the frontier over trials, or over their cost."""
 
 from __future__ import annotations
 

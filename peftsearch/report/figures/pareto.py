@@ -21,7 +21,7 @@ _WIDTH_PX, _HEIGHT_PX = 1020.0, 440.0
 
 @dataclass(frozen=True)
 class _Plane:
-    """Where a point stands in the plot, for placing labels; `low` and `high` bound the metric."""
+    """Maps points to pixels, for placing labels; `low` and `high` bound the metric."""
 
     axis: TunedAxis
     low: float
@@ -149,7 +149,7 @@ def _points_of(
 def _labels(
     named: Sequence[TrialResult], points: Sequence[tuple[float, float]], plane: _Plane
 ) -> list[Label]:
-    """Where the names of the literature's methods stand beside their points."""
+    """Positions of the names of published methods beside their points."""
     names = [(r.method or "", *plane.pixels(r.tuned_pct, r.metric or 0.0)) for r in named]
     return place_labels(names, points, _WIDTH_PX, _HEIGHT_PX)
 
@@ -161,7 +161,7 @@ def _published_labels(
     plane: _Plane,
     info: StudyInfo,
 ) -> list[tuple[PublishedValue, Label]]:
-    """Where the names of published results stand, after those of the study's own points."""
+    """Positions of the names of published results, after those of the study's own points."""
     named = named_of(published, info)
     names = [(label_text(v), *plane.pixels(v.tuned_pct, v.value)) for v in named]
     labels = place_labels(names, points, _WIDTH_PX, _HEIGHT_PX, before, NEAR)

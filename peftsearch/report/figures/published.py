@@ -26,12 +26,12 @@ def published_in(info: StudyInfo) -> list[PublishedValue]:
 
 
 def sources_of(info: StudyInfo) -> list[str]:
-    """Who reports what is drawn."""
+    """Sources of the published values that are plotted."""
     return list(dict.fromkeys(value.source for value in published_in(info)))
 
 
 def named_of(values: Sequence[PublishedValue], info: StudyInfo) -> list[PublishedValue]:
-    """Those that no other published one beats: names of all of them would cover the plot."""
+    """The non-dominated published values, which alone are labelled, to keep the plot readable."""
     points = [Point(i, value.value, value.tuned_pct) for i, value in enumerate(values)]
     return [values[point.number] for point in pareto(points, info.metric.maximise)]
 

@@ -1,4 +1,4 @@
-"""Text of the report: safe for HTML and for plotly, which takes some tags for its own."""
+"""Escaping text for HTML and for plotly, which interprets some tags itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["hover", "hover_published", "safe"]
 
 
 def safe(text: str) -> str:
-    """Escaped: names, labels and descriptions come from the user's files."""
+    """The text, escaped: names, labels and descriptions come from the user's files."""
     return html.escape(text, quote=False)
 
 
 def hover(result: TrialResult, info: StudyInfo) -> str:
-    """One trial in a few lines."""
+    """Hover text of a trial."""
     lines = textwrap.wrap(result.description, 60)
     name = f"<b>#{result.number}{' ' + safe(result.method) if result.method else ''}</b>"
     rows = [name, *map(safe, lines)]
@@ -33,7 +33,7 @@ def hover(result: TrialResult, info: StudyInfo) -> str:
 
 
 def hover_published(value: PublishedValue, info: StudyInfo) -> str:
-    """A paper's result, and that it is one."""
+    """Hover text of a published result."""
     rows = [
         f"<b>{safe(value.name)} (published)</b>",
         f"{safe(info.metric.name)} {info.metric.written(value.value)}",

@@ -1,1 +1,1 @@
-"""Starting workers: processes of this machine, nodes of a Ray cluster."""
+"""Launchers: start workers as local processes, or on the nodes of a Ray cluster."""

@@ -1,8 +1,8 @@
 """Local worker processes: started, monitored, replaced when one dies, stopped.
 
-A worker that is killed (out of memory, say) loses no finished trial, and its unfinished one is
+A worker that is killed, as when memory runs out, loses no finished trial; its unfinished one is
 queued again. Workers share no lock with one another or with the parent: a process killed while it
-held one would block all others for ever. So each reports through a pipe of its own, and the request
+held one would block all others for ever. So each reports through its own pipe, and the request
 to stop is one byte of shared memory.
 """
 
@@ -157,7 +157,7 @@ class LocalWorkers:
 
 
 def _remaining_events(receiving: Connection) -> Iterator[Event]:
-    """Events that an ended worker had sent and nobody has read; the last may be cut off."""
+    """Unread events of a worker that has ended; the last may be incomplete."""
     with receiving, contextlib.suppress(EOFError, OSError):
         while receiving.poll():
             yield receiving.recv()
@@ -225,8 +225,8 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process with its parent: else it would go on with a study that the
-    user may search again.
+    """Have the kernel kill this process with its parent; otherwise it would keep working on a study
+    that the user may search again.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Worker processes that do not run the user's script again."""
+"""Spawning worker processes that do not import the user's script."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class _Process(SpawnProcess):
 
 
 class WorkerContext(SpawnContext):
-    """multiprocessing's spawning, of processes that know nothing of the caller's `__main__`."""
+    """A spawn context whose processes do not import the caller's `__main__`."""
 
     Process = _Process
 
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """A process spawned meanwhile knows nothing of this one's `__main__`.
+    """In this context, spawned processes do not import this one's `__main__`.
 
     multiprocessing has a spawned process import its parent's main module, for objects defined
     there. Workers need none, and the import does harm: a script without `if __name__ ==

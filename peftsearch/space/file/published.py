@@ -1,4 +1,4 @@
-"""Published results in a space file: points of a paper, drawn beside a user's own frontier."""
+"""Published results in a space file: points of a paper, plotted beside the user's frontier."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ class Published(Model):
         labels = [point.label for point in points]
         for label in labels:
             if labels.count(label) > 1:
-                raise ValueError(f"'{label}' stands twice: give the points names that differ")
+                raise ValueError(f"'{label}' appears twice: give the points different names")
         return points

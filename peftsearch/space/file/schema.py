@@ -1,4 +1,4 @@
-"""The space file as pydantic models: frozen, and unknown keys are refused."""
+"""The space file as frozen pydantic models that reject unknown keys."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ class SlotChoices(Model):
         names = self.composition.choices
         if "rank_stabilised" in names and "scaled" in names and self.scales.is_range:
             raise ValueError(
-                "composition: a free s and a rank-stabilised α/√r are the same configurations "
-                "twice: offer one of them"
+                "composition: a free s and a rank-stabilised α/√r give the same configurations "
+                "twice: use only one of them"
             )
         return self
 

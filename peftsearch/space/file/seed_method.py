@@ -1,4 +1,4 @@
-"""Seed methods: methods of the literature that a search begins with, as their authors have them."""
+"""Seed methods in a space file: published methods, with their authors' settings."""
 
 from __future__ import annotations
 

@@ -20,6 +20,6 @@ def shipped_spaces() -> dict[str, Path]:
         if spaces:
             return spaces
     raise MissingError(
-        f"the shipped spaces are missing from '{_CANDIDATES[0]}': install peftsearch again, "
+        f"the shipped spaces are missing from '{_CANDIDATES[0]}': reinstall peftsearch, "
         "or give a space file by its path"
     )

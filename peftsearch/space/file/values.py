@@ -94,7 +94,7 @@ def _parse(raw: Any) -> Values:
     if not all(isinstance(item, str) or _is_finite(item) for item in items):
         raise ValueError(f"{items} holds a number that is not finite")
     if len(set(items)) != len(items):
-        raise ValueError(f"a value stands twice in {items}")
+        raise ValueError(f"a value appears twice in {items}")
     return Values(tuple(items))
 
 

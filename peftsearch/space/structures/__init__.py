@@ -1,1 +1,1 @@
-"""The structures of a space: valid ways to fill its slots."""
+"""The structures of a space: the valid combinations for its slots."""

@@ -1,4 +1,4 @@
-"""One filling of a slot (form, place, insertion, …), and the modification that it stands for."""
+"""A structure of one slot (form, place, insertion, …), and the modification it defines."""
 
 from __future__ import annotations
 

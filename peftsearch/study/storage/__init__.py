@@ -1,1 +1,1 @@
-"""Storage that the workers of a study share: trials, the lock, heartbeats, files handed on."""
+"""Storage shared by the workers of a study: trials, the lock, heartbeats and artifacts."""

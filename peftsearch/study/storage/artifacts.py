@@ -1,4 +1,4 @@
-"""Artifact stores: where workers of several machines hand one another checkpoints and adapters.
+"""Artifact stores: workers on several machines share checkpoints and adapters through them.
 
 A store is one of Optuna's: a folder that all machines see (`/shared/peftsearch`), or a bucket of S3
 (`s3://bucket/path`) or of Google Cloud Storage (`gs://bucket/path`), with the credentials that
@@ -113,7 +113,7 @@ class Artifacts:
 
 
 def _is_the_stores(error: Exception) -> bool:
-    """Whether an error comes from the store, not from our own code."""
+    """Whether an error comes from the artifact store, not from our own code."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 
@@ -130,7 +130,8 @@ def _is_final(error: Exception) -> bool:
 def _unusable(address: str, error: Exception) -> MissingError:
     sentence = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
     return MissingError(
-        f"--artifacts {address}: files cannot be kept there ({sentence}); finished trials are safe"
+        f"--artifacts {address}: files cannot be stored there ({sentence}); finished trials are "
+        "safe"
     )
 
 
@@ -177,7 +178,9 @@ def _google(bucket: str) -> ArtifactStore:
 
 def _in_folder(folder: Path, study_id: str) -> Artifacts:
     if not folder.is_absolute():
-        raise UsageError(f"--artifacts {folder}: all machines need one place; write its whole path")
+        raise UsageError(
+            f"--artifacts {folder}: all machines must find the same folder; give its absolute path"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

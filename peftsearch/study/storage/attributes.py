@@ -4,8 +4,8 @@ A process may be killed, and an outage may begin, between any two writes; recove
 what is there. So the order matters:
 
 A trial
-1. `WORKER`, with `SEED` and `METHOD` of a method of the literature. Without a `HASH` the trial was
-   cut off while it was sampled: it is given up, and its seed is due again.
+1. `WORKER`, with `SEED` and `METHOD` of a published method. Without a `HASH` the trial was
+   cut off while it was sampled: it fails, and its seed is due again.
 2. Optuna's parameters, then `ORIGIN`, `BUDGET_PCT`, `TUNED_PCT`, `CONFIGURATION`.
 3. `SAME_AS`, of a duplicate: before the hash, or it would be trained a second time.
 4. `HASH`, last: the trial has all that it takes to be trained.

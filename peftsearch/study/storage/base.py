@@ -1,4 +1,4 @@
-"""The interface of a study's storage: what its workers share, whichever back end keeps it.
+"""Interfaces of a study's storage, implemented by every back end.
 
 Two modules implement it: `one_machine.py` in the study's folder, `database/` for many machines.
 """
@@ -18,17 +18,17 @@ __all__ = ["Heartbeat", "Shared", "TrialStore"]
 
 
 class Heartbeat(Protocol):
-    """Tells which workers are alive, by their names, which are unique to the study."""
+    """Records and reports which workers are alive, by unique name."""
 
     @property
     def look_s(self) -> float:
         """Seconds between questions; asking more often shows nothing new."""
 
     def join(self, name: str) -> None:
-        """Be alive from now on, until `leave` or the end of this process."""
+        """Register as alive, until `leave` or the end of this process."""
 
     def leave(self) -> None:
-        """Stop being alive."""
+        """Deregister."""
 
     def is_alive(self, name: str) -> bool: ...
 
@@ -38,7 +38,7 @@ class TrialStore(Protocol):
 
     @property
     def hands_on(self) -> bool:
-        """Whether checkpoints are handed from worker to worker."""
+        """Whether checkpoints are shared between workers' machines."""
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
 
@@ -56,13 +56,13 @@ class TrialStore(Protocol):
         """A stamp that changes whenever the trial's checkpoint is rewritten; None without one."""
 
     def give_checkpoint(self, number: int) -> None:
-        """Put the checkpoint in this worker's folder where every worker finds it."""
+        """Publish the checkpoint in this worker's folder to all workers."""
 
     def give_adapter(self, number: int) -> None:
-        """Do the same with the tuned tensors, if the trial has come so far."""
+        """Publish the tuned tensors to all workers, if they exist."""
 
     def take_over(self, number: int) -> None:
-        """Copy what another worker has done of a trial into this worker's folder."""
+        """Copy another worker's files of a trial to this worker's folder."""
 
     def discard_checkpoint_file(self, number: int) -> None:
         """Remove the checkpoint of a trial that ends from this worker's folder."""
@@ -73,13 +73,13 @@ class TrialStore(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """Everything that the workers of a study share, opened for one of them."""
+    """The storage of a study, opened for one worker."""
 
     table: TrialTable
     lock: AbstractContextManager[Any]
-    """Held while anything is decided; not to be taken twice."""
+    """The study's lock, held while a decision is made; not reentrant."""
     heartbeat: Heartbeat
     store: TrialStore
     retry: Retry
     close: Callable[[], None]
-    """Gives back the connections to the database, if there is one."""
+    """Closes connections to the database, if there is one."""

@@ -59,7 +59,7 @@ def open_journal(path: Path, *, create: bool = False) -> JournalStorage:
         raise
     except Exception as error:  # Optuna replays what it reads without looking at it
         raise PeftsearchError(
-            f"{path}: a line near the {journal.read_lines:,}th is no log of Optuna's "
+            f"{path}: a line near the {journal.read_lines:,}th is not an Optuna log entry "
             f"({type(error).__name__}: {error}); finished trials are safe in trials/: restore the "
             "file from a copy"
         ) from error
@@ -99,8 +99,8 @@ class JournalFile(BaseJournalBackend):
             number, offset = (0, 0) if is_ahead else self._cursor
             if offset > end:
                 raise PeftsearchError(
-                    f"{self.path}: became shorter while it was in use; stop every search of this "
-                    "study, then begin again with --resume"
+                    f"{self.path}: was truncated while in use; stop every search of this "
+                    "study, then start it again with --resume"
                 )
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 file.seek(offset)
@@ -190,10 +190,10 @@ def _named(path: Path, action: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UsageError(
             f"{path}: the study's journal is missing; finished trials are safe in trials/, "
-            "but to go on, restore the journal from a copy or begin a new study"
+            "but to continue, restore the journal from a copy, or start a new study"
         ) from error
     except OSError as error:
         raise MissingError(
             f"{path}: cannot be {action} ({error.strerror or error}); nothing in it was changed: "
-            "make room or access, then go on with --resume"
+            "free disk space or fix its permissions, then continue with --resume"
         ) from error

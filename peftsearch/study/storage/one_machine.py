@@ -1,4 +1,4 @@
-"""A study's storage on one machine: Optuna's journal, file locks and the study's folder."""
+"""Storage of a study on one machine: Optuna's journal, file locks and the study's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["FolderTrialStore", "LockHeartbeat", "open_in_folder"]
 
 
 def open_in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
-    """Open what the workers of one machine share; the study is made if the journal is empty."""
+    """Open the storage of a study on one machine; creates the study if the journal is empty."""
     lock = FileLock(folder.root / "ask.lock")
     with lock:
         study = optuna.create_study(
@@ -46,7 +46,7 @@ def open_in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
 
 
 class LockHeartbeat:
-    """Each worker holds the lock on a file in `folder` as long as it lives; the kernel frees it."""
+    """A heartbeat in which each live worker holds a file lock, which the kernel frees on exit."""
 
     look_s = 1.0
 
@@ -77,14 +77,14 @@ class LockHeartbeat:
         lock = FileLock(path)
         if lock.is_held():
             return True
-        if path.exists() and lock.try_acquire():  # nobody may join under this name meanwhile
+        if path.exists() and lock.try_acquire():  # no worker may join under this name now
             path.unlink(missing_ok=True)
             lock.release()
         return False
 
 
 class FolderTrialStore:
-    """Trials in one folder for all workers: nothing needs to be handed on."""
+    """Trials in one folder shared by all workers, so no files need to be copied."""
 
     hands_on = False
 

@@ -1,4 +1,4 @@
-"""Opening a study's storage: in its folder, or in the database that study.json names."""
+"""Opening a study's storage: its folder, or the database named in study.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["open_shared"]
 
 
 def open_shared(folder: StudyFolder, info: StudyInfo, pulse: Pulse | None = None) -> Shared:
-    """Open what the workers of a study share; UsageError if its database does not have it.
+    """Open the storage of a study; UsageError if its database does not have the study.
 
-    `pulse`: how a worker of a database shows that it is alive.
+    `pulse`: heartbeat timing of a study in a database.
     """
     if is_database(info.storage):
         return open_in_database(folder, info, pulse or Pulse())

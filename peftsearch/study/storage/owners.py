@@ -1,4 +1,4 @@
-"""Owners of unfinished trials: live workers by trial, read without opening the study.
+"""Finding the live worker of each unfinished trial, without opening the study.
 
 Imports no Optuna for a study in a folder: `status` and `ls` would wait for it.
 """

@@ -1,4 +1,4 @@
-"""Retrying through outages: a database that restarts does not end the trials of its workers."""
+"""Retrying database operations through outages, such as a restart of the server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Retry:
     """Repeats operations that an outage of `storage` (its address without password) interrupted.
 
     After `limit_s` seconds of an outage it raises MissingError. `between` is called before every
-    repetition; `hide` removes secrets from an error's text. An operation may have been done in part
-    or in full the first time, so it must bear repetition. `outages` counts failed attempts.
+    repetition; `hide` removes secrets from an error's text. An operation may have succeeded in part
+    or in full before a retry, so it must be idempotent. `outages` counts failed attempts.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Retry:
         self._between, self._hide = between, hide
 
     def call(self, do: Callable[[], T]) -> T:
-        """Call `do` until it gets through; returns its value."""
+        """Call `do` until it succeeds; returns its value."""
         began: float | None = None
         while True:
             try:
@@ -76,7 +76,7 @@ S = TypeVar("S", bound=_HasRetry)
 
 
 def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Decorate a method to be repeated through outages; it must bear being done twice."""
+    """Decorator: retry an idempotent method through outages."""
 
     @functools.wraps(method)
     def repeated(self: S, *args: P.args, **options: P.kwargs) -> T:
@@ -86,7 +86,7 @@ def retried(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a database was unreachable or too busy: the same may work a little later."""
+    """Whether an error means that the database was unreachable or busy, so a retry may succeed."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, PendingRollbackError
     from sqlalchemy.exc import TimeoutError as NoConnectionLeft

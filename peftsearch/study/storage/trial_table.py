@@ -1,4 +1,4 @@
-"""The table of Optuna's trials of one study: read together, attributes written together."""
+"""Batched access to the Optuna trials of a study: read and written together."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class BatchingDatabase(Protocol):
-    """A database that can be asked less often than Optuna asks: every statement is a round trip."""
+    """A database with fewer round trips than Optuna's own access."""
 
     def as_read(self, begin_with: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
-        """In this block Optuna is content with the trials read last; trials begun in it have the
+        """In this context Optuna uses the trials read last; trials created in it have the
         attributes `begin_with`.
         """
 
@@ -150,7 +150,6 @@ def refuse_other_directions(study: optuna.Study, info: StudyInfo, where: str) ->
     if study.directions != directions_of(info):
         found = ", ".join(direction.name.lower() for direction in study.directions)
         raise UsageError(
-            f"{where}: damaged: study '{info.name}' is to {found} there, and not what its "
-            "study.json says; restore it from a copy; what is in trials/ is safe, and can be "
-            "exported"
+            f"{where}: damaged: the objectives of study '{info.name}' are to {found} there, "
+            "unlike in its study.json; restore it from a copy; trials/ is safe, and can be exported"
         )

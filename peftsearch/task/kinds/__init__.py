@@ -1,1 +1,1 @@
-"""Kinds of task, a file each: reading of rows into texts and targets, and metrics."""
+"""Kinds of task, one module each: reading rows into texts and targets, and the metrics."""

@@ -60,8 +60,8 @@ class Classification(Kind):
             raise DataError(f"{where} {only}; two labels are needed")
         if len(found) < 2 * len(present):
             raise DataError(
-                f"{where} {counted(len(present), 'label')} in {counted(len(found), 'row')}, and "
-                "two rows of each are the least that can be learned from; is it the right column? "
+                f"{where} {counted(len(present), 'label')} in {counted(len(found), 'row')}, but "
+                "training needs at least two rows of each; is it the right column? "
                 "(numbers are predicted with --kind regression, texts with --kind seq2seq)"
             )
         return tuple(sorted(present, key=label_order))

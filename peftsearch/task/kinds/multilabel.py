@@ -75,8 +75,8 @@ class Multilabel(Kind):
             raise DataError(f"{where} no label in any row")
         if sum(len(set(own)) for own in sets) < 2 * len(present):
             raise DataError(
-                f"{where} labels that occur less than twice each, on average, which is the least "
-                "that can be learned from; is it the right column?"
+                f"{where} labels that occur less than twice each, on average, too few to learn "
+                "from; is it the right column?"
             )
         return tuple(sorted(present, key=label_order))
 

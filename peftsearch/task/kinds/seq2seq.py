@@ -1,4 +1,4 @@
-"""Sequence to sequence: a text is written from a text (summaries, translations, …)."""
+"""Sequence to sequence: generating a text from a text (summaries, translations, …)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of task by name; each has a file beside this one."""
+"""Kinds of task by name."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Metric:
     score: Callable[[Any, Any], float]
     error: Callable[[Any, Any], float]
     title: str
-    """Title for people: `ROUGE-2 F1 × 100`."""
+    """Display title: `ROUGE-2 F1 × 100`."""
     maximise: bool = True
     """False where less is better."""
     best: float = 1.0

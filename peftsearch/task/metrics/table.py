@@ -1,4 +1,4 @@
-"""Metrics by name. A metric's row stands beside its score, in the file of its kind."""
+"""Metrics by name; each is defined beside its score, in the module of its kind."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Columns:
         return self.labels or ((self.label,) if self.label else ())
 
     def notes(self, rows: Rows) -> list[str]:
-        """Notes for people: the columns that were guessed, and those that are not read."""
+        """Notes for the user: the columns that were guessed, and those that are not read."""
         texts = " and ".join(f"'{name}'" for name in self.text)
         if len(self.text) > 1 and self.one_text:
             texts += " as one" if self.within else " as one, with a blank line between"

@@ -90,8 +90,8 @@ def _hint(separator: str) -> str:
     if separator in ",\t":
         return ""
     return (
-        ": a separator within a text wants quotes; where only the first word of a line is apart, "
-        "say --separator space"
+        ": a text that contains the separator must be quoted; if only the first word of a line is "
+        "a column, give --separator space"
     )
 
 

@@ -104,7 +104,7 @@ def _unknown(path: Path, suffix: str) -> str:
     return (
         f"unknown kind of file '{suffix}'{hint}, these compressed ({', '.join(COMPRESSED)}), "
         "folders of save_to_disk, parallel text as news.en,news.ro, and any other table of text "
-        "with --separator (space: the first word of a line is apart)"
+        "with --separator (space: the first word of a line is a column)"
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["flat_frame", "frame_of", "refuse_twice"]
 
 _MOST_FIELDS = 64
-"""A column with more keys than this is a map (words → counts, say), not nested columns."""
+"""A column with more keys than this is a map (such as words → counts), not nested columns."""
 
 
 def frame_of(name: str, table: pa.Table) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Parallel text: two plain text files, whose lines of the same number belong together."""
+"""Parallel text: two plain text files, paired line by line."""
 
 from __future__ import annotations
 

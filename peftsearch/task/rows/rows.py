@@ -13,7 +13,7 @@ __all__ = ["Rows"]
 
 @dataclass(frozen=True)
 class Rows:
-    """A table, its name in messages, and notes for people from reading it."""
+    """A table, its name in messages, and notes for the user."""
 
     name: str
     table: pd.DataFrame

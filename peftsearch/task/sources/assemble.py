@@ -144,8 +144,8 @@ def _refuse_unused(spec: TaskSpec, kind: Kind) -> None:
     for flag, value in said.items():
         if value is not None:
             raise UsageError(
-                f"{flag} is about texts to be written, and this is {kind.name}: leave it out, or "
-                "say --kind seq2seq or causal"
+                f"{flag} applies only to tasks that generate text, and this is {kind.name}: leave "
+                "it out, or give --kind seq2seq or causal"
             )
 
 

@@ -1,4 +1,4 @@
-"""Tasks that come inside wheels of the `demo` extra: real data, no download."""
+"""Demo tasks: real data included in the wheels of the `demo` extra."""
 
 from __future__ import annotations
 

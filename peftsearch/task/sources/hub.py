@@ -105,13 +105,13 @@ def _refused(name: str, state: str, error: Exception) -> PeftsearchError:
         return DataError(f"'{name}': {why}")
     if _needs_code(error):
         return DataError(
-            f"'{name}' needs code of its own, which is never run, and the Hub has no tables made "
-            "by it: give local files, or name a config (owner/dataset:config)"
+            f"'{name}' needs its own loading script, which is never run, and the Hub has no "
+            "converted tables: give local files, or name a config (owner/dataset:config)"
         )
     reason = state or (f" ({why})" if why else "")
     return MissingError(
-        f"data set '{name[:100]}' is not to be had from the Hugging Face Hub here{reason}: check "
-        "the name and the connection (a data set loaded once is kept for work without one), or "
+        f"data set '{name[:100]}' cannot be loaded from the Hugging Face Hub{reason}: check "
+        "the name and the connection (a data set loaded before is cached for offline use), or "
         "give local files with --train, --text and --label"
     )
 

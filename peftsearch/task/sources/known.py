@@ -47,7 +47,7 @@ class KnownDataset(_Row):
         return self
 
     def note(self, spec: TaskSpec) -> str:
-        """A note for people on the columns and splits read, given a completed spec."""
+        """A note for the user on the columns and splits read, given a completed spec."""
         columns = f"{' + '.join(spec.text)} → {' + '.join(spec.labels) or spec.label}"
         validation = self.splits.validation or "a part of the training split"
         test = (

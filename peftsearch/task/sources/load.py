@@ -1,4 +1,4 @@
-"""A task from what the user asked for: a demo, local files, or a Hub name."""
+"""Loading a task from a demo, local files, or a Hub name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_task(spec: TaskSpec) -> Task:
         raise UsageError("give either --task or local files (--train, --eval, --test), not both")
     if spec.name is not None and (spec.separator is not None or not spec.header):
         flag = "--no-header" if spec.separator is None else "--separator"
-        raise UsageError(f"{flag} is about files of your own: leave it out with --task")
+        raise UsageError(f"{flag} applies only to your own files: leave it out with --task")
     if spec.name is not None and spec.name.startswith("demo:"):
         return load_demo(spec)
     if spec.name is not None:

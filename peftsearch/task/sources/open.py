@@ -1,4 +1,4 @@
-"""Opening a task's data, after the checks that need none; imports pandas only when called."""
+"""Opening a task's data after early validation; imports pandas only when called."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ Rows = NDArray[np.int64]
 def split_off(
     split: Split, strata: NDArray[np.int64], share: float, seed: int, name: str = "data"
 ) -> tuple[Split, Split]:
-    """(rest, part): `part` has about `share` of the examples of each stratum (a label, say), and at
-    least one of each with more than one distinct text; rarer ones stay in `rest`. `strata` is (n,).
+    """(rest, part): `part` has about `share` of the examples of each stratum (such as a label),
+    and at least one of each with more than one distinct text; rarer ones stay in `rest`. `strata`
+    is (n,).
 
     Equal texts go to the same side, so that none is both trained on and evaluated. `name` is the
     data's name in errors.

@@ -1,1 +1,1 @@
-"""Texts → tokens: encoding, the cache on disk, transfer to the device."""
+"""Tokenisation: encoding texts, the cache on disk, transfer to the device."""

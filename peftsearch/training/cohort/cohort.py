@@ -34,7 +34,7 @@ def why_not_in_a_cohort(backbone: Backbone, configuration: Configuration) -> str
     if not configuration.modifications:
         return "a head alone is trained on states that are computed once"
     if training.dropout:
-        return "its dropout draws from a random stream of its own"
+        return "its dropout has its own random stream"
     if training.checkpointing:
         return "its layers are computed again in every backward pass"
     return why_not_shared(backbone, configuration)
@@ -59,12 +59,12 @@ class Cohort:
         cls,
         backbone: Backbone,
         optimisations: Optimisations,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> Cohort:
-        """With CUDA graphs where they can be made; `say` is told why passes do without."""
+        """A cohort that uses CUDA graphs where possible; `notify` is called with why not."""
         can = optimisations.graphs and backbone.family.allows_cuda_graphs
         recorder = recorder_for(backbone.device) if can else None
-        return cls(backbone, None if recorder is None else GraphCache(recorder, say))
+        return cls(backbone, None if recorder is None else GraphCache(recorder, notify))
 
     @property
     def was_ordinary(self) -> bool:

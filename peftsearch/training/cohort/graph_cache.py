@@ -67,10 +67,10 @@ class _Kind:
 
 
 class GraphCache:
-    """Recordings of a cohort's passes. `say` is told why there are none, once for each reason."""
+    """Recordings of a cohort's passes. `notify` is called with each reason why there are none."""
 
-    def __init__(self, recorder: Recorder, say: Callable[[str], None] = lambda _: None) -> None:
-        self.recorder, self.say = recorder, say
+    def __init__(self, recorder: Recorder, notify: Callable[[str], None] = lambda _: None) -> None:
+        self.recorder, self.notify = recorder, notify
         self.is_ordinary = True
         """Whether the last pass is a measure of the next ones: nothing was recorded or compared."""
         self._runs: list[TrainingRun] = []
@@ -97,7 +97,7 @@ class GraphCache:
         self._is_off = True
         self._failures += 1
         rest = "" if self._failures < _MAX_FAILURES else ", and none is recorded any more"
-        self.say(f"passes go on without CUDA graphs: {why}{rest}")
+        self.notify(f"continuing without CUDA graphs: {why}{rest}")
 
     def __call__(self, do: SharedPass, joint: JointBatch) -> Tensor:
         """The result of `do(joint)`: losses [runs] on the device, gradients with the parameters.

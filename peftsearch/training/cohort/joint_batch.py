@@ -71,7 +71,7 @@ class JointBatch:
         return self.counts, self.inputs.first_target, tuple(self.inputs.tensors), tuple(shapes)
 
     def cloned(self) -> JointBatch:
-        """A copy with buffers of its own."""
+        """A copy with its own buffers."""
         inputs = self.inputs.map(torch.clone)
         return JointBatch(self.counts, self.tokens, inputs, self.weights.clone())
 

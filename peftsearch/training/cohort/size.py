@@ -49,7 +49,7 @@ class CohortSize:
 
     @classmethod
     def of(cls, asked: int | None, device: torch.device) -> CohortSize:
-        """The number asked for; None: measured on a GPU, and one on a CPU, where larger passes gain
+        """The requested number; None: measured on a GPU, and one on a CPU, where larger passes gain
         nothing: 1, 4 and 8 members took 436, 572 and 605 ms a step each (docs/performance.md).
         """
         if asked is not None:
@@ -61,7 +61,7 @@ class CohortSize:
         return self.size >= self.most
 
     def measured(self, members: int, pass_s: float, memory: Memory | None) -> None:
-        """Take in that a pass of so many members took so long, and grow or settle."""
+        """Record the duration of a pass with this many members, and grow or settle."""
         # Passes of fewer members, as at the end of a search, say nothing about this size.
         if self.is_settled or members < self.size:
             return

@@ -1,1 +1,1 @@
-"""Memory: malloc's settings, the bound of a CPU worker, running out of it."""
+"""Memory: malloc settings, an upper bound for CPU workers, out-of-memory errors."""

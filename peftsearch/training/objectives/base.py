@@ -39,7 +39,7 @@ class Evaluation:
 
     predicted: NDArray[np.int64] | NDArray[np.float64] | Sequence[str] | None
     """Label indices [n], logits of sets of labels [n, labels], numbers [n] or n texts; None if only
-    losses were asked for.
+    losses were requested.
     """
     losses: NDArray[np.float64]
     """[n], or [fewer] where texts were written; each is a sum over the example's weight."""

@@ -84,7 +84,7 @@ def generation_config(writing: Writing, asked: Generation, max_tokens: int) -> G
 
 
 def settings_of(writing: Writing, asked: Generation, max_tokens: int) -> dict[str, Any]:
-    """Special tokens and the settings asked for, under transformers' names."""
+    """Special tokens and generation settings, under transformers' names."""
     wanted: dict[str, Any] = {
         "do_sample": False,
         "num_beams": asked.beams,

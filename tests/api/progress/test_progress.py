@@ -145,10 +145,10 @@ def test_what_cannot_be_done_in_time_is_told_to_be_saved(
 @pytest.mark.parametrize(
     ("events", "line"),
     [
-        (BEGUN, "stopping: saving 2 running trials (Ctrl-C again ends at once: they then go on "),
+        (BEGUN, "stopping: saving 2 running trials (Ctrl-C again ends at once: they then "),
         (
             BEGUN[:2],
-            "stopping: saving 1 running trial (Ctrl-C again ends at once: it then goes on ",
+            "stopping: saving 1 running trial (Ctrl-C again ends at once: it then ",
         ),
         ([], "stopping: no trial is under way"),
     ],

@@ -77,7 +77,7 @@ def assert_plain(name: str, model: Path, writes: bool = False) -> None:
     tensors = dict(expected.named_parameters())
     assert dict(whole.named_parameters()).keys() == tensors.keys()
     assert all(torch.equal(p, tensors[n]) for n, p in whole.named_parameters())
-    assert f"model '{name}': the adapter beside its weights" in found.note
+    assert f"model '{name}': the adapter next to its weights" in found.note
     assert plain.note == ""
 
 
@@ -140,7 +140,7 @@ def test_who_prepares_a_search_is_told_that_the_adapter_is_not_used(
     folder = beside(tiny_bert, KINDS["norm tuning"], tmp_path / "both")
     spec = TaskSpec(train=str(tiny_sentiment_csv), text=("text",), label="label")
     said: list[str] = []
-    Workbench.prepare(str(folder), spec, say=said.append)
+    Workbench.prepare(str(folder), spec, notify=said.append)
     assert [line for line in said if "(adapter_config.json) is not used" in line]
 
 
@@ -153,7 +153,7 @@ def test_an_adapter_given_as_a_model_says_whose_it_is(
     attempt: Callable[[str], object], tiny_bert: Path, tmp_path: Path
 ) -> None:
     folder = alone(tiny_bert, tmp_path / "adapter")
-    with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'.*no model: give '"):
+    with pytest.raises(MissingError, match=f"is an adapter of '{tiny_bert}'.*not a model: give '"):
         attempt(str(folder))
 
 
@@ -176,7 +176,7 @@ def test_so_does_one_with_the_models_config_and_tokenizer_but_no_weights(
             attempt(str(folder))
     torch.save({}, folder / "pytorch_model.bin")
     for attempt in (refuse_missing_model, load_backbone):
-        with pytest.raises(MissingError, match="peftsearch loads no pickled ones"):
+        with pytest.raises(MissingError, match="peftsearch does not load pickled"):
             attempt(str(folder))
 
 
@@ -195,7 +195,7 @@ def test_a_model_with_weights_of_its_own_is_not_refused_for_the_adapter_beside_i
     ("content", "sentence"),
     [
         (json.dumps(ADAPTERHUB), "is an adapter of 'bert-base-uncased' "),
-        ("{", r"is an adapter \(adapter_config.json\) and no model: give the model that it was"),
+        ("{", r"is an adapter \(adapter_config.json\) and not a model: give the model that it was"),
         ("[1]", "is an adapter "),
         ('{"base_model_name_or_path": null}', "give the model that it was made for"),
         ('{"base_model_name_or_path": "a\\nb"}', "is an adapter of 'a b'"),

@@ -165,7 +165,7 @@ def other_shapes(copy: Path) -> None:
     [
         (remove_config, "a folder with a config.json is needed"),
         (damage_config, "cannot be loaded"),
-        (only_pickled, "has no safetensors weights; peftsearch loads no pickled ones"),
+        (only_pickled, "has no safetensors weights; peftsearch does not load pickled"),
         (truncate_weights, "cannot be loaded"),
         (lose_a_layer, r"is incomplete: its checkpoint lacks 16 tensors.*encoder.layer.1"),
         (other_shapes, "cannot be loaded"),
@@ -264,7 +264,7 @@ def test_a_checkpoint_without_pooler_has_none_instead_of_a_random_one(copy: Path
         ("/no/such/folder", "no model at '/no/such/folder'"),
         ("./nothing", "no model at './nothing'"),
         ("no/such/folder", "no model at 'no/such/folder'"),
-        ("no-such-owner/no-such-model", "neither a folder here nor to be had from the Hugging"),
+        ("no-such-owner/no-such-model", "neither a local folder nor available from the Hugging"),
         ("demo:minilmm", "did you mean 'demo:minilm'"),
     ],
 )

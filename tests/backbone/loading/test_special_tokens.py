@@ -100,9 +100,9 @@ def test_a_decoder_begins_as_config_generation_padding_or_beginning_say(
 
 
 def test_a_decoder_that_begins_with_nothing_or_with_an_unknown_token_is_refused() -> None:
-    with pytest.raises(MissingError, match="'m' does not say what its decoder begins with"):
+    with pytest.raises(MissingError, match="'m' names no decoder start token"):
         complete_special_tokens(model(), tokens(pad=None), "m")
-    with pytest.raises(MissingError, match=r"begins with token 64 .* and the model knows 64"):
+    with pytest.raises(MissingError, match=r"begins with token 64 .* but the model has 64"):
         complete_special_tokens(model(decoder_start_token_id=64), tokens(), "m")
 
 
@@ -177,11 +177,11 @@ def test_what_a_user_should_know_of_ends_is_said(monkeypatch: pytest.MonkeyPatch
     assert list(end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))) == []
     monkeypatch.setattr(backbone.lm.generation_config, "eos_token_id", 30)
     (note,) = end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))
-    assert note.startswith("'w30' is an end of text by the settings of 'llama', and a plain word")
+    assert note.startswith("'w30' is an end of text in the settings of 'llama', but an ordinary")
     monkeypatch.setattr(backbone.lm.generation_config, "eos_token_id", None)
     monkeypatch.setattr(backbone.lm.config, "eos_token_id", None)
     endless = copy.deepcopy(backbone.tokenizer)
     endless.eos_token = None
     backbone = replace(backbone, tokenizer=endless, target_tokenizer=endless)
     (note,) = end_of_text_notes(backbone, writing_of(backbone, TaskSpec()))
-    assert note.startswith("'llama' names no end of text")
+    assert note.startswith("'llama' has no end-of-text token")

@@ -21,7 +21,7 @@ def controls(text: str) -> list[str]:
     return [c for c in text if ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000]
 
 
-@pytest.mark.parametrize("told", [console.tell, console.say, console.complain])
+@pytest.mark.parametrize("told", [console.print_line, console.print_note, console.print_error])
 def test_control_characters_are_shown_as_escapes_on_one_line(
     told: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_text_of_several_lines_keeps_them_and_nothing_else(
 
 
 def test_an_endless_quotation_is_cut_in_its_middle(capsys: pytest.CaptureFixture[str]) -> None:
-    console.complain(f"what {'x' * 100_000}; do that")
+    console.print_error(f"what {'x' * 100_000}; do that")
     line = capsys.readouterr().err
     assert len(line) < 1500
     assert line.startswith("error: what x")

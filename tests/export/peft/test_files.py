@@ -345,14 +345,14 @@ def test_ranks_scales_and_shapes_are_written_as_peft_reads_them(
 @pytest.mark.parametrize(
     ("modifications", "reason"),
     [
-        ((lora("attn.heads"),), "does not stand beside one linear layer"),
+        ((lora("attn.heads"),), "is not parallel to a single linear layer"),
         (
             (lora("ffn.out", insertion=Parallel()),),
-            "does not stand beside one linear layer",
+            "is not parallel to a single linear layer",
         ),
         (
             (lora("ffn.out", insertion=Sequential()),),
-            "does not stand beside one linear layer",
+            "is not parallel to a single linear layer",
         ),
         ((lora("attn.query", form=Linear(bias=True)),), "has biases, LoRA has none"),
         ((lora("attn.query", SigmoidGate()),), "has gates that depend on the token"),
@@ -374,7 +374,7 @@ def test_ranks_scales_and_shapes_are_written_as_peft_reads_them(
         ((rescale("ffn.activated+out"),), "before and after one linear layer"),
         (
             (modification(Vera(), "attn.query", 3), modification(Vera(), "ffn.out", 3)),
-            "random matrices of its own",
+            "separate random matrices",
         ),
         ((), "it tunes no layer, only the head"),
     ],

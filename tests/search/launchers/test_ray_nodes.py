@@ -21,7 +21,7 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, bring_home
+from peftsearch.study.storage.database.copies import begin_in_database, update_folder
 from support import standin
 from support.crowd import Wanted, metrics_of, parameters
 from support.killed_workers import SPACE, problems_of
@@ -105,7 +105,7 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
     seen = {e.description for e in events if isinstance(e, TrialBegan) and e.number < 0}
     assert seen == {"GPUs 0"}
     notes: list[str] = []
-    bring_home(home, notes.append)
+    update_folder(home, notes.append)
     calm = metrics_of(wanted, load_shapes(str(tiny_bert)))
     assert [*notes, *problems_of(home, calm)] == []
     written = [path.read_bytes() for path in nodes.files.rglob("*") if path.is_file()]

@@ -65,7 +65,7 @@ def test_whoever_dies_is_started_again_and_the_way_it_died_is_said() -> None:
     for error, node, how in ways:
         ray, workers = start([placed(0, node), error], [placed(), WorkerStopped(0)])
         events = list(workers.run())
-        assert errors(events) == [f"died on {node} (host) ({how}), starts again"]
+        assert errors(events) == [f"died on {node} (host) ({how}), restarting"]
         assert events[-1] == WorkerStopped(0)
         assert len(ray.actors) == 2
 
@@ -76,8 +76,8 @@ def test_five_deaths_in_a_row_without_an_ended_trial_are_enough() -> None:
     ray, workers = start(dies, dies, dies, dies, tries, dies, dies, dies, dies)
     said = errors(list(workers.run()))
     assert len(ray.actors) == 9
-    assert [text.endswith("starts again") for text in said] == [True] * 8 + [False]
-    assert said[-1].endswith("5 times without ending a trial, given up")
+    assert [text.endswith("restarting") for text in said] == [True] * 8 + [False]
+    assert said[-1].endswith("5 times without finishing a trial, not restarted")
 
 
 def test_a_pause_that_doubles_stands_before_each_new_start(monkeypatch: pytest.MonkeyPatch) -> None:

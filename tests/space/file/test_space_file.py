@@ -73,7 +73,7 @@ def test_comments_and_spelling_do_not_change_the_hash() -> None:
         ("[2, learned]", "[1, 2]", r"s.yaml:\d+: choices.attn.s: s=1 is plain addition"),
         ("[2, learned]", "[-2]", r"s.yaml:\d+: choices.attn.s: s=-2 must be a positive number"),
         ("{s: [2", "{t: [2", r"s.yaml:\d+: choices.attn: composition: scaled takes one key, s"),
-        ("relu]", "relu, relu]", r"s.yaml:10: choices.ffn.form: a value stands twice"),
+        ("relu]", "relu, relu]", r"s.yaml:10: choices.ffn.form: a value appears twice"),
         ("ffn: {form", "fnf: {form", r"s.yaml:\d+: places.ffn: no choices for slot 'ffn'"),
         ("attn.form: prefix", "attn.from: prefix", r"s.yaml:13: forbid.0.attn.from: unknown"),
         ("attn.form: prefix", "attn.form: gelu", r"s.yaml:13: forbid.0.attn.form: 'gelu' is not"),
@@ -142,7 +142,7 @@ def test_slots_that_modify_one_representation_alike_are_refused() -> None:
 
 
 def test_a_space_that_forbids_everything_is_refused() -> None:
-    with pytest.raises(SpaceError, match="nothing is left of the space"):
+    with pytest.raises(SpaceError, match="these rules exclude every structure of the space"):
         space(
             GOOD.replace(
                 "{attn.form: prefix, ffn.form: relu}",

@@ -144,7 +144,7 @@ def test_a_bucket_that_is_too_busy_is_asked_again(
 def test_a_full_or_read_only_store_is_said_at_once(number: int, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(b"tensors")
     store = Failing(tmp_path, [OSError(number, "no way")])
-    with pytest.raises(MissingError, match=r"a folder: files cannot be kept there \(.*no way\)"):
+    with pytest.raises(MissingError, match=r"a folder: files cannot be stored there \(.*no way\)"):
         Artifacts(store, "a folder", "").put(tmp_path / "checkpoint")
 
 

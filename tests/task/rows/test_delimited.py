@@ -126,7 +126,7 @@ def test_options_of_tables_are_refused_of_everything_else(
     assert len(read_rows(path).table)
     with pytest.raises(DataError, match=f"{flag} is for csv, tsv and txt: leave it out"):
         read_rows(path, **more)
-    with pytest.raises(UsageError, match=f"{flag} is about files of your own"):
+    with pytest.raises(UsageError, match=f"{flag} applies only to your own files"):
         load_task(TaskSpec(name="demo:tweets", **more))
 
 
@@ -135,7 +135,7 @@ def test_a_separator_is_for_tables_of_text(tmp_path: Path) -> None:
         read(tmp_path, "d.json", "[]", separator=";")
     with pytest.raises(UsageError, match="leave it out with --task"):
         load_task(TaskSpec(name="demo:tweets", separator=";"))
-    with pytest.raises(DataError, match="first word of a line is apart, say --separator space"):
+    with pytest.raises(DataError, match="first word of a line is a column, give --separator space"):
         read(tmp_path, "d.csv", "a:b\nc:d:e\n", separator=":")
 
 

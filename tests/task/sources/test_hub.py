@@ -275,7 +275,9 @@ def test_a_script_is_never_run(hub: Callable[..., None], monkeypatch: pytest.Mon
         raise RuntimeError("Dataset scripts are no longer supported, but found xsum.py")
 
     monkeypatch.setattr("datasets.load_dataset", scripted)
-    with pytest.raises(DataError, match="'owner/texts' needs code of its own, which is never run"):
+    with pytest.raises(
+        DataError, match="'owner/texts' needs its own loading script, which is never run"
+    ):
         load_task(TaskSpec(name="owner/texts"))
 
 

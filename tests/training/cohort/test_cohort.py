@@ -335,7 +335,7 @@ def test_on_a_gpu_no_step_waits_for_the_device(
     ("one", "why"),
     [
         (method("head-only-mean"), "computed once"),
-        (method("lora", dropout=0.1), "random stream of its own"),
+        (method("lora", dropout=0.1), "its own random stream"),
         (method("lora", checkpointing=True), "computed again"),
         (method("prompt"), "longer than the others'"),
         (method("full"), "nothing would be shared"),

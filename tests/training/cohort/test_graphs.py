@@ -366,7 +366,7 @@ def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     found = trained(bench, emulated.cohort, [MIXED["houlsby"]])
     assert_same(found, expected)
     assert len(refused) == 1
-    assert emulated.said == ["passes go on without CUDA graphs: their memory is needed"]
+    assert emulated.said == ["continuing without CUDA graphs: their memory is needed"]
     assert emulated.graphs.held == 0
 
 

@@ -1,6 +1,6 @@
-"""The Ray actor of a worker: trains in the actor's process, and streams its events.
+"""The Ray actor that runs a worker, and streams its events.
 
-Its order, with the database's address and password, comes as an argument of a method: Ray passes
+Its instructions, with the database's address and password, are a method's argument: Ray passes
 those to the process and shows them nowhere, unlike a runtime environment.
 
 Importing torch takes seconds: it is imported after the event that the worker has a place.
@@ -47,14 +47,14 @@ class WorkerActor:
             yield event
 
     def _work(
-        self, worker: int, packed: bytes, say: Callable[[Event | Exception | None], None]
+        self, worker: int, packed: bytes, notify: Callable[[Event | Exception | None], None]
     ) -> None:
         def hide(text: str) -> str:
             return text  # the password is not known yet
 
         def tell(event: Event) -> None:
             if not isinstance(event, TrialAt):  # too many with thousands of workers
-                say(event)
+                notify(event)
 
         try:
             from peftsearch.search.launchers.ray.order import Order
@@ -64,15 +64,15 @@ class WorkerActor:
             order.carry_out(time.monotonic, tell, self._stop.is_set)
             if os.getppid() != self._node:  # which made the worker stop
                 raise RuntimeError("its node is gone")
-            say(WorkerStopped(worker))
+            notify(WorkerStopped(worker))
         except PeftsearchError as error:
-            say(WorkerStopped(worker, str(error), error.exit_code))
+            notify(WorkerStopped(worker, str(error), error.exit_code))
         except Exception as error:
             # Ray keeps what is printed here among the node's logs.
             print(hide(traceback.format_exc()), file=sys.stderr, flush=True)
-            say(RuntimeError(hide(f"{type(error).__name__}: {error}")))
+            notify(RuntimeError(hide(f"{type(error).__name__}: {error}")))
         finally:
-            say(None)
+            notify(None)
 
 
 def _node() -> str:

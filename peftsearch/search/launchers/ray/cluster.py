@@ -61,7 +61,7 @@ def connected(address: str) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str) -> None:
     try:
-        _refuse_if_nobody_listens(
+        _refuse_if_unreachable(
             os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         )
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -74,8 +74,8 @@ def _connect(ray: Any, address: str) -> None:
         ) from None
 
 
-def _refuse_if_nobody_listens(address: str) -> None:
-    """Raise OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+def _refuse_if_unreachable(address: str) -> None:
+    """Raise OSError if HOST:PORT does not accept connections: Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()

@@ -1,4 +1,4 @@
-"""Orders: a worker's instructions, sent to a node of a Ray cluster and carried out there."""
+"""A worker's instructions, sent to a node of a Ray cluster and executed there."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Order:
     def carry_out(
         self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]
     ) -> None:
-        """Work on the node's copy of the study, made if there is none, until no work is left.
+        """Run a worker on the node's copy of the study, created if missing, until no work is left.
 
         `begin()` returns the search's start in `time.monotonic()` seconds. Raises MissingError if
         the folder of studies cannot be written.

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: spread over its nodes, and started again elsewhere when they die.
+"""Workers on a Ray cluster: placed on its nodes, and restarted elsewhere when they die.
 
 Ray finds a node with free CPUs and GPU for each. Trials are not known here: the study itself gives
 those of a dead worker to another one, once its heartbeats are missed.
@@ -27,14 +27,14 @@ from peftsearch.search.launchers.ray.order import Order
 __all__ = ["RayWorkers", "run_on_ray"]
 
 _MAX_DEATHS = 5
-"""Deaths of a worker without an ended trial between them, after which it is given up."""
+"""Deaths of a worker in a row, without a finished trial, after which it is not restarted."""
 _PAUSE_S = 2.0
 """Seconds before a worker is started again, doubled with each such death: for some seconds Ray does
 not notice that a node is gone, and may place workers there.
 """
 _POLL_S = 0.5
 _WAIT_NOTICE_S = 30.0
-"""Seconds after which the user is told of workers without a place."""
+"""Seconds after which workers that are not yet placed are reported."""
 
 
 def run_on_ray(
@@ -117,7 +117,7 @@ class RayWorkers:
                 num_cpus=self.share.cpus,
                 num_gpus=self.share.gpus,
                 scheduling_strategy="SPREAD",
-                max_concurrency=2,  # `stop` is heard while `run` runs
+                max_concurrency=2,  # `stop` can be called while `run` runs
             )
             .remote()
         )
@@ -180,15 +180,15 @@ class RayWorkers:
         where = f" on {started.node}" if started.node else ""
         text = f"died{where} ({self._death_reason(started, error)})"
         if deaths >= _MAX_DEATHS:
-            text += f": {deaths} times without ending a trial, given up"
+            text += f": {deaths} times without finishing a trial, not restarted"
         elif not self._is_over:
-            text += ", starts again"
+            text += ", restarting"
             when = time.monotonic() + _PAUSE_S * 2 ** (deaths - 1)
             self._due.append(_Due(started.worker, deaths, when))
         yield WorkerStopped(started.worker, text, 1)
 
     def _death_reason(self, started: _Started, error: Exception) -> str:
-        """The cause of a worker's death, as the user is told."""
+        """The cause of a worker's death, for the message."""
         if isinstance(error, self._ray.exceptions.OutOfMemoryError):
             return "out of memory"
         if isinstance(error, self._ray.exceptions.RayTaskError):

@@ -1,1 +1,1 @@
-"""A study in a database that many machines reach."""
+"""A study in a database that several machines share."""

@@ -45,7 +45,7 @@ class StorageAddress:
         if url.get_backend_name() not in ("postgresql", "postgres", "mysql", "mariadb"):
             raise UsageError(
                 f"--storage {url.drivername}: many workers need postgresql://… or "
-                "mysql+pymysql://…; leave it out for the journal, which serves one machine"
+                "mysql+pymysql://…; leave it out for the journal, which works on one machine only"
             )
         shown = URL.create(
             *(url.drivername, url.username, None, url.host, url.port, url.database),
@@ -56,7 +56,7 @@ class StorageAddress:
 
     @classmethod
     def of(cls, shown: str) -> StorageAddress:
-        """The address by which this process reaches a database: $PEFTSEARCH_STORAGE, or `shown`."""
+        """The address with which to connect to a database: $PEFTSEARCH_STORAGE, or `shown`."""
         return cls.parse(os.environ.get(VARIABLE) or shown)
 
     def without_password(self, text: str) -> str:

@@ -32,7 +32,7 @@ class CachedDatabase(_CachedStorage):
     """The storage that Optuna makes of a database, which also batches reads and writes.
 
     Without it TPE reads all trials again for each group of parameters that it samples, and every
-    parameter and attribute is a transaction of its own.
+    parameter and attribute is its own transaction.
     """
 
     def __init__(self, database: PlainDatabase) -> None:

@@ -1,4 +1,4 @@
-"""Copies of a study's database in a folder on each machine: created, filled, kept apart."""
+"""Local copies of a study in a database: one folder on each machine, created and updated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peftsearch.study.storage.database.enrolment import enrol, enrolled
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
-    *("aim_of", "begin_in_database", "bring_adapter", "bring_home", "folder_of", "refuse_taken"),
+    *("aim_of", "begin_in_database", "bring_adapter", "update_folder", "folder_of", "refuse_taken"),
 ]
 
 
@@ -33,7 +33,7 @@ def refuse_taken(name: str, address: StorageAddress) -> None:
         return
     raise UsageError(
         f"{address.shown} has a study '{name}' already; join it with: peftsearch worker {name} "
-        "--storage … (the address), or begin one under another name"
+        "--storage … (the address), or start one under another name"
     )
 
 
@@ -46,9 +46,9 @@ def _has(storage: BaseStorage, name: str) -> bool:
 
 
 def begin_in_database(folder: StudyFolder) -> None:
-    """Enrol a study in its database, after it was created or if a kill prevented that.
+    """Register a new study in its database, or finish registering it after a kill.
 
-    UsageError if its database has lost it: the trials in the folder would be searched again.
+    UsageError if the database has lost the study: finished trials would be searched again.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -74,14 +74,14 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
-            f"{folder.root} is another study than the '{name}' of {address.shown}; "
+            f"{folder.root} holds a different study from '{name}' in {address.shown}; "
             "name another folder with --studies"
         )
     return folder
 
 
 def aim_of(folder: StudyFolder) -> int | None:
-    """The number of configurations that a study in a database wants in all, if one was given."""
+    """The target number of configurations of a study in a database, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
 
@@ -92,10 +92,10 @@ def aim_of(folder: StudyFolder) -> int | None:
     return in_database(address, aim)
 
 
-def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
-    """Update a study's folder from its database; nothing happens if it is in a journal.
+def update_folder(folder: StudyFolder, notify: Callable[[str], None]) -> None:
+    """Update a study's folder from its database; a no-op for a journal.
 
-    If the database cannot be reached, `say` is told, and the folder stays as it is.
+    If the database cannot be reached, `notify` is called and the folder stays unchanged.
     """
     info = folder.read_info()
     if not is_database(info.storage):
@@ -104,7 +104,7 @@ def bring_home(folder: StudyFolder, say: Callable[[str], None]) -> None:
         for trial in _trials(info):
             _write(folder, trial)
     except MissingError as error:
-        say(f"{error}; shown is what this folder knows")
+        notify(f"{error}; showing what this machine's folder has")
 
 
 def _trials(info: StudyInfo) -> list[FrozenTrial]:

@@ -1,4 +1,4 @@
-"""Enrolment: making a study known to its database, where every machine finds it."""
+"""Registering a study in a database, and reading it there from another machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Enrolled", "enrol", "enrolled"]
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A study as its database knows it: all that a new worker needs beside the data."""
+    """A study as registered in its database: what a new worker needs, besides the data."""
 
     info: StudyInfo
     space_text: str
@@ -25,7 +25,7 @@ class Enrolled:
 
 
 def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
-    """Make a study known to its database, unless it is already. May be repeated."""
+    """Register a study in its database, unless it is registered. Idempotent."""
     study = optuna.create_study(
         study_name=info.name, storage=storage, directions=directions_of(info), load_if_exists=True
     )
@@ -36,14 +36,14 @@ def enrol(storage: BaseStorage, info: StudyInfo, space_text: str) -> None:
 
 
 def enrolled(storage: BaseStorage, name: str, shown: str) -> Enrolled:
-    """The study as a database knows it; UsageError if it does not. `shown` is its address."""
+    """The study as registered in a database; UsageError if it is not. `shown` is the address."""
     try:
         study_id = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(study_id)
         info = StudyInfo.model_validate(INFO.required(attributes))
     except KeyError:
         raise UsageError(
-            f"{shown} has no study '{name}'; begin it with: peftsearch search --study {name} "
+            f"{shown} has no study '{name}'; start it with: peftsearch search --study {name} "
             "--storage … (the address)"
         ) from None
     return Enrolled(info, SPACE.required(attributes), study_id)

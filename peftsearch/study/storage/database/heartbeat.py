@@ -1,7 +1,7 @@
 """Heartbeats in a database: which workers are alive, without comparing clocks of two machines.
 
-A worker raises a count. Others take it for dead once they have seen the same count several times,
-at intervals of their own clocks. Should it wake up, it is ignored: others have its trials by then.
+A worker increments a counter. Others consider it dead once they have read the same count several
+times, at intervals of their own clocks. If it resumes, it is ignored: others have its trials.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CountingHeartbeat", "Pulse"]
 
 @dataclass(frozen=True)
 class Pulse:
-    """Raise the count every `every_s` seconds; dead after `missed` looks without a change."""
+    """Heartbeat timing: increment every `every_s` s; dead after `missed` reads without a change."""
 
     every_s: float = 10.0
     missed: int = 6
@@ -38,7 +38,7 @@ class _Seen:
 
 
 class CountingHeartbeat:
-    """Each worker raises a count in a study attribute of its own."""
+    """A heartbeat in which each worker increments a counter in its own study attribute."""
 
     def __init__(self, storage: BaseStorage, study_id: int, pulse: Pulse) -> None:
         self._storage, self._study_id, self.pulse = storage, study_id, pulse
@@ -69,7 +69,7 @@ class CountingHeartbeat:
         self._name = None
 
     def is_alive(self, name: str) -> bool:
-        """Whether its count moves. Looks at most once in `every_s`; only answered looks count."""
+        """Whether the count changes. Reads at most once in `every_s`; failed reads do not count."""
         if name == self._name:
             return True
         now, count = time.monotonic(), ALIVE.at(name).of(self._counts())
@@ -97,7 +97,7 @@ class CountingHeartbeat:
                 self._write(count)
 
     def _write(self, count: int | None) -> None:
-        """Write the count; an outage loses it, and the next may get through."""
+        """Write the count; in an outage it is skipped until the next one."""
         key = ALIVE.at(self._name or "").key
         try:
             self._storage.set_study_user_attr(self._study_id, key, count)

@@ -1,4 +1,4 @@
-"""A study's storage in a database: opened for a worker of any machine that reaches it."""
+"""Opening a study's storage in a database, for a worker on any machine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["open_in_database"]
 
 
 def open_in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shared:
-    """Open what the workers of many machines share; UsageError if the database has not the study,
-    or another of that name. `folder` is this worker's own.
+    """Open the storage of a study; UsageError if the database does not have the study, or has a
+    different one of that name. `folder` is this machine's copy.
     """
     address = StorageAddress.of(info.storage)
     storage = open_database(address)
@@ -33,7 +33,7 @@ def open_in_database(folder: StudyFolder, info: StudyInfo, pulse: Pulse) -> Shar
     known = retry.call(lambda: enrolled(storage, info.name, address.shown))
     if known.info.id != info.id:
         raise UsageError(
-            f"{address.shown} has another study named '{info.name}'; begin a new study under "
+            f"{address.shown} has another study named '{info.name}'; start a new study under "
             "another name"
         )
     study = retry.call(lambda: optuna.load_study(study_name=info.name, storage=storage))

@@ -19,9 +19,8 @@ __all__ = ["DatabaseTrialStore", "curve_of"]
 
 
 class DatabaseTrialStore:
-    """Writes to the database first: what stands in this worker's folder alone is known to nobody
-    else. Without an artifact store, checkpoints stay with the worker that wrote them.
-    """
+    """Writes to the database first: other workers do not see this worker's folder. Without an
+    artifact store, checkpoints stay with the worker that wrote them."""
 
     def __init__(self, folder: StudyFolder, table: TrialTable, artifacts: Artifacts | None) -> None:
         self.folder, self.table, self.artifacts = folder, table, artifacts

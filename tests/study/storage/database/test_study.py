@@ -1,4 +1,4 @@
-"""A study in a database: what one machine began another goes on with, and only one is heard."""
+"""A study in a database: what one machine began another continues, and only one may write."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
     begin_in_database,
     bring_adapter,
-    bring_home,
     folder_of,
     refuse_taken,
+    update_folder,
 )
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Study
@@ -104,7 +104,7 @@ def test_results_of_all_machines_come_home(machine: Machine, home: StudyFolder) 
     for study in (one, two, one):
         train_for_nothing(study, take(study))
     running = take(two)
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     record = home.read()
     assert [r.number for r in record.results] == [0, 1, 2]
     assert record.running == 1
@@ -125,7 +125,7 @@ def test_trials_run_whose_workers_are_alive_on_any_machine_and_others_wait(
     held, given_back = take(alive), take(alive)
     lost = take(dead)  # it never joined
     alive.put_back(given_back.number)
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     assert home.unfinished() == [held.number, given_back.number, lost.number]
     record = read_study(home)
     assert (record.running, record.waiting) == (1, 2)
@@ -161,7 +161,7 @@ def test_who_was_taken_for_dead_is_not_heard_any_more(machine: Machine, home: St
     late.put_back(cut.number)
     assert late.tell(finish(cut, late.shapes, "stopped")) == []
     assert [r.state for r in other.tell(finish(again, other.shapes))] == ["full"]
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     assert [r.state for r in home.read().results] == ["full"]
 
 
@@ -192,7 +192,7 @@ def test_a_trial_cut_off_again_and_again_without_progress_is_recorded_as_failed(
         assert take(dead).number == cut.number
     (given_up,) = other.recover()
     assert (given_up.state, given_up.cause) == ("failed", "cut_off")
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     assert home.read().results == (given_up,)
 
 
@@ -213,7 +213,7 @@ def test_who_wakes_after_its_trial_was_given_up_is_not_heard_either(
     late.give_checkpoint(cut.number)
     late.put_back(cut.number)
     assert late.tell(finish(cut, late.shapes)) == []
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     assert home.read().results == (given_up,)
 
 
@@ -258,7 +258,7 @@ def test_what_was_tuned_elsewhere_is_fetched_for_an_export(
     trial = take(study)
     study.folder.trial(trial.number).adapter_path.write_bytes(b"tuned")
     study.tell(finish(trial, study.shapes))
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     bring_adapter(home, trial.number)
     assert home.trial(trial.number).adapter_path.read_bytes() == b"tuned"
 
@@ -285,7 +285,7 @@ def test_a_database_that_cannot_be_reached_is_said_and_the_folder_shown(
     said: list[str] = []
     monkeypatch.setenv(VARIABLE, "postgresql://owner:s3cret@127.0.0.1:1/studies")
     monkeypatch.setattr("peftsearch.study.storage.database.copies.LOOK_S", 0.1)
-    bring_home(home, said.append)
+    update_folder(home, said.append)
     assert len(said) == 1
     assert "127.0.0.1:1/studies" in said[0]
     assert "s3cret" not in said[0]
@@ -299,7 +299,7 @@ def test_a_name_that_the_database_has_is_refused(
     refuse_taken("another", address)
     own = info.model_copy(update={"id": "f" * 32})
     StudyFolder.create(own, standin.SPACE, {}, tmp_path / "else", "")
-    with pytest.raises(UsageError, match="is another study"):
+    with pytest.raises(UsageError, match="holds a different study"):
         folder_of(info.name, address, tmp_path / "else")
 
 
@@ -308,7 +308,7 @@ def test_a_study_that_its_database_has_lost_is_not_searched_anew(
 ) -> None:
     study = machine(1)
     train_for_nothing(study, take(study))
-    bring_home(home, pytest.fail)
+    update_folder(home, pytest.fail)
     monkeypatch.setenv(VARIABLE, postgres.new_database())
     with pytest.raises(UsageError, match="has no study 'study'"):
         begin_in_database(home)
