@@ -214,7 +214,7 @@ def test_tokens_that_the_model_has_no_row_for_are_refused(tiny_bert: Path) -> No
     backbone.refuse_unknown_tokens(torch.tensor([0, rows - 1]))
     backbone.refuse_unknown_tokens(torch.tensor([], dtype=torch.int32))
     for token in (rows, -1):
-        with pytest.raises(MissingError, match="they do not belong together"):
+        with pytest.raises(MissingError, match="they do not match"):
             backbone.refuse_unknown_tokens(torch.tensor([0, token]))
 
 
