@@ -76,7 +76,10 @@ choices: {ffn: {form: relu}}
         ("{method: lora, tuned_pct: 101, value: 2}", r"s.yaml:5: published.points.0.tuned_pct: "),
         ("{method: lora, tuned_pct: 1, value: .nan}", r"published.points.0.value: .*finite"),
         ("{method: lora, tuned_pct: 1, vaule: 2}", "unknown key; did you mean 'value'"),
-        ("{name: a, tuned_pct: 1, value: 2}, {name: a, tuned_pct: 2, value: 2}", "'a' stands twic"),
+        (
+            "{name: a, tuned_pct: 1, value: 2}, {name: a, tuned_pct: 2, value: 2}",
+            "'a' appears twice",
+        ),
         ("", "published.points: "),
     ],
 )

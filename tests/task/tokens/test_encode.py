@@ -77,7 +77,7 @@ def test_padding_that_the_model_has_no_row_for_is_refused(tiny_bert: Path) -> No
     split = Split(TEXTS, None, np.array([0, 1, 0, 1]))
     backbone.refuse_unknown_tokens(*encode(split, backbone.tokenizer, 24).tokens)
     backbone.tokenizer.add_special_tokens({"pad_token": "<nobody knows it>"})
-    with pytest.raises(MissingError, match="they do not belong together"):
+    with pytest.raises(MissingError, match="they do not match"):
         backbone.refuse_unknown_tokens(*encode(split, backbone.tokenizer, 24).tokens)
 
 
