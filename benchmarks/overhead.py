@@ -21,14 +21,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from peftsearch.records import derive
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.report import html
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.trial import PreparedTrial
-from peftsearch.search.worker import Worker
 from peftsearch.space.space import load_space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.loop import TrainingRun
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.trial import PreparedTrial
+from peftsearch.workers.worker import Worker
 
 _STEPS: list[tuple[str, Any, str]] = [
     ("train", TrainingRun, "train_to"),

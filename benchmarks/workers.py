@@ -25,15 +25,15 @@ import optuna
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search.events import Event, TrialBegan, TrialEnded
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.run import run_search
 from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
+from peftsearch.workers.events import Event, TrialBegan, TrialEnded
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.run import run_search
 
 _MODEL = "demo:minilm"
 _SPACE = """schema: 1

@@ -6,9 +6,7 @@ without torch.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.errors import (
@@ -66,6 +64,7 @@ _LAZY = {
     "load": "peftsearch.export.native",
     "load_space": "peftsearch.space.space",
     "open_study": "peftsearch.api.study",
+    "search": "peftsearch.api.search",
 }
 
 
@@ -77,20 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """`peftsearch.search` is the function. Importing anything of the subpackage of that name sets
-    the attribute to the subpackage, which this property ignores.
-    """
-
-    @property
-    def search(self) -> Any:
-        return import_module("peftsearch.api.search").search
-
-    @search.setter
-    def search(self, subpackage: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Package

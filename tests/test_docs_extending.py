@@ -33,8 +33,6 @@ from peftsearch.design.validity import why_invalid
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.native import load, write_native
 from peftsearch.policy.table import POLICIES
-from peftsearch.search.events import TrialEnded, TrialEvaluated
-from peftsearch.search.limits import Limits, Means
 from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space, load_space
@@ -44,6 +42,8 @@ from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
+from peftsearch.workers.events import TrialEnded, TrialEvaluated
+from peftsearch.workers.limits import Limits, Means
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.exports import package
 from support.rounding import apart_in_fp32

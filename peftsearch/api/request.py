@@ -16,11 +16,11 @@ from peftsearch.errors import UsageError
 from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
-    from peftsearch.search.limits import Limits, Means
     from peftsearch.space.file.files import Files
     from peftsearch.space.space import Space
     from peftsearch.study.new_study import NewStudy
     from peftsearch.task.spec import TaskSpec
+    from peftsearch.workers.limits import Limits, Means
 
 __all__ = [
     *("default_name", "limits_of", "means_of", "new_study", "refuse_cohort_of_low_rungs"),
@@ -146,7 +146,7 @@ def seconds_of(minutes: float | None, hours: float | None) -> float | None:
 
 def limits_of(options: Options, waits: bool) -> Limits:
     """When the search ends; `waits`: its workers stay while others of the study train."""
-    from peftsearch.search.limits import Limits
+    from peftsearch.workers.limits import Limits
 
     seconds = seconds_of(options.get("minutes"), options.get("hours"))
     return Limits(options.get("trials"), seconds, waits)
@@ -154,7 +154,7 @@ def limits_of(options: Options, waits: bool) -> Limits:
 
 def means_of(options: Options) -> Means:
     """Threads, cohort and device of each worker."""
-    from peftsearch.search.limits import Means
+    from peftsearch.workers.limits import Means
 
     threads = options.get("threads", DEFAULTS.threads)
     return Means(threads, options.get("cohort"), options.get("device"))

@@ -16,7 +16,7 @@ from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.search.limits import Means
+    from peftsearch.workers.limits import Means
 
 __all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
 

@@ -131,7 +131,7 @@ def _search(parameters: Mapping[str, Any], display: Display) -> Study:
 def _searched(folder: StudyFolder, options: Options, display: Display) -> Study:
     from peftsearch.api.watch import watch_local
     from peftsearch.records.storage_name import is_database
-    from peftsearch.search.run import run_search
+    from peftsearch.workers.run import run_search
 
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
     means, workers = means_of(options), options.get("workers")

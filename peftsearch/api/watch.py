@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from peftsearch.api.progress.display import Display
     from peftsearch.records.folder import StudyFolder
     from peftsearch.records.records import StudyRecord
-    from peftsearch.search.events import Event
-    from peftsearch.search.limits import Limits, Means
+    from peftsearch.workers.events import Event
+    from peftsearch.workers.limits import Limits, Means
 
 __all__ = ["Outcome", "Run", "watch", "watch_local"]
 

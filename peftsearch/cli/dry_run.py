@@ -51,9 +51,9 @@ def print_dry_run(asked: NewStudy, options: Options) -> None:
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     """The same for an existing study, without resuming it."""
-    from peftsearch.search.worker import bench_of
     from peftsearch.study.create import PlannedStudy
     from peftsearch.study.settings import space_of
+    from peftsearch.workers.worker import bench_of
 
     info = folder.read_info()
     device = options.get("device", info.device)
@@ -147,8 +147,8 @@ def _lengths(study: PlannedStudy) -> dict[str, int]:
 
 def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     from peftsearch.backbone.device import default_workers_here
-    from peftsearch.search.estimate import parallel_trials, trial_time, trials_within
     from peftsearch.training.bench import set_threads
+    from peftsearch.workers.estimate import parallel_trials, trial_time, trials_within
 
     limits, means = limits_of(options, waits=False), means_of(options)
     set_threads(means.threads)

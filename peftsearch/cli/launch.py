@@ -22,9 +22,9 @@ from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.search.launchers.ray.cluster import Share
-    from peftsearch.search.launchers.ray.order import Order
-    from peftsearch.search.limits import Limits
+    from peftsearch.workers.launchers.ray.cluster import Share
+    from peftsearch.workers.launchers.ray.order import Order
+    from peftsearch.workers.limits import Limits
 
 __all__ = ["launch"]
 
@@ -67,9 +67,9 @@ def ray(
 ) -> None:
     """Start workers on the nodes of a Ray cluster. Run it on one of the nodes."""
     from peftsearch.cli.watch import watch
-    from peftsearch.search.launchers.ray.cluster import Share
-    from peftsearch.search.launchers.ray.workers import run_on_ray
-    from peftsearch.search.limits import Limits
+    from peftsearch.workers.launchers.ray.cluster import Share
+    from peftsearch.workers.launchers.ray.workers import run_on_ray
+    from peftsearch.workers.limits import Limits
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     folder = folder_to_join(study, storage, studies)
@@ -91,9 +91,9 @@ def _order(
     from dataclasses import replace
 
     from peftsearch.records.storage_name import VARIABLE, is_database
-    from peftsearch.search.launchers.ray.order import Order
-    from peftsearch.search.limits import Means
     from peftsearch.study.storage.database.copies import aim_of
+    from peftsearch.workers.launchers.ray.order import Order
+    from peftsearch.workers.limits import Means
 
     info = folder.read_info()
     if not is_database(info.storage):

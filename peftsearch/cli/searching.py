@@ -44,7 +44,7 @@ def run_search_command(parameters: Mapping[str, Any]) -> None:
 def _search(folder: StudyFolder, options: Options) -> None:
     from peftsearch.cli.watch import watch_local
     from peftsearch.records.storage_name import is_database
-    from peftsearch.search.run import run_search
+    from peftsearch.workers.run import run_search
 
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
     workers, as_json = options.get("workers"), "json" in options

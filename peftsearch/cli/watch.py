@@ -11,7 +11,7 @@ from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.search.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, Means
 
 __all__ = ["watch", "watch_local"]
 

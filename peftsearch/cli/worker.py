@@ -56,8 +56,8 @@ def worker(
     """Join a study: train configurations, and continue trials of workers that died."""
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
-    from peftsearch.search.limits import Limits, Means
     from peftsearch.study.missing_files import refuse_missing
+    from peftsearch.workers.limits import Limits, Means
 
     limits = Limits(trials, seconds_of(minutes, hours), waits=True)
     means = Means(threads or 1, cohort, device)
@@ -66,7 +66,7 @@ def worker(
     folder = folder_to_join(study, storage, studies)
     refuse_other_means(folder, means)
     refuse_missing(folder.read_info())
-    from peftsearch.search.run import run_workers  # seconds, of importing torch
+    from peftsearch.workers.run import run_workers  # seconds, of importing torch
 
     watch_local(run_workers, folder, limits, workers, means, json)
 

@@ -20,8 +20,8 @@ from peftsearch.api.keywords import in_python
 from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli.main import run
 from peftsearch.cli.search import search as command
-from peftsearch.search.limits import Means
 from peftsearch.study.new_study import NewStudy
+from peftsearch.workers.limits import Means
 
 COMMAND_ONLY = {"dry_run", "json"}
 """Printed documents: from Python the same is read off a `Study`."""
@@ -192,11 +192,11 @@ def test_sentences_name_keywords_and_commands_stay(sentence: str, told: str) -> 
 
 
 def test_the_function_stays_public_whatever_is_imported_of_the_package_of_its_name() -> None:
-    import peftsearch.search.run
+    import peftsearch.workers.run
 
     assert inspect.isfunction(peftsearch.search)
-    assert sys.modules["peftsearch.search.run"].run_search.__module__ == "peftsearch.search.run"
-    from peftsearch.search import limits
+    assert sys.modules["peftsearch.workers.run"].run_search.__module__ == "peftsearch.workers.run"
+    from peftsearch.workers import limits
 
     assert limits.Limits().trials is None
 
@@ -259,7 +259,7 @@ def test_an_error_in_the_function_ends_the_search_and_it_can_be_resumed(home: Pa
 def test_a_search_that_found_nothing_and_one_interrupted_say_how_to_go_on(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftsearch.search import run as running
+    from peftsearch.workers import run as running
 
     ended = iter([False, True])
     monkeypatch.setattr(running, "run_search", lambda *_: next(ended))

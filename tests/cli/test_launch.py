@@ -13,13 +13,13 @@ from peftsearch.cli.main import run
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.search.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
-from peftsearch.search.launchers.ray import workers as ray_workers
-from peftsearch.search.launchers.ray.cluster import Share, connected
-from peftsearch.search.launchers.ray.order import Order
-from peftsearch.search.limits import Limits, Means
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import begin_in_database
+from peftsearch.workers.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
+from peftsearch.workers.launchers.ray import workers as ray_workers
+from peftsearch.workers.launchers.ray.cluster import Share, connected
+from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.limits import Limits, Means
 from support import standin
 from support.postgres import PostgresServer
 

@@ -14,7 +14,7 @@ from peftsearch.cli import watch
 from peftsearch.cli.main import app, run
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.search.limits import Limits, Means
+from peftsearch.workers.limits import Limits, Means
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 6, rungs: [0.5, 1], rung_examples: 12}

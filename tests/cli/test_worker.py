@@ -16,9 +16,9 @@ from peftsearch.cli.main import run
 from peftsearch.cli.storage import without_storage
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
 from peftsearch.study.storage.database.address import StorageAddress
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 from support.postgres import PASSWORD, PostgresServer
 from support.worker_here import search_in_this_process
 

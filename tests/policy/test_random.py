@@ -11,9 +11,9 @@ from peftsearch.policy.decisions import Begin
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Setting
 from peftsearch.policy.random import RandomPolicy, RandomSuggestions
-from peftsearch.search.events import Event, TrialEnded
-from peftsearch.search.limits import Limits, Means
 from peftsearch.space.encode import encode
+from peftsearch.workers.events import Event, TrialEnded
+from peftsearch.workers.limits import Limits, Means
 from support.standin import create, open_study
 from support.standin_worker import search_without_training
 

@@ -12,10 +12,10 @@ from peftsearch.design.methods import METHODS
 from peftsearch.errors import PolicyError, UsageError
 from peftsearch.policy.decisions import Begin, Continue, Nothing, Pause, Stop
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
-from peftsearch.search.limits import Limits, Means
 from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Assignment
+from peftsearch.workers.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
+from peftsearch.workers.limits import Limits, Means
 from support.crowd import parameters
 from support.scripted import ScriptedPolicy, scripted
 from support.standin import create, finish, metric_of, open_study, rung_value, take

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search import worker as working
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
+from peftsearch.workers import worker as working
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 from support import standin
 from support.hostile import here
 from support.hostile.world import SPACE

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search.events import Event, TrialEnded, TrialEvaluated
-from peftsearch.search.limits import Limits
+from peftsearch.workers.events import Event, TrialEnded, TrialEvaluated
+from peftsearch.workers.limits import Limits
 from support.standin import create
 from support.standin_worker import search_without_training
 

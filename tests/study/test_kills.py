@@ -12,12 +12,12 @@ import pytest
 
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.spec import TaskSpec
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 from support.killable import in_a_fork
 from support.uninterrupted import uninterrupted, without_clock
 

@@ -16,7 +16,7 @@ from peftsearch.backbone.savings.low_precision import LOW_PRECISIONS
 from peftsearch.cli.main import run
 from peftsearch.errors import MissingError
 from peftsearch.records.records import RungValue, StudyInfo
-from peftsearch.search import worker
+from peftsearch.workers import worker
 from support.worker_here import search_in_this_process
 
 needs_int8 = pytest.mark.skipif(

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peftsearch.search.events import Event, TrialBegan, WorkerReady
-from peftsearch.search.limits import Limits, Means
+from peftsearch.workers.events import Event, TrialBegan, WorkerReady
+from peftsearch.workers.limits import Limits, Means
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]

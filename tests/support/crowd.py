@@ -22,14 +22,14 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.disk.atomic import write_atomic
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.cohort_scheduler import Ended
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
 from peftsearch.space.decode import decode
 from peftsearch.space.space import Space
 from peftsearch.study.settings import space_of
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Assignment, Study
+from peftsearch.workers.cohort_scheduler import Ended
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 from support.standin import finish, metric_of, rung_value
 
 PULSE = Pulse(every_s=0.4, missed=5)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peftsearch.search.events import Event, WorkerStopped
+from peftsearch.workers.events import Event, WorkerStopped
 
 Script = Sequence[Event | Exception]
 

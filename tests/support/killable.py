@@ -3,7 +3,7 @@
 What is real: the command line from its first word on, its process group, its parent and worker
 processes with their pipes, locks and signals, every file, `kill -9`. What is not: the processes are
 forks of one that has imported everything, where a shell would start Python anew (4 s of imports
-each); for that `search/launchers/local.py` is given multiprocessing's "fork", not its "spawn". With
+each); for that `workers/launchers/local.py` is given multiprocessing's "fork", not "spawn". With
 `anew` nothing is replaced: `python -m peftsearch`, whose workers are spawned.
 """
 
@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from peftsearch.cli.main import run
-from peftsearch.search.launchers import local as launch
+from peftsearch.workers.launchers import local as launch
 
 __all__ = ["Killable", "imported", "in_a_fork", "started"]
 

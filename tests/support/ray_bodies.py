@@ -9,10 +9,10 @@ from pathlib import Path
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search.cohort_scheduler import Ended
-from peftsearch.search.events import Event, TrialBegan
-from peftsearch.search.limits import Limits, Means
 from peftsearch.study.study import Assignment
+from peftsearch.workers.cohort_scheduler import Ended
+from peftsearch.workers.events import Event, TrialBegan
+from peftsearch.workers.limits import Limits, Means
 from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]

@@ -10,12 +10,12 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.policy.decisions import Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.cohort_scheduler import Ended
-from peftsearch.search.events import Event
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
 from peftsearch.study.settings import space_of
 from peftsearch.study.study import Assignment, Study
+from peftsearch.workers.cohort_scheduler import Ended
+from peftsearch.workers.events import Event
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 from support.standin import finish, metric_of, rung_value
 
 __all__ = ["StandInWorker", "early_metric_of", "search_without_training"]

@@ -11,10 +11,10 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.records.trial_folder import TrialFolder
-from peftsearch.search.trial import TrialRunner
 from peftsearch.study.settings import budget_of, space_of, task_of
 from peftsearch.study.study import Assignment
 from peftsearch.training.bench import Workbench, set_threads
+from peftsearch.workers.trial import TrialRunner
 from support.verdicts import verdict
 
 __all__ = ["uninterrupted", "without_clock"]

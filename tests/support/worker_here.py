@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from peftsearch.search import run as search_run
-from peftsearch.search.events import Event
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
+from peftsearch.workers import run as search_run
+from peftsearch.workers.events import Event
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 
 __all__ = ["search_in_this_process"]
 

@@ -10,7 +10,8 @@ from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
-from peftsearch.search.events import (
+from peftsearch.wording import agree, counted, duration
+from peftsearch.workers.events import (
     Event,
     StopAsked,
     TrialAt,
@@ -23,8 +24,7 @@ from peftsearch.search.events import (
     WorkerStopped,
     WorkersWait,
 )
-from peftsearch.search.limits import Limits
-from peftsearch.wording import agree, counted, duration
+from peftsearch.workers.limits import Limits
 
 __all__ = ["Progress"]
 

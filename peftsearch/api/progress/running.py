@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftsearch.search.events import TrialAt, TrialBegan
 from peftsearch.wording import agree, counted, duration
+from peftsearch.workers.events import TrialAt, TrialBegan
 
 __all__ = ["RunningTrial", "RunningTrials", "stopping", "time_is_up"]
 

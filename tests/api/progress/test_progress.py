@@ -10,7 +10,7 @@ from peftsearch.api.progress import progress
 from peftsearch.api.progress.progress import Progress
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.events import (
+from peftsearch.workers.events import (
     Event,
     StopAsked,
     TrialAt,
@@ -19,7 +19,7 @@ from peftsearch.search.events import (
     TrialPutBack,
     WorkerReady,
 )
-from peftsearch.search.limits import Limits
+from peftsearch.workers.limits import Limits
 from support import standin
 
 DOES_NOT_FIT = "nothing of this structure fits the budget"

@@ -6,7 +6,7 @@ import pytest
 
 from peftsearch.api.progress.live import Overview, lines_of
 from peftsearch.api.progress.running import RunningTrials
-from peftsearch.search.events import TrialAt, TrialBegan
+from peftsearch.workers.events import TrialAt, TrialBegan
 
 
 def two_trials() -> RunningTrials:

@@ -13,11 +13,11 @@ import typer
 from peftsearch.cli import main
 from peftsearch.errors import PeftsearchError
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search import run as searching
-from peftsearch.search.events import Event, TrialEnded, WorkerStopped
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.worker import Worker
 from peftsearch.training.loop import TrainingRun
+from peftsearch.workers import run as searching
+from peftsearch.workers.events import Event, TrialEnded, WorkerStopped
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.worker import Worker
 
 __all__ = ["run", "run_briefly"]
 

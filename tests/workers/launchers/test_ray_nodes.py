@@ -12,16 +12,16 @@ import pytest
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.search.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
-from peftsearch.search.launchers.ray.cluster import Share, connected
-from peftsearch.search.launchers.ray.order import Order
-from peftsearch.search.launchers.ray.workers import RayWorkers
-from peftsearch.search.limits import Limits, Means
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
 from peftsearch.study.storage.database.copies import begin_in_database, update_folder
+from peftsearch.workers.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
+from peftsearch.workers.launchers.ray.cluster import Share, connected
+from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.launchers.ray.workers import RayWorkers
+from peftsearch.workers.limits import Limits, Means
 from support import standin
 from support.crowd import Wanted, metrics_of, parameters
 from support.killed_workers import SPACE, problems_of

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peftsearch.search.events import (
+from peftsearch.workers.events import (
     Event,
     TrialEnded,
     WorkerPlaced,
@@ -19,10 +19,10 @@ from peftsearch.search.events import (
     WorkerStopped,
     WorkersWait,
 )
-from peftsearch.search.interrupt import interruptible, with_stops
-from peftsearch.search.launchers.ray.actor import WorkerActor
-from peftsearch.search.launchers.ray.cluster import Share, connected
-from peftsearch.search.launchers.ray.order import Order
+from peftsearch.workers.interrupt import interruptible, with_stops
+from peftsearch.workers.launchers.ray.actor import WorkerActor
+from peftsearch.workers.launchers.ray.cluster import Share, connected
+from peftsearch.workers.launchers.ray.order import Order
 
 __all__ = ["RayWorkers", "run_on_ray"]
 

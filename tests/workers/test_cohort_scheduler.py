@@ -20,12 +20,6 @@ from peftsearch.errors import OutOfMemory, PeftsearchError
 from peftsearch.policy.decisions import Continue, Stop, Verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
-from peftsearch.search import worker as workers
-from peftsearch.search.cohort_scheduler import CohortScheduler
-from peftsearch.search.events import Event, TrialAt, TrialPutBack
-from peftsearch.search.limits import Limits, Means
-from peftsearch.search.trial import PreparedTrial, TrialRunner
-from peftsearch.search.worker import Worker
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
@@ -40,6 +34,12 @@ from peftsearch.training.cohort.graph_cache import GraphCache
 from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.memory.allocator import BETWEEN_TRIALS
+from peftsearch.workers import worker as workers
+from peftsearch.workers.cohort_scheduler import CohortScheduler
+from peftsearch.workers.events import Event, TrialAt, TrialPutBack
+from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.trial import PreparedTrial, TrialRunner
+from peftsearch.workers.worker import Worker
 from support.emulated_graphs import EmulatedRecorder
 from support.standin import create, open_study, take
 from support.verdicts import verdict

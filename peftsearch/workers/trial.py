@@ -20,8 +20,6 @@ from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
 from peftsearch.policy.decisions import Pause, Stop, Verdict
 from peftsearch.records.folder import TrialFolder
 from peftsearch.records.records import RungValue, TrialResult
-from peftsearch.search.example_predictions import example_predictions
-from peftsearch.search.trial_result import EndState, ended_result, failed_result
 from peftsearch.study.study import Assignment
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import member_optimisations
@@ -31,6 +29,8 @@ from peftsearch.training.loop import TrainingRun
 from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.objectives.base import Evaluation
 from peftsearch.training.optimisations import Optimisations
+from peftsearch.workers.example_predictions import example_predictions
+from peftsearch.workers.trial_result import EndState, ended_result, failed_result
 
 __all__ = ["PreparedTrial", "TrainTo", "TrialRunner", "TrialSteps"]
 

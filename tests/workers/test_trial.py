@@ -16,11 +16,11 @@ from peftsearch.design.methods import METHODS
 from peftsearch.policy.decisions import Continue, Pause, Verdict
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
-from peftsearch.search.trial import TrialRunner
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.tensor_file import load_tensors, save_tensors
+from peftsearch.workers.trial import TrialRunner
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,15 @@ from peftsearch.policy.decisions import Nothing, Verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.records.task_spec import task_of
-from peftsearch.search.cohort_scheduler import CohortScheduler
-from peftsearch.search.events import (
+from peftsearch.study.settings import budget_of, space_of, tokenizers_of
+from peftsearch.study.study import Assignment, Study
+from peftsearch.training.bench import Workbench, set_threads
+from peftsearch.training.cohort.size import CohortSize
+from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.allocator import BETWEEN_TRIALS, trim_above
+from peftsearch.training.optimisations import Optimisations
+from peftsearch.workers.cohort_scheduler import CohortScheduler
+from peftsearch.workers.events import (
     Event,
     Phase,
     TrialAt,
@@ -30,15 +37,8 @@ from peftsearch.search.events import (
     TrialPutBack,
     WorkerReady,
 )
-from peftsearch.search.limits import Limits, Means, crew_name, worker_name
-from peftsearch.search.trial import TrialRunner
-from peftsearch.study.settings import budget_of, space_of, tokenizers_of
-from peftsearch.study.study import Assignment, Study
-from peftsearch.training.bench import Workbench, set_threads
-from peftsearch.training.cohort.size import CohortSize
-from peftsearch.training.loop import TrainingRun
-from peftsearch.training.memory.allocator import BETWEEN_TRIALS, trim_above
-from peftsearch.training.optimisations import Optimisations
+from peftsearch.workers.limits import Limits, Means, crew_name, worker_name
+from peftsearch.workers.trial import TrialRunner
 
 __all__ = ["Worker", "bench_of"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.search.events import Event, TrialBegan, WorkerReady, WorkerStopped
-from peftsearch.search.launchers import local as launch
-from peftsearch.search.launchers.local import LocalWorkers
-from peftsearch.search.limits import Limits, Means
+from peftsearch.workers.events import Event, TrialBegan, WorkerReady, WorkerStopped
+from peftsearch.workers.launchers import local as launch
+from peftsearch.workers.launchers.local import LocalWorkers
+from peftsearch.workers.limits import Limits, Means
 from support.bodies import (
     always_dies,
     chatter_and_one_death,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.events import Event, TrialAt, WorkerPlaced, WorkerStopped
+from peftsearch.workers.events import Event, TrialAt, WorkerPlaced, WorkerStopped
 
 __all__ = ["WorkerActor"]
 
@@ -57,7 +57,7 @@ class WorkerActor:
                 notify(event)
 
         try:
-            from peftsearch.search.launchers.ray.order import Order
+            from peftsearch.workers.launchers.ray.order import Order
 
             order = Order.unpacked(packed)
             hide = order.without_password

@@ -14,12 +14,12 @@ import torch
 from peftsearch.errors import OutOfMemory, TrialFailure
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
-from peftsearch.search.trial import PreparedTrial, TrainTo, TrialRunner, TrialSteps
 from peftsearch.study.study import Assignment
 from peftsearch.training.cohort.cohort import Cohort, why_not_in_a_cohort
 from peftsearch.training.cohort.pass_clock import PassClock
 from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.loop import TrainingRun
+from peftsearch.workers.trial import PreparedTrial, TrainTo, TrialRunner, TrialSteps
 
 __all__ = ["CohortScheduler", "Ended"]
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
-from peftsearch.search.events import Event, TrialEnded
-from peftsearch.search.interrupt import interruptible, with_stops
-from peftsearch.search.launchers.local import LocalWorkers
-from peftsearch.search.limits import Limits, Means, crew_name, worker_name
 from peftsearch.study.settings import space_of
 from peftsearch.study.storage.database.copies import begin_in_database
 from peftsearch.study.study import Study
+from peftsearch.workers.events import Event, TrialEnded
+from peftsearch.workers.interrupt import interruptible, with_stops
+from peftsearch.workers.launchers.local import LocalWorkers
+from peftsearch.workers.limits import Limits, Means, crew_name, worker_name
 
 __all__ = ["run_search", "run_workers"]
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from peftsearch.design.configuration import Training
-from peftsearch.search.estimate import (
+from peftsearch.training.batches import BatchOrder
+from peftsearch.workers.estimate import (
     TrialTime,
     _example_s,
     _step_s,
     parallel_trials,
     trials_within,
 )
-from peftsearch.training.batches import BatchOrder
 
 TOKEN_S, EXAMPLE_S = 0.002, 0.05
 

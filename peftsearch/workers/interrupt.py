@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
-from peftsearch.search.events import Event, StopAsked
+from peftsearch.workers.events import Event, StopAsked
 
 __all__ = ["Stoppable", "interruptible", "with_stops"]
 

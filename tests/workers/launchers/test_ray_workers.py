@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.records.records import TrialResult
-from peftsearch.search.events import (
+from peftsearch.workers.events import (
     Event,
     TrialEnded,
     WorkerPlaced,
@@ -16,12 +16,12 @@ from peftsearch.search.events import (
     WorkerStopped,
     WorkersWait,
 )
-from peftsearch.search.launchers.ray import workers as ray_workers
-from peftsearch.search.launchers.ray.actor import WorkerActor
-from peftsearch.search.launchers.ray.cluster import Share
-from peftsearch.search.launchers.ray.order import Order
-from peftsearch.search.launchers.ray.workers import RayWorkers
-from peftsearch.search.limits import Limits, Means
+from peftsearch.workers.launchers.ray import workers as ray_workers
+from peftsearch.workers.launchers.ray.actor import WorkerActor
+from peftsearch.workers.launchers.ray.cluster import Share
+from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.launchers.ray.workers import RayWorkers
+from peftsearch.workers.limits import Limits, Means
 from support.fake_ray import FakeRay, OutOfMemoryError, RayError, RayTaskError, Script
 
 ORDER = Order(0, "s", "postgresql://me:s3cret@db/x", Path("studies"), Limits(), Means())

@@ -21,9 +21,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.search.events import Event, WorkerReady, WorkerStopped
-from peftsearch.search.launchers.main_module import WorkerContext
-from peftsearch.search.limits import Limits, Means
+from peftsearch.workers.events import Event, WorkerReady, WorkerStopped
+from peftsearch.workers.launchers.main_module import WorkerContext
+from peftsearch.workers.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
 
@@ -50,7 +50,7 @@ def search(
 ) -> None:
     """Run a worker: the body of every search."""
     # Importing torch takes seconds; only now has it been arranged that it dies with its parent.
-    from peftsearch.search.worker import Worker
+    from peftsearch.workers.worker import Worker
 
     Worker(root, worker, limits, begin, means, emit, stop).run()
 

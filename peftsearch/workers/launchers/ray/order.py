@@ -10,11 +10,11 @@ from pathlib import Path
 
 from peftsearch.errors import MissingError
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.search.events import Event
-from peftsearch.search.launchers.local import Begin, Body, search
-from peftsearch.search.limits import Limits, Means
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import folder_of
+from peftsearch.workers.events import Event
+from peftsearch.workers.launchers.local import Begin, Body, search
+from peftsearch.workers.limits import Limits, Means
 
 __all__ = ["Order"]
 
