@@ -9,6 +9,7 @@ each); for that `workers/launchers/local.py` is given multiprocessing's "fork", 
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from peftsearch.cli.main import run
@@ -27,11 +27,18 @@ from peftsearch.workers.launchers import local as launch
 __all__ = ["Killable", "imported", "in_a_fork", "started"]
 
 
+_IMPORTED = (
+    *("plotly.graph_objs", "pyarrow.fs", "pyarrow.parquet"),
+    *("peftsearch.api.begin", "peftsearch.api.progress.display", "peftsearch.cli.searching"),
+    *("peftsearch.report.html", "peftsearch.study.create", "peftsearch.workers.run"),
+    "peftsearch.workers.worker",
+)
+
+
 def imported() -> None:
     """Import what commands import when they run: the forks need not."""
-    import plotly.graph_objs  # noqa: F401
-    import pyarrow.fs
-    import pyarrow.parquet  # noqa: F401
+    for name in _IMPORTED:
+        importlib.import_module(name)
 
 
 def in_a_fork(body: Callable[[], int]) -> int:
@@ -67,8 +74,8 @@ def started(words: list[str], home: Path, anew: bool = False) -> Killable:
         sys.stdout, sys.stderr = (os.fdopen(d, "w", closefd=False) for d in (1, 2))
         sys.argv = ["peftsearch", *words]
         warnings.simplefilter("ignore")
-        fork: Any = SimpleNamespace(get_context=lambda _: multiprocessing.get_context("fork"))
-        launch.mp = fork
+        forked: Any = launch
+        forked.WorkerContext = lambda: multiprocessing.get_context("fork")
         return run(words)
 
     return Killable(in_a_fork(body), home)
