@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import (
+    disable_progress_bar,
+    get_verbosity,
+    set_verbosity,
+    set_verbosity_error,
+)
 
 from peftsearch.backbone.backbone import Backbone, shapes_of, take_pooler, wrap
 from peftsearch.backbone.device import checked_device
@@ -86,14 +91,15 @@ def _loaded(
     config = _from_pretrained(AutoConfig, name, source)
     family = family_of(config)
     disable_progress_bar()
-    model, loading = _from_pretrained(
-        *(language_model_class(name, family) if writes else AutoModel, name, source),
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        **PLAIN,
-    )
+    with _without_report():
+        model, loading = _from_pretrained(
+            *(language_model_class(name, family) if writes else AutoModel, name, source),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **PLAIN,
+        )
     tokenizer, target_tokenizer = tokenizers.load(name, source, _from_pretrained)
     body = model.base_model if writes else model
     pooler = take_pooler(body, family)
@@ -159,6 +165,20 @@ def _from_pretrained(auto: Any, name: str, source: str, **options: Any) -> Any:
         raise
     except Exception as error:  # transformers checks few of the values it reads: any error may come
         raise _explained(name, source, state, error) from error
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Context in which transformers prints no table of a checkpoint's unused and missing tensors.
+
+    Unused heads are usual here, and missing tensors of the body are refused.
+    """
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)
 
 
 @contextmanager

@@ -250,6 +250,18 @@ def test_code_beside_a_model_is_never_run(language_model: bool, copy: Path, tmp_
     assert not owned.exists()
 
 
+def test_tensors_that_are_not_used_make_no_table_on_the_terminal(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = copy / "model.safetensors"
+    save_file(load_file(weights) | {"cls.bias": torch.zeros(3)}, weights, {"format": "pt"})
+    AutoModel.from_pretrained(copy)
+    assert "cls.bias" in caplog.text  # transformers' own report, which would be on stderr
+    caplog.clear()
+    load_backbone(str(copy))
+    assert caplog.text == ""
+
+
 def test_a_checkpoint_without_pooler_has_none_instead_of_a_random_one(copy: Path) -> None:
     """roberta-base is such a checkpoint; a random pooler would differ from process to process."""
     path = copy / "model.safetensors"
