@@ -1,4 +1,4 @@
-"""What kept states save from the second trial on: LoRA in the upper layers, and a head alone.
+"""Seconds saved by stored hidden states from the second trial on: LoRA in upper layers, a head.
 
 Usage: kept_states.py [TRAIN] [EVAL]. CPU seconds of one epoch in batches of 16 and one evaluation,
 one thread, with the states at hand and without the optimisations that keep or skip. Needs the

@@ -1,4 +1,4 @@
-"""Where the time of a search goes: training, evaluation, and everything that is neither.
+"""Time of a search by part: training, evaluation, and the overhead beside them.
 
 Usage: overhead.py [SECONDS]. A search of the demo's space on its model and data, one worker in
 this process, one thread. Seconds of wall time from the worker's first ask to the report; inclusive

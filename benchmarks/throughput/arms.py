@@ -102,7 +102,7 @@ class _Rows(Dataset[dict[str, Any]]):
 
 
 class _Classifier(nn.Module):
-    """What Trainer trains: a body, a head, and the tensors that stand outside both."""
+    """The module that Trainer trains: a body, a head, and tuned tensors that belong to neither."""
 
     def __init__(
         self, body: Any, read: Callable[..., Tensor], head: nn.Module, tuned: list[nn.Parameter]

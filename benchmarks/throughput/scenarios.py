@@ -1,4 +1,4 @@
-"""What is trained: LoRA in all layers, by what the head reads, and samples of the whole space."""
+"""Scenarios: LoRA in all layers, by the pooling of the head, and samples of the whole space."""
 
 from __future__ import annotations
 

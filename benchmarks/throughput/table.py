@@ -49,7 +49,7 @@ def _arms(facts: dict[str, Any], scenario: str) -> list[str]:
 
 
 def _ratio(facts: dict[str, Any], scenario: str, arm: str, to: str) -> list[float]:
-    """How many times faster than the arm that begins with `to`, in each round."""
+    """Speed relative to the arm whose name begins with `to`, per round (2: twice as fast)."""
     other = next(a for a in _arms(facts, scenario) if a.startswith(to))
     own, theirs = (_seconds(facts, scenario, name) for name in (arm, other))
     return [theirs[index] / own[index] for index in own]

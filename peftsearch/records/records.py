@@ -28,7 +28,7 @@ __all__ = [
 
 
 Origin = Literal["seed", "sampled", "landmark"]
-"""Where a trial's configuration came from; see `TrialResult`."""
+"""The origin of a trial's configuration; see `TrialResult`."""
 
 
 class Record(BaseModel):

@@ -1,4 +1,4 @@
-"""What a worker process may do instead of searching (imported by the processes themselves)."""
+"""Stand-ins for a search in worker processes, which import them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export of a tiny model says of itself."""
+"""Packages (`configuration.json`) of exports of tiny models."""
 
 from __future__ import annotations
 

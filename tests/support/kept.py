@@ -1,4 +1,4 @@
-"""What a study's files must hold after every kill, and at the end."""
+"""Checks of a study's files after every kill, and at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers on a Ray cluster may do instead of training (imported on the nodes)."""
+"""Stand-ins for training in workers on a Ray cluster; imported on its nodes."""
 
 from __future__ import annotations
 

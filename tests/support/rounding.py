@@ -1,4 +1,4 @@
-"""How far apart the same may be that two ways of computing it give in single precision."""
+"""Tolerance in fp32 for one result computed in two ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of their time many workers train: trials that only wait, everything else real.
+"""Share of their time that many workers train: trials only wait, everything else is real.
 
     PYTHONPATH=tests python -m support.waiting_workers [--journal] [--workers 8] [--trials 400] \\
         [--rung 1.0]
