@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from peftsearch.task.kinds.base import Kind, Output
-from peftsearch.task.kinds.seq2seq import TEXT_METRICS, TEXT_TARGETS, written_texts
+from peftsearch.task.kinds.seq2seq import TEXT_TARGETS, written_texts
+from peftsearch.task.metrics.table import metrics_for
 from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows.columns import Columns, kept_rows, left_out, refuse_missing
 from peftsearch.task.rows.rows import Rows
@@ -26,7 +27,7 @@ class Causal(Kind):
 
     name = "causal"
     output: ClassVar[Output] = "texts"
-    metrics = ("perplexity", *(m for m in TEXT_METRICS if m != "perplexity"))
+    metrics = ("perplexity", *(m for m in metrics_for("texts") if m != "perplexity"))
     target_names = TEXT_TARGETS[:-1]
     needs_target = False
 

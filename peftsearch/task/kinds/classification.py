@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from peftsearch.errors import DataError, did_you_mean
 from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.metrics.table import metrics_for
 from peftsearch.task.rows.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.split import Split
@@ -36,7 +37,7 @@ class Classification(Kind):
 
     name = "classification"
     output: ClassVar[Output] = "labels"
-    metrics = ("accuracy", "macro_f1", "f1", "matthews")
+    metrics = metrics_for("labels")
     target_names = (
         *("label", "labels", "class", "category", "sentiment", "target", "gold", "topic"),
     )

@@ -16,6 +16,7 @@ from peftsearch.errors import DataError, listed
 from peftsearch.task.kinds.base import Kind, Output
 from peftsearch.task.kinds.classification import Classification, label_order, label_problem
 from peftsearch.task.kinds.label_set_notation import Lists, Notation, is_hidden, notation_of
+from peftsearch.task.metrics.table import metrics_for
 from peftsearch.task.rows.columns import Columns, filled_rows, left_out, refuse_missing
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.split import Split
@@ -47,7 +48,7 @@ class Multilabel(Kind):
     classes: tuple[str, ...] | None = None
     name: ClassVar[str] = "multilabel"
     output: ClassVar[Output] = "label sets"
-    metrics: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy", "bce")
+    metrics: ClassVar[tuple[str, ...]] = metrics_for("label sets")
     target_names: ClassVar[tuple[str, ...]] = (
         *Classification.target_names,
         *("tags", "categories", "topics", "genres", "emotions"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from peftsearch.errors import DataError
 from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.metrics.table import metrics_for
 from peftsearch.task.rows.columns import Columns, filled_rows, is_nothing, left_out
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.split import Split
@@ -29,7 +30,7 @@ class Regression(Kind):
 
     name = "regression"
     output: ClassVar[Output] = "values"
-    metrics = ("pearson", "spearman", "mse")
+    metrics = metrics_for("values")
     target_names = ("label", "score", "rating", "target", "value", "similarity", "y")
 
     def to_split(

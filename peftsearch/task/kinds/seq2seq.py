@@ -12,16 +12,14 @@ import numpy as np
 import pandas as pd
 
 from peftsearch.task.kinds.base import Kind, Output
+from peftsearch.task.metrics.table import metrics_for
 from peftsearch.task.prompts import joined_texts
 from peftsearch.task.rows.columns import Columns, kept_rows, left_out, refuse_missing, text_column
 from peftsearch.task.rows.rows import Rows
 from peftsearch.task.split import Split, Targets
 
-__all__ = ["TEXT_METRICS", "TEXT_TARGETS", "Seq2Seq", "written_texts"]
+__all__ = ["TEXT_TARGETS", "Seq2Seq", "written_texts"]
 
-TEXT_METRICS = (
-    *("rouge2", "rouge1", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
-)
 TEXT_TARGETS = (
     *("target", "summary", "highlights", "response", "completion", "output", "translation"),
     *("answer", "headline", "title", "label"),
@@ -45,7 +43,7 @@ class Seq2Seq(Kind):
 
     name = "seq2seq"
     output: ClassVar[Output] = "texts"
-    metrics = TEXT_METRICS
+    metrics = metrics_for("texts")
     target_names = TEXT_TARGETS
 
     def to_split(

@@ -304,9 +304,22 @@ def test_values_are_written_with_the_decimals_papers_use() -> None:
     assert METRICS["loss"].written(math.nan, 0.1) == "–"
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda k: k.name)
-def test_every_metric_of_a_kind_fits_its_output(kind: Any) -> None:
-    assert set(kind.metrics) <= set(metrics_for(kind.output))
+@pytest.mark.parametrize(
+    ("kind", "default", "scored"),
+    [
+        ("classification", "accuracy", {"labels"}),
+        ("multilabel", "f1_micro", {"label sets"}),
+        ("regression", "pearson", {"values"}),
+        ("seq2seq", "rouge2", {"texts", "loss"}),
+        ("causal", "perplexity", {"texts", "loss"}),
+    ],
+)
+def test_a_kind_offers_every_metric_of_its_output_its_default_first(
+    kind: str, default: str, scored: set[str]
+) -> None:
+    offered = KINDS[kind].metrics
+    assert offered[0] == default
+    assert sorted(offered) == sorted(m.name for m in METRICS.values() if m.of in scored)
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda m: m.name)
