@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from peftsearch.design.configuration import Head, Training
 from peftsearch.design.form import FORMS
@@ -27,6 +28,13 @@ from peftsearch.space.structures.slots import Slot
 from peftsearch.space.structures.tree import StructureTree
 
 __all__ = ["Space", "load_space"]
+
+
+_FIRST_FORMS = frozenset(
+    "linear relu gelu silu swiglu prefix prefix_relu prompt constant rescale loreft kronecker vera "
+    "dense sparse".split()
+)
+"""Forms of version 0.2.0: their rates are part of every hash, as studies recorded it."""
 
 
 class Space:
@@ -81,8 +89,18 @@ class Space:
 
     @property
     def hash(self) -> str:
-        """16 hex digits of the space's meaning: comments and the order of keys do not change it."""
-        text = json.dumps(self.file.to_plain(), sort_keys=True)
+        """16 hex digits of the space's meaning. Comments, the order of keys, and forms that are
+        registered later and that the space does not use, leave it as it is.
+        """
+        plain = self.file.to_plain()
+        train = plain.get("train", {})
+        if isinstance(train.get("lr"), dict):
+            # One rule for all forms is written out for each of them: a study of a space must be
+            # resumable in a version with more forms.
+            used = _FIRST_FORMS | _strings_in([v for key, v in plain.items() if key != "train"])
+            rates = {form: rule for form, rule in train["lr"].items() if form in used}
+            plain["train"] = train | {"lr": rates}
+        text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:
@@ -117,6 +135,15 @@ class Space:
         return Training(
             lr=rates, **{key: rules.nearest(key, getattr(defaults, key)) for key in keys}
         )
+
+
+def _strings_in(value: Any) -> set[str]:
+    """Every string in a nested value of lists and mappings, keys included."""
+    if isinstance(value, str):
+        return {value}
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    return set().union(*map(_strings_in, value)) if isinstance(value, list | tuple) else set()
 
 
 def load_space(name: str | PathLike[str]) -> Space:

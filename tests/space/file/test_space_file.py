@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.design.form import FORMS, Relu
 from peftsearch.errors import SpaceError
 from peftsearch.space.decode import decode
 from peftsearch.space.file.document import Document, values_in
@@ -48,6 +49,21 @@ def test_a_shipped_space_written_out_reads_back_equal(name: str) -> None:
     assert again.file == original.file
     assert again.hash == original.hash
     assert again.count_structures() == original.count_structures()
+
+
+def test_a_form_that_is_registered_later_changes_the_hash_of_spaces_with_it_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Later(Relu):
+        name = "later"
+
+    before = space(GOOD).hash
+    monkeypatch.setitem(FORMS, "later", Later)
+    assert "later" in dict(space(GOOD).file.to_plain()["train"]["lr"])
+    assert space(GOOD).hash == before
+    used = GOOD.replace("relu", "later")
+    assert space(used).hash != before
+    assert space(used.replace("1e-4", "2e-4")).hash != space(used).hash
 
 
 def test_comments_and_spelling_do_not_change_the_hash() -> None:
