@@ -27,8 +27,12 @@ study = peftsearch.search(
 print(len(study.trials()), "trials")
 """
 ENDLESS = """
+import signal
+
 import peftsearch
 
+# A shell starts what runs in the background with SIGINT ignored, and so would this be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     peftsearch.search(
         "space.yaml", "tiny-bert", train="reviews.csv", study="s",
@@ -36,7 +40,7 @@ try:
     )
 except peftsearch.Interrupted as error:
     print("Interrupted:", error)
-print("signals as before:", __import__("signal").getsignal(2).__name__)
+print("signals as before:", signal.getsignal(signal.SIGINT).__name__)
 """
 
 
