@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import TypeVar
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ PLACES = (
     *("attn.query", "attn.key", "attn.value", "attn.query+value", "attn.heads", "attn.out"),
     *("ffn.hidden", "ffn.activated", "ffn.out", "residual.attn", "residual.ffn"),
 )
+T = TypeVar("T")
 SAME = 1e-7
 """Relative residual below which one has reproduced the other."""
 
@@ -90,29 +92,37 @@ class Functions:
 
     modification: Modification
 
-    def on(self, act: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Tensor:
+    def on(self, act: Callable[[Outputs, Tensor], T]) -> T:
         """`act(outputs, beginning)` with the modification attached."""
         with torch.no_grad(), attach(backbone(), Configuration((self.modification,))) as attached:
             parameters = list(attached.tensors.values())
-            last_layer = backbone().model.encoder.layer[1]
-
-            def outputs(vector: Tensor) -> Tensor:
-                torch.nn.utils.vector_to_parameters(vector, parameters)
-                return last_layer(beneath()).flatten()
-
-            return act(outputs, torch.nn.utils.parameters_to_vector(parameters))
+            return act(Outputs(parameters), torch.nn.utils.parameters_to_vector(parameters))
 
 
-def jacobian(outputs: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Central differences, (outputs, parameters)."""
-    moves = 1e-6 * torch.eye(len(at), dtype=at.dtype)
-    return torch.stack([(outputs(at + m) - outputs(at - m)) / 2e-6 for m in moves], 1)
+@dataclass
+class Outputs:
+    """The last layer's output for fixed texts, [texts · tokens · d], as parameters make it."""
 
+    parameters: list[Tensor]
 
-def slopes(outputs: Callable[[Tensor], Tensor], at: Tensor, there: Tensor) -> Tensor:
-    """Forward differences from the outputs `there`: half the work, and good enough to go by."""
-    moves = 1e-7 * torch.eye(len(at), dtype=at.dtype)
-    return torch.stack([(outputs(at + m) - there) / 1e-7 for m in moves], 1)
+    def __call__(self, vector: Tensor) -> Tensor:
+        torch.nn.utils.vector_to_parameters(vector, self.parameters)
+        output: Tensor = backbone().model.encoder.layer[1](beneath())
+        return output.flatten()
+
+    def jacobian(self, at: Tensor) -> Tensor:
+        """[outputs, parameters], by one backward pass for all outputs."""
+        with torch.enable_grad():
+            outputs = self(at)
+            each = torch.autograd.grad(
+                outputs,
+                self.parameters,
+                torch.eye(len(outputs), dtype=at.dtype),
+                is_grads_batched=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return torch.cat([gradient.flatten(1) for gradient in each], 1)
 
 
 def point(length: int, seed: int) -> Tensor:
@@ -124,9 +134,9 @@ def generic(modification: Modification) -> tuple[int, Tensor]:
     """The dimension of its set of functions, and its outputs at a random point."""
     facts: list[int] = []
 
-    def act(outputs: Callable[[Tensor], Tensor], beginning: Tensor) -> Tensor:
+    def act(outputs: Outputs, beginning: Tensor) -> Tensor:
         at = point(len(beginning), 5)
-        values = torch.linalg.svdvals(jacobian(outputs, at))
+        values = torch.linalg.svdvals(outputs.jacobian(at))
         facts.append(int((values > 1e-6 * values[0]).sum()))
         return outputs(at)
 
@@ -137,12 +147,12 @@ def generic(modification: Modification) -> tuple[int, Tensor]:
 def residual(modification: Modification, target: Tensor, seed: int) -> Tensor:
     """The least relative distance to `target` that a fit from a random start reaches."""
 
-    def act(outputs: Callable[[Tensor], Tensor], beginning: Tensor) -> Tensor:
+    def act(outputs: Outputs, beginning: Tensor) -> Tensor:
         at, damping = point(len(beginning), seed), 1e-2
         error = outputs(at) - target
         stuck = 0
         for _ in range(40):
-            j = slopes(outputs, at, error + target)
+            j = outputs.jacobian(at)
             normal = j.T @ j
             if not normal.any():  # a rectifier that no input opens
                 break
