@@ -36,6 +36,7 @@ from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at
 from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
+from support.graph_nodes import AccumulateNodes
 from support.tiny import copying_rows, scored_rows, tagged_rows, write_csv
 
 STEPS = 20
@@ -209,6 +210,39 @@ def test_every_objective_and_kind_of_model_trains_the_same(
     found = trained(bench, emulated.cohort, members)
     assert emulated.said == []
     assert_same(found, trained(bench, Cohort(bench.backbone), members))
+    assert emulated.recorder.played > STEPS / 3
+
+
+IN_BF16 = [method(name, precision="bf16") for name in ("bitfit", "ln-tuning", "lora", "loreft")]
+"""Copies of biases and norms are cast to the backbone's dtype in every forward."""
+
+
+@pytest.fixture(scope="module")
+def bf16_bench(bench: Workbench) -> Workbench:
+    return bench.for_training(Training(precision="bf16"))
+
+
+def test_every_pass_has_nodes_of_its_own_in_bf16(bf16_bench: Workbench) -> None:
+    """On a GPU a node of the pass before would run on that one's stream, in the capture as well."""
+    cohort = Cohort(bf16_bench.backbone)
+    runs = [begun(bf16_bench, cohort, one) for one in IN_BF16]
+    nodes = AccumulateNodes(
+        {f"{i}/{n}": p for i, run in enumerate(runs) for n, p in run.model.parameters.items()}
+    )
+    for _ in range(3):
+        cohort.step(runs)
+        assert nodes.left == []
+    assert len(nodes.ran) > 0.9 * len(nodes.parameters)
+    for run in runs:
+        run.model.detach()
+
+
+@pytest.mark.slow
+def test_in_bf16_cohorts_train_the_same(bf16_bench: Workbench) -> None:
+    emulated = Emulated(bf16_bench.backbone)
+    found = trained(bf16_bench, emulated.cohort, IN_BF16[:3])
+    assert_same(found, trained(bf16_bench, Cohort(bf16_bench.backbone), IN_BF16[:3]))
+    assert emulated.said == []
     assert emulated.recorder.played > STEPS / 3
 
 
