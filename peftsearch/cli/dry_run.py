@@ -51,13 +51,15 @@ def print_dry_run(asked: NewStudy, options: Options) -> None:
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     """The same for an existing study, without resuming it."""
+    from peftsearch.backbone.device import use_device
     from peftsearch.study.create import PlannedStudy
     from peftsearch.study.settings import space_of
     from peftsearch.workers.worker import bench_of
 
     info = folder.read_info()
     device = options.get("device", info.device)
-    study = PlannedStudy(info, bench_of(info, device, 0), space_of(folder, info))
+    use_device(device)
+    study = PlannedStudy(info, bench_of(info, device), space_of(folder, info))
     trials = len(folder.finished())
     _print(_of_study(study, info.model, options) | {"trials ended": trials}, options)
 
@@ -71,8 +73,10 @@ def _opened(asked: NewStudy) -> Task:
 
 def _print_planned(asked: NewStudy, options: Options) -> None:
     task = asked.open_task()
+    from peftsearch.backbone.device import use_device
     from peftsearch.study.create import planned  # seconds, of importing torch
 
+    use_device(asked.device)  # steps are timed here
     _print(_of_study(planned(asked, print_note, task), asked.model, options), options)
 
 

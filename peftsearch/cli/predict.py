@@ -74,8 +74,10 @@ def predict(
         inputs, pairs = _given(texts), None
     for number, one in enumerate(inputs, 1):
         _refuse_broken(number, one)
+    from peftsearch.backbone.device import use_device
     from peftsearch.export.native import load  # seconds, of importing torch
 
+    use_device(device)
     loaded = load(model, device, backbone)
     if json:
         print_json("predictions", {"predictions": _detailed(loaded, inputs, pairs)})

@@ -38,8 +38,10 @@ def train(
     if seed is not None:
         asked = asked.model_copy(update={"seed": seed})
     task = open_recipe(asked, to, device, test)
+    from peftsearch.backbone.device import use_device
     from peftsearch.export.retrain import retrain  # seconds, of importing torch
 
+    use_device(device)
     outcome = retrain(asked, to, threads, device, test, print_note, task)
     if json:
         print_json("train", outcome)

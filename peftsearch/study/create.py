@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peftsearch.backbone.loading.language import Tokenizers
-from peftsearch.design.configuration import Configuration, Head
-from peftsearch.design.methods import METHODS
+from peftsearch.backbone.device import refuse_absent_device
 from peftsearch.errors import DataError
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, PublishedValue, StudyInfo
 from peftsearch.space.space import Space
+from peftsearch.study.new_bench import new_bench, precision_of
 from peftsearch.study.new_study import NewStudy
 from peftsearch.study.settings import for_kind
+from peftsearch.study.untuned import untuned_metric, untuned_metric_apart
 from peftsearch.task.task import Task
 from peftsearch.training.batches import BatchOrder
 from peftsearch.training.bench import Workbench
-from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.choose import scale_of_values
 
 __all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
@@ -45,35 +44,31 @@ def create_study(
     task: Task | None = None,
 ) -> StudyFolder:
     """Load model and data once to check and measure them, then write the study's folder. `asked`
-    has passed `refuse_unusable`, which loads nothing.
+    has passed `refuse_unusable`, which loads nothing. Nothing is computed on a GPU in this process,
+    which may go on to start the workers.
 
     `resume_command` is quoted in the error that the study already exists; `task` is the data, if
     already loaded.
     """
     StudyFolder.new(asked.name, studies, resume_command)  # refuse before the slow part
-    info = planned(asked, notify, task).info
+    refuse_absent_device(asked.device)
+    info = planned(asked, notify, task, device="cpu").info
     return StudyFolder.create(
         info, asked.space.document.text, environment(), studies, resume_command
     )
 
 
 def planned(
-    asked: NewStudy, notify: Callable[[str], None] = lambda _: None, task: Task | None = None
+    asked: NewStudy,
+    notify: Callable[[str], None] = lambda _: None,
+    task: Task | None = None,
+    device: str | None = None,
 ) -> PlannedStudy:
     """Load and check everything that `create_study` would write; writes nothing. `asked` has
-    passed `refuse_unusable`.
+    passed `refuse_unusable`. `device`: where the model is loaded (None: the study's device).
     """
     asked = asked.with_absolute_paths()
-    task = task or asked.open_task()
-    precision = str(asked.space.file.train.precision.choices[0])
-    bench = Workbench.prepare(
-        *(asked.model, asked.limited_task, asked.device, asked.max_length),
-        with_prompts=offers_prompts(asked.space),
-        notify=notify,
-        tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
-        precision=precision,
-        task=task,
-    )
+    bench = new_bench(asked, device or asked.device, notify, task)
     shortest = [int(n) for n in asked.space.file.train.max_length.extremes if float(n)]
     if shortest:
         bench.refuse_no_room(min(shortest))
@@ -81,7 +76,7 @@ def planned(
         notify(line)
     space = for_kind(asked.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    return PlannedStudy(_info(asked, bench, precision), bench, space)
+    return PlannedStudy(_info(asked, bench), bench, space)
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
@@ -105,16 +100,7 @@ def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
         )
 
 
-def offers_prompts(space: Space) -> bool:
-    """Whether a configuration of the space, or a seed, may put tokens before the text."""
-    offered = {str(form) for slot in space.file.choices.values() for form in slot.form.choices}
-    seeded = {
-        m.form.name for seed in space.file.seed_with for m in METHODS[seed.method].modifications
-    }
-    return "prompt" in offered | seeded
-
-
-def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
+def _info(asked: NewStudy, bench: Workbench) -> StudyInfo:
     budgets = asked.space.file.budgets
     task = bench.task
     usual = asked.space.training_like(())
@@ -137,7 +123,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         kind=task.kind.name,
         train_examples=len(task.train),
         eval_examples=len(task.validation),
-        metric=_scale(bench),
+        metric=_scale(asked, bench),
         budget_lo_pct=budgets.tuned_pct.low,
         budget_hi_pct=budgets.tuned_pct.high,
         body_parameters=bench.backbone.shapes.body_parameters,
@@ -156,20 +142,18 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         low_rungs=asked.low_rungs,
         reading=task.reading,
         text_template=task.spec.template,
-        precision=precision,
+        precision=precision_of(asked),
         value_scale=scale_of_values(bench.objective),
         published=PublishedValue.all_of(asked.space.file.published),
     )
 
 
-def _scale(bench: Workbench) -> MetricScale:
+def _scale(asked: NewStudy, bench: Workbench) -> MetricScale:
     """The metric's scale, from a constant predictor, or from the untuned model for losses."""
     metric, worst = bench.task.metric, bench.task.worst
     if worst is None:
-        untuned = Configuration(head=Head("none"))
-        with TunedModel(bench.backbone, untuned, 0) as model:
-            evaluation = bench.objective.evaluate(model, bench.validation, predict=False)
-        worst = metric.value(*evaluation.pair(metric, None))
+        is_here = asked.device.startswith(bench.backbone.device.type)
+        worst = untuned_metric(bench) if is_here else untuned_metric_apart(asked)
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
             f"{metric.name} is {worst:g} before anything is tuned: no configuration can be "

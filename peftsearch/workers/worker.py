@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from peftsearch.backbone.device import worker_device
+from peftsearch.backbone.device import use_device, worker_device
 from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import PeftsearchError
 from peftsearch.policy.decisions import Nothing, Verdict
@@ -85,7 +85,10 @@ class Worker:
 
     def _prepare(self, means: Means) -> None:
         """Load model and data, open the study, and make ready to train."""
-        self.bench = bench_of(self.info, means.device or self.info.device, self.worker)
+        device = means.device or self.info.device
+        device = worker_device(device, self.worker, torch.cuda.device_count())
+        use_device(device)
+        self.bench = bench_of(self.info, device)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
         self.study = Study(
             *(self.folder, self.info, space, shapes, self.worker, self.name), policy=means.policy
@@ -220,7 +223,7 @@ def _phase(run: TrainingRun, evaluates: bool) -> Phase:
     return "evaluates" if evaluates else "prepares" if run.prepares else "trains"
 
 
-def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
+def bench_of(info: StudyInfo, device: str) -> Workbench:
     """The study's model and data; refused if either has changed since the study began, or if this
     CPU cannot compute its low rungs.
     """
@@ -229,7 +232,7 @@ def bench_of(info: StudyInfo, device: str, worker: int) -> Workbench:
     bench = Workbench.prepare(
         info.model,
         task_of(info),
-        worker_device(device, worker, torch.cuda.device_count()),
+        device,
         info.max_length,
         tokenizers=tokenizers_of(info),
         precision=info.precision,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import peftsearch
+from peftsearch.processes import without_main
 from peftsearch.workers.interrupt import interruptible, with_stops
-from peftsearch.workers.launchers.main_module import without_main
 
 SCRIPT = """
 import peftsearch

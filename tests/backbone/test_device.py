@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from peftsearch.backbone.device import checked_device, default_workers, worker_device
+from peftsearch.backbone import device as device_module
+from peftsearch.backbone.device import (
+    checked_device,
+    default_workers,
+    refuse_absent_device,
+    use_device,
+    worker_device,
+)
 from peftsearch.backbone.loading.load import load_backbone
 from peftsearch.errors import MissingError
 
@@ -42,3 +51,47 @@ def test_workers_take_the_gpus_in_turn() -> None:
     assert worker_device("cuda", 3, 1) == "cuda"
     assert worker_device("cuda:1", 0, 8) == "cuda:1"
     assert worker_device("cpu", 5, 8) == "cpu"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """As torch would report them; yields the devices made current."""
+    current: list[str] = []
+    monkeypatch.setattr(device_module.importlib.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    yield current
+    torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@pytest.mark.parametrize(("device", "made"), [("cuda:1", ["cuda:1"]), ("cuda", [])])
+def test_a_process_of_ours_uses_its_gpu_without_attention_of_cudnn(
+    device: str, made: list[str], two_gpus: list[str]
+) -> None:
+    use_device(device)
+    assert two_gpus == made
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_for_a_cpu_nothing_is_set(two_gpus: list[str]) -> None:
+    use_device("cpu")
+    assert two_gpus == []
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_that_is_absent_is_refused_by_its_number() -> None:
+    for refused in (refuse_absent_device, use_device):
+        with pytest.raises(MissingError, match="the machine has 2 GPUs, numbered from 0"):
+            refused("cuda:2")
+
+
+def test_gpus_that_torch_cannot_use_are_refused(
+    two_gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MissingError, match="torch finds no GPU"):
+        refuse_absent_device("cuda")

@@ -110,7 +110,7 @@ def test_a_study_goes_on_in_its_own_precision_alone(
     monkeypatch.setattr(low_precision, "cpu_flags", lambda: frozenset({"avx2"}))
     info = StudyInfo.model_validate_json(Path("studies/low/study.json").read_text())
     with pytest.raises(MissingError, match="--low-rungs int8 needs a CPU with one of"):
-        worker.bench_of(info, "cpu", 0)
+        worker.bench_of(info, "cpu")
 
 
 def changed(name: str, **keys: str) -> str:

@@ -32,15 +32,24 @@ def waits(func: Any, args: Any) -> bool:
 
 
 class EmulatedRecorder:
-    """`names`: operations of the last recording."""
+    """`names`: operations of the last recording. `notices`: what a GPU would wait for is found in
+    an ordinary pass already.
+    """
 
-    def __init__(self) -> None:
+    survives_errors = True
+
+    def __init__(self, notices: bool = False) -> None:
+        self.notices = notices
         self.made = self.played = 0
         self.names: list[str] = []
         self._alive: WeakSet[EmulatedGraph] = WeakSet()
 
-    def ordinary(self, function: Callable[[], Tensor]) -> Tensor:
-        return function()
+    def ordinary(self, function: Callable[[], Tensor]) -> tuple[Tensor, str | None]:
+        if not self.notices:
+            return function(), None
+        with _Waits() as mode:
+            output = function()
+        return output, f"a pass waits for the device ({mode.names[0]})" if mode.names else None
 
     def record(self, function: Callable[[], Tensor]) -> EmulatedGraph:
         tape = _Tape()
@@ -97,6 +106,17 @@ class _Operation:
         if not self.func._schema.is_mutable:
             for own, new in zip(self.given, again, strict=True):
                 own.copy_(new)
+
+
+class _Waits(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if waits(func, args):
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 class _Tape(TorchDispatchMode):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from peftsearch.design.budget import TrainingBudget
+from peftsearch.design.training import Training
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
@@ -21,9 +22,18 @@ def bench(tiny_roberta: Path, tiny_sentiment_csv: Path) -> Workbench:
     return Workbench.prepare(str(tiny_roberta), spec, with_prompts=True)
 
 
+CASES = [
+    *((name, "fp32") for name in sorted({*POINT_NAMES} - {"cross-attention", "residual-stream"})),
+    *((name, "bf16") for name in ("bitfit", "diff-pruning", "full")),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*POINT_NAMES} - {"cross-attention", "residual-stream"}))
-def test_the_tensors_of_a_trial_are_freed_with_its_run(bench: Workbench, name: str) -> None:
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_the_tensors_of_a_trial_are_freed_with_its_run(
+    bench: Workbench, name: str, precision: str
+) -> None:
+    bench = bench.for_training(Training(precision=precision))
     gc.collect()
     gc.disable()
     try:

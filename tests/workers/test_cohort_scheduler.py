@@ -438,7 +438,7 @@ def test_data_that_are_read_differently_are_refused_with_both_causes(
     tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path
 ) -> None:
     info = searched(tmp_path, tiny_bert, tiny_sentiment_csv).read_info()
-    assert workers.bench_of(info, "cpu", 0).task.fingerprint == info.data_fingerprint
+    assert workers.bench_of(info, "cpu").task.fingerprint == info.data_fingerprint
     other = info.model_copy(update={"data_fingerprint": "0"})
     with pytest.raises(PeftsearchError, match=r"changed since .* or are read differently by this"):
-        workers.bench_of(other, "cpu", 0)
+        workers.bench_of(other, "cpu")

@@ -57,6 +57,8 @@ class Attachment:
     sparse: list[SparseDelta] = field(default_factory=list)
     captured: list[dict[str, Tensor]] = field(default_factory=list)
     """States of the last forward, kept for modifications that read them later in it."""
+    release: list[Callable[[], object]] = field(default_factory=list)
+    """Functions that let go of tensors which the last forward computed from trained ones."""
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -85,12 +87,19 @@ class Attachment:
             sparse.reseed(step)
 
     def forget_captured(self) -> None:
-        """Release the states that the last forward left, and with them its autograd graph."""
+        """Release the tensors that the last forward left, and with them its autograd graph.
+
+        The next forward computes them again: not to be called between a forward and its backward,
+        in which gradient checkpointing reads them.
+        """
         for states in self.captured:
             states.clear()
+        for release in self.release:
+            release()
 
     def detach(self) -> None:
         """Undo every change; the backbone's outputs are then bit-identical to before."""
+        self.release.clear()  # they would put something in the place of the frozen tensors again
         while self.undo:
             self.undo.pop()()
 

@@ -8,16 +8,17 @@ to the body's dtype, joined with a frozen part, or a sparse change) is computed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.build import TensorBuilder
-from peftsearch.backbone.attach.hooks import Undo
+from peftsearch.backbone.attach.hooks import Hooks, Undo
 from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Substitutes", "attach_copies", "replace_tensor"]
+__all__ = ["Replacement", "Substitutes", "attach_copies"]
 
 
 def attach_copies(builder: TensorBuilder) -> None:
@@ -34,12 +35,12 @@ def attach_copies(builder: TensorBuilder) -> None:
         value = frozen.detach().to(builder.dtype)
         value = value.clone() if live is None else value.flatten()[live]
         parameter = builder.parameter(f"{site.key}/{key}", value)
-        put, undo = replace_tensor(backbone, frozen)
-        attachment.undo.append(undo)
+        replacement = Replacement.of(backbone, frozen)
+        attachment.undo.append(replacement.restore)
         if live is None and frozen.dtype == builder.dtype:
-            put(parameter)
+            replacement.put(parameter)
         else:
-            substitutes.add(parameter, put, _cast(frozen, parameter, live))
+            substitutes.add(parameter, replacement, _cast(frozen, parameter, live))
     if substitutes.trained:
         attachment.undo += substitutes.begin(builder)
 
@@ -59,51 +60,59 @@ def _cast(frozen: Tensor, tuned: Tensor, live: Tensor | None) -> Callable[[], Te
     return whole if live is None else joined
 
 
-def replace_tensor(backbone: Backbone, frozen: Tensor) -> tuple[Callable[[Tensor], None], Undo]:
-    """(put, undo): `put` replaces a frozen tensor by another of its shape, wherever it is used."""
-    # All uses: tied weights (T5's embeddings, a language model's head) are one tensor in several
-    # modules. `named_parameters` would list it once.
-    uses = [
-        (module, key)
-        for module in backbone.model.modules()
-        for key, parameter in module._parameters.items()
-        if parameter is frozen
-    ]
+@dataclass(frozen=True)
+class Replacement:
+    """The place of one frozen tensor, wherever the body uses it."""
 
-    def put(tensor: Tensor) -> None:
-        for module, key in uses:
-            backbone.hooks.substitute(module, key, tensor)
+    frozen: Tensor
+    uses: list[tuple[nn.Module, str]]
+    """(module, name of its parameter)."""
+    hooks: Hooks
 
-    def undo() -> None:
-        for module, key in uses:
-            backbone.hooks.restore(module, key, frozen)
+    @classmethod
+    def of(cls, backbone: Backbone, frozen: Tensor) -> Replacement:
+        """The place of a tensor of the body."""
+        # All uses: tied weights (T5's embeddings, a language model's head) are one tensor in
+        # several modules. `named_parameters` would list it once.
+        uses = [
+            (module, key)
+            for module in backbone.model.modules()
+            for key, parameter in module._parameters.items()
+            if parameter is frozen
+        ]
+        return cls(frozen, uses, backbone.hooks)
 
-    return put, undo
+    def put(self, tensor: Tensor) -> None:
+        """Use another tensor of the same shape."""
+        for module, key in self.uses:
+            self.hooks.substitute(module, key, tensor)
+
+    def restore(self) -> None:
+        """Use the frozen tensor itself again."""
+        for module, key in self.uses:
+            self.hooks.restore(module, key, self.frozen)
 
 
 class Substitutes:
     """Replacements of frozen tensors that are computed from trained ones.
 
-    With gradients they are computed once in every forward; without, only when a trained tensor has
-    changed since.
+    With gradients they are computed once in every forward, whose autograd graph they then belong
+    to; without, only when a trained tensor has changed since.
     """
 
     def __init__(self) -> None:
         self.trained: list[Tensor] = []
-        self.puts: list[Callable[[Tensor], None]] = []
-        """One for each replacement: puts it in place."""
-        self.compute: Callable[[], Iterable[Tensor]] = lambda: [one() for one in self._each]
-        """Computes all replacements, in the order of `puts`."""
+        self.replaced: list[Replacement] = []
+        self.compute_all: Callable[[], Iterable[Tensor]] | None = None
+        """Computes all replacements at once, in the order of `replaced`; None: each by itself."""
         self._each: list[Callable[[], Tensor]] = []
         self._state: object = None
         self._inside = False
 
-    def add(
-        self, trained: Tensor, put: Callable[[Tensor], None], compute: Callable[[], Tensor]
-    ) -> None:
+    def add(self, trained: Tensor, replaced: Replacement, compute: Callable[[], Tensor]) -> None:
         """One more replacement, which `compute` makes of a trained tensor, of the frozen shape."""
         self.trained.append(trained)
-        self.puts.append(put)
+        self.replaced.append(replaced)
         self._each.append(compute)
 
     def begin(self, builder: TensorBuilder) -> list[Undo]:
@@ -114,6 +123,7 @@ class Substitutes:
         parts = [model.get_submodule(stack.module) for stack in stacks if stack.module]
         with torch.no_grad():
             self.refresh()
+        builder.attachment.release.append(self.release)
         return [
             model.register_forward_pre_hook(self._enter).remove,
             # Also after a forward that raised (`states_after` ends one so), else `_inside` stays.
@@ -140,6 +150,15 @@ class Substitutes:
         # data_ptr and version tell a trained tensor that was stepped, loaded or moved.
         state = [(t.data_ptr(), t._version) for t in self.trained]
         if torch.is_grad_enabled() or state != self._state:
-            for put, tensor in zip(self.puts, self.compute(), strict=True):
-                put(tensor)
+            computed = self.compute_all() if self.compute_all else [one() for one in self._each]
+            for replaced, tensor in zip(self.replaced, computed, strict=True):
+                replaced.put(tensor)
             self._state = None if torch.is_grad_enabled() else state
+
+    def release(self) -> None:
+        """Put the frozen values in place of tensors that hold a graph, until the next forward."""
+        # Their graph ends in the nodes that accumulate the trained tensors' gradients: while it
+        # lives, the next pass uses those nodes again, on the stream that they were made on.
+        if self._state is None:
+            for replaced in self.replaced:
+                replaced.put(replaced.frozen.detach())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peftsearch.backbone.attach.body import Substitutes, replace_tensor
+from peftsearch.backbone.attach.body import Replacement, Substitutes
 from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.hard_concrete import ALPHA_RATE, OPEN, SparseDelta
 from peftsearch.design.form import Sparse
@@ -25,9 +25,9 @@ def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: boo
     frozen = [model.get_parameter(site.key) for site, _ in sources]
     substitutes = Substitutes()
     for tensor in frozen:
-        put, undo = replace_tensor(builder.backbone, tensor)
-        substitutes.puts.append(put)
-        attachment.undo.append(undo)
+        replacement = Replacement.of(builder.backbone, tensor)
+        substitutes.replaced.append(replacement)
+        attachment.undo.append(replacement.restore)
     entries, k = sum(p.numel() for p in frozen), builder.modification.widest
     delta = (
         _stored(builder, substitutes, entries, k)
@@ -41,7 +41,7 @@ def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: boo
             p.detach() + part.view_as(p).to(p.dtype) for p, part in zip(frozen, parts, strict=True)
         ]
 
-    substitutes.compute = compute
+    substitutes.compute_all = compute
     attachment.undo += substitutes.begin(builder)
 
 

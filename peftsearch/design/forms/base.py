@@ -53,6 +53,8 @@ class Form(ABC):
     """
     is_projection: ClassVar[bool] = False
     """Whether it is a down- and an up-projection; a function may lie between the two."""
+    is_capturable: ClassVar[bool] = True
+    """Whether a GPU can compute Δh within a CUDA graph: not if the host waits for a part of it."""
     renorms: ClassVar[bool] = True
     """Whether, at a residual place of a post-norm model, Δh joins the sum before the norm, so that
     both are normed (Pfeiffer et al. 2021); False: it is added to the normed h.

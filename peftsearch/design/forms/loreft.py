@@ -38,6 +38,7 @@ class Loreft(Form):
     width_symbol: ClassVar[str | None] = "r"
     typical_lr: ClassVar[float] = 1e-3
     decays: ClassVar[bool] = False
+    is_capturable: ClassVar[bool] = False  # cuSOLVER's QR allocates and waits on the host
     renorms: ClassVar[bool] = False
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:

@@ -84,37 +84,39 @@ class Cohort:
         return replace(self.backbone, hooks=self.slices.member())
 
     def step(self, runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:
-        """One pass, forward and backward, over the next piece of every run's batch; then the
-        optimiser's step of every run whose batch is complete.
+        """Forward and backward over the next piece of every run's batch; then the optimiser's step
+        of every run whose batch is complete.
 
         Returns the runs that failed, which are useless afterwards. Raises OutOfMemory if the pass
         does not fit, after which every run is as it was before its step.
         """
         wall, cpu = time.perf_counter(), time.process_time()
-        joint = self._pass(runs)
+        passes = self._passes(runs)
         failed = _finished(runs)
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        for run, own in zip(runs, joint.tokens, strict=True):
-            run.cohort = max(run.cohort, len(runs))
-            run.charge(*(seconds * own / sum(joint.tokens) for seconds in spent))
+        tokens = sum(sum(one.joint.tokens) for one in passes)
+        for one in passes:
+            for run, own in zip(one.runs, one.joint.tokens, strict=True):
+                run.cohort = max(run.cohort, len(one.runs))
+                run.charge(*(seconds * own / tokens for seconds in spent))
         return failed
 
-    def _pass(self, runs: Sequence[TrainingRun]) -> JointBatch:
+    def _passes(self, runs: Sequence[TrainingRun]) -> list[_Pass]:
         """Losses and gradients of one piece of every run."""
         try:
             with memory_errors():
-                joint = self._joint(runs).to(self.backbone.device)
-                losses = self._computed(runs, joint)
+                passes = self._computed(runs)
         except BaseException as error:
             for run in runs:
                 run.abandon_step()
             if not self._can_retry(error):
                 raise
         else:
-            for run, loss in zip(runs, losses.unbind(), strict=True):
-                run.pieces.losses.append(loss)
-            return joint
-        return self._pass(runs)
+            for one in passes:
+                for run, loss in zip(one.runs, one.losses.unbind(), strict=True):
+                    run.pieces.losses.append(loss)
+            return passes
+        return self._passes(runs)
 
     def _can_retry(self, error: BaseException) -> bool:
         """Whether the pass can be begun again without recordings."""
@@ -123,13 +125,34 @@ class Cohort:
             return True
         return isinstance(error, ReplayFailed)
 
+    def _computed(self, runs: Sequence[TrainingRun]) -> list[_Pass]:
+        """One pass of all runs; two if those of some can be captured and those of others cannot,
+        which would else keep all of them from replays.
+        """
+        if self.graphs is None:
+            return [self._one(runs)]
+        recorded, others = self.graphs.split(runs)
+        passes = [self._one(recorded, self.graphs)] if recorded else []
+        return [*passes, self._one(others)] if others else passes
+
+    def _one(self, runs: Sequence[TrainingRun], graphs: GraphCache | None = None) -> _Pass:
+        joint = self._joint(runs).to(self.backbone.device)
+        do = SharedPass(self.backbone, self.slices, runs)
+        return _Pass(runs, joint, do(joint) if graphs is None else graphs(do, joint))
+
     def _joint(self, runs: Sequence[TrainingRun]) -> JointBatch:
         """The next piece of every run, put together on the host."""
         return JointBatch.next_of(runs, self.backbone)
 
-    def _computed(self, runs: Sequence[TrainingRun], joint: JointBatch) -> Tensor:
-        do = SharedPass(self.backbone, self.slices, runs)
-        return do(joint) if self.graphs is None else self.graphs(do, joint)
+
+@dataclass(frozen=True)
+class _Pass:
+    """A pass that was computed."""
+
+    runs: Sequence[TrainingRun]
+    joint: JointBatch
+    losses: Tensor
+    """[runs]"""
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:

@@ -10,7 +10,7 @@ continue without graphs.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peftsearch.training.cohort.capturable import Capturable
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorded_pass import RecordedPass, add, addresses, agree, result_of
 from peftsearch.training.cohort.recorder import Recorder
@@ -38,7 +39,10 @@ _STALE = 100
 _MAX_KINDS = 64
 """Kinds of passes to remember."""
 _MAX_FAILURES = 3
-"""Recordings that failed, by an error or a wrong result, after which no more are made."""
+"""Recordings that failed, by an error or a wrong result, after which no more are made. Errors while
+recording are counted in a row: they say something of a kind of modification, not of the device,
+where others were recorded.
+"""
 
 Marks = list[tuple[Any, Any]]
 """Beginnings and ends of passes, on the device's clock."""
@@ -77,7 +81,10 @@ class GraphCache:
         self._addresses: list[int] = []
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         """The least recently used first."""
+        self._capturable = Capturable()
         self._passes = self._failures = 0
+        self._errors = 0
+        """Errors while recording since the last recording that was correct."""
         self._is_off = False
         """Whether recordings are off for the present members."""
 
@@ -91,12 +98,25 @@ class GraphCache:
         self._kinds.clear()
         self._runs, self._addresses = [], []
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is recorded any more."""
+        return self._failures + self._errors >= _MAX_FAILURES
+
+    def split(self, runs: Sequence[TrainingRun]) -> tuple[list[TrainingRun], list[TrainingRun]]:
+        """(runs to call this with, runs that need an ordinary pass of their own), each in order."""
+        self.is_ordinary = True
+        return (list(runs), []) if self.is_over else self._capturable.split(runs)
+
     def disable(self, why: str) -> None:
         """No recordings for the present members; after a few failures none any more."""
+        self._failures += 1
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
         self._kinds.clear()
         self._is_off = True
-        self._failures += 1
-        rest = "" if self._failures < _MAX_FAILURES else ", and none is recorded any more"
+        rest = ", and none is recorded any more" if self.is_over else ""
         self.notify(f"continuing without CUDA graphs: {why}{rest}")
 
     def __call__(self, do: SharedPass, joint: JointBatch) -> Tensor:
@@ -107,7 +127,7 @@ class GraphCache:
         self.is_ordinary = True
         self._passes += 1
         self._clear_if_changed(do)
-        if self._is_off or self._failures >= _MAX_FAILURES:
+        if self._is_off or self.is_over:
             return do(joint)
         kind = self._kind(joint.key)
         if kind.recorded is not None and not kind.is_correct:
@@ -175,16 +195,31 @@ class GraphCache:
         """An ordinary pass, then a recording of it: recording computes nothing."""
         self.is_ordinary = False
         static = joint.cloned()
-        losses = self.recorder.ordinary(lambda: do(static))
+        losses, why_not = self.recorder.ordinary(lambda: do(static))
+        if why_not is not None:
+            self._not_recorded(do, why_not)
+            return losses
         try:
             kind.recorded = RecordedPass(self.recorder, do, static)
         except torch.OutOfMemoryError as error:
-            self.disable(_first_line(error))
+            self.disable(_reason(error))
         except Exception as error:  # of whatever kind: the pass itself has been computed
-            # A device that cannot record this must not be asked again.
-            self._failures = _MAX_FAILURES
-            self.disable(_first_line(error))
+            if not self.recorder.survives_errors:
+                self._failures = _MAX_FAILURES
+            self._not_recorded(do, _reason(error))
+        else:
+            self._capturable.captured(do.runs)
         return losses
+
+    def _not_recorded(self, do: SharedPass, why: str) -> None:
+        """Have members of the kinds that cannot be recorded, as far as is known, pass by
+        themselves.
+        """
+        if self._capturable.failed(do.runs):
+            self._errors += 1
+        else:  # nothing was learned, so that it may happen again
+            self._failures += 1
+        self._stop(why)
 
     def _check(
         self, kind: _Kind, recorded: RecordedPass, do: SharedPass, joint: JointBatch
@@ -196,12 +231,13 @@ class GraphCache:
         try:
             agrees = agree(result_of(recorded, do.parameters, joint), expected, do)
         except Exception as error:
-            self.disable(_first_line(error))
+            self.disable(_reason(error))
             return expected[0]
         if agrees is None:
             self._kinds[joint.key] = _Kind()
         elif agrees:
             kind.is_correct = True
+            self._errors = 0
         else:
             self.disable("a recorded pass did not compute what an ordinary one did")
         return expected[0]
@@ -211,9 +247,14 @@ class GraphCache:
             with self._timed(kind.replays):
                 return recorded(joint)
         except Exception as error:
-            self.disable(_first_line(error))
+            self.disable(_reason(error))
             raise ReplayFailed from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The first line of an error, after that of the error behind it: ending a capture that failed
+    raises one that does not say why.
+    """
+    own = str(error).split("\n")[0] or type(error).__name__
+    cause = error.__context__
+    return own if cause is None else f"{_reason(cause)}; {own}"

@@ -8,8 +8,10 @@ replayed: all of them share one memory pool for their intermediate results.
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -36,8 +38,13 @@ class Recording(Protocol):
 class Recorder(Protocol):
     """Records functions on a device, and times it."""
 
-    def ordinary(self, function: Computes) -> Tensor:
-        """Call a function as usual, in the state in which it is going to be recorded."""
+    survives_errors: bool
+    """Whether something else can be recorded after an error while recording."""
+
+    def ordinary(self, function: Computes) -> tuple[Tensor, str | None]:
+        """Call a function as usual, in the state in which it is going to be recorded. Returns its
+        result, and a reason why it cannot be recorded, if that was noticed.
+        """
 
     def record(self, function: Computes) -> Recording:
         """Record a function call without computing it; raises whatever the device raises."""
@@ -49,12 +56,27 @@ class Recorder(Protocol):
         """Seconds between two marks; waits until the device has reached the second."""
 
 
+_WAIT = "called a synchronizing CUDA operation"
+_PROTOTYPE = "Synchronization debug mode is a prototype"
+"""Beginnings of torch's warnings: of a wait, and of the mode that warns of waits."""
+OLDEST_TORCH = (2, 11)
+"""Older versions were never tried."""
+TORCH_SURVIVING_ERRORS = (2, 13)
+"""Before it, `CUDAGraph.capture_end` raised the error of a capture that failed before it had told
+allocator and random generator that the capture was over (pytorch/pytorch#180395): the process then
+returns no memory to the device, and its dropout fails. Memory of the failed capture itself is lost
+up to 2.13 (pytorch/pytorch#190348).
+"""
+
+
 def recorder_for(device: torch.device) -> Recorder | None:
-    """A recorder for a GPU; None for a CPU, and with torch before 2.12, where a capture that fails
-    leaves the allocator as if it were still going on.
-    """
-    can = device.type == "cuda" and torch.__version__ >= (2, 12)  # type: ignore[operator]
-    return CudaRecorder(device) if can else None
+    """A recorder for a GPU; None for a CPU, and with torch before `OLDEST_TORCH`."""
+    return CudaRecorder(device) if device.type == "cuda" and _torch_is(OLDEST_TORCH) else None
+
+
+def _torch_is(version: tuple[int, int]) -> bool:
+    """Whether torch is of this version or a later one, builds before its release not included."""
+    return bool(torch.__version__ >= version)  # type: ignore[operator]
 
 
 class CudaRecorder:
@@ -62,14 +84,20 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.survives_errors = _torch_is(TORCH_SURVIVING_ERRORS)
         self._stream = torch.cuda.Stream(device)
         self._pool: Any = None
         self._alive: WeakSet[_CudaRecording] = WeakSet()
 
-    def ordinary(self, function: Computes) -> Tensor:
-        """On the stream that recordings are made on: the call warms up its kernels and handles."""
-        with self._on_own_stream():
-            return function()
+    def ordinary(self, function: Computes) -> tuple[Tensor, str | None]:
+        """On the stream that recordings are made on: the call warms up its kernels and handles.
+
+        A function that waits for the device, which no capture can contain, is noticed here, where
+        it does no harm.
+        """
+        with self._on_own_stream(), _waits_noticed() as waits:
+            output = function()
+        return output, f"a pass waits for the device ({waits[0]})" if waits else None
 
     def record(self, function: Computes) -> Recording:
         """Raises torch.OutOfMemoryError also if less memory is left than all recordings hold."""
@@ -129,6 +157,25 @@ class _CudaRecording:
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@contextmanager
+def _waits_noticed() -> Iterator[list[str]]:
+    """Context that yields a list, to which each wait for the device adds its file and line."""
+    before = torch.cuda.get_sync_debug_mode()
+    waits: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for one in caught:
+        if _WAIT in str(one.message):
+            waits.append(f"{PurePath(one.filename).name}:{one.lineno}")
+        elif _PROTOTYPE not in str(one.message):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 @contextmanager

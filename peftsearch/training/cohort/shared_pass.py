@@ -39,6 +39,9 @@ class SharedPass:
         """
         inputs = joint.inputs.split(joint.counts)
         with ExitStack() as held:
+            # Autograd's node that accumulates a parameter's gradient runs on the stream it was made
+            # on: nothing of this pass may be alive when the next one is recorded on another stream.
+            held.callback(self._release)
             members = [_member(run) for run in self.runs]
             held.enter_context(self.slices.sharing(list(zip(members, joint.counts, strict=True))))
             rows = self._rows(inputs, held)
@@ -52,11 +55,11 @@ class SharedPass:
             ]
             weighted = torch.stack(losses) / joint.weights
             weighted.sum().backward()
-        # Autograd's node that accumulates a parameter's gradient runs on the stream it was made on:
-        # nothing of this pass may be alive when the next one is recorded on another stream.
+        return weighted.detach()
+
+    def _release(self) -> None:
         for run in self.runs:
             run.model.attachment.forget_captured()
-        return weighted.detach()
 
     def _rows(self, inputs: Sequence[ModelInputs], held: ExitStack) -> LastTokens | None:
         """The last layer computed for one token a text, if no member reads more; else None."""

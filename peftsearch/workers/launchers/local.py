@@ -15,14 +15,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from peftsearch.errors import PeftsearchError
+from peftsearch.processes import PARENT_SIGNALS, WorkerContext, signals_blocked
 from peftsearch.workers.events import Event, WorkerReady, WorkerStopped
-from peftsearch.workers.launchers.main_module import WorkerContext
 from peftsearch.workers.limits import Limits, Means
 
 __all__ = ["LocalWorkers"]
@@ -30,8 +29,6 @@ __all__ = ["LocalWorkers"]
 _PR_SET_PDEATHSIG = 1
 _MAX_DEATHS = 3
 _POLL_S = 0.2
-_PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
 
 Begin = Callable[[], float]
 """Returns the search's start in `time.monotonic()` seconds; the first call starts it."""
@@ -114,7 +111,7 @@ class LocalWorkers:
             args=(self.body, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
-        with _signals_blocked():
+        with signals_blocked():
             process.start()
         # Else the parent, holding the other end, would never see the pipe end with the worker.
         sending.close()
@@ -198,7 +195,7 @@ def _child(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop_all)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENT_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
     _die_with_parent(parent)
     if stop.value:  # asked before it could hear
         return
@@ -208,20 +205,6 @@ def _child(
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))
         stop_all()
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM for a process started in this context until it unblocks them: Ctrl-C
-    goes to the whole process group, and would end its imports with a traceback.
-    """
-    # multiprocessing starts its resource tracker with the first process, and unblocks signals then.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENT_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_parent(parent: int) -> None:

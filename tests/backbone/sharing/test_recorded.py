@@ -4,7 +4,6 @@ comes from the host, and nothing but tensors differs from batch to batch.
 
 from __future__ import annotations
 
-import gc
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from peftsearch.backbone.sharing.slices import Slices, why_not_shared
 from support.backbones import perturb
 from support.emulated_graphs import EmulatedRecorder
 from support.families import TINY, backbone_of, inputs, tiny_config
+from support.graph_nodes import tensors_with_nodes
 from support.matrix import refusal
 from support.perturbed import attached
 from support.points import point
@@ -34,22 +34,6 @@ SHARED = [
     for name, family in FAMILY.items()
     if family.texts_are_independent and family.allows_cuda_graphs
 ]
-
-
-def with_graphs() -> set[int]:
-    """Tensors that hold the nodes of a graph, wherever in the process."""
-    tensors = (thing for thing in gc.get_objects() if issubclass(type(thing), Tensor))
-    return {id(tensor) for tensor in tensors if has_node(tensor)}
-
-
-def has_node(tensor: Tensor) -> bool:
-    """Whether a graph made it. Autograd refuses to say so of a view from `no_grad` whose base was
-    written to since, which another test may have left: that one counts before and after.
-    """
-    try:
-        return tensor.grad_fn is not None
-    except RuntimeError:
-        return True
 
 
 def forget(tuned: dict[str, nn.Parameter]) -> None:
@@ -71,7 +55,7 @@ def test_a_recorded_pass_is_that_of_other_texts_and_values(
     members = [slices.member() for _ in ways]
     texts = {key: torch.cat([value] * len(ways)) for key, value in inputs(name).items()}
     with ExitStack() as held:
-        before, tuned = with_graphs(), dict[str, nn.Parameter]()
+        before, tuned = tensors_with_nodes(), dict[str, nn.Parameter]()
         attachments = []
         for way, member in zip(ways, members, strict=True):
             own = held.enter_context(attached(replace(backbone, hooks=member), way))
@@ -90,7 +74,9 @@ def test_a_recorded_pass_is_that_of_other_texts_and_values(
             return loss.detach()
 
         computed()
-        assert with_graphs() <= before, "a node that is left keeps to the stream it was made on"
+        assert tensors_with_nodes() <= before, (
+            "a node that is left keeps to the stream it was made on"
+        )
         forget(tuned)
         graph = EmulatedRecorder().record(computed)
         recorded = {key: parameter.grad for key, parameter in tuned.items()}

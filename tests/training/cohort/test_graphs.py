@@ -18,6 +18,7 @@ from peftsearch.backbone.attach import attention
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Head, Training
+from peftsearch.design.form import Form, Relu
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import TrialFailure
 from peftsearch.task.spec import TaskSpec
@@ -36,6 +37,7 @@ from peftsearch.training.loop import TrainingRun
 from peftsearch.training.optimisations import Optimisations
 from support.backbones import backbone_at
 from support.emulated_graphs import EmulatedGraph, EmulatedRecorder
+from support.graph_nodes import AccumulateNodes
 from support.tiny import copying_rows, scored_rows, tagged_rows, write_csv
 
 STEPS = 20
@@ -212,6 +214,39 @@ def test_every_objective_and_kind_of_model_trains_the_same(
     assert emulated.recorder.played > STEPS / 3
 
 
+IN_BF16 = [method(name, precision="bf16") for name in ("bitfit", "ln-tuning", "lora", "loreft")]
+"""Copies of biases and norms are cast to the backbone's dtype in every forward."""
+
+
+@pytest.fixture(scope="module")
+def bf16_bench(bench: Workbench) -> Workbench:
+    return bench.for_training(Training(precision="bf16"))
+
+
+def test_every_pass_has_nodes_of_its_own_in_bf16(bf16_bench: Workbench) -> None:
+    """On a GPU a node of the pass before would run on that one's stream, in the capture as well."""
+    cohort = Cohort(bf16_bench.backbone)
+    runs = [begun(bf16_bench, cohort, one) for one in IN_BF16]
+    nodes = AccumulateNodes(
+        {f"{i}/{n}": p for i, run in enumerate(runs) for n, p in run.model.parameters.items()}
+    )
+    for _ in range(3):
+        cohort.step(runs)
+        assert nodes.left == []
+    assert len(nodes.ran) > 0.9 * len(nodes.parameters)
+    for run in runs:
+        run.model.detach()
+
+
+@pytest.mark.slow
+def test_in_bf16_cohorts_train_the_same(bf16_bench: Workbench) -> None:
+    emulated = Emulated(bf16_bench.backbone)
+    found = trained(bf16_bench, emulated.cohort, IN_BF16[:3])
+    assert_same(found, trained(bf16_bench, Cohort(bf16_bench.backbone), IN_BF16[:3]))
+    assert emulated.said == []
+    assert emulated.recorder.played > STEPS / 3
+
+
 # -- what is recorded is not trusted -----------------------------------------------------------
 
 
@@ -249,6 +284,10 @@ class _Failing(EmulatedRecorder):
         return graph
 
 
+class _NotSurviving(_Failing):
+    survives_errors = False
+
+
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
 NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
@@ -259,16 +298,19 @@ NOT_PERMITTED = RuntimeError("CUDA error: operation not permitted when stream is
     [
         (_Frozen(), "did not compute what", 2),
         (_Failing(OUT_OF_MEMORY), "Tried to allocate 2.00 GiB", 2),
-        (_Failing(NOT_PERMITTED), "not permitted", 1),
-        (_Failing(KeyError()), "KeyError", 1),
+        (_Failing(NOT_PERMITTED), "not permitted", 3),
+        (_Failing(KeyError()), "KeyError", 3),
+        (_NotSurviving(NOT_PERMITTED), "not permitted", 1),
         (_Failing(NOT_PERMITTED, replays=3), "not permitted", 2),
     ],
-    ids=["wrong", "memory", "error", "without a message", "later"],
+    ids=["wrong", "memory", "error", "without a message", "old torch", "later"],
 )
 def test_what_goes_wrong_is_said_once_and_changes_nothing(
     recorder: EmulatedRecorder, why: str, times: int, bench: Workbench
 ) -> None:
-    """Once for each of two crews; a device that cannot record is not asked again."""
+    """Once for each of two crews, or, while kinds of members are tried by themselves, three times;
+    with a torch that does not survive it, once.
+    """
     members = [MIXED["lora"], MIXED["houlsby"], MIXED["mam"]]
     emulated = Emulated(fp64(bench), recorder)
     found = trained(bench, emulated.cohort, members, at_once=3)
@@ -368,6 +410,105 @@ def test_a_pass_that_needs_the_memory_of_recordings_gets_it(
     assert len(refused) == 1
     assert emulated.said == ["continuing without CUDA graphs: their memory is needed"]
     assert emulated.graphs.held == 0
+
+
+# -- members that cannot be recorded -----------------------------------------------------------
+
+
+class _Refusing(EmulatedRecorder):
+    """Refuses passes with one operation in them, which no form declares."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self.operation, self.refused = operation, 0
+
+    def record(self, function: Callable[[], Tensor]) -> EmulatedGraph:
+        graph = super().record(function)
+        if self.operation in self.names:
+            self.refused += 1
+            raise NOT_PERMITTED from KeyError(self.operation)
+        return graph
+
+
+def assert_close(found: Sequence[State], expected: Sequence[State]) -> None:
+    """As far as members in passes of other sizes are."""
+    for own, other in zip(found, expected, strict=True):
+        assert max(float((own[name] - other[name]).abs().max()) for name in own) < 1e-9
+
+
+@pytest.mark.slow
+def test_a_member_that_cannot_be_recorded_is_found_and_the_others_are_replayed(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 64)
+    members = [method("lora"), method("houlsby"), method("bitfit")]
+    emulated = Emulated(fp64(bench), _Refusing("relu"))
+    found = trained(bench, emulated.cohort, members)
+    assert_close(found, trained(bench, Cohort(fp64(bench)), members))
+    recorder = emulated.recorder
+    assert isinstance(recorder, _Refusing)
+    assert recorder.refused == len(emulated.said) == 2, "of all three, then of it and one cleared"
+    assert not any("any more" in line for line in emulated.said)
+    assert "relu" not in recorder.names, "the last recording is of the other two"
+    assert recorder.played > STEPS / 4
+    assert not emulated.graphs.is_over
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_loreft_passes_by_itself_beside_recorded_passes(
+    place: int, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 64)
+    members = [method("lora"), method("ia3", "first")]
+    members.insert(place, method("loreft", accumulation=2))
+    emulated = Emulated(fp64(bench))
+    found = trained(bench, emulated.cohort, members)
+    assert_close(found, trained(bench, Cohort(fp64(bench)), members))
+    assert emulated.recorder.made == 1
+    assert not any("qr" in name for name in emulated.recorder.names)
+    assert emulated.recorder.played > STEPS / 2
+    assert emulated.said == []
+
+
+def test_runs_that_cannot_be_recorded_count_only_those_that_shared_their_pass(
+    bench: Workbench,
+) -> None:
+    emulated = Emulated(fp64(bench))
+    runs = [begun(bench, emulated.cohort, method(name)) for name in ("lora", "loreft", "ia3")]
+    emulated.cohort.step(runs)
+    assert [run.cohort for run in runs] == [2, 1, 2]
+    assert emulated.cohort.was_ordinary
+    assert all(run.wall_s > 0 for run in runs)
+    emulated.cohort.step(runs[1:2])
+    assert [run.step for run in runs] == [1, 2, 1]
+    for run in runs:
+        run.model.detach()
+
+
+@pytest.mark.slow
+def test_a_wait_that_an_ordinary_pass_shows_costs_no_failed_capture(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which matters where torch does not survive one."""
+    monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 64)
+    inner = Relu.delta
+
+    def waiting(self: Relu, tensors: Any, source: Tensor) -> Tensor:
+        return inner(self, tensors, source) * float(torch.ones(()).item())
+
+    monkeypatch.setattr(Relu, "delta", waiting)
+    monkeypatch.setattr(Relu, "add_to", Form.add_to)
+    recorder = EmulatedRecorder(notices=True)
+    recorder.survives_errors = False
+    emulated = Emulated(fp64(bench), recorder)
+    for members in ([method("houlsby")], [method("lora"), method("houlsby")]):
+        trained(bench, emulated.cohort, members)
+    assert emulated.said == [
+        "continuing without CUDA graphs: a pass waits for the device (_local_scalar_dense)"
+    ]
+    assert recorder.made == 1
+    assert recorder.played > STEPS / 2
 
 
 # -- where it pays -----------------------------------------------------------------------------

@@ -1,14 +1,19 @@
-"""Spawning worker processes that do not import the user's script."""
+"""Spawning processes of our own: without the user's script, and deaf to Ctrl-C at first."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 
-__all__ = ["WorkerContext", "without_main"]
+__all__ = ["PARENT_SIGNALS", "WorkerContext", "signals_blocked", "without_main"]
+
+PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+"""Signals that the parent handles for its processes, too."""
 
 
 class _Process(SpawnProcess):
@@ -38,3 +43,17 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM for a process started in this context until it unblocks them: Ctrl-C
+    goes to the whole process group, and would end its imports with a traceback.
+    """
+    # multiprocessing starts its resource tracker with the first process, and unblocks signals then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENT_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,47 @@
+"""The workbench of a study that is about to be created: model and data as it requests them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peftsearch.backbone.loading.language import Tokenizers
+from peftsearch.design.methods import METHODS
+from peftsearch.space.space import Space
+from peftsearch.study.new_study import NewStudy
+from peftsearch.task.task import Task
+from peftsearch.training.bench import Workbench
+
+__all__ = ["new_bench", "offers_prompts", "precision_of"]
+
+
+def new_bench(
+    asked: NewStudy,
+    device: str,
+    notify: Callable[[str], None] = lambda _: None,
+    task: Task | None = None,
+) -> Workbench:
+    """The bench in the first precision of the space, on `device`; `task` is the data, if they were
+    read.
+    """
+    return Workbench.prepare(
+        *(asked.model, asked.limited_task, device, asked.max_length),
+        with_prompts=offers_prompts(asked.space),
+        notify=notify,
+        tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
+        precision=precision_of(asked),
+        task=task or asked.open_task(),
+    )
+
+
+def precision_of(asked: NewStudy) -> str:
+    """The precision that the study is measured in: the first of the space."""
+    return str(asked.space.file.train.precision.choices[0])
+
+
+def offers_prompts(space: Space) -> bool:
+    """Whether a configuration of the space, or a seed, may put tokens before the text."""
+    offered = {str(form) for slot in space.file.choices.values() for form in slot.form.choices}
+    seeded = {
+        m.form.name for seed in space.file.seed_with for m in METHODS[seed.method].modifications
+    }
+    return "prompt" in offered | seeded
