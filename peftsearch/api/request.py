@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from peftsearch.space.space import Space
     from peftsearch.study.new_study import NewStudy
     from peftsearch.task.spec import TaskSpec
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = [
-    *("default_name", "limits_of", "means_of", "new_study", "refuse_cohort_of_low_rungs"),
+    *("default_name", "limits_of", "worker_settings", "new_study", "refuse_cohort_of_low_rungs"),
     *("seconds_of", "separator_of", "space_of", "task_spec"),
 ]
 
@@ -152,12 +152,12 @@ def limits_of(options: Options, waits: bool) -> Limits:
     return Limits(options.get("trials"), seconds, waits)
 
 
-def means_of(options: Options) -> Means:
+def worker_settings(options: Options) -> WorkerSettings:
     """Threads, cohort and device of each worker."""
-    from peftsearch.workers.limits import Means
+    from peftsearch.workers.limits import WorkerSettings
 
     threads = options.get("threads", DEFAULTS.threads)
-    return Means(threads, options.get("cohort"), options.get("device"))
+    return WorkerSettings(threads, options.get("cohort"), options.get("device"))
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:

@@ -11,7 +11,7 @@ from peftsearch.api.frames import path_of
 from peftsearch.api.keywords import InPython, keywords_in_errors
 from peftsearch.api.options import Options
 from peftsearch.api.progress.display import display_for
-from peftsearch.api.request import limits_of, means_of
+from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.study import Study
 from peftsearch.api.values import parse_options
@@ -134,8 +134,8 @@ def _searched(folder: StudyFolder, options: Options, display: Display) -> Study:
     from peftsearch.workers.run import run_search
 
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
-    means, workers = means_of(options), options.get("workers")
-    outcome = watch_local(run_search, folder, limits, workers, means, display)
+    settings, workers = worker_settings(options), options.get("workers")
+    outcome = watch_local(run_search, folder, limits, workers, settings, display)
     outcome.settle(display.line, _resume_call(folder.name, options))
     return Study(folder)
 

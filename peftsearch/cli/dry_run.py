@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peftsearch.api.options import Options
-from peftsearch.api.request import limits_of, means_of
+from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.cli.terminal.console import print_json, print_line, print_note, print_table
 from peftsearch.wording import counted
 
@@ -150,8 +150,8 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     from peftsearch.training.bench import set_threads
     from peftsearch.workers.estimate import parallel_trials, trial_time, trials_within
 
-    limits, means = limits_of(options, waits=False), means_of(options)
-    set_threads(means.threads)
+    limits, settings = limits_of(options, waits=False), worker_settings(options)
+    set_threads(settings.threads)
     device = str(study.bench.backbone.device.type)
     print_note("measuring some steps of a few configurations …")
     time = trial_time(study)
@@ -159,7 +159,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
         return None
     workers = options.get("workers") or default_workers_here(device)
     cores = len(os.sched_getaffinity(0))
-    parallel = parallel_trials(device, workers, means.threads, cores)
+    parallel = parallel_trials(device, workers, settings.threads, cores)
     facts: dict[str, Any] = {
         "full_s": _rounded(time.mean_s),
         "full_s_measured": [_rounded(value) for value in time.full_s],

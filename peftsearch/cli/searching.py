@@ -11,9 +11,9 @@ from peftsearch.api.begin import begin_study
 from peftsearch.api.options import Options
 from peftsearch.api.request import (
     limits_of,
-    means_of,
     new_study,
     refuse_cohort_of_low_rungs,
+    worker_settings,
 )
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.values import parse_options
@@ -48,7 +48,7 @@ def _search(folder: StudyFolder, options: Options) -> None:
 
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
     workers, as_json = options.get("workers"), "json" in options
-    watch_local(run_search, folder, limits, workers, means_of(options), as_json)
+    watch_local(run_search, folder, limits, workers, worker_settings(options), as_json)
 
 
 def _resume_command() -> str:

@@ -11,7 +11,7 @@ from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["watch", "watch_local"]
 
@@ -23,14 +23,16 @@ def watch_local(
     folder: StudyFolder,
     limits: Limits,
     workers: int | None,
-    means: Means,
+    settings: WorkerSettings,
     as_json: bool,
 ) -> None:
     """`run` workers on this machine (None: a default number), then print the frontier."""
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
-    outcome = watching.watch_local(_unheard(run), folder, limits, workers, means, display_for(True))
+    outcome = watching.watch_local(
+        _unheard(run), folder, limits, workers, settings, display_for(True)
+    )
     _print(outcome, as_json)
 
 

@@ -30,14 +30,14 @@ from peftsearch.workers.cohort_scheduler import CohortScheduler
 from peftsearch.workers.events import (
     Event,
     Phase,
-    TrialAt,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
-    TrialPutBack,
+    TrialProgress,
+    TrialRequeued,
     WorkerReady,
 )
-from peftsearch.workers.limits import Limits, Means, crew_name, worker_name
+from peftsearch.workers.limits import Limits, WorkerSettings, unique_name_prefix, worker_name
 from peftsearch.workers.trial import TrialRunner
 
 __all__ = ["Worker", "bench_of"]
@@ -64,7 +64,7 @@ class Worker:
         worker: int,
         limits: Limits,
         begin: Callable[[], float],
-        means: Means,
+        settings: WorkerSettings,
         emit: Callable[[Event], None],
         stop: Callable[[], bool],
     ) -> None:
@@ -76,19 +76,19 @@ class Worker:
         """Trials that have not reached a rung, on this process's clock."""
         self.first_rungs_s: list[float] = []
         self._shown_at: dict[int, float] = {}
-        set_threads(means.threads)
+        set_threads(settings.threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
-        self.name = worker_name(means.crew or crew_name(), worker)
-        self._looked = float("-inf")
-        self._prepare(means)
+        self.name = worker_name(settings.name_prefix or unique_name_prefix(), worker)
+        self._recovered_s = float("-inf")
+        self._prepare(settings)
 
-    def _prepare(self, means: Means) -> None:
+    def _prepare(self, settings: WorkerSettings) -> None:
         """Load model and data, open the study, and make ready to train."""
-        self.bench = bench_of(self.info, means.device or self.info.device, self.worker)
+        self.bench = bench_of(self.info, settings.device or self.info.device, self.worker)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
         self.study = Study(
-            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=means.policy
+            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=settings.policy
         )
         runner = TrialRunner(
             bench=self.bench,
@@ -103,7 +103,7 @@ class Worker:
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
-        size = CohortSize.of(means.cohort, self.bench.backbone.device)
+        size = CohortSize.of(settings.cohort, self.bench.backbone.device)
         self.scheduler = CohortScheduler(runner, self.folder, size)
 
     def run(self) -> None:
@@ -115,7 +115,7 @@ class Worker:
             self._work()
             while self._waits():
                 time.sleep(_WAIT_S)
-                self._look_after_others()
+                self._recover_dead_workers()
                 self._work()
         finally:
             self.study.leave()
@@ -144,18 +144,18 @@ class Worker:
             return False
         return self.study.anything_runs() and time.monotonic() < self.limits.deadline(self.began)
 
-    def _look_after_others(self) -> None:
+    def _recover_dead_workers(self) -> None:
         """Recover the trials of dead workers."""
-        if time.monotonic() - self._looked >= self.study.heartbeat.look_s:
+        if time.monotonic() - self._recovered_s >= self.study.heartbeat.look_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
-            self._looked = time.monotonic()
+            self._recovered_s = time.monotonic()
 
     def _begin_one(self) -> Assignment | TrialResult | Nothing | None:
         """Ask for a trial, and begin it if it needs training; one that trains alone is trained to
         its end.
         """
-        self._look_after_others()
+        self._recover_dead_workers()
         asked = self.study.ask(self.limits.trials)
         if isinstance(asked, TrialResult):
             self.emit(TrialEnded(self.worker, asked))
@@ -175,7 +175,7 @@ class Worker:
             trim_above(BETWEEN_TRIALS)
         if result is None:
             self.study.put_back(assignment.number)
-            self.emit(TrialPutBack(self.worker, assignment.number))
+            self.emit(TrialRequeued(self.worker, assignment.number))
             return
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
@@ -186,7 +186,9 @@ class Worker:
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
             self._shown_at[assignment.number] = now
             how_far = (run.step, run.full_steps, run.smoothed_loss)
-            self.emit(TrialAt(self.worker, assignment.number, *how_far, _phase(run, evaluates)))
+            self.emit(
+                TrialProgress(self.worker, assignment.number, *how_far, _phase(run, evaluates))
+            )
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Verdict:
         """The policy's verdict on a trial that reached a rung."""
@@ -213,7 +215,7 @@ class Worker:
         return self.asked_to_stop() or os.getppid() != self.parent
 
     def _interrupted(self) -> bool:
-        return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
+        return self._stopped() or time.monotonic() > self.limits.hard_deadline(self.began)
 
 
 def _phase(run: TrainingRun, evaluates: bool) -> Phase:

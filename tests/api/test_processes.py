@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import peftsearch
-from peftsearch.workers.interrupt import interruptible, with_stops
+from peftsearch.workers.interrupt import interruptible, with_stop_requests
 from peftsearch.workers.launchers.main_module import without_main
 
 SCRIPT = """
@@ -102,7 +102,7 @@ def test_events_end_with_whoever_hears_them() -> None:
         finally:
             ended.append(True)
 
-    heard = with_stops(events(), [])
+    heard = with_stop_requests(events(), [])
     assert next(heard) is None
     heard.close()
     assert ended == [True]

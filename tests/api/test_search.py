@@ -21,7 +21,7 @@ from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli.main import run
 from peftsearch.cli.search import search as command
 from peftsearch.study.new_study import NewStudy
-from peftsearch.workers.limits import Means
+from peftsearch.workers.limits import WorkerSettings
 
 COMMAND_ONLY = {"dry_run", "json"}
 """Printed documents: from Python the same is read off a `Study`."""
@@ -49,7 +49,7 @@ def test_the_options_are_those_of_the_command_line_in_name_order_and_default() -
 def test_what_an_option_is_when_left_out_stands_once() -> None:
     fields = NewStudy.__dataclass_fields__
     assert (fields["seed"].default, fields["device"].default) == (DEFAULTS.seed, DEFAULTS.device)
-    assert Means().threads == DEFAULTS.threads
+    assert WorkerSettings().threads == DEFAULTS.threads
 
 
 def test_the_bounds_are_those_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

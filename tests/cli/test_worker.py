@@ -17,7 +17,7 @@ from peftsearch.cli.storage import without_storage
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.postgres import PASSWORD, PostgresServer
 from support.worker_here import search_in_this_process
@@ -128,7 +128,7 @@ def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
     folder = StudyFolder.open("s", tmp_path)
 
     def worker(limits: Limits) -> Worker:
-        arguments = (str(folder.root), 0, limits, time.monotonic, Means())
+        arguments = (str(folder.root), 0, limits, time.monotonic, WorkerSettings())
         return Worker(*arguments, lambda _: None, lambda: False)
 
     cut = worker(Limits(3)).study.ask()

@@ -13,7 +13,7 @@ from peftsearch.policy.policy import Setting
 from peftsearch.policy.random import RandomPolicy, RandomSuggestions
 from peftsearch.space.encode import encode
 from peftsearch.workers.events import Event, TrialEnded
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support.standin import create, open_study
 from support.standin_worker import search_without_training
 
@@ -24,7 +24,9 @@ def test_a_random_search_trains_different_configurations_of_the_space_to_the_end
     tmp_path: Path, tiny_bert: Path
 ) -> None:
     folder, heard = create(tiny_bert, tmp_path), list[Event]()
-    worker = search_without_training(folder, Limits(24), heard.append, Means(policy="random"))
+    worker = search_without_training(
+        folder, Limits(24), heard.append, WorkerSettings(policy="random")
+    )
     results = [e.result for e in heard if isinstance(e, TrialEnded)]
     trained = [r for r in results if r.state not in ("infeasible", "duplicate")]
     assert [r.state for r in trained] == ["full"] * 24

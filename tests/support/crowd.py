@@ -28,7 +28,7 @@ from peftsearch.study.settings import space_of
 from peftsearch.study.storage.database.heartbeat import Pulse
 from peftsearch.study.study import Assignment, Study
 from peftsearch.workers.cohort_scheduler import Ended
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.standin import finish, metric_of, rung_value
 
@@ -73,7 +73,7 @@ class WaitingWorker(Worker):
     saves = True
     shapes: BackboneShapes
 
-    def _prepare(self, means: Means) -> None:
+    def _prepare(self, settings: WorkerSettings) -> None:
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, self.shapes)
         self.study = Study(*where, self.worker, self.name, self.pulse)
@@ -156,7 +156,7 @@ class Crowd:
         limits = Limits(self.trials, waits=True)
         root = str(self.place(slot).root)
         self.worker(
-            root, slot, limits, time.monotonic, Means(), lambda _: None, lambda: False
+            root, slot, limits, time.monotonic, WorkerSettings(), lambda _: None, lambda: False
         ).run()
 
     def kill_one(self, source: random.Random) -> None:

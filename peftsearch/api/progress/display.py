@@ -53,11 +53,11 @@ class Function(Silent):
 
     draws_trials = False
 
-    def __init__(self, hear: Callable[[str], object]) -> None:
-        self._hear = hear
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
 
     def line(self, text: str) -> None:
-        self._hear(text)
+        self._write(text)
 
 
 class Lines(Silent):

@@ -69,5 +69,5 @@ def lines_of(overview: Overview, width: int, most: int) -> list[Text]:
 def _line(trial: RunningTrial, width: int) -> Text:
     """A line of a trial; its name is shortened to make room for its progress."""
     name = Text(f"  #{trial.number} {clean(trial.name)}")
-    name.truncate(max(_LEAST, width - len(trial.how_far) - 2), overflow="ellipsis")
-    return name.append(f"  {trial.how_far}", "cyan")
+    name.truncate(max(_LEAST, width - len(trial.progress) - 2), overflow="ellipsis")
+    return name.append(f"  {trial.progress}", "cyan")

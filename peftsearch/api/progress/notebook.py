@@ -60,7 +60,7 @@ class NotebookBar:
             return
         self._drawn_s = time.monotonic()
         overview = self._look()
-        running = ", ".join(f"#{trial.number} {trial.how_far}" for trial in overview.trials)
+        running = ", ".join(f"#{trial.number} {trial.progress}" for trial in overview.trials)
         parts = (overview.counts, overview.left, running)
         self._bar.n = round(_PARTS * overview.share)
         self._bar.set_description_str(clean("; ".join(filter(None, parts))))

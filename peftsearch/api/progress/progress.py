@@ -6,23 +6,23 @@ import time
 
 from peftsearch.api.progress.display import Display, display_for
 from peftsearch.api.progress.live import Overview
-from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
+from peftsearch.api.progress.running import RunningTrials, interrupt_message, time_limit_message
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.wording import agree, counted, duration
 from peftsearch.workers.events import (
     Event,
-    StopAsked,
-    TrialAt,
+    StopRequested,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
-    TrialPutBack,
+    TrialProgress,
+    TrialRequeued,
     WorkerPlaced,
     WorkerReady,
+    WorkersPending,
     WorkerStopped,
-    WorkersWait,
 )
 from peftsearch.workers.limits import Limits
 
@@ -44,7 +44,7 @@ class Progress:
         self.entered = time.monotonic()
         self.began: float | None = None
         """Time at which the first worker had loaded model and data; the limit counts from here."""
-        self.said_time_is_up = False
+        self.announced_time_limit = False
         self.stops = 0
         self.volume = record.hypervolume
         self.more_misfits = 0
@@ -67,43 +67,45 @@ class Progress:
         self._say_misfits()
         self.display.end()
 
-    def hear(self, event: Event | None) -> None:
+    def handle(self, event: Event | None) -> None:
         """Process one event; None only updates the clock."""
-        if isinstance(event, StopAsked):
+        if isinstance(event, StopRequested):
             self.stops = event.times
-            self._say(stopping(len(self.running), event.times))
-        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped):
+            self._say(interrupt_message(len(self.running), event.times))
+        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersPending | WorkerStopped):
             self._of_worker(event)
         elif event is not None:
             self._of_trial(event)
-        self._say_when_time_is_up()
+        self._announce_time_limit()
         self.display.tick()
 
     def _of_trial(
-        self, event: TrialBegan | TrialAt | TrialEvaluated | TrialEnded | TrialPutBack
+        self, event: TrialBegan | TrialProgress | TrialEvaluated | TrialEnded | TrialRequeued
     ) -> None:
-        if isinstance(event, TrialAt):
-            self.running.hear(event, time.monotonic())
+        if isinstance(event, TrialProgress):
+            self.running.update(event, time.monotonic())
         elif isinstance(event, TrialEnded):
             self._ended(event.result)
-        elif isinstance(event, TrialPutBack):
+        elif isinstance(event, TrialRequeued):
             self._put_back(event.number)
         else:
             if isinstance(event, TrialBegan):
                 self.running.begin(event)
             self._detail(event)
 
-    def _of_worker(self, event: WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped) -> None:
+    def _of_worker(
+        self, event: WorkerReady | WorkerPlaced | WorkersPending | WorkerStopped
+    ) -> None:
         if isinstance(event, WorkerReady):
             self._ready()
         elif isinstance(event, WorkerPlaced):
             self.nodes[event.worker] = event.node
             self._say(f"worker {event.worker} starts on node {event.node}")
-        elif isinstance(event, WorkersWait):
+        elif isinstance(event, WorkersPending):
             self._say(
                 f"{event.workers} of {counted(self.workers, 'worker')} "
                 f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
-                f"needs {event.wants}"
+                f"needs {event.resources}"
             )
         else:
             self._stopped(event)
@@ -114,20 +116,24 @@ class Progress:
             if self.limits.seconds is not None:
                 self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
 
-    def _say_when_time_is_up(self) -> None:
+    def _announce_time_limit(self) -> None:
         """Once the time limit is reached, report what happens to the running trials."""
         now = time.monotonic()
-        if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
+        if (
+            self.began is None
+            or self.announced_time_limit
+            or now < self.limits.deadline(self.began)
+        ):
             return
-        self.said_time_is_up = True
+        self.announced_time_limit = True
         if self.running and not self.stops:
-            most_s = max(0.0, self.limits.last_call(self.began) - now)
-            self._say(time_is_up(len(self.running), self.running.left_s(now), most_s))
+            most_s = max(0.0, self.limits.hard_deadline(self.began) - now)
+            self._say(time_limit_message(len(self.running), self.running.left_s(now), most_s))
 
     def _put_back(self, number: int) -> None:
         trial = self.running.end(number)
         if trial is not None:
-            self._say(f"#{number} is saved at {trial.where}")
+            self._say(f"#{number} is saved at {trial.position}")
 
     def _stopped(self, event: WorkerStopped) -> None:
         self.running.end_all_of(event.worker)
@@ -209,7 +215,7 @@ class Progress:
             return _clock(now - self.began)
         if now < self.limits.deadline(self.began):
             return f"{_clock(self.limits.deadline(self.began) - now)} left"
-        return f"finishing, at most {_clock(self.limits.last_call(self.began) - now)}"
+        return f"finishing, at most {_clock(self.limits.hard_deadline(self.began) - now)}"
 
     def _record(self) -> StudyRecord:
         ordered = tuple(self.results[number] for number in sorted(self.results))

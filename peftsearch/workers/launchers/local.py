@@ -23,7 +23,7 @@ from typing import Any
 from peftsearch.errors import PeftsearchError
 from peftsearch.workers.events import Event, WorkerReady, WorkerStopped
 from peftsearch.workers.launchers.main_module import WorkerContext
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["LocalWorkers"]
 
@@ -35,33 +35,42 @@ _PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 Begin = Callable[[], float]
 """Returns the search's start in `time.monotonic()` seconds; the first call starts it."""
-Body = Callable[[str, int, Limits, Begin, Means, Callable[[Event], None], Callable[[], bool]], None]
-"""A worker process's function: (root, worker, limits, begin, means, emit, asked to stop?)."""
+WorkerMain = Callable[
+    [str, int, Limits, Begin, WorkerSettings, Callable[[Event], None], Callable[[], bool]], None
+]
+"""The main function of a worker process: (root, worker, limits, begin, settings, emit, asked to
+stop?).
+"""
 
 
-def search(
+def run_worker(
     root: str,
     worker: int,
     limits: Limits,
     begin: Begin,
-    means: Means,
+    settings: WorkerSettings,
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Run a worker: the body of every search."""
+    """The main function of a search's worker processes."""
     # Importing torch takes seconds; only now has it been arranged that it dies with its parent.
     from peftsearch.workers.worker import Worker
 
-    Worker(root, worker, limits, begin, means, emit, stop).run()
+    Worker(root, worker, limits, begin, settings, emit, stop).run()
 
 
 class LocalWorkers:
-    """`count` processes on one study, each with the same means."""
+    """`count` processes on one study, each with the same settings."""
 
     def __init__(
-        self, root: str, count: int, limits: Limits, means: Means, body: Body = search
+        self,
+        root: str,
+        count: int,
+        limits: Limits,
+        settings: WorkerSettings,
+        main: WorkerMain = run_worker,
     ) -> None:
-        self.root, self.limits, self.means, self.body = root, limits, means, body
+        self.root, self.limits, self.settings, self.main = root, limits, settings, main
         self._context = WorkerContext()
         self._began = self._context.RawValue(ctypes.c_double, 0.0)
         """The search's start in `time.monotonic()` seconds, shared by all processes of the machine;
@@ -101,17 +110,17 @@ class LocalWorkers:
             self._start(worker)
         try:
             while self._running:
-                yield from self._heard()
+                yield from self._received()
                 yield from self._reap(on_death)
         finally:
             self.kill()
 
     def _start(self, worker: int) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
-        arguments = (self.root, worker, self.limits, self._began, self.means)
+        arguments = (self.root, worker, self.limits, self._began, self.settings)
         process = self._context.Process(
             target=_child,
-            args=(self.body, *arguments, sending, self._stop, os.getpid()),
+            args=(self.main, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
         with _signals_blocked():
@@ -121,7 +130,7 @@ class LocalWorkers:
         self._loading.add(worker)
         self._running[worker] = (process, receiving)
 
-    def _heard(self) -> Iterator[Event | None]:
+    def _received(self) -> Iterator[Event | None]:
         """One event of every worker that sent any; None if none did within `_POLL_S`."""
         ready = wait([receiving for _, receiving in self._running.values()], _POLL_S)
         if not ready:
@@ -172,12 +181,12 @@ def _exit_reason(exit_code: int | None) -> str:
 
 
 def _child(
-    body: Body,
+    main: WorkerMain,
     root: str,
     worker: int,
     limits: Limits,
     began: Any,
-    means: Means,
+    settings: WorkerSettings,
     events: Connection,
     stop: Any,
     parent: int,
@@ -203,7 +212,7 @@ def _child(
     if stop.value:  # asked before it could hear
         return
     try:
-        body(root, worker, limits, begin, means, events.send, lambda: bool(stop.value))
+        main(root, worker, limits, begin, settings, events.send, lambda: bool(stop.value))
         events.send(WorkerStopped(worker))
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))

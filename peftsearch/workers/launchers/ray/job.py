@@ -1,4 +1,4 @@
-"""A worker's instructions, sent to a node of a Ray cluster and executed there."""
+"""A worker's job: study, limits and settings, sent to a node of a Ray cluster and run there."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import folder_of
 from peftsearch.workers.events import Event
-from peftsearch.workers.launchers.local import Begin, Body, search
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.launchers.local import Begin, WorkerMain, run_worker
+from peftsearch.workers.limits import Limits, WorkerSettings
 
-__all__ = ["Order"]
+__all__ = ["WorkerJob"]
 
 
 @dataclass(frozen=True)
-class Order:
-    """`storage` may contain a password; `studies` is a path on the worker's node."""
+class WorkerJob:
+    """One worker to run. `storage` may contain a password; `studies` is a path on its node."""
 
     worker: int
     study: str
     storage: str = field(repr=False)
     studies: Path
     limits: Limits
-    means: Means
-    body: Body = search
+    settings: WorkerSettings
+    main: WorkerMain = run_worker
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         return pickle.dumps(self)
 
     @classmethod
-    def unpacked(cls, order: bytes) -> Order:
-        unpacked = pickle.loads(order)
-        assert isinstance(unpacked, cls)
-        return unpacked
+    def from_bytes(cls, content: bytes) -> WorkerJob:
+        job = pickle.loads(content)
+        assert isinstance(job, cls)
+        return job
 
-    def carry_out(
-        self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]
-    ) -> None:
+    def run(self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]) -> None:
         """Run a worker on the node's copy of the study, created if missing, until no work is left.
 
         `begin()` returns the search's start in `time.monotonic()` seconds. Raises MissingError if
@@ -56,7 +54,7 @@ class Order:
                 f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
                 "node can write to with --studies"
             ) from error
-        self.body(str(folder.root), self.worker, self.limits, begin, self.means, emit, stop)
+        self.main(str(folder.root), self.worker, self.limits, begin, self.settings, emit, stop)
 
     def without_password(self, text: str) -> str:
         return StorageAddress.parse(self.storage).without_password(text)
