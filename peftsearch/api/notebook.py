@@ -22,7 +22,7 @@ def study_html(record: StudyRecord, frontier: pd.DataFrame) -> str:
         return f"<p>{escape(line)}</p>"
     figure = pareto_figure(record).to_html(full_html=False, include_plotlyjs="cdn")
     written = [
-        info.metric.written(value, error)
+        info.metric.format(value, error)
         for value, error in zip(frontier["metric"], frontier["metric_se"], strict=True)
     ]
     shown = pd.DataFrame(

@@ -24,13 +24,13 @@ def verdict(record: StudyRecord) -> str:
     of = counted(count_states(record)["evaluated"], "configuration")
     first = (
         f"best of {of} evaluated: {metric.name} "
-        f"{metric.written(best.metric, best.se or None)} with {_tuned(best)}"
+        f"{metric.format(best.metric, best.se or None)} with {_tuned(best)}"
     )
     near = cheapest_within(front, best.se, metric.maximise)
     if near.number == best.number or not best.se:
         return first
     return (
-        f"{first}; within one standard error of it, {metric.written(near.metric)} with "
+        f"{first}; within one standard error of it, {metric.format(near.metric)} with "
         f"{_tuned(near)}"
     )
 

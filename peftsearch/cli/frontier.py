@@ -46,7 +46,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
             f"#{point['number']}",
             f"{point['tuned_pct']:.3g}",
             f"{point['tuned_parameters']:,}",
-            metric.written(point["metric"], point["metric_se"]),
+            metric.format(point["metric"], point["metric_se"]),
             _described(point),
         )
         for point in document["points"]
@@ -56,7 +56,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     print_line(
         f"hypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
-        f"{metric.written(reference['worst'])} to {reference['best']:g}), "
+        f"{metric.format(reference['worst'])} to {reference['best']:g}), "
         f"{counted(document['counts']['evaluated'], 'configuration')} evaluated"
     )
     if folder.report_path.exists():

@@ -132,7 +132,7 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
     rows = [
         (
             str(v.step),
-            record.info.metric.written(v.metric),
+            record.info.metric.format(v.metric),
             f"{v.loss:.4f}",
             str(v.examples),
             f"{v.wall_s:.1f}",

@@ -24,7 +24,7 @@ from peftsearch.space.file.seed_method import SeedMethod
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import MLP_UNITS
 
-__all__ = ["Seed", "due_seed", "seeds_of"]
+__all__ = ["Seed", "next_seed", "seeds_of"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,16 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     ]
 
 
-def due_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
+def next_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
     """The next seed to begin, at most every second trial. A seed whose worker was killed before its
     configuration was recorded is due again; one that failed is not.
     """
     if history.has_queued:
         return None  # enqueued parameters come first
     begun = [
-        past.seed for past in history.trials if past.hash is not None or past.state != "failed"
+        record.seed
+        for record in history.trials
+        if record.hash is not None or record.state != "failed"
     ]
     waiting = [seed for seed in seeds if seed.label not in begun]
     seeded = sum(label is not None for label in begun)

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.policy.history import History, PastTrial, RungScore, State
+from peftsearch.policy.history import History, RungScore, State, TrialRecord
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo
 from peftsearch.space.file.values import Values
@@ -42,7 +42,7 @@ class Histories:
     def __init__(self, info: StudyInfo, folder: StudyFolder, details: bool) -> None:
         self.info, self.folder, self.details = info, folder, details
         self.sign = 1.0 if info.metric.maximise else -1.0
-        self._ended: dict[int, PastTrial] = {}
+        self._ended: dict[int, TrialRecord] = {}
         self._curves: dict[tuple[int, int], tuple[RungScore, ...]] = {}
         self._configurations: dict[int, Configuration] = {}
 
@@ -53,7 +53,7 @@ class Histories:
             rungs=self.info.rungs,
             worst=self.sign * self.info.metric.worst,
             may_begin=may_begin,
-            written=lambda metric: self.info.metric.written(self.sign * metric),
+            format_metric=lambda metric: self.info.metric.format(self.sign * metric),
         )
 
     def at_rung(
@@ -68,7 +68,7 @@ class Histories:
         scores = sorted((*others, self._score(value)), key=lambda score: score.rung)
         return history.with_trial(replace(past, tuned_pct=tuned_pct, rungs=tuple(scores)))
 
-    def _past(self, trial: FrozenTrial) -> PastTrial:
+    def _past(self, trial: FrozenTrial) -> TrialRecord:
         if trial.number in self._ended:
             return self._ended[trial.number]
         past = self._converted(trial)
@@ -76,7 +76,7 @@ class Histories:
             self._ended[trial.number] = past
         return past
 
-    def _converted(self, trial: FrozenTrial) -> PastTrial:
+    def _converted(self, trial: FrozenTrial) -> TrialRecord:
         attrs, state = trial.user_attrs, _state(trial, len(self.info.rungs) - 1)
         has_metric = state in ("full", "stopped", "duplicate") and trial.values
         rungs = self._rungs(attrs)
@@ -86,7 +86,7 @@ class Histories:
         if self.details and HASH.is_in(attrs):
             rungs = self._curve(trial, rungs)
             configuration = self._configuration(trial)
-        return PastTrial(
+        return TrialRecord(
             number=trial.number,
             state=state,
             origin=ORIGIN.of(attrs),

@@ -39,7 +39,7 @@ class Begun:
     """A trial in storage that has no parameters yet, and the source of its parameters."""
 
     trial: optuna.Trial
-    what: Mapping[str, Any] | Suggester | Configuration
+    proposal: Mapping[str, Any] | Suggester | Configuration
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class NewTrials:
         """Create a trial of this worker; the caller holds the study's lock. Enqueued parameters are
         used first; the policy suggests the others.
         """
-        labels, what = {WORKER.key: self.worker}, decision.what
+        labels, proposal = {WORKER.key: self.worker}, decision.proposal
         if self.table.all(TrialState.WAITING):
-            what = {} if isinstance(what, Configuration) else what
+            proposal = {} if isinstance(proposal, Configuration) else proposal
         else:
             named = {SEED.key: decision.seed, METHOD.key: decision.method}
             labels |= {key: label for key, label in named.items() if label is not None}
@@ -83,14 +83,14 @@ class NewTrials:
         missing = {key: v for key, v in labels.items() if trial.user_attrs.get(key) != v}
         for key, label in missing.items():
             trial.set_user_attr(key, label)
-        return Begun(trial, what)
+        return Begun(trial, proposal)
 
     def sample(self, begun: Begun) -> Sampled:
         """Sample the space with a trial's suggestions; called without the study's lock."""
         trial = begun.trial
-        if isinstance(begun.what, Configuration):
-            return Sampled(trial.number, "landmark", begun.what, None)
-        self.relay.source = source_of(begun.what)
+        if isinstance(begun.proposal, Configuration):
+            return Sampled(trial.number, "landmark", begun.proposal, None)
+        self.relay.source = source_of(begun.proposal)
         with self.table.as_read():
             sample = decode(self.space.on(self.shapes), trial)
         if sample.configuration is None:

@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
-from peftsearch.policy.answers import next_of, verdict_of
 from peftsearch.policy.decisions import Continue, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
-from peftsearch.policy.policy import Setting
+from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.table import DEFAULT_POLICY, policy_named
+from peftsearch.policy.validation import next_decision, rung_verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.records.storage_name import is_database
@@ -98,8 +98,8 @@ class Study:
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         begun = self.retry.call(self._trials)
         # Seeded by how far the study has come, so that a resumed search draws anew.
-        setting = Setting(space, shapes, info.seed + len(begun), worker)
-        self.policy = policy_named(policy or DEFAULT_POLICY, setting)
+        context = PolicyContext(space, shapes, info.seed + len(begun), worker)
+        self.policy = policy_named(policy or DEFAULT_POLICY, context)
         self.histories = Histories(info, folder, self.policy.details)
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
@@ -157,7 +157,7 @@ class Study:
         with self._deciding():
             self._settle_after_outage()
             history = self._history(most)
-            decision = next_of(self.policy, history)
+            decision = next_decision(self.policy, history)
             self._left_waiting = set()
             if isinstance(decision, Nothing):
                 self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
@@ -266,7 +266,7 @@ class Study:
             return Continue(number, "full length")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)
         history = self.histories.at_rung(trials, number, tuned_pct, value)
-        return verdict_of(self.policy, history, number, value.rung)
+        return rung_verdict(self.policy, history, number, value.rung)
 
     @retried
     def begun(self) -> int:

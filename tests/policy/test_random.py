@@ -9,7 +9,7 @@ from scipy import stats
 
 from peftsearch.policy.decisions import Begin
 from peftsearch.policy.history import History
-from peftsearch.policy.policy import Setting
+from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.random import RandomPolicy, RandomSuggestions
 from peftsearch.space.encode import encode
 from peftsearch.workers.events import Event, TrialEnded
@@ -45,11 +45,11 @@ def test_every_seed_and_worker_has_a_stream_of_its_own(tmp_path: Path, tiny_bert
     study = open_study(create(tiny_bert, tmp_path))
 
     def drawn(seed: int, worker: int) -> list[float]:
-        policy = RandomPolicy(Setting(study.space, study.shapes, seed, worker))
+        policy = RandomPolicy(PolicyContext(study.space, study.shapes, seed, worker))
         begin = policy.next(NONE)
         assert isinstance(begin, Begin)
-        assert isinstance(begin.what, RandomSuggestions)
-        return [begin.what.suggest_float("x", 0, 1) for _ in range(3)]
+        assert isinstance(begin.proposal, RandomSuggestions)
+        return [begin.proposal.suggest_float("x", 0, 1) for _ in range(3)]
 
     assert drawn(0, 0) == drawn(0, 0)
     assert len({tuple(drawn(seed, worker)) for seed in range(3) for worker in range(3)}) == 9

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.policy.history import PastTrial
+from peftsearch.policy.history import TrialRecord
 from peftsearch.records.folder import StudyFolder
 from peftsearch.study.history import Histories
 from peftsearch.study.storage.attributes import CONFIGURATION, CURVE
@@ -24,7 +24,7 @@ def study(folder: StudyFolder) -> Study:
     return open_study(folder)
 
 
-def pasts(study: Study) -> tuple[PastTrial, ...]:
+def pasts(study: Study) -> tuple[TrialRecord, ...]:
     return study.histories.of(study._trials()).trials
 
 
@@ -58,7 +58,7 @@ def test_metrics_that_are_minimised_are_turned_and_written_as_they_were(
     history = losses.of(study._trials())
     assert history.trials[0].metric == -metric_of(trial)
     assert history.trials[0].rungs[0].metric == -0.7
-    assert (history.worst, history.written(-0.7)) == (-0.5, "0.7000")
+    assert (history.worst, history.format_metric(-0.7)) == (-0.5, "0.7000")
 
 
 def test_a_rung_whose_attribute_a_kill_has_lost_is_judged_by_its_value(study: Study) -> None:

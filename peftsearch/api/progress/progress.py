@@ -154,7 +154,7 @@ class Progress:
         elif event.value.fraction < 1:
             self._say(
                 f"#{event.number} at {event.value.fraction:.0%}: {self.info.metric.name} "
-                f"{self.info.metric.written(event.value.metric)}, {event.decision}"
+                f"{self.info.metric.format(event.value.metric)}, {event.decision}"
             )
 
     def _ended(self, result: TrialResult) -> None:
@@ -179,7 +179,7 @@ class Progress:
             return f"{what}: {result.cause or result.state} {result.message or ''}".rstrip()
         stopped = "" if result.state == "full" else " (stopped early)"
         return (
-            f"{what}: {self.info.metric.name} {self.info.metric.written(result.metric)} "
+            f"{what}: {self.info.metric.name} {self.info.metric.format(result.metric)} "
             f"at {result.tuned_pct:.3g} %"
             f" tuned{stopped}, {result.wall_s:.0f} s"
         )
