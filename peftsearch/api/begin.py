@@ -50,4 +50,4 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
 
     refuse_taken(name, StorageAddress.of(storage))
     if artifacts is not None:
-        open_artifacts(artifacts, "").try_out()
+        open_artifacts(artifacts, "").check_access()

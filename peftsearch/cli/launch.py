@@ -91,7 +91,7 @@ def _job(
     from dataclasses import replace
 
     from peftsearch.records.storage_name import VARIABLE, is_database
-    from peftsearch.study.storage.database.copies import aim_of
+    from peftsearch.study.storage.database.copies import target_of
     from peftsearch.workers.launchers.ray.job import WorkerJob
     from peftsearch.workers.limits import WorkerSettings
 
@@ -108,6 +108,6 @@ def _job(
         study=info.name,
         storage=os.environ.get(VARIABLE) or info.storage,
         studies=folder.root.parent,
-        limits=replace(limits, trials=limits.trials or aim_of(folder)),
+        limits=replace(limits, trials=limits.trials or target_of(folder)),
         settings=WorkerSettings(threads or 1, cohort, device),
     )

@@ -76,7 +76,7 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     from peftsearch.records.folder import StudyFolder, study_names
     from peftsearch.records.storage_name import is_database
     from peftsearch.study.storage.database.address import StorageAddress
-    from peftsearch.study.storage.database.copies import folder_of
+    from peftsearch.study.storage.database.copies import local_folder
 
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)
@@ -88,4 +88,4 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     if storage is None:
         return StudyFolder.open(study, studies)  # refuses with the nearest name
     use_storage(storage)
-    return folder_of(study, StorageAddress.parse(storage), studies)
+    return local_folder(study, StorageAddress.parse(storage), studies)

@@ -15,7 +15,7 @@ from peftsearch.policy.history import History, RungScore, State, TrialRecord
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo
 from peftsearch.space.file.values import Values
-from peftsearch.study.recovery import waits
+from peftsearch.study.recovery import is_waiting
 from peftsearch.study.storage.attributes import (
     CAUSE,
     CONFIGURATION,
@@ -29,10 +29,10 @@ from peftsearch.study.storage.attributes import (
     TUNED_PCT,
 )
 
-__all__ = ["Histories"]
+__all__ = ["HistoryBuilder"]
 
 
-class Histories:
+class HistoryBuilder:
     """Builds the histories of one study; each ended trial is converted only once.
 
     `details`: read configurations and learning curves, too; in a folder each trial's files are read
@@ -46,7 +46,7 @@ class Histories:
         self._curves: dict[tuple[int, int], tuple[RungScore, ...]] = {}
         self._configurations: dict[int, Configuration] = {}
 
-    def of(self, trials: Sequence[FrozenTrial], may_begin: bool = True) -> History:
+    def build(self, trials: Sequence[FrozenTrial], may_begin: bool = True) -> History:
         """The history of all of a study's trials, by number."""
         return History(
             trials=tuple(map(self._past, trials)),
@@ -62,7 +62,7 @@ class Histories:
         """The history in which trial `number` has reached a rung with `value`, even if its
         attributes were lost in a kill.
         """
-        history = self.of(trials)
+        history = self.build(trials)
         past = history.trials[number]
         others = [score for score in past.rungs if score.rung != value.rung]
         scores = sorted((*others, self._score(value)), key=lambda score: score.rung)
@@ -141,7 +141,7 @@ def _state(trial: FrozenTrial, last_rung: int) -> State:
         return "queued"
     if trial.state == TrialState.FAIL or CAUSE.is_in(attrs):
         return "failed"
-    if waits(trial):
+    if is_waiting(trial):
         return "waiting"
     if not trial.state.is_finished():
         return "running"

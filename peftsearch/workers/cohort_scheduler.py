@@ -101,7 +101,7 @@ class CohortScheduler:
     def _pass(self) -> None:
         """One pass of all trials; those it brought to their next rung are evaluated."""
         if self.runner.stop():
-            self._put_back(self.in_flight)
+            self._interrupt(self.in_flight)
             return
         runs = [one.run for one in self.in_flight]
         out_of_memory = None
@@ -168,9 +168,9 @@ class CohortScheduler:
             self._leave(self.in_flight[0], OutOfMemory(out_of_memory))
             return
         self.size.shrink(count // 2)
-        self._put_back(self.in_flight[count // 2 :])
+        self._interrupt(self.in_flight[count // 2 :])
 
-    def _put_back(self, some: list[_InFlight]) -> None:
+    def _interrupt(self, some: list[_InFlight]) -> None:
         """Interrupt trials: each writes its checkpoint and ends without a result."""
         for one in list(some):
             failure = _late_failure(one.run)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
 from peftsearch.study.settings import space_of
-from peftsearch.study.storage.database.copies import begin_in_database
+from peftsearch.study.storage.database.copies import register_in_database
 from peftsearch.study.study import Study
 from peftsearch.workers.events import Event, TrialEnded
 from peftsearch.workers.interrupt import interruptible, with_stop_requests
@@ -36,9 +36,9 @@ def run_search(
     lock = folder.search_lock()
     lock.acquire(timeout_s=5.0)
     try:
-        begin_in_database(folder)
+        register_in_database(folder)
         with closing(_open(folder)) as study:
-            study.aim(limits.trials)
+            study.set_target(limits.trials)
         return run_workers(folder, limits, workers, settings, on_event)
     finally:
         lock.release()
@@ -54,11 +54,11 @@ def run_workers(
     """Run workers that join a study which other workers may be searching."""
     name_prefix = unique_name_prefix()
     with closing(_open(folder)) as study:
-        limits = replace(limits, trials=limits.trials or study.aim_of_all())
+        limits = replace(limits, trials=limits.trials or study.target())
         for result in study.recover():
             on_event(TrialEnded(-1, result))
 
-        def settle(worker: int) -> None:
+        def recover_trials(worker: int) -> None:
             """Requeue the trials of a dead worker."""
             for result in study.recover(worker_name(name_prefix, worker), counts=not local.killed):
                 on_event(TrialEnded(worker, result))
@@ -69,7 +69,7 @@ def run_workers(
         with interruptible(local) as interrupted:
             # If `on_event` raises, workers end at once: a notebook keeps the traceback, and with it
             # the generator that would end them.
-            with closing(with_stop_requests(local.run(settle), interrupted)) as events:
+            with closing(with_stop_requests(local.run(recover_trials), interrupted)) as events:
                 for event in events:
                     on_event(event)
             return bool(interrupted)

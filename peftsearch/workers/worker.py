@@ -98,7 +98,7 @@ class Worker:
             judge=self._judge,
             stop=self._interrupted,
             cut=self._stopped,  # a search whose time is over lets evaluations finish
-            saved=lambda assignment: self.study.give_checkpoint(assignment.number),
+            saved=lambda assignment: self.study.publish_checkpoint(assignment.number),
             on_progress=self._on_progress,
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
@@ -142,11 +142,12 @@ class Worker:
         """Whether to wait for trials of other workers, which this worker takes over if they die."""
         if not self.limits.waits or self._interrupted():
             return False
-        return self.study.anything_runs() and time.monotonic() < self.limits.deadline(self.began)
+        may_be_needed = self.study.has_unfinished_trials()
+        return may_be_needed and time.monotonic() < self.limits.deadline(self.began)
 
     def _recover_dead_workers(self) -> None:
         """Recover the trials of dead workers."""
-        if time.monotonic() - self._recovered_s >= self.study.heartbeat.look_s:
+        if time.monotonic() - self._recovered_s >= self.study.heartbeat.poll_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
             self._recovered_s = time.monotonic()
@@ -174,7 +175,7 @@ class Worker:
         if "allocator" not in self.info.without:
             trim_above(BETWEEN_TRIALS)
         if result is None:
-            self.study.put_back(assignment.number)
+            self.study.requeue(assignment.number)
             self.emit(TrialRequeued(self.worker, assignment.number))
             return
         for told in self.study.tell(result):
@@ -202,7 +203,7 @@ class Worker:
     def _finished(self) -> bool:
         if self._stopped() or time.monotonic() > self._last_start():
             return True
-        enough = self.limits.trials is not None and self.study.has_begun(self.limits.trials)
+        enough = self.limits.trials is not None and self.study.limit_reached(self.limits.trials)
         return enough and not self.study.has_requeued()
 
     def _last_start(self) -> float:

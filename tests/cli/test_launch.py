@@ -14,7 +14,7 @@ from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.copies import begin_in_database
+from peftsearch.study.storage.database.copies import register_in_database
 from peftsearch.workers.events import Event, WorkerPlaced, WorkersPending, WorkerStopped
 from peftsearch.workers.launchers.ray import workers as ray_workers
 from peftsearch.workers.launchers.ray.cluster import Share, connected
@@ -62,12 +62,12 @@ def launched(
     """Runs the command on a study in a database that wants 9 configurations, without a cluster."""
     whole = postgres.new_database()
     monkeypatch.setenv(VARIABLE, whole)
-    update = {"storage": StorageAddress.parse(whole).shown, "device": "cuda"}
+    update = {"storage": StorageAddress.parse(whole).redacted, "device": "cuda"}
     info = standin.info(tiny_bert).model_copy(update=update)
     folder = StudyFolder.create(info, standin.SPACE, {}, tmp_path / "home", "")
-    begin_in_database(folder)
+    register_in_database(folder)
     study = standin.open_study(folder)
-    study.aim(9)
+    study.set_target(9)
     study.close()
     asked: dict[str, Any] = {"whole": whole}
 

@@ -96,7 +96,7 @@ def test_two_machines_search_one_study_and_the_password_is_written_nowhere(
         ours.trial(other.number).adapter_path.read_bytes()
         == theirs.trial(other.number).adapter_path.read_bytes()
     )
-    assert f"--storage {StorageAddress.parse(whole).shown}" in err
+    assert f"--storage {StorageAddress.parse(whole).redacted}" in err
     everything = out + err + status + more
     assert [word for word in WORDS if word in everything] == []
     for path, content in texts_under(tmp_path):
@@ -134,7 +134,7 @@ def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
     cut = worker(Limits(3)).study.ask()
     assert cut is not None
     second = worker(Limits(3, waits=True))
-    assert second.study.aim_of_all() == 2
+    assert second.study.target() == 2
     second.run()
     assert {r.number: r.state for r in folder.read().results}[2] in ("full", "stopped")
     assert folder.read().running == 0

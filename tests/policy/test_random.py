@@ -33,7 +33,7 @@ def test_a_random_search_trains_different_configurations_of_the_space_to_the_end
     assert {r.origin for r in trained} == {"sampled"}
     assert len({r.configuration_hash for r in trained}) == 24
     study = worker.study
-    for one in open_study(folder).histories.of(study._trials()).trials:
+    for one in open_study(folder).history_builder.build(study._trials()).trials:
         assert one.state == "infeasible" or one.parameters
     for result in trained:
         configuration = study._assignment(study.table.get(result.number), False).configuration

@@ -169,7 +169,7 @@ def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one), Begin(other)]))
     study = open_study(folder, policy="scripted")
     study.tell(finish(take(study), study.shapes))
-    asked = study.ask(most=1)
+    asked = study.ask(max_trials=1)
     assert isinstance(asked, Nothing)
     assert asked.reason == "the limit on configurations is reached"
     assert len(study.study.trials) == 1

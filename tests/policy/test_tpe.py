@@ -14,7 +14,7 @@ from peftsearch.policy.history import History, TrialRecord
 from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
 from peftsearch.space.decode import decode
-from peftsearch.study.history import Histories
+from peftsearch.study.history import HistoryBuilder
 from support.standin import SPACE, create, open_study
 
 RUNGS = (0.5, 1.0)
@@ -53,12 +53,12 @@ def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
     opened = open_study(folder)
     space, shapes = opened.space, opened.shapes
     scale = opened.info.metric.model_copy(update={"maximise": direction == "maximize"})
-    histories = Histories(opened.info.model_copy(update={"metric": scale}), folder, False)
+    builder = HistoryBuilder(opened.info.model_copy(update={"metric": scale}), folder, False)
     policy = TpePolicy(PolicyContext(space, shapes, seed=5, worker=1))
     study = optuna.create_study(sampler=make_sampler(5, 1), directions=[direction, "minimize"])
     running: list[optuna.Trial] = []
     for _ in range(STARTUP_TRIALS + 20):
-        history = histories.of(study.get_trials(deepcopy=False))
+        history = builder.build(study.get_trials(deepcopy=False))
         trial = study.ask()
         theirs = decode(space.on(shapes), trial)
         begin = policy.next(history)
@@ -67,7 +67,7 @@ def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
         running.append(trial)
         if len(running) == 3:
             end(study, running.pop(trial.number % 3), scale.worst)
-    states = {past.state for past in histories.of(study.get_trials()).trials}
+    states = {past.state for past in builder.build(study.get_trials()).trials}
     assert states == {"running", "full", "stopped", "failed", "infeasible"}
 
 

@@ -267,7 +267,7 @@ def test_a_trial_that_was_cut_off_trains_by_itself(bench: Workbench, folder: Stu
     study.recover()
     again = take(study)
     assert (again.number, again.resumed, again.alone) == (number, True, True)
-    study.put_back(number)
+    study.requeue(number)
     back = take(study)
     assert (back.number, back.resumed, back.alone) == (number, True, False)
 
@@ -296,7 +296,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     first = worker(killed)
     with pytest.raises(_Killed):
         first.run()
-    first.study.put_back(0)
+    first.study.requeue(0)
     worker(lambda asked, value: Stop(asked.number)).run()
     assert [(r.number, r.state) for r in study.read().results] == [(0, "stopped")]
     assert study.read().running == 0

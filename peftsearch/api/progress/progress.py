@@ -87,7 +87,7 @@ class Progress:
         elif isinstance(event, TrialEnded):
             self._ended(event.result)
         elif isinstance(event, TrialRequeued):
-            self._put_back(event.number)
+            self._requeued(event.number)
         else:
             if isinstance(event, TrialBegan):
                 self.running.begin(event)
@@ -130,7 +130,7 @@ class Progress:
             most_s = max(0.0, self.limits.hard_deadline(self.began) - now)
             self._say(time_limit_message(len(self.running), self.running.left_s(now), most_s))
 
-    def _put_back(self, number: int) -> None:
+    def _requeued(self, number: int) -> None:
         trial = self.running.end(number)
         if trial is not None:
             self._say(f"#{number} is saved at {trial.position}")

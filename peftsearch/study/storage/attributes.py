@@ -21,7 +21,7 @@ The study, in a database
 2. `TRIALS` and each worker's `ALIVE`, at any time.
 
 On one machine `CONFIGURATION`, `CURVE` and `RESULT` are files of the trial's folder, written at the
-same points. In a database writes of one block of `TrialTable.at_once` are one transaction.
+same points. In a database writes of one block of `TrialTable.transaction` are one transaction.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, update_folder
+from peftsearch.study.storage.database.copies import register_in_database, update_folder
 from peftsearch.workers.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
 from peftsearch.workers.launchers.ray.cluster import Share, connected
 from peftsearch.workers.launchers.ray.job import WorkerJob
@@ -43,10 +43,10 @@ def nodes() -> Iterator[RayNodes]:
 def begin(whole: str, model: Path, root: Path) -> tuple[StudyFolder, Wanted]:
     """A study in a database that wants so many configurations, known beforehand."""
     address = StorageAddress.parse(whole)
-    places = {"storage": address.shown, "artifacts": str(root / "artifacts")}
+    places = {"storage": address.redacted, "artifacts": str(root / "artifacts")}
     info = standin.info(model).model_copy(update=places)
     home = StudyFolder.create(info, SPACE, {}, root / "home", "")
-    begin_in_database(home)
+    register_in_database(home)
     wanted = parameters(
         Space(Document("space.yaml", SPACE)), load_shapes(str(model)), CONFIGURATIONS
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from peftsearch.errors import MissingError
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.copies import folder_of
+from peftsearch.study.storage.database.copies import local_folder
 from peftsearch.workers.events import Event
 from peftsearch.workers.launchers.local import Begin, WorkerMain, run_worker
 from peftsearch.workers.limits import Limits, WorkerSettings
@@ -48,7 +48,7 @@ class WorkerJob:
         """
         os.environ[VARIABLE] = self.storage
         try:
-            folder = folder_of(self.study, StorageAddress.parse(self.storage), self.studies)
+            folder = local_folder(self.study, StorageAddress.parse(self.storage), self.studies)
         except OSError as error:
             raise MissingError(
                 f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
