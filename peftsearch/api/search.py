@@ -7,8 +7,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peftsearch.api.begin import begin_study
-from peftsearch.api.frames import path_of
-from peftsearch.api.keywords import InPython, keywords_in_errors
+from peftsearch.api.frames import data_path
+from peftsearch.api.keywords import KeywordDisplay, keywords_in_errors
 from peftsearch.api.options import Options
 from peftsearch.api.progress.display import display_for
 from peftsearch.api.request import limits_of, worker_settings
@@ -108,7 +108,7 @@ def search(
     [0]
     """
     parameters = dict(locals())
-    display = InPython(display_for(parameters.pop("progress")))
+    display = KeywordDisplay(display_for(parameters.pop("progress")))
     with keywords_in_errors():
         return _search(parameters, display)
 
@@ -117,7 +117,7 @@ def _search(parameters: Mapping[str, Any], display: Display) -> Study:
     data = {name: parameters[name] for name in ("train", "eval", "test")}
     options = parse_options({name: value for name, value in parameters.items() if name not in data})
     limits_of(options, waits=False)  # refused first
-    paths = {name: path_of(one, name, options.get("studies")) for name, one in data.items()}
+    paths = {name: data_path(one, name, options.get("studies")) for name, one in data.items()}
     options |= parse_options(paths)
     resume_call = _resume_call(options.get("study", "…"), options)
     folder = (
@@ -136,7 +136,7 @@ def _searched(folder: StudyFolder, options: Options, display: Display) -> Study:
     limits = limits_of(options, waits=is_database(folder.read_info().storage))
     settings, workers = worker_settings(options), options.get("workers")
     outcome = watch_local(run_search, folder, limits, workers, settings, display)
-    outcome.settle(display.line, _resume_call(folder.name, options))
+    outcome.report_or_raise(display.line, _resume_call(folder.name, options))
     return Study(folder)
 
 

@@ -214,7 +214,7 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        """HTML for notebooks: the verdict on the study, its plot and its frontier table."""
+        """HTML for notebooks: the study's summary sentence, plot and frontier table."""
         from peftsearch.api.notebook import study_html
 
         return study_html(self._record(), self.frontier())

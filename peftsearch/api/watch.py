@@ -39,7 +39,7 @@ class Outcome:
         """True if a configuration reached full length."""
         return any(result.state == "full" for result in self.record.results)
 
-    def settle(self, notify: Callable[[str], None], resume_command: str) -> None:
+    def report_or_raise(self, notify: Callable[[str], None], resume_command: str) -> None:
         """Report interrupted trials; raise an error if the search failed, was interrupted or found
         nothing. `resume_command` is the command or Python call that resumes the study.
         """

@@ -28,25 +28,27 @@ _LABELS = 20
 """Maximum number of labels shown with their numbers of examples."""
 
 
-def print_dry_run(asked: NewStudy, options: Options) -> None:
+def print_dry_run(request: NewStudy, options: Options) -> None:
     """Print a new study's data, its first configurations, the ranges it covers and its time."""
     from peftsearch.backbone.loading.source import PREFIX
 
-    weightless = asked.model.startswith(PREFIX)
-    asked.refuse_unusable(needs_weights=not weightless)
-    spec = asked.limited_task
+    weightless = request.model.startswith(PREFIX)
+    request.refuse_unusable(needs_weights=not weightless)
+    spec = request.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
         print_note("no data given: add --task or --train to see how a search would read them")
-        _print(_of_space(asked.space, asked.model), options)
+        _print(_of_space(request.space, request.model), options)
     elif not weightless:
-        _print_planned(asked, options)
+        _print_planned(request, options)
     elif "task" in options or "train" in options:
-        print_note(f"{asked.model} has no weights: text lengths and trial times cannot be measured")
-        facts = {"data": _data(_opened(asked)), "estimate": None}
-        _print(_of_space(asked.space, asked.model) | facts, options)
+        print_note(
+            f"{request.model} has no weights: text lengths and trial times cannot be measured"
+        )
+        facts = {"data": _data(_opened(request)), "estimate": None}
+        _print(_of_space(request.space, request.model) | facts, options)
     else:
-        print_note(f"{asked.model} has no weights: data are not opened, trial times not measured")
-        _print(_of_space(asked.space, asked.model), options)
+        print_note(f"{request.model} has no weights: data are not opened, trial times not measured")
+        _print(_of_space(request.space, request.model), options)
 
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
@@ -62,18 +64,18 @@ def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     _print(_of_study(study, info.model, options) | {"trials ended": trials}, options)
 
 
-def _opened(asked: NewStudy) -> Task:
-    task = asked.open_task()
+def _opened(request: NewStudy) -> Task:
+    task = request.open_task()
     for note in task.notes:
         print_note(note)
     return task
 
 
-def _print_planned(asked: NewStudy, options: Options) -> None:
-    task = asked.open_task()
-    from peftsearch.study.create import planned  # seconds, of importing torch
+def _print_planned(request: NewStudy, options: Options) -> None:
+    task = request.open_task()
+    from peftsearch.study.create import plan_study  # seconds, of importing torch
 
-    _print(_of_study(planned(asked, print_note, task), asked.model, options), options)
+    _print(_of_study(plan_study(request, print_note, task), request.model, options), options)
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:

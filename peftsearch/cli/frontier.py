@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.open_study import opened, studies_flag
+from peftsearch.cli.open_study import open_folder, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_line, print_table
 from peftsearch.errors import NothingFeasible
@@ -22,7 +22,7 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
     """Print the best configuration at every tuned percentage."""
     from peftsearch.study.read_study import read_study
 
-    folder = opened(study, studies)
+    folder = open_folder(study, studies)
     record = read_study(folder)
     if not any(result.state == "full" for result in record.results):
         raise NothingFeasible(

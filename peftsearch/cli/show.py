@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli.completion import shown
+from peftsearch.cli.completion import show_arguments
 from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.cli.terminal.console import print_json, print_line, print_table, print_text
 from peftsearch.errors import UsageError
@@ -17,7 +17,8 @@ __all__ = ["show"]
 
 def show(
     what: Annotated[
-        str, typer.Argument(help="A space, a method, or STUDY#TRIAL.", autocompletion=shown)
+        str,
+        typer.Argument(help="A space, a method, or STUDY#TRIAL.", autocompletion=show_arguments),
     ],
     model: Model = None,
     studies: StudiesFolder = None,

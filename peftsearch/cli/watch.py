@@ -31,7 +31,7 @@ def watch_local(
     from peftsearch.api.progress.display import display_for
 
     outcome = watching.watch_local(
-        _unheard(run), folder, limits, workers, settings, display_for(True)
+        _handling_interrupts(run), folder, limits, workers, settings, display_for(True)
     )
     _print(outcome, as_json)
 
@@ -47,16 +47,16 @@ def watch(
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
-    outcome = watching.watch(_unheard(run), folder, limits, workers, display_for(True))
+    outcome = watching.watch(_handling_interrupts(run), folder, limits, workers, display_for(True))
     _print(outcome, as_json)
 
 
-def _unheard(run: Callable[P, bool]) -> Callable[P, bool]:
+def _handling_interrupts(run: Callable[P, bool]) -> Callable[P, bool]:
     """`run`, which handles Ctrl-C itself."""
-    from peftsearch.cli.terminal.interrupt import unheard
+    from peftsearch.cli.terminal.interrupt import without_acknowledgement
 
     def running(*arguments: P.args, **named: P.kwargs) -> bool:
-        with unheard():
+        with without_acknowledgement():
             return run(*arguments, **named)
 
     return running
@@ -69,6 +69,6 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     folder = outcome.folder
     if outcome.found:
         print_frontier(folder, outcome.record, as_json)
-    outcome.settle(
+    outcome.report_or_raise(
         print_note, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
     )

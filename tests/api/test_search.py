@@ -16,7 +16,7 @@ import pytest
 
 import peftsearch
 from peftsearch.api.defaults import BOUNDS, DEFAULTS
-from peftsearch.api.keywords import in_python
+from peftsearch.api.keywords import flags_to_keywords
 from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli.main import run
 from peftsearch.cli.search import search as command
@@ -188,7 +188,7 @@ def test_what_cannot_be_used_is_refused_in_terms_of_keywords(
     ],
 )
 def test_sentences_name_keywords_and_commands_stay(sentence: str, told: str) -> None:
-    assert in_python(sentence) == told
+    assert flags_to_keywords(sentence) == told
 
 
 def test_the_function_stays_public_whatever_is_imported_of_the_package_of_its_name() -> None:

@@ -82,7 +82,7 @@ def home(
 
 
 def flag(name: str) -> str:
-    return next(option.shown for option in FIXED if option.name == name)
+    return next(option.flag for option in FIXED if option.name == name)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_every_option_of_search_is_of_exactly_one_kind_on_resume() -> None:
 def test_every_fixed_option_is_written_as_the_command_line_knows_it() -> None:
     command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     known = {parameter.name: parameter.opts for parameter in command.params}
-    assert [option.name for option in FIXED if option.shown not in known[option.name]] == []
+    assert [option.name for option in FIXED if option.flag not in known[option.name]] == []
 
 
 def test_there_is_a_different_value_of_every_fixed_option_to_try() -> None:

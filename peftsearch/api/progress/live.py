@@ -12,7 +12,7 @@ from rich.text import Text
 from peftsearch.api.progress.running import RunningTrial
 from peftsearch.lines import clean
 
-__all__ = ["Look", "Overview", "lines_of", "live_lines"]
+__all__ = ["GetOverview", "Overview", "lines_of", "live_lines"]
 
 _BAR = 24
 _LEAST = 12
@@ -29,15 +29,17 @@ class Overview:
     trials: Sequence[RunningTrial]
 
 
-Look = Callable[[], Overview]
+GetOverview = Callable[[], Overview]
 """Returns the present state of the search."""
 
 
-def live_lines(console: Console, look: Look) -> Live:
-    """A live display of `look()`, refreshed four times a second, below the console's output."""
+def live_lines(console: Console, get_overview: GetOverview) -> Live:
+    """A live display of `get_overview()`, refreshed four times a second, below the console's
+    output.
+    """
 
     def drawn() -> Group:
-        return Group(*lines_of(look(), console.width, console.height // 2))
+        return Group(*lines_of(get_overview(), console.width, console.height // 2))
 
     return Live(
         get_renderable=drawn,

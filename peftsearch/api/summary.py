@@ -8,10 +8,10 @@ from peftsearch.records.derive import count_states
 from peftsearch.records.records import StudyRecord
 from peftsearch.wording import counted
 
-__all__ = ["verdict"]
+__all__ = ["summary_sentence"]
 
 
-def verdict(record: StudyRecord) -> str:
+def summary_sentence(record: StudyRecord) -> str:
     """The best configuration found, and the one that tunes least within a standard error of it.
 
     The standard error is that of the best metric, from the size of the validation set alone: of two
