@@ -73,13 +73,13 @@ def _same_set(given: Any, recorded: Any) -> bool:
 
 
 def _same_data(given: Any, recorded: Any) -> bool:
-    from peftsearch.paths import is_same
+    from peftsearch.paths import is_same_file
     from peftsearch.task.rows.parallel import parallel_paths
     from peftsearch.task.sources.absolute_paths import absolute_data
 
     pairs = [absolute_data(one) for one in (given, recorded or "")]
     parts = [parallel_paths(one) or (one,) for one in pairs]
-    return len(parts[0]) == len(parts[1]) and all(map(is_same, *parts))
+    return len(parts[0]) == len(parts[1]) and all(map(is_same_file, *parts))
 
 
 def _same_data_set(given: Any, recorded: Any) -> bool:
@@ -91,9 +91,9 @@ def _same_data_set(given: Any, recorded: Any) -> bool:
 
 def _same_source(given: Any, recorded: Any) -> bool:
     from peftsearch.backbone.loading.source import absolute_source
-    from peftsearch.paths import is_same
+    from peftsearch.paths import is_same_file
 
-    return recorded is not None and is_same(absolute_source(given), absolute_source(recorded))
+    return recorded is not None and is_same_file(absolute_source(given), absolute_source(recorded))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from peftsearch.errors import UsageError
 from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
-    from peftsearch.space.file.files import Files
+    from peftsearch.space.file.path_resolver import PathResolver
     from peftsearch.space.space import Space
     from peftsearch.study.new_study import NewStudy
     from peftsearch.task.spec import TaskSpec
@@ -81,7 +81,7 @@ def _recommended_task(
     recommended = space.file.recommended
     if recommended is None or "task" in options or "train" in options:
         return None
-    files, task = _files_of(space), dict(recommended.task)
+    files, task = _path_resolver(space), dict(recommended.task)
     for key in ("train", "eval", "test"):
         if whole and isinstance(task.get(key), str):
             task[key] = files.data(["recommended", "task", key], task[key])
@@ -92,14 +92,14 @@ def _recommended_model(space: Space) -> str | None:
     recommended = space.file.recommended
     if recommended is None:
         return None
-    return _files_of(space).source(["recommended", "model"], recommended.model)
+    return _path_resolver(space).source(["recommended", "model"], recommended.model)
 
 
-def _files_of(space: Space) -> Files:
+def _path_resolver(space: Space) -> PathResolver:
     """Resolves the paths in a space file: beside it, or in the working folder."""
-    from peftsearch.space.file.files import Files
+    from peftsearch.space.file.path_resolver import PathResolver
 
-    return Files(space.document, Path(space.document.name).parent)
+    return PathResolver(space.document, Path(space.document.name).parent)
 
 
 def new_study(options: Options) -> NewStudy:

@@ -285,11 +285,11 @@ def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
 
 
 def options_json(value: Any) -> dict[str, Any]:
-    """A dataclass's fields; options marked `LATER` only where they are not at their default."""
+    """A dataclass's fields, but for options marked `OMIT_DEFAULT` that are at their default."""
     return {
         f.name: getattr(value, f.name)
         for f in fields(value)
-        if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        if not (f.metadata.get("omit_default") and getattr(value, f.name) == f.default)
     }
 
 

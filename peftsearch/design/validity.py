@@ -36,7 +36,7 @@ from peftsearch.design.form import (
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.place import PLACES, Place
 
-__all__ = ["minimum_width", "reads_alike", "why_invalid"]
+__all__ = ["minimum_width", "read_same_vector", "why_invalid"]
 
 _DISTINCT_PROJECTION_INPUT = {"attn.out", "ffn.out"}
 _PROJECTIONS = {"attn.query", "attn.key", "attn.value"}
@@ -86,7 +86,7 @@ def minimum_width(form: Form, composition: Composition) -> int:
     return 2 if softmax and not isinstance(composition, Gated) else 1
 
 
-def reads_alike(name: str, first: Insertion, second: Insertion) -> bool:
+def read_same_vector(name: str, first: Insertion, second: Insertion) -> bool:
     """Whether two insertions read the same vector at a place.
 
     A joined place may write `projection_input` for all of its names, though it is the sub-layer's

@@ -70,9 +70,9 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     forms = [m.form.name for m in method.modifications]
     is_head_only = not method.modifications
     # Head-only landmarks name their pooling; every other method takes the space's head.
-    head = space.head_like(method.head)
+    head = space.nearest_head(method.head)
     if is_head_only:
-        head = space.on(shapes).head_alone(method.head)
+        head = space.on(shapes).head_only(method.head)
     try:
         own = tuple(m.within(shapes) for m in _as_stated(method.modifications, wanted))
     except ConfigurationError:
@@ -80,7 +80,7 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     modifications = own if wanted.widths else _with_widths(space, wanted.tuned_pct, own, shapes)
     if modifications is None:
         return None
-    training = space.training_like(forms, wanted.lr)
+    training = space.nearest_training(forms, wanted.lr)
     if method.training.up_lr_ratio != 1:
         training = replace(training, up_lr_ratio=method.training.up_lr_ratio)
     configuration = Configuration(modifications, head, training).within(shapes)

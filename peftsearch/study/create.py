@@ -117,7 +117,7 @@ def offers_prompts(space: Space) -> bool:
 def _info(request: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
     budgets = request.space.file.budgets
     task = bench.task
-    usual = request.space.training_like(())
+    usual = request.space.nearest_training(())
     per_epoch = BatchOrder(bench.train.lengths, usual, request.seed).per_epoch
     budget = budgets.training_budget()
     spec = request.limited_task.model_copy(update={"max_target": bench.lengths.target or None})

@@ -19,9 +19,9 @@ from peftsearch.design.shapes import SiteShape
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["LATER", "Form", "Shapes", "Source"]
+__all__ = ["OMIT_DEFAULT", "Form", "Shapes", "Source"]
 
-LATER = {"later": True}
+OMIT_DEFAULT = {"omit_default": True}
 """Metadata of an option that came after the first configurations were recorded: at its default it
 is left out of the JSON, so that their hashes stay what they were.
 """

@@ -52,7 +52,7 @@ class _Reading:
     @classmethod
     def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
         columns, told = columns_of(spec, kind, train)
-        kind, notes = kind.written_as(train, columns)
+        kind, notes = kind.adapted_to(train, columns)
         names = class_names_of(spec, train, columns.label) if kind.output != "label sets" else None
         labels = kind.label_names(train, columns)
         return cls(spec, told, kind, columns, names, labels, tuple(notes))
