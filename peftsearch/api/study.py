@@ -89,8 +89,8 @@ class Study:
         """The best configuration at every tuned percentage, cheapest first, indexed by trial.
 
         Columns: `tuned_pct` (percent of the backbone), `tuned_parameters`, `metric` and `metric_se`
-        (its standard error from the size of the validation set), `method` (None of what was
-        sampled), `configuration` in words. Empty while no trial has reached full length.
+        (its standard error from the size of the validation set), `method` (None for
+        sampled ones), `configuration` as text. Empty while no trial has reached full length.
 
         >>> frontier = peftsearch.open_study("sst2-minilm").frontier()
         >>> bool(frontier["metric"].is_monotonic_increasing)

@@ -75,7 +75,7 @@ class Modification:
         if not all(type(w) is int and w >= self.minimum_width for w in widths):
             raise ConfigurationError(
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
-                "least that is not a simpler form in disguise"
+                "least that is not equivalent to a simpler form"
             )
         if any(width > _WIDEST for width in widths):
             raise ConfigurationError(

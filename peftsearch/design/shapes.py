@@ -149,7 +149,8 @@ class BackboneShapes:
 
 @dataclass(frozen=True)
 class SiteShape:
-    """One representation h in one layer, with the widths of what a modification of it may read.
+    """One representation h in one layer, with the widths of the vectors that a modification may
+    read.
 
     h is [batch, tokens, d_h]; the sub-layer's input [batch, tokens, d_sublayer]; the input of the
     linear layer that computes h [batch, tokens, d_projection].

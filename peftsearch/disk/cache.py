@@ -64,7 +64,7 @@ class DiskCache:
 
         None if the disk is full, read-only or not ours, or if the entry is missing and `make` is
         None. `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which
-        is then made anew.
+        is then made again.
         """
         text = json.dumps(dict(key), sort_keys=True)
         folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:24]

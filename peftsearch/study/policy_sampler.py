@@ -48,7 +48,7 @@ class PolicySampler(BaseSampler):
         if not _contains(param_distribution, value):
             raise PolicyError(
                 f"trial {trial.number} cannot begin as proposed: '{param_name}' = {value!r} is not "
-                f"of {param_distribution}"
+                f"in {param_distribution}"
             )
         return value
 

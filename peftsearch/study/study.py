@@ -97,7 +97,7 @@ class Study:
         self.study = self.table.study
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         begun = self.retry.call(self._trials)
-        # Seeded by how far the study has come, so that a resumed search draws anew.
+        # Seeded by how far the study has come, so that a resumed search draws new samples.
         context = PolicyContext(space, shapes, info.seed + len(begun), worker)
         self.policy = policy_named(policy or DEFAULT_POLICY, context)
         self.history_builder = HistoryBuilder(info, folder, self.policy.details)

@@ -158,7 +158,7 @@ def template_parts(
     if strange is not None:
         raise DataError(f"--template: no column '{strange}'{did_you_mean(strange, names)}")
     if target in columns:
-        raise DataError(f"--template: column '{target}' is what is predicted")
+        raise DataError(f"--template: column '{target}' is the target")
     if not columns:
         raise DataError(
             f"--template names no column: put one in braces, or {TEXT}; columns are: "

@@ -193,7 +193,7 @@ def test_of_a_large_table_the_header_is_enough_to_refuse_a_template(large: Path)
         refuse("Q {the txt}:")
     with pytest.raises(DataError, match="--template names no column"):
         refuse('{"q": 1}')
-    with pytest.raises(DataError, match="column 'label' is what is predicted"):
+    with pytest.raises(DataError, match="column 'label' is the target"):
         refuse("{label}", label="label")
 
 

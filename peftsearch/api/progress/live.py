@@ -16,12 +16,12 @@ __all__ = ["GetOverview", "Overview", "lines_of", "live_lines"]
 
 _BAR = 24
 _LEAST = 12
-"""Minimum characters of a trial's name, whatever the width."""
+"""Minimum characters of a trial's name, even on a narrow terminal."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Progress of a search: `share` of its limit, in [0, 1], and what is left of it in words."""
+    """Progress of a search: `share` of its limit, in [0, 1], and the rest as text."""
 
     counts: str
     share: float

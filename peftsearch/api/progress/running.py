@@ -105,8 +105,8 @@ def time_limit_message(count: int, left_s: float | None, most_s: float) -> str:
     if left_s is not None and left_s <= most_s:
         return f"time is up: finishing {trials}, up to about {duration(left_s + 1)}"
     return (
-        f"time is up: {trials} may take up to {duration(most_s)} more; what is not done by then is "
-        "saved, for --resume"
+        f"time is up: {trials} may take up to {duration(most_s)} more; those unfinished by then "
+        "are saved, for --resume"
     )
 
 

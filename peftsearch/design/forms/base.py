@@ -29,7 +29,7 @@ is left out of the JSON, so that their hashes stay what they were.
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name → shape."""
 Source = tuple[SiteShape, int]
-"""A site, and the width of what a form reads there (d_source)."""
+"""A site, and the width of the vector that a form reads there (d_source)."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class SitePart:
-    """One site of a modification, and what is stored for it."""
+    """One site of a modification, and its stored tensors."""
 
     modification: Modification
     site: SiteShape

@@ -46,7 +46,7 @@ class Encoded:
     again: Callable[[NDArray[np.int64]], Encoded] | None = field(
         default=None, repr=False, compare=False
     )
-    """Tokenises some of the examples anew, cut to the same length."""
+    """Tokenises some of the examples again, cut to the same length."""
     _whole: Encoded | None = field(default=None, repr=False, compare=False)
     _is_uncached: bool = field(default=False, repr=False, compare=False)
 

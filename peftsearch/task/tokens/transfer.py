@@ -10,7 +10,7 @@ __all__ = ["to_device"]
 
 def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """The same values on a device, of the same shape. From pinned memory a GPU copies them while it
-    computes something else, and the host goes on at once.
+    computes something else, and the host does not wait.
     """
     device = torch.device(device)
     if device.type != "cuda" or values.device.type != "cpu":

@@ -136,7 +136,7 @@ def test_what_cannot_be_done_in_time_is_told_to_be_saved(
     folder = standin.create(Path("tiny"), tmp_path)
     lines = told(clock, [*events, (150, TrialRequeued(0, 0)), (151, None)], folder, capsys)
     assert lines[-2:] == [
-        "time is up: 1 running trial may take up to 10 s more; what is not done by then is saved, "
+        "time is up: 1 running trial may take up to 10 s more; those unfinished by then are saved, "
         "for --resume",
         "#0 is saved at step 10 of 100",
     ]
