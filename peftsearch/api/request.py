@@ -144,12 +144,12 @@ def seconds_of(minutes: float | None, hours: float | None) -> float | None:
     return seconds
 
 
-def limits_of(options: Options, waits: bool) -> Limits:
-    """When the search ends; `waits`: its workers stay while others of the study train."""
+def limits_of(options: Options, wait_for_others: bool) -> Limits:
+    """When the search ends; `wait_for_others`: its workers stay while others of the study train."""
     from peftsearch.workers.limits import Limits
 
     seconds = seconds_of(options.get("minutes"), options.get("hours"))
-    return Limits(options.get("trials"), seconds, waits)
+    return Limits(options.get("trials"), seconds, wait_for_others)
 
 
 def worker_settings(options: Options) -> WorkerSettings:

@@ -152,7 +152,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     from peftsearch.training.bench import set_threads
     from peftsearch.workers.estimate import parallel_trials, trial_time, trials_within
 
-    limits, settings = limits_of(options, waits=False), worker_settings(options)
+    limits, settings = limits_of(options, wait_for_others=False), worker_settings(options)
     set_threads(settings.threads)
     device = str(study.bench.backbone.device.type)
     print_note("measuring some steps of a few configurations …")

@@ -71,7 +71,7 @@ def ray(
     from peftsearch.workers.launchers.ray.workers import run_on_ray
     from peftsearch.workers.limits import Limits
 
-    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
+    limits = Limits(trials, seconds_of(minutes, hours), wait_for_others=True)
     folder = folder_to_join(study, storage, studies)
     if gpus_each is None:
         gpus_each = 1.0 if folder.read_info().device.startswith("cuda") else 0.0

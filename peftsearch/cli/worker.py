@@ -59,7 +59,7 @@ def worker(
     from peftsearch.study.missing_files import refuse_missing
     from peftsearch.workers.limits import Limits, WorkerSettings
 
-    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
+    limits = Limits(trials, seconds_of(minutes, hours), wait_for_others=True)
     settings = WorkerSettings(threads or 1, cohort, device)
     if device is not None:
         refuse_unknown_device(device)

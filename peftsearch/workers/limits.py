@@ -17,12 +17,13 @@ GRACE = 0.1
 class Limits:
     """The end of a search: evaluated configurations in the study, or seconds of this search.
 
-    `waits`: an idle worker stays while others train, to take over the trials of one that dies.
+    `wait_for_others`: an idle worker stays while others train, to take over the trials of one that
+    dies.
     """
 
     trials: int | None = None
     seconds: float | None = None
-    waits: bool = False
+    wait_for_others: bool = False
 
     def deadline(self, began: float) -> float:
         return float("inf") if self.seconds is None else began + self.seconds

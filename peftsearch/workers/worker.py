@@ -53,9 +53,9 @@ _WAIT_S = 1.0
 
 
 class Worker:
-    """One process's part of the search of the study at `root`. `begin`, called once model and data
-    are loaded, returns the search's start in `time.monotonic()` seconds, which all processes of a
-    machine share.
+    """One process's part of the search of the study at `root`. `start_clock`, called once model and
+    data are loaded, returns the search's start in `time.monotonic()` seconds, which all processes
+    of a machine share.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Worker:
         root: str,
         worker: int,
         limits: Limits,
-        begin: Callable[[], float],
+        start_clock: Callable[[], float],
         settings: WorkerSettings,
         emit: Callable[[Event], None],
         stop: Callable[[], bool],
     ) -> None:
-        self.worker, self.limits, self.begin, self.emit = worker, limits, begin, emit
+        self.worker, self.limits, self.start_clock, self.emit = worker, limits, start_clock, emit
         self.began = float("inf")
         self.asked_to_stop = stop
         self.parent = os.getppid()
@@ -97,8 +97,8 @@ class Worker:
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
             stop=self._interrupted,
-            cut=self._stopped,  # a search whose time is over lets evaluations finish
-            saved=lambda assignment: self.study.publish_checkpoint(assignment.number),
+            abort_evaluation=self._stopped,  # a search whose time is over lets evaluations finish
+            on_checkpoint=lambda assignment: self.study.publish_checkpoint(assignment.number),
             on_progress=self._on_progress,
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
@@ -109,11 +109,11 @@ class Worker:
     def run(self) -> None:
         """Ask and train until there is no more to do."""
         self.study.join()
-        self.began = self.begin()
+        self.began = self.start_clock()
         try:
             self.emit(WorkerReady(self.worker))
             self._work()
-            while self._waits():
+            while self._waits_for_others():
                 time.sleep(_WAIT_S)
                 self._recover_dead_workers()
                 self._work()
@@ -138,9 +138,9 @@ class Worker:
                 self._end(assignment, result)
                 idle = 0
 
-    def _waits(self) -> bool:
+    def _waits_for_others(self) -> bool:
         """Whether to wait for trials of other workers, which this worker takes over if they die."""
-        if not self.limits.waits or self._interrupted():
+        if not self.limits.wait_for_others or self._interrupted():
             return False
         may_be_needed = self.study.has_unfinished_trials()
         return may_be_needed and time.monotonic() < self.limits.deadline(self.began)

@@ -133,7 +133,7 @@ def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
 
     cut = worker(Limits(3)).study.ask()
     assert cut is not None
-    second = worker(Limits(3, waits=True))
+    second = worker(Limits(3, wait_for_others=True))
     assert second.study.target() == 2
     second.run()
     assert {r.number: r.state for r in folder.read().results}[2] in ("full", "stopped")

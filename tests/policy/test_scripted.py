@@ -95,7 +95,7 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
 ) -> None:
     ((one, _),) = points(folder, 1)
     scripted(monkeypatch, ScriptedPolicy([Begin(one)], verdicts={(0, 0): [Pause(0)]}))
-    limits, heard = Limits(waits=True), list[Event]()
+    limits, heard = Limits(wait_for_others=True), list[Event]()
     search_without_training(folder, limits, heard.append, WorkerSettings(policy="scripted"))
     assert isinstance(heard[-1], TrialRequeued)
     assert read_study(folder).waiting == 1

@@ -153,7 +153,7 @@ class Crowd:
 
     def _work(self, slot: int) -> None:
         WaitingWorker.shapes, WaitingWorker.rung_s = self.shapes, self.rung_s
-        limits = Limits(self.trials, waits=True)
+        limits = Limits(self.trials, wait_for_others=True)
         root = str(self.place(slot).root)
         self.worker(
             root, slot, limits, time.monotonic, WorkerSettings(), lambda _: None, lambda: False

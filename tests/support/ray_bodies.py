@@ -17,7 +17,7 @@ from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
-Begin = Callable[[], float]
+StartClock = Callable[[], float]
 
 GO = "go"
 HELD = 8
@@ -35,7 +35,7 @@ def waits_at_rungs(
     root: str,
     worker: int,
     limits: Limits,
-    begin: Begin,
+    start_clock: StartClock,
     settings: WorkerSettings,
     emit: Emit,
     stop: Stop,
@@ -43,6 +43,6 @@ def waits_at_rungs(
     """Worker, study and storage are real. Says which GPUs it sees."""
     emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
     WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
-    waits = WaitingWorker(root, worker, limits, begin, settings, emit, stop)
+    waits = WaitingWorker(root, worker, limits, start_clock, settings, emit, stop)
     waits.scheduler = _Held(waits, 0.1)  # type: ignore[assignment]
     waits.run()

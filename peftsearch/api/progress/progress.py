@@ -47,9 +47,9 @@ class Progress:
         self.announced_time_limit = False
         self.stops = 0
         self.volume = record.hypervolume
-        self.more_misfits = 0
+        self.hidden_infeasible = 0
         """Infeasible trials since the last one shown, counted instead of shown."""
-        self.last_said_misfit = False
+        self.last_shown_is_infeasible = False
         self.nodes: dict[int, str] = {}
         """Worker number → node, for workers on a cluster."""
         self.fatal: PeftsearchError | None = None
@@ -57,21 +57,21 @@ class Progress:
     def __enter__(self) -> Progress:
         self.display.begin(self._overview)
         done_before = f", {counted(len(self.results), 'trial')} done" if self.results else ""
-        self._say(
+        self._show(
             f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
             f"{self.info.space}, {counted(self.workers, 'worker')}{done_before}"
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say_misfits()
+        self._flush_infeasible()
         self.display.end()
 
     def handle(self, event: Event | None) -> None:
         """Process one event; None only updates the clock."""
         if isinstance(event, StopRequested):
             self.stops = event.times
-            self._say(interrupt_message(len(self.running), event.times))
+            self._show(interrupt_message(len(self.running), event.times))
         elif isinstance(event, WorkerReady | WorkerPlaced | WorkersPending | WorkerStopped):
             self._of_worker(event)
         elif event is not None:
@@ -100,9 +100,9 @@ class Progress:
             self._ready()
         elif isinstance(event, WorkerPlaced):
             self.nodes[event.worker] = event.node
-            self._say(f"worker {event.worker} starts on node {event.node}")
+            self._show(f"worker {event.worker} starts on node {event.node}")
         elif isinstance(event, WorkersPending):
-            self._say(
+            self._show(
                 f"{event.workers} of {counted(self.workers, 'worker')} "
                 f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
                 f"needs {event.resources}"
@@ -114,7 +114,7 @@ class Progress:
         if self.began is None:
             self.began = time.monotonic()
             if self.limits.seconds is not None:
-                self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
+                self._show(f"model and data are loaded: {duration(self.limits.seconds)} begin")
 
     def _announce_time_limit(self) -> None:
         """Once the time limit is reached, report what happens to the running trials."""
@@ -128,20 +128,20 @@ class Progress:
         self.announced_time_limit = True
         if self.running and not self.stops:
             most_s = max(0.0, self.limits.hard_deadline(self.began) - now)
-            self._say(time_limit_message(len(self.running), self.running.left_s(now), most_s))
+            self._show(time_limit_message(len(self.running), self.running.left_s(now), most_s))
 
     def _requeued(self, number: int) -> None:
         trial = self.running.end(number)
         if trial is not None:
-            self._say(f"#{number} is saved at {trial.position}")
+            self._show(f"#{number} is saved at {trial.position}")
 
     def _stopped(self, event: WorkerStopped) -> None:
         self.running.end_all_of(event.worker)
         if event.error is None:
             if event.worker in self.nodes:
-                self._say(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
+                self._show(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
             return
-        self._say(f"worker {event.worker}: {event.error}")
+        self._show(f"worker {event.worker}: {event.error}")
         if event.exit_code not in (0, 1):
             kind = MissingError if event.exit_code == 3 else PeftsearchError
             self.fatal = kind(event.error)
@@ -150,9 +150,9 @@ class Progress:
         if self.display.draws_trials:
             return
         if isinstance(event, TrialBegan):
-            self._say(f"#{event.number} begins: {event.description}")
+            self._show(f"#{event.number} begins: {event.description}")
         elif event.value.fraction < 1:
-            self._say(
+            self._show(
                 f"#{event.number} at {event.value.fraction:.0%}: {self.info.metric.name} "
                 f"{self.info.metric.format(event.value.metric)}, {event.decision}"
             )
@@ -163,11 +163,11 @@ class Progress:
         record = self._record()
         self.volume = record.hypervolume
         on_front = any(point.number == result.number for point in record.front)
-        if result.state == "infeasible" and self.last_said_misfit:
-            self.more_misfits += 1
+        if result.state == "infeasible" and self.last_shown_is_infeasible:
+            self.hidden_infeasible += 1
         elif on_front or result.state == "failed" or not self.display.draws_trials:
-            self._say(self._line(result, on_front))
-            self.last_said_misfit = result.state == "infeasible"
+            self._show(self._line(result, on_front))
+            self.last_shown_is_infeasible = result.state == "infeasible"
 
     def _line(self, result: TrialResult, on_front: bool) -> str:
         mark = "★" if on_front else " "
@@ -221,14 +221,14 @@ class Progress:
         ordered = tuple(self.results[number] for number in sorted(self.results))
         return StudyRecord(info=self.info, results=ordered)
 
-    def _say(self, line: str) -> None:
-        self._say_misfits()
+    def _show(self, line: str) -> None:
+        self._flush_infeasible()
         self.display.line(line)
 
-    def _say_misfits(self) -> None:
-        if self.more_misfits:
-            self.display.line(f"  {self.more_misfits} more like it")
-        self.more_misfits, self.last_said_misfit = 0, False
+    def _flush_infeasible(self) -> None:
+        if self.hidden_infeasible:
+            self.display.line(f"  {self.hidden_infeasible} more like it")
+        self.hidden_infeasible, self.last_shown_is_infeasible = 0, False
 
 
 def _clock(seconds: float) -> str:

@@ -64,7 +64,7 @@ def peft_card(
 
 base = {base}
 tokenizer = AutoTokenizer.from_pretrained({source})
-{code}{_said(package)}
+{code}{_prediction_code(package)}
 ```
 {_NO_PAIRS if prompts else ""}"""
 
@@ -140,7 +140,7 @@ batch["decoder_attention_mask"] = batch["attention_mask"]"""
 """The decoder reads the text, too, one place later."""
 
 
-def _said(package: Package) -> str:
+def _prediction_code(package: Package) -> str:
     """Code that turns logits into predictions."""
     if package.output == "label sets":
         return "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"

@@ -33,13 +33,14 @@ _POLL_S = 0.2
 _PARENT_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
-Begin = Callable[[], float]
+StartClock = Callable[[], float]
 """Returns the search's start in `time.monotonic()` seconds; the first call starts it."""
 WorkerMain = Callable[
-    [str, int, Limits, Begin, WorkerSettings, Callable[[Event], None], Callable[[], bool]], None
+    [str, int, Limits, StartClock, WorkerSettings, Callable[[Event], None], Callable[[], bool]],
+    None,
 ]
-"""The main function of a worker process: (root, worker, limits, begin, settings, emit, asked to
-stop?).
+"""The main function of a worker process: (root, worker, limits, start_clock, settings, emit, asked
+to stop?).
 """
 
 
@@ -47,7 +48,7 @@ def run_worker(
     root: str,
     worker: int,
     limits: Limits,
-    begin: Begin,
+    start_clock: StartClock,
     settings: WorkerSettings,
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
@@ -56,7 +57,7 @@ def run_worker(
     # Importing torch takes seconds; only now has it been arranged that it dies with its parent.
     from peftsearch.workers.worker import Worker
 
-    Worker(root, worker, limits, begin, settings, emit, stop).run()
+    Worker(root, worker, limits, start_clock, settings, emit, stop).run()
 
 
 class LocalWorkers:
@@ -199,7 +200,7 @@ def _child(
         if not has_loaded:  # it holds nothing that could be lost
             os._exit(0)
 
-    def begin() -> float:
+    def start_clock() -> float:
         nonlocal has_loaded
         has_loaded = True
         began.value = began.value or time.monotonic()
@@ -212,7 +213,7 @@ def _child(
     if stop.value:  # asked before it could hear
         return
     try:
-        main(root, worker, limits, begin, settings, events.send, lambda: bool(stop.value))
+        main(root, worker, limits, start_clock, settings, events.send, lambda: bool(stop.value))
         events.send(WorkerStopped(worker))
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))

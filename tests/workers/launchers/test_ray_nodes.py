@@ -74,7 +74,7 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
         study=home.name,
         storage=whole,
         studies=tmp_path / "nodes",
-        limits=Limits(CONFIGURATIONS, waits=True),
+        limits=Limits(CONFIGURATIONS, wait_for_others=True),
         settings=WorkerSettings(),
         main=waits_at_rungs,
     )

@@ -13,7 +13,7 @@ from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import local_folder
 from peftsearch.workers.events import Event
-from peftsearch.workers.launchers.local import Begin, WorkerMain, run_worker
+from peftsearch.workers.launchers.local import StartClock, WorkerMain, run_worker
 from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["WorkerJob"]
@@ -40,11 +40,13 @@ class WorkerJob:
         assert isinstance(job, cls)
         return job
 
-    def run(self, begin: Begin, emit: Callable[[Event], None], stop: Callable[[], bool]) -> None:
+    def run(
+        self, start_clock: StartClock, emit: Callable[[Event], None], stop: Callable[[], bool]
+    ) -> None:
         """Run a worker on the node's copy of the study, created if missing, until no work is left.
 
-        `begin()` returns the search's start in `time.monotonic()` seconds. Raises MissingError if
-        the folder of studies cannot be written.
+        `start_clock()` returns the search's start in `time.monotonic()` seconds. Raises
+        MissingError if the folder of studies cannot be written.
         """
         os.environ[VARIABLE] = self.storage
         try:
@@ -54,7 +56,9 @@ class WorkerJob:
                 f"{error.filename or self.studies}: {error.strerror}; name a folder that every "
                 "node can write to with --studies"
             ) from error
-        self.main(str(folder.root), self.worker, self.limits, begin, self.settings, emit, stop)
+        self.main(
+            str(folder.root), self.worker, self.limits, start_clock, self.settings, emit, stop
+        )
 
     def without_password(self, text: str) -> str:
         return StorageAddress.parse(self.storage).without_password(text)
