@@ -1,4 +1,4 @@
-"""Watching workers, then printing the frontier: what `search`, `worker` and `launch` share."""
+"""Watching workers, then printing the frontier: shared by `search`, `worker` and `launch`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class PlacedSpace:
 
     @cached_property
     def tree(self) -> StructureTree[PlacedSlot]:
-        """Every structure, whatever its depth."""
+        """Every structure, of any depth."""
         return StructureTree(self.slots, self.rules)
 
     @cached_property

@@ -147,8 +147,8 @@ def _strings_in(value: Any) -> set[str]:
 
 
 def load_space(name: str | PathLike[str]) -> Space:
-    """A shipped space by name, or a file by its path; SpaceError, with the line, for what is wrong
-    in it.
+    """A shipped space by name, or a file by its path; SpaceError with the line of the first
+    problem.
 
     >>> peftsearch.load_space("demo").name
     'demo'

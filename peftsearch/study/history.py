@@ -102,7 +102,7 @@ class HistoryBuilder:
         )
 
     def _rungs(self, attrs: dict[str, Any]) -> tuple[RungScore, ...]:
-        """Without details: what workers compare at rungs are small attributes."""
+        """The metrics at rungs alone, from small attributes, where no details are wanted."""
         metrics = {int(rung): metric for rung, metric in METRIC_AT.each(attrs).items()}
         return tuple(RungScore(rung, self.sign * metrics[rung]) for rung in sorted(metrics))
 

@@ -1,4 +1,4 @@
-"""Recovery of trials whose workers died or were interrupted: told, requeued or failed."""
+"""Recovery of trials whose workers died or were interrupted: record, requeue or fail them."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ class ResultRecorder:
         return result
 
     def duplicates_of(self, first: TrialResult) -> list[TrialResult]:
-        """The trials that waited for this one, told its result."""
+        """Record the result of a trial for its duplicates, which waited for it; returns their
+        results.
+        """
         waiting = [
             trial.number
             for trial in self.table.running()

@@ -91,7 +91,9 @@ class CohortScheduler:
         return same and why_not_in_a_cohort(backbone, trial.assignment.configuration) is None
 
     def advance(self) -> list[Ended]:
-        """Run passes until a trial ends or there is room for another one; returns what ended."""
+        """Run passes until a trial ends or there is room for another one; returns those that
+        ended.
+        """
         room = self.has_room
         while self.in_flight and not self._ended and self.has_room == room:
             self._pass()

@@ -72,7 +72,7 @@ def pareto_range(record: StudyRecord) -> tuple[float, float]:
 def _measured(
     record: StudyRecord, full: Sequence[TrialResult], front: set[int], axis: TunedAxis
 ) -> list[go.Scatter]:
-    """The study's own trials, what matters most last: it is drawn on top."""
+    """The study's own trials, the most important last, so that they are drawn on top."""
     info = record.info
     stopped = [r for r in record.results if r.state == "stopped"]
     best = [r for r in full if r.number in front]

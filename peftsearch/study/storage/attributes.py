@@ -68,7 +68,7 @@ class AttributeFamily(Generic[T]):
         return Attribute(f"{self.prefix}{which}")
 
     def each(self, attributes: Mapping[str, Any]) -> dict[str, T]:
-        """All that are there, by what follows the prefix."""
+        """Those that are present, by the rest of their key after the prefix."""
         return {
             key.removeprefix(self.prefix): value
             for key, value in attributes.items()

@@ -33,7 +33,8 @@ class BatchingDatabase(Protocol):
 
 
 class TrialTable:
-    """Trials by number, and their attributes. Every call but `cached` reads what others wrote.
+    """Trials by number, and their attributes. Every call but `cached` sees what other workers
+    wrote.
 
     `database`: where the study is kept, if in one.
     """
@@ -93,8 +94,8 @@ class TrialTable:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write what is set in this block at its end, in order; in a database in one transaction
-        a trial, all or nothing.
+        """Write the attributes set in this block at its end, in order; in a database all of a
+        trial's or none, in one transaction.
         """
         self._pending, self._on_commit = [], []
         try:
@@ -108,7 +109,7 @@ class TrialTable:
             self._pending = None
 
     def on_commit(self, do: Callable[[], object]) -> None:
-        """Call `do` once what was set is written: now, or after the block of `at_once`."""
+        """Call `do` once the attributes are written: now, or at the end of a `transaction`."""
         if self._pending is None:
             do()
         else:

@@ -95,7 +95,7 @@ class CachedDatabase(_CachedStorage):
             super().set_trial_param(*parameter)
 
     def _write(self) -> None:
-        """Write what `batched` has gathered."""
+        """Write the operations that `batched` has deferred."""
         database = self._database
         attributes: dict[int, dict[str, Any]] = {}
         for trial_id, key, value in self._attributes:

@@ -22,7 +22,7 @@ __all__ = ["READ_LIMIT_S", "close_storage", "in_database", "open_database"]
 T = TypeVar("T")
 
 READ_LIMIT_S = 5.0
-"""Time limit for a database to answer when a study is only looked at."""
+"""Time limit for a database to answer when a study is only read."""
 START_LIMIT_S = 30.0
 """Time limit for a database to answer before a search begins."""
 
@@ -42,7 +42,7 @@ def close_storage(storage: BaseStorage) -> None:
 def in_database(
     address: StorageAddress, do: Callable[[BaseStorage], T], limit_s: float = START_LIMIT_S
 ) -> T:
-    """Connect to a database, return what `do` returns of it, and close the connections.
+    """Connect to a database, call `do` with it, close the connections; returns the result.
 
     `do` is repeated through outages, and may have been done half or whole before; MissingError
     after `limit_s` without an answer.

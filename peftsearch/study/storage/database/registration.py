@@ -17,7 +17,7 @@ __all__ = ["RegisteredStudy", "register", "registered_study"]
 
 @dataclass(frozen=True)
 class RegisteredStudy:
-    """A study as registered in its database: what a new worker needs, besides the data."""
+    """A study as registered in its database: all that a new worker needs except the data."""
 
     info: StudyInfo
     space_text: str
