@@ -158,7 +158,7 @@ def test_suggestions_out_of_range_are_refused(
             return 2 * high
 
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(Beyond())]))
-    with pytest.raises(PolicyError, match=r"'tuned_pct' = 40.0 is not of FloatDistribution"):
+    with pytest.raises(PolicyError, match=r"'tuned_pct' = 40.0 is not in FloatDistribution"):
         open_study(folder, policy="scripted").ask()
 
 
