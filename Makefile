@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-# The first search of a reader: about six minutes on two cores. Run again, it goes on.
+# The first search of a reader: about six minutes on two cores. Run it again to continue.
 DEMO_STUDY := demo
 DEMO := $(BIN)/peftsearch search demo --model demo:minilm --task demo:tweets \
 	--study $(DEMO_STUDY) --workers 2 --minutes 6

@@ -26,7 +26,7 @@ from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.loop import TrainingRun
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.trial import PreparedTrial
 from peftsearch.workers.worker import Worker
 
@@ -87,7 +87,7 @@ def main(seconds: float) -> None:
         )
         study = create_study(asked, Path(folder), "")
         worker = Worker(
-            *(str(study.root), 0, Limits(seconds=seconds), time.monotonic, Means()),
+            *(str(study.root), 0, Limits(seconds=seconds), time.monotonic, WorkerSettings()),
             emit=lambda event: None,
             stop=lambda: False,
         )

@@ -32,7 +32,7 @@ from peftsearch.study.create import NewStudy, create_study
 from peftsearch.study.study import Study
 from peftsearch.task.spec import TaskSpec
 from peftsearch.workers.events import Event, TrialBegan, TrialEnded
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.run import run_search
 
 _MODEL = "demo:minilm"
@@ -81,14 +81,14 @@ def _searched(workers: int, configurations: int, train: int) -> tuple[float, flo
         times: list[float] = []
         trained: list[str] = []
 
-        def hear(event: Event | None) -> None:
+        def on_event(event: Event | None) -> None:
             if isinstance(event, TrialBegan | TrialEnded):
                 times.append(time.monotonic())
             if isinstance(event, TrialEnded):
                 trained.append(event.result.state)
 
         began = time.monotonic()
-        run_search(folder, Limits(configurations), workers, Means(1), hear)
+        run_search(folder, Limits(configurations), workers, WorkerSettings(1), on_event)
         whole_s = time.monotonic() - began
     if trained != ["full"] * configurations:
         raise SystemExit(f"not all were trained to the end: {trained}")

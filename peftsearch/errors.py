@@ -102,7 +102,7 @@ class MissingError(PeftsearchError):
 
 
 class PolicyError(PeftsearchError):
-    """A search policy returned an invalid decision (checked in `policy/answers.py`)."""
+    """A search policy returned an invalid decision (checked in `policy/validation.py`)."""
 
 
 class NothingFeasible(PeftsearchError):

@@ -58,8 +58,8 @@ def width_of(stream: TextIO) -> int | None:
 
 
 def wrapped(text: str, width: int | None, indent: str = "") -> list[str]:
-    """One line as lines of at most `width` characters, those after the first indented. What has no
-    space in it may be longer.
+    """One line as lines of at most `width` characters, those after the first indented. Text without
+    spaces may be longer.
     """
     if width is None or len(text) <= width:
         return [text]

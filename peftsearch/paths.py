@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["absolute", "is_same", "places"]
+__all__ = ["absolute", "existing_files", "is_same_file"]
 
 
 def absolute(path_text: str) -> str:
@@ -21,10 +21,10 @@ def absolute(path_text: str) -> str:
     # `link/..` is the parent of what the link leads to: there, and where nothing can be looked up,
     # the path stays as it is.
     plain = os.path.normpath(whole)
-    return plain if plain != whole and is_same(plain, whole) else whole
+    return plain if plain != whole and is_same_file(plain, whole) else whole
 
 
-def places(path_text: str, folder: Path) -> list[str]:
+def existing_files(path_text: str, folder: Path) -> list[str]:
     """Existing files that a path in a file of `folder` may mean: beside that file, in the working
     folder, or both (one, if they are the same).
     """
@@ -33,10 +33,10 @@ def places(path_text: str, folder: Path) -> list[str]:
         found = [str(at / path) for at in (folder.absolute(), Path.cwd()) if (at / path).exists()]
     except (OSError, ValueError):  # too long, a NUL
         return []
-    return found[:1] if len(found) > 1 and is_same(*found) else found
+    return found[:1] if len(found) > 1 and is_same_file(*found) else found
 
 
-def is_same(one: str, other: str) -> bool:
+def is_same_file(one: str, other: str) -> bool:
     """True if two paths are equal, or lead to one file through links or `..`."""
     if one == other:
         return True

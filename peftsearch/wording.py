@@ -13,7 +13,7 @@ __all__ = ["Problem", "agree", "counted", "duration", "first_problem", "measured
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 row`, `2 rows`, `12,000 rows`; `1 match`, `2 matches` where the plural is said."""
+    """`1 row`, `2 rows`, `12,000 rows`; `1 match`, `2 matches` if the plural is given."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 

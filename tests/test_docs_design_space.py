@@ -119,7 +119,7 @@ def same(reason: str) -> str:
     """One reason that names what it is given stands for all."""
     reason = re.sub(r"^place '[\w+.]+' takes", "place … takes", reason)
     reason = re.sub(r"^the (dense|sparse) form", "the … form", reason)
-    reason = re.sub(r"^(DoRA|VeRA|PiSSA) stands", "… stands", reason)
+    reason = re.sub(r"^(DoRA|VeRA|PiSSA) adapts", "… adapts", reason)
     return re.sub(r"composition '\w+'", "composition …", reason)
 
 

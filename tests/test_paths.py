@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.paths import absolute, is_same, places
+from peftsearch.paths import absolute, existing_files, is_same_file
 
 
 @pytest.fixture(autouse=True)
@@ -60,26 +60,26 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "real")
     assert absolute("link") == f"{tmp_path}/here/link"
-    assert is_same(absolute("link"), str(tmp_path / "real"))
+    assert is_same_file(absolute("link"), str(tmp_path / "real"))
 
 
 def test_two_names_of_one_file_are_the_same_and_two_missing_ones_are_not() -> None:
     Path("a").write_text("a")
     Path("b").write_text("a")
-    assert is_same(absolute("a"), absolute("../here/a"))
-    assert not is_same(absolute("a"), absolute("b"))
-    assert not is_same("nothing", "no such")
-    assert is_same("nothing", "nothing")
+    assert is_same_file(absolute("a"), absolute("../here/a"))
+    assert not is_same_file(absolute("a"), absolute("b"))
+    assert not is_same_file("nothing", "no such")
+    assert is_same_file("nothing", "nothing")
 
 
 def test_a_path_in_a_file_is_looked_for_beside_it_and_in_the_working_folder(tmp_path: Path) -> None:
     beside = tmp_path / "recipes"
     beside.mkdir()
-    assert places("x", beside) == []
+    assert existing_files("x", beside) == []
     (beside / "x").write_text("1")
-    assert places("x", beside) == [f"{beside}/x"]
+    assert existing_files("x", beside) == [f"{beside}/x"]
     (tmp_path / "here" / "x").write_text("2")
-    assert places("x", beside) == [f"{beside}/x", f"{tmp_path}/here/x"]
-    assert places("x", Path(".")) == [f"{tmp_path}/here/x"]
-    assert places(str(beside / "x"), Path(".")) == [f"{beside}/x"]
-    assert places("y" * 5000, beside) == []
+    assert existing_files("x", beside) == [f"{beside}/x", f"{tmp_path}/here/x"]
+    assert existing_files("x", Path(".")) == [f"{tmp_path}/here/x"]
+    assert existing_files(str(beside / "x"), Path(".")) == [f"{beside}/x"]
+    assert existing_files("y" * 5000, beside) == []

@@ -11,7 +11,7 @@
 #
 #   PEFTSEARCH_STORAGE='postgresql://owner:PASSWORD@db.example/studies'
 #
-# in single quotes, and is yours alone (chmod 600). A queue of more tasks than run at a time goes on where the first
+# in single quotes, and is yours alone (chmod 600). A queue of more tasks than run at a time continues where the first
 # ones' time ends; those that find the search ended end at once.
 
 #SBATCH --job-name=peftsearch

@@ -49,7 +49,7 @@ class Attached:
         self._attached = True
         if tensors is not None:
             _fill(self._made, tensors)
-        self._held = _Held(self._made.tensors)
+        self._held = _TunedParameters(self._made.tensors)
         model.add_module(MODULE, self._held)
         model._apply = self._move  # type: ignore[method-assign]  # as `to` and `double` call it
 
@@ -218,7 +218,7 @@ def _changes(model: nn.Module, fn: Callable[[Tensor], Tensor]) -> bool:
     return any((probe.device, probe.dtype) != sort for sort, probe in probes)
 
 
-class _Held(nn.Module):
+class _TunedParameters(nn.Module):
     """The tuned parameters as a submodule of the model."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -231,7 +231,7 @@ class _Held(nn.Module):
         """Name in the attachment → parameter, wherever it was moved."""
         return {name: self.get_parameter(registered_name(name)) for name in self._names}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Held:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _TunedParameters:
         """Move and cast; tuned parameters stay fp32 if the body is in half precision."""
 
         def at_least_fp32(tensor: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ from peftsearch.errors import DataError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FOLDER", "path_of"]
+__all__ = ["FOLDER", "data_path"]
 
 FOLDER = ".data"
 """Beside the studies; no study's name begins with a dot."""
 
 
-def path_of(data: Any, option: str, studies: Path | None) -> Any:
+def data_path(data: Any, option: str, studies: Path | None) -> Any:
     """The path of data given in memory, written to `STUDIES/.data/`; anything else as it is.
 
     UsageError for data that cannot be written as one split, DataError for a frame without rows or

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peftsearch.api.progress.display import Display
     from peftsearch.api.progress.live import Overview
 
-__all__ = ["InPython", "in_python", "keywords_in_errors"]
+__all__ = ["KeywordDisplay", "flags_to_keywords", "keywords_in_errors"]
 
 _NAMES = {*(option.name for option in FIXED), *CHANGEABLE, *NEUTRAL}
 _SWITCHES = {"no_header", "resume"}
@@ -26,11 +26,11 @@ _VALUE = (
 _FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?")
 
 
-def in_python(sentence: str) -> str:
+def flags_to_keywords(sentence: str) -> str:
     """The sentence with keyword arguments in place of flags.
 
-    >>> in_python("created with --seed 9, not --seed 0: leave out --max-length, or --resume")
-    'created with seed=9, not seed=0: leave out max_length=, or resume=True'
+    >>> flags_to_keywords("created with --seed 9, not --seed 0: leave out --max-length")
+    'created with seed=9, not seed=0: leave out max_length='
     """
     return _FLAG.sub(_keyword, sentence)
 
@@ -51,11 +51,11 @@ def keywords_in_errors() -> Iterator[None]:
     try:
         yield
     except PeftsearchError as error:
-        error.args = (in_python(str(error)),)
+        error.args = (flags_to_keywords(str(error)),)
         raise
 
 
-class InPython:
+class KeywordDisplay:
     """A display whose lines name keyword arguments instead of flags."""
 
     def __init__(self, display: Display) -> None:
@@ -63,10 +63,10 @@ class InPython:
         self.draws_trials = display.draws_trials
 
     def line(self, text: str) -> None:
-        self._display.line(in_python(text))
+        self._display.line(flags_to_keywords(text))
 
-    def begin(self, look: Callable[[], Overview]) -> None:
-        self._display.begin(look)
+    def begin(self, get_overview: Callable[[], Overview]) -> None:
+        self._display.begin(get_overview)
 
     def tick(self) -> None:
         self._display.tick()

@@ -20,7 +20,7 @@ __all__ = [
     "CHANGEABLE",
     "FIXED",
     "NEUTRAL",
-    "Fixed",
+    "FixedOption",
     "Options",
     "RecordedOptions",
     "is_given",
@@ -73,13 +73,13 @@ def _same_set(given: Any, recorded: Any) -> bool:
 
 
 def _same_data(given: Any, recorded: Any) -> bool:
-    from peftsearch.paths import is_same
+    from peftsearch.paths import is_same_file
     from peftsearch.task.rows.parallel import parallel_paths
     from peftsearch.task.sources.absolute_paths import absolute_data
 
     pairs = [absolute_data(one) for one in (given, recorded or "")]
     parts = [parallel_paths(one) or (one,) for one in pairs]
-    return len(parts[0]) == len(parts[1]) and all(map(is_same, *parts))
+    return len(parts[0]) == len(parts[1]) and all(map(is_same_file, *parts))
 
 
 def _same_data_set(given: Any, recorded: Any) -> bool:
@@ -91,13 +91,13 @@ def _same_data_set(given: Any, recorded: Any) -> bool:
 
 def _same_source(given: Any, recorded: Any) -> bool:
     from peftsearch.backbone.loading.source import absolute_source
-    from peftsearch.paths import is_same
+    from peftsearch.paths import is_same_file
 
-    return recorded is not None and is_same(absolute_source(given), absolute_source(recorded))
+    return recorded is not None and is_same_file(absolute_source(given), absolute_source(recorded))
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedOption:
     """An option that is fixed for all trials of a study: on `--resume` it must not differ.
 
     `recorded` returns the values it may have then: as the user gave it, and as it was used.
@@ -112,19 +112,19 @@ class Fixed:
     """True if several values are written as one, `a,b`; else the option is repeated."""
 
     @property
-    def shown(self) -> str:
+    def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
 
-    def written(self, value: Any) -> str:
+    def as_flags(self, value: Any) -> str:
         """`--seed 9`, `--text a --text b`, `--no-header`; `no --beams` where there is none."""
         if value is None or value is False or value == ():
-            return f"no {self.shown}"
+            return f"no {self.flag}"
         if value is True:
-            return self.shown
+            return self.flag
         each = value if isinstance(value, tuple) else (_TYPED.get(value, value),)
         if self.comma:
             each = (",".join(map(str, each)),)
-        return " ".join(f"{self.shown} {one}" for one in each)
+        return " ".join(f"{self.flag} {one}" for one in each)
 
     def difference(self, given: Any, options: RecordedOptions) -> str | None:
         """`--seed 9, not --seed 0`; None where they mean the same."""
@@ -132,22 +132,22 @@ class Fixed:
         if any(self.same(given, value) for value in values):
             return None
         recorded = next((value for value in values if value is not None), None)
-        return f"{self.written(recorded)}, not {self.written(given)}"
+        return f"{self.as_flags(recorded)}, not {self.as_flags(given)}"
 
 
-def _of_task(
+def _task_option(
     name: str,
     key: str | None = None,
     recorded: Callable[[RecordedOptions], tuple[Any, ...]] | None = None,
     same: Same = _equal,
-) -> Fixed:
+) -> FixedOption:
     """An option that sets the field `key` of the task."""
     field = key or name
 
     def of_task(options: RecordedOptions) -> tuple[Any, ...]:
         return (getattr(options.task, field),)
 
-    return Fixed(name, recorded or of_task, same, lambda given: {field: given})
+    return FixedOption(name, recorded or of_task, same, lambda given: {field: given})
 
 
 def _label_columns(task: TaskSpec) -> tuple[str, ...]:
@@ -159,42 +159,44 @@ def _label_fields(given: tuple[str, ...]) -> dict[str, Any]:
     return {"label": given[0]} if len(given) == 1 else {"labels": given}
 
 
-FIXED: tuple[Fixed, ...] = (
-    Fixed("model", lambda b: (b.info.model,), _same_source),
-    _of_task("task", "name", same=_same_data_set),
-    _of_task("train", same=_same_data),
-    _of_task("eval", same=_same_data),
-    _of_task("test", same=_same_data),
-    _of_task("text"),
-    Fixed("label", lambda b: (_label_columns(b.task),), fields=_label_fields),
-    _of_task("kind", recorded=lambda b: (b.task.kind, b.info.kind)),
-    _of_task("metric", recorded=lambda b: (b.task.metric, b.info.metric.name)),
-    _of_task("positive"),
-    _of_task("template"),
-    Fixed("no_header", lambda b: (not b.task.header,), fields=lambda given: {"header": not given}),
-    _of_task("separator"),
-    Fixed(
+FIXED: tuple[FixedOption, ...] = (
+    FixedOption("model", lambda b: (b.info.model,), _same_source),
+    _task_option("task", "name", same=_same_data_set),
+    _task_option("train", same=_same_data),
+    _task_option("eval", same=_same_data),
+    _task_option("test", same=_same_data),
+    _task_option("text"),
+    FixedOption("label", lambda b: (_label_columns(b.task),), fields=_label_fields),
+    _task_option("kind", recorded=lambda b: (b.task.kind, b.info.kind)),
+    _task_option("metric", recorded=lambda b: (b.task.metric, b.info.metric.name)),
+    _task_option("positive"),
+    _task_option("template"),
+    FixedOption(
+        "no_header", lambda b: (not b.task.header,), fields=lambda given: {"header": not given}
+    ),
+    _task_option("separator"),
+    FixedOption(
         "beams",
         lambda b: (b.task.generation.beams,),
         fields=lambda given: {"generation": {"beams": given}},
     ),
-    Fixed(
+    FixedOption(
         "languages",
         lambda b: (b.task.languages,),
         fields=lambda given: {"languages": given},
         comma=True,
     ),
-    Fixed("seed", lambda b: (b.info.seed,)),
-    Fixed("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
-    _of_task("max_target", recorded=lambda b: (b.info.asked_max_target, b.task.max_target)),
-    Fixed("tokenizer", lambda b: (b.info.tokenizer,), _same_source),
-    Fixed("target_tokenizer", lambda b: (b.info.target_tokenizer,), _same_source),
-    _of_task("train_examples"),
-    _of_task("eval_examples"),
-    Fixed("eval_limit", lambda b: (b.rung_examples,)),
-    Fixed("without", lambda b: (b.info.without,), _same_set),
-    Fixed("low_rungs", lambda b: (b.info.low_rungs,)),
-    Fixed("artifacts", lambda b: (b.info.artifacts,)),
+    FixedOption("seed", lambda b: (b.info.seed,)),
+    FixedOption("max_length", lambda b: (b.info.asked_max_length, b.info.max_length)),
+    _task_option("max_target", recorded=lambda b: (b.info.asked_max_target, b.task.max_target)),
+    FixedOption("tokenizer", lambda b: (b.info.tokenizer,), _same_source),
+    FixedOption("target_tokenizer", lambda b: (b.info.target_tokenizer,), _same_source),
+    _task_option("train_examples"),
+    _task_option("eval_examples"),
+    FixedOption("eval_limit", lambda b: (b.rung_examples,)),
+    FixedOption("without", lambda b: (b.info.without,), _same_set),
+    FixedOption("low_rungs", lambda b: (b.info.low_rungs,)),
+    FixedOption("artifacts", lambda b: (b.info.artifacts,)),
 )
 """Options that must not differ from the study's on `--resume`."""
 

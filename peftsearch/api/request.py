@@ -16,14 +16,14 @@ from peftsearch.errors import UsageError
 from peftsearch.wording import first_problem
 
 if TYPE_CHECKING:
-    from peftsearch.space.file.files import Files
+    from peftsearch.space.file.path_resolver import PathResolver
     from peftsearch.space.space import Space
     from peftsearch.study.new_study import NewStudy
     from peftsearch.task.spec import TaskSpec
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = [
-    *("default_name", "limits_of", "means_of", "new_study", "refuse_cohort_of_low_rungs"),
+    *("default_name", "limits_of", "worker_settings", "new_study", "refuse_cohort_of_low_rungs"),
     *("seconds_of", "separator_of", "space_of", "task_spec"),
 ]
 
@@ -81,7 +81,7 @@ def _recommended_task(
     recommended = space.file.recommended
     if recommended is None or "task" in options or "train" in options:
         return None
-    files, task = _files_of(space), dict(recommended.task)
+    files, task = _path_resolver(space), dict(recommended.task)
     for key in ("train", "eval", "test"):
         if whole and isinstance(task.get(key), str):
             task[key] = files.data(["recommended", "task", key], task[key])
@@ -92,14 +92,14 @@ def _recommended_model(space: Space) -> str | None:
     recommended = space.file.recommended
     if recommended is None:
         return None
-    return _files_of(space).source(["recommended", "model"], recommended.model)
+    return _path_resolver(space).source(["recommended", "model"], recommended.model)
 
 
-def _files_of(space: Space) -> Files:
+def _path_resolver(space: Space) -> PathResolver:
     """Resolves the paths in a space file: beside it, or in the working folder."""
-    from peftsearch.space.file.files import Files
+    from peftsearch.space.file.path_resolver import PathResolver
 
-    return Files(space.document, Path(space.document.name).parent)
+    return PathResolver(space.document, Path(space.document.name).parent)
 
 
 def new_study(options: Options) -> NewStudy:
@@ -144,20 +144,20 @@ def seconds_of(minutes: float | None, hours: float | None) -> float | None:
     return seconds
 
 
-def limits_of(options: Options, waits: bool) -> Limits:
-    """When the search ends; `waits`: its workers stay while others of the study train."""
+def limits_of(options: Options, wait_for_others: bool) -> Limits:
+    """When the search ends; `wait_for_others`: its workers stay while others of the study train."""
     from peftsearch.workers.limits import Limits
 
     seconds = seconds_of(options.get("minutes"), options.get("hours"))
-    return Limits(options.get("trials"), seconds, waits)
+    return Limits(options.get("trials"), seconds, wait_for_others)
 
 
-def means_of(options: Options) -> Means:
+def worker_settings(options: Options) -> WorkerSettings:
     """Threads, cohort and device of each worker."""
-    from peftsearch.workers.limits import Means
+    from peftsearch.workers.limits import WorkerSettings
 
     threads = options.get("threads", DEFAULTS.threads)
-    return Means(threads, options.get("cohort"), options.get("device"))
+    return WorkerSettings(threads, options.get("cohort"), options.get("device"))
 
 
 def refuse_cohort_of_low_rungs(cohort: int | None, low_rungs: str | None) -> None:

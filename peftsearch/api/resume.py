@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from peftsearch.api.options import FIXED, Options, RecordedOptions
 from peftsearch.api.request import (
     default_name,
-    means_of,
     refuse_cohort_of_low_rungs,
     space_of,
     task_spec,
+    worker_settings,
 )
 from peftsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.workers.limits import Means
+    from peftsearch.workers.limits import WorkerSettings
 
-__all__ = ["existing_study", "refuse_other_means", "study_to_resume"]
+__all__ = ["existing_study", "refuse_unusable_settings", "study_to_resume"]
 
 
 def study_to_resume(options: Options) -> StudyFolder:
@@ -29,7 +29,7 @@ def study_to_resume(options: Options) -> StudyFolder:
 
     folder = existing_study(options)
     apply_storage(folder.name, folder.read_info().storage, options.get("storage"))
-    refuse_other_means(folder, means_of(options))
+    refuse_unusable_settings(folder, worker_settings(options))
     from peftsearch.study.missing_files import refuse_missing  # with pandas
 
     refuse_missing(folder.read_info())
@@ -72,7 +72,7 @@ def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
         )
 
 
-def refuse_other_means(folder: StudyFolder, means: Means) -> None:
+def refuse_unusable_settings(folder: StudyFolder, settings: WorkerSettings) -> None:
     """UsageError for a device that is missing or does not support the study's low-precision rungs,
     and for a cohort size above 1 with such rungs.
     """
@@ -81,8 +81,8 @@ def refuse_other_means(folder: StudyFolder, means: Means) -> None:
     from peftsearch.study.low_rungs import refuse_low_rungs
 
     info = folder.read_info()
-    device = means.device or info.device
+    device = settings.device or info.device
     refuse_unknown_device(device)
-    refuse_cohort_of_low_rungs(means.cohort, info.low_rungs)
+    refuse_cohort_of_low_rungs(settings.cohort, info.low_rungs)
     if info.low_rungs is not None:
         refuse_low_rungs(info.low_rungs, load_space(str(folder.space_path)), device)

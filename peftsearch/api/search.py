@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from peftsearch.api.begin import begin_study
-from peftsearch.api.frames import path_of
-from peftsearch.api.keywords import InPython, keywords_in_errors
+from peftsearch.api.create import create_from_options
+from peftsearch.api.frames import data_path
+from peftsearch.api.keywords import KeywordDisplay, keywords_in_errors
 from peftsearch.api.options import Options
 from peftsearch.api.progress.display import display_for
-from peftsearch.api.request import limits_of, means_of
+from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.study import Study
 from peftsearch.api.values import parse_options
@@ -108,7 +108,7 @@ def search(
     [0]
     """
     parameters = dict(locals())
-    display = InPython(display_for(parameters.pop("progress")))
+    display = KeywordDisplay(display_for(parameters.pop("progress")))
     with keywords_in_errors():
         return _search(parameters, display)
 
@@ -116,14 +116,14 @@ def search(
 def _search(parameters: Mapping[str, Any], display: Display) -> Study:
     data = {name: parameters[name] for name in ("train", "eval", "test")}
     options = parse_options({name: value for name, value in parameters.items() if name not in data})
-    limits_of(options, waits=False)  # refused first
-    paths = {name: path_of(one, name, options.get("studies")) for name, one in data.items()}
+    limits_of(options, wait_for_others=False)  # refused first
+    paths = {name: data_path(one, name, options.get("studies")) for name, one in data.items()}
     options |= parse_options(paths)
     resume_call = _resume_call(options.get("study", "…"), options)
     folder = (
         study_to_resume(options)
         if "resume" in options
-        else begin_study(options, display.line, resume_call)
+        else create_from_options(options, display.line, resume_call)
     )
     return _searched(folder, options, display)
 
@@ -133,10 +133,10 @@ def _searched(folder: StudyFolder, options: Options, display: Display) -> Study:
     from peftsearch.records.storage_name import is_database
     from peftsearch.workers.run import run_search
 
-    limits = limits_of(options, waits=is_database(folder.read_info().storage))
-    means, workers = means_of(options), options.get("workers")
-    outcome = watch_local(run_search, folder, limits, workers, means, display)
-    outcome.settle(display.line, _resume_call(folder.name, options))
+    limits = limits_of(options, wait_for_others=is_database(folder.read_info().storage))
+    settings, workers = worker_settings(options), options.get("workers")
+    outcome = watch_local(run_search, folder, limits, workers, settings, display)
+    outcome.report_or_raise(display.line, _resume_call(folder.name, options))
     return Study(folder)
 
 

@@ -16,7 +16,7 @@ def use_storage(address: str) -> str:
 
     parsed = StorageAddress.parse(address)
     os.environ[VARIABLE] = address
-    return parsed.shown
+    return parsed.redacted
 
 
 def apply_storage(name: str, storage: str, address: str | None) -> None:

@@ -89,8 +89,8 @@ class Study:
         """The best configuration at every tuned percentage, cheapest first, indexed by trial.
 
         Columns: `tuned_pct` (percent of the backbone), `tuned_parameters`, `metric` and `metric_se`
-        (its standard error from the size of the validation set), `method` (None of what was
-        sampled), `configuration` in words. Empty while no trial has reached full length.
+        (its standard error from the size of the validation set), `method` (None for
+        sampled ones), `configuration` as text. Empty while no trial has reached full length.
 
         >>> frontier = peftsearch.open_study("sst2-minilm").frontier()
         >>> bool(frontier["metric"].is_monotonic_increasing)
@@ -214,7 +214,7 @@ class Study:
         )
 
     def _repr_html_(self) -> str:
-        """HTML for notebooks: the verdict on the study, its plot and its frontier table."""
+        """HTML for notebooks: the study's summary sentence, plot and frontier table."""
         from peftsearch.api.notebook import study_html
 
         return study_html(self._record(), self.frontier())

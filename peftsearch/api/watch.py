@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
     from peftsearch.records.records import StudyRecord
     from peftsearch.workers.events import Event
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["Outcome", "Run", "watch", "watch_local"]
 
-Run = Callable[["StudyFolder", "Limits", int, "Means", Callable[[Any], None]], bool]
+Run = Callable[["StudyFolder", "Limits", int, "WorkerSettings", Callable[[Any], None]], bool]
 """Runs a number of workers on this machine; returns whether the user interrupted them."""
 
 
@@ -39,7 +39,7 @@ class Outcome:
         """True if a configuration reached full length."""
         return any(result.state == "full" for result in self.record.results)
 
-    def settle(self, notify: Callable[[str], None], resume_command: str) -> None:
+    def report_or_raise(self, notify: Callable[[str], None], resume_command: str) -> None:
         """Report interrupted trials; raise an error if the search failed, was interrupted or found
         nothing. `resume_command` is the command or Python call that resumes the study.
         """
@@ -64,25 +64,25 @@ def watch_local(
     folder: StudyFolder,
     limits: Limits,
     workers: int | None,
-    means: Means,
+    settings: WorkerSettings,
     display: Display,
 ) -> Outcome:
     """`run` workers on this machine (None: a default number), and `watch` them."""
     from peftsearch.backbone.device import default_workers_here
 
-    device = means.device or folder.read_info().device
+    device = settings.device or folder.read_info().device
     count = workers or default_workers_here(device)
-    idle = len(os.sched_getaffinity(0)) - count * means.threads
+    idle = len(os.sched_getaffinity(0)) - count * settings.threads
     if idle > 0 and device == "cpu":
         display.line(
             f"{counted(idle, 'more core')} {agree(idle, 'is', 'are')} idle: --workers "
             f"{count + idle} tries more configurations"
         )
 
-    def run_here(hear: Callable[[Event | None], None]) -> bool:
-        return run(folder, limits, count, means, hear)
+    def run_here(on_event: Callable[[Event | None], None]) -> bool:
+        return run(folder, limits, count, settings, on_event)
 
-    with _inherited_by_workers(means.threads):
+    with _inherited_by_workers(settings.threads):
         return watch(run_here, folder, limits, count, display)
 
 
@@ -102,7 +102,7 @@ def watch(
 
     with Progress(folder, limits, workers, display) as progress:
         try:
-            interrupted = run(progress.hear)
+            interrupted = run(progress.handle)
         except KeyboardInterrupt:  # before there was a worker to stop
             interrupted = True
     update_folder(folder, display.line)

@@ -24,7 +24,7 @@ def last_states(
     options: dict[str, Any] = {}
     if token_type_ids is not None:
         options["token_type_ids"] = token_type_ids
-    if backbone.shapes.reads_forward:
+    if backbone.shapes.is_causal:
         options["use_cache"] = False  # nothing is generated from these keys and values
     if backbone.family.is_encoder_decoder:
         # The decoder reads the text too, one place later, as in BART's own classification.

@@ -55,13 +55,13 @@ def check(
             print_line(f"{key}: {', '.join(value) if isinstance(value, list) else shown}")
     if rows:
         _print_families(rows)
-    if not _is_of_use(facts, rows):
+    if not _is_supported(facts, rows):
         print_line(f"no configuration of space '{loaded.name}' is supported")
         raise typer.Exit(2)
     print_line("ok")
 
 
-def _is_of_use(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+def _is_supported(facts: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     """Whether the model, or any family, supports a configuration of the space."""
     nothing = any(
         key.startswith("on ") and value[0].startswith("0 of") for key, value in facts.items()

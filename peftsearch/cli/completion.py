@@ -20,7 +20,7 @@ __all__ = [
         "optimisations",
         "metrics",
         "models",
-        "shown",
+        "show_arguments",
         "spaces",
         "studies",
         "tasks",
@@ -87,7 +87,7 @@ def studies(ctx: typer.Context, incomplete: str) -> list[str]:
     return _offered(_studies(ctx), incomplete)
 
 
-def shown(ctx: typer.Context, incomplete: str) -> list[str]:
+def show_arguments(ctx: typer.Context, incomplete: str) -> list[str]:
     """Arguments of `show`: spaces, methods, and trials once a study's name is complete."""
     study, mark, _ = incomplete.partition("#")
     if mark:

@@ -51,7 +51,7 @@ def doctor(
         )
     missing = [row["check"] for row in rows if row["needed"] and not row["ok"]]
     if missing:
-        raise MissingError(f"missing: {', '.join(missing)}; pip install peftsearch brings them")
+        raise MissingError(f"missing: {', '.join(missing)}; pip install peftsearch installs them")
 
 
 def _row(check: str, found: str, ok: bool = True, needed: bool = False) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peftsearch.api.options import Options
-from peftsearch.api.request import limits_of, means_of
+from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.cli.terminal.console import print_json, print_line, print_note, print_table
 from peftsearch.wording import counted
 
@@ -28,25 +28,27 @@ _LABELS = 20
 """Maximum number of labels shown with their numbers of examples."""
 
 
-def print_dry_run(asked: NewStudy, options: Options) -> None:
+def print_dry_run(request: NewStudy, options: Options) -> None:
     """Print a new study's data, its first configurations, the ranges it covers and its time."""
     from peftsearch.backbone.loading.source import PREFIX
 
-    weightless = asked.model.startswith(PREFIX)
-    asked.refuse_unusable(needs_weights=not weightless)
-    spec = asked.limited_task
+    weightless = request.model.startswith(PREFIX)
+    request.refuse_unusable(needs_weights=not weightless)
+    spec = request.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
         print_note("no data given: add --task or --train to see how a search would read them")
-        _print(_of_space(asked.space, asked.model), options)
+        _print(_of_space(request.space, request.model), options)
     elif not weightless:
-        _print_planned(asked, options)
+        _print_planned(request, options)
     elif "task" in options or "train" in options:
-        print_note(f"{asked.model} has no weights: text lengths and trial times cannot be measured")
-        facts = {"data": _data(_opened(asked)), "estimate": None}
-        _print(_of_space(asked.space, asked.model) | facts, options)
+        print_note(
+            f"{request.model} has no weights: text lengths and trial times cannot be measured"
+        )
+        facts = {"data": _data(_opened(request)), "estimate": None}
+        _print(_of_space(request.space, request.model) | facts, options)
     else:
-        print_note(f"{asked.model} has no weights: data are not opened, trial times not measured")
-        _print(_of_space(asked.space, asked.model), options)
+        print_note(f"{request.model} has no weights: data are not opened, trial times not measured")
+        _print(_of_space(request.space, request.model), options)
 
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
@@ -64,20 +66,20 @@ def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     _print(_of_study(study, info.model, options) | {"trials ended": trials}, options)
 
 
-def _opened(asked: NewStudy) -> Task:
-    task = asked.open_task()
+def _opened(request: NewStudy) -> Task:
+    task = request.open_task()
     for note in task.notes:
         print_note(note)
     return task
 
 
-def _print_planned(asked: NewStudy, options: Options) -> None:
-    task = asked.open_task()
+def _print_planned(request: NewStudy, options: Options) -> None:
+    task = request.open_task()
     from peftsearch.backbone.device import use_device
-    from peftsearch.study.create import planned  # seconds, of importing torch
+    from peftsearch.study.create import plan_study  # seconds, of importing torch
 
-    use_device(asked.device)  # steps are timed here
-    _print(_of_study(planned(asked, print_note, task), asked.model, options), options)
+    use_device(request.device)  # steps are timed here
+    _print(_of_study(plan_study(request, print_note, task), request.model, options), options)
 
 
 def _of_space(space: Space, model: str) -> dict[str, Any]:
@@ -154,8 +156,8 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     from peftsearch.training.bench import set_threads
     from peftsearch.workers.estimate import parallel_trials, trial_time, trials_within
 
-    limits, means = limits_of(options, waits=False), means_of(options)
-    set_threads(means.threads)
+    limits, settings = limits_of(options, wait_for_others=False), worker_settings(options)
+    set_threads(settings.threads)
     device = str(study.bench.backbone.device.type)
     print_note("measuring some steps of a few configurations …")
     time = trial_time(study)
@@ -163,7 +165,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
         return None
     workers = options.get("workers") or default_workers_here(device)
     cores = len(os.sched_getaffinity(0))
-    parallel = parallel_trials(device, workers, means.threads, cores)
+    parallel = parallel_trials(device, workers, settings.threads, cores)
     facts: dict[str, Any] = {
         "full_s": _rounded(time.mean_s),
         "full_s_measured": [_rounded(value) for value in time.full_s],

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from peftsearch.cli.open_study import opened
+from peftsearch.cli.open_study import open_folder
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_line
 
@@ -45,7 +45,7 @@ def export(
     refuse_taken_out(out, to.value)
     from peftsearch.export.study_point import export_point  # with Optuna
 
-    point = export_point(opened(study, studies), at, to.value, out)
+    point = export_point(open_folder(study, studies), at, to.value, out)
     if json:
         facts = {"trial": point.number, "tuned_pct": point.tuned_pct, "metric": point.metric}
         print_json("export", {"out": str(out), "format": to.value, **facts})

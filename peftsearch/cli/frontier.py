@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.cli.open_study import opened, studies_flag
+from peftsearch.cli.open_study import open_folder, studies_flag
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_line, print_table
 from peftsearch.errors import NothingFeasible
@@ -22,7 +22,7 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
     """Print the best configuration at every tuned percentage."""
     from peftsearch.study.read_study import read_study
 
-    folder = opened(study, studies)
+    folder = open_folder(study, studies)
     record = read_study(folder)
     if not any(result.state == "full" for result in record.results):
         raise NothingFeasible(
@@ -46,7 +46,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
             f"#{point['number']}",
             f"{point['tuned_pct']:.3g}",
             f"{point['tuned_parameters']:,}",
-            metric.written(point["metric"], point["metric_se"]),
+            metric.format(point["metric"], point["metric_se"]),
             _described(point),
         )
         for point in document["points"]
@@ -56,7 +56,7 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
     print_line(
         f"hypervolume {document['hypervolume']:.4f} (of 1; tuned % from {reference['lo_pct']:g} "
         f"to {reference['hi_pct']:g}, {metric.name} from "
-        f"{metric.written(reference['worst'])} to {reference['best']:g}), "
+        f"{metric.format(reference['worst'])} to {reference['best']:g}), "
         f"{counted(document['counts']['evaluated'], 'configuration')} evaluated"
     )
     if folder.report_path.exists():

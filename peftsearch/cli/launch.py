@@ -23,7 +23,7 @@ from peftsearch.errors import UsageError
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
     from peftsearch.workers.launchers.ray.cluster import Share
-    from peftsearch.workers.launchers.ray.order import Order
+    from peftsearch.workers.launchers.ray.job import WorkerJob
     from peftsearch.workers.limits import Limits
 
 __all__ = ["launch"]
@@ -32,7 +32,7 @@ launch = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @launch.callback()
-def on() -> None:
+def workers_on_a_cluster() -> None:
     """Start workers of a study on a cluster, and replace those that die."""
 
 
@@ -71,29 +71,29 @@ def ray(
     from peftsearch.workers.launchers.ray.workers import run_on_ray
     from peftsearch.workers.limits import Limits
 
-    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
+    limits = Limits(trials, seconds_of(minutes, hours), wait_for_others=True)
     folder = folder_to_join(study, storage, studies)
     if gpus_each is None:
         gpus_each = 1.0 if folder.read_info().device.startswith("cuda") else 0.0
     share = Share(cpus_each if cpus_each is not None else threads or 1, gpus_each)
-    order = _order(folder, limits, share, threads, cohort)
+    job = _job(folder, limits, share, threads, cohort)
     watch(
-        lambda hear: run_on_ray(address, order, workers, share, hear),
+        lambda on_event: run_on_ray(address, job, workers, share, on_event),
         *(folder, limits, workers, json),
     )
 
 
-def _order(
+def _job(
     folder: StudyFolder, limits: Limits, share: Share, threads: int | None, cohort: int | None
-) -> Order:
-    """Instructions for every worker; UsageError for a study with a journal on this machine."""
+) -> WorkerJob:
+    """The job of every worker; UsageError for a study with a journal on this machine."""
     import os
     from dataclasses import replace
 
     from peftsearch.records.storage_name import VARIABLE, is_database
-    from peftsearch.study.storage.database.copies import aim_of
-    from peftsearch.workers.launchers.ray.order import Order
-    from peftsearch.workers.limits import Means
+    from peftsearch.study.storage.database.copies import target_of
+    from peftsearch.workers.launchers.ray.job import WorkerJob
+    from peftsearch.workers.limits import WorkerSettings
 
     info = folder.read_info()
     if not is_database(info.storage):
@@ -103,11 +103,11 @@ def _order(
             "for a cluster, start a study with --storage postgresql://…"
         )
     device = "cuda" if share.gpus else "cpu"
-    return Order(
+    return WorkerJob(
         worker=0,
         study=info.name,
         storage=os.environ.get(VARIABLE) or info.storage,
         studies=folder.root.parent,
-        limits=replace(limits, trials=limits.trials or aim_of(folder)),
-        means=Means(threads or 1, cohort, device),
+        limits=replace(limits, trials=limits.trials or target_of(folder)),
+        settings=WorkerSettings(threads or 1, cohort, device),
     )

@@ -23,7 +23,7 @@ from peftsearch.cli.search import search
 from peftsearch.cli.show import show
 from peftsearch.cli.status import status
 from peftsearch.cli.terminal.console import print_error
-from peftsearch.cli.terminal.interrupt import acknowledged
+from peftsearch.cli.terminal.interrupt import acknowledge_interrupts
 from peftsearch.cli.train import train
 from peftsearch.cli.worker import worker
 from peftsearch.errors import PeftsearchError
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     join_colons(os.environ)
     try:
-        with acknowledged():
+        with acknowledge_interrupts():
             code = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()  # report a full disk here, not at Python's exit
     except PeftsearchError as error:

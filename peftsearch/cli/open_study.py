@@ -11,10 +11,10 @@ from peftsearch.cli.terminal.console import print_note
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
 
-__all__ = ["opened", "studies_flag"]
+__all__ = ["open_folder", "studies_flag"]
 
 
-def opened(study: str, studies: Path | None) -> StudyFolder:
+def open_folder(study: str, studies: Path | None) -> StudyFolder:
     """A study's folder, brought up to date from its database if it has one."""
     from peftsearch.records.folder import StudyFolder
     from peftsearch.records.storage_name import is_database

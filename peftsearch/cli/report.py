@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from peftsearch.cli.open_study import opened
+from peftsearch.cli.open_study import open_folder
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_line
 from peftsearch.errors import UsageError
@@ -33,7 +33,7 @@ def report(
     from peftsearch.report.html import write_report
     from peftsearch.study.read_study import read_study
 
-    folder = opened(study, studies)
+    folder = open_folder(study, studies)
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out}: is a folder; give the name of a file")
     record = read_study(folder)

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftsearch.api.begin import begin_study
+from peftsearch.api.create import create_from_options
 from peftsearch.api.options import Options
 from peftsearch.api.request import (
     limits_of,
-    means_of,
     new_study,
     refuse_cohort_of_low_rungs,
+    worker_settings,
 )
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.values import parse_options
@@ -29,14 +29,14 @@ __all__ = ["run_search_command"]
 def run_search_command(parameters: Mapping[str, Any]) -> None:
     """Run `search` with the values of its parameters (described in `api/options.py`)."""
     options = parse_options(parameters)
-    limits_of(options, waits=False)  # refused first
+    limits_of(options, wait_for_others=False)  # refused first
     if "dry_run" in options:
         _dry_run(options)
         return
     folder = (
         study_to_resume(options)
         if "resume" in options
-        else begin_study(options, print_note, _resume_command())
+        else create_from_options(options, print_note, _resume_command())
     )
     _search(folder, options)
 
@@ -46,9 +46,9 @@ def _search(folder: StudyFolder, options: Options) -> None:
     from peftsearch.records.storage_name import is_database
     from peftsearch.workers.run import run_search
 
-    limits = limits_of(options, waits=is_database(folder.read_info().storage))
+    limits = limits_of(options, wait_for_others=is_database(folder.read_info().storage))
     workers, as_json = options.get("workers"), "json" in options
-    watch_local(run_search, folder, limits, workers, means_of(options), as_json)
+    watch_local(run_search, folder, limits, workers, worker_settings(options), as_json)
 
 
 def _resume_command() -> str:

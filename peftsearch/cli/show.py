@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peftsearch.cli.completion import shown
+from peftsearch.cli.completion import show_arguments
 from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.cli.terminal.console import print_json, print_line, print_table, print_text
 from peftsearch.errors import UsageError
@@ -17,7 +17,8 @@ __all__ = ["show"]
 
 def show(
     what: Annotated[
-        str, typer.Argument(help="A space, a method, or STUDY#TRIAL.", autocompletion=shown)
+        str,
+        typer.Argument(help="A space, a method, or STUDY#TRIAL.", autocompletion=show_arguments),
     ],
     model: Model = None,
     studies: StudiesFolder = None,
@@ -132,7 +133,7 @@ def _show_trial(study: str, number: str, studies: Any, as_json: bool) -> None:
     rows = [
         (
             str(v.step),
-            record.info.metric.written(v.metric),
+            record.info.metric.format(v.metric),
             f"{v.loss:.4f}",
             str(v.examples),
             f"{v.wall_s:.1f}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftsearch.cli.open_study import opened
+from peftsearch.cli.open_study import open_folder
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_table
 from peftsearch.wording import agree, counted
@@ -21,7 +21,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
     from peftsearch.api.status import status_of
     from peftsearch.study.read_study import read_study
 
-    folder = opened(study, studies)
+    folder = open_folder(study, studies)
     record = read_study(folder)
     info, owner = record.info, folder.search_lock().owner()
     facts = status_of(record, owner)

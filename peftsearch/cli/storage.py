@@ -27,4 +27,4 @@ def _shown(arguments: Iterator[str]) -> Iterator[str]:
 def _without_password(address: str) -> str:
     from peftsearch.study.storage.database.address import StorageAddress
 
-    return StorageAddress.parse(address).shown
+    return StorageAddress.parse(address).redacted

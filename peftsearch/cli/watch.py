@@ -1,4 +1,4 @@
-"""Watching workers, then printing the frontier: what `search`, `worker` and `launch` share."""
+"""Watching workers, then printing the frontier: shared by `search`, `worker` and `launch`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peftsearch.cli.terminal.console import print_note
 
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["watch", "watch_local"]
 
@@ -23,14 +23,16 @@ def watch_local(
     folder: StudyFolder,
     limits: Limits,
     workers: int | None,
-    means: Means,
+    settings: WorkerSettings,
     as_json: bool,
 ) -> None:
     """`run` workers on this machine (None: a default number), then print the frontier."""
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
-    outcome = watching.watch_local(_unheard(run), folder, limits, workers, means, display_for(True))
+    outcome = watching.watch_local(
+        _handling_interrupts(run), folder, limits, workers, settings, display_for(True)
+    )
     _print(outcome, as_json)
 
 
@@ -45,16 +47,16 @@ def watch(
     from peftsearch.api import watch as watching
     from peftsearch.api.progress.display import display_for
 
-    outcome = watching.watch(_unheard(run), folder, limits, workers, display_for(True))
+    outcome = watching.watch(_handling_interrupts(run), folder, limits, workers, display_for(True))
     _print(outcome, as_json)
 
 
-def _unheard(run: Callable[P, bool]) -> Callable[P, bool]:
+def _handling_interrupts(run: Callable[P, bool]) -> Callable[P, bool]:
     """`run`, which handles Ctrl-C itself."""
-    from peftsearch.cli.terminal.interrupt import unheard
+    from peftsearch.cli.terminal.interrupt import without_acknowledgement
 
     def running(*arguments: P.args, **named: P.kwargs) -> bool:
-        with unheard():
+        with without_acknowledgement():
             return run(*arguments, **named)
 
     return running
@@ -67,6 +69,6 @@ def _print(outcome: Outcome, as_json: bool) -> None:
     folder = outcome.folder
     if outcome.found:
         print_frontier(folder, outcome.record, as_json)
-    outcome.settle(
+    outcome.report_or_raise(
         print_note, f"peftsearch search --study {folder.name} --resume{studies_flag(folder)}"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from peftsearch.api.request import seconds_of
-from peftsearch.api.resume import refuse_other_means
+from peftsearch.api.resume import refuse_unusable_settings
 from peftsearch.api.storage import apply_storage, use_storage
 from peftsearch.cli.options import (
     CohortOf,
@@ -57,18 +57,18 @@ def worker(
     from peftsearch.backbone.device import refuse_unknown_device
     from peftsearch.cli.watch import watch_local
     from peftsearch.study.missing_files import refuse_missing
-    from peftsearch.workers.limits import Limits, Means
+    from peftsearch.workers.limits import Limits, WorkerSettings
 
-    limits = Limits(trials, seconds_of(minutes, hours), waits=True)
-    means = Means(threads or 1, cohort, device)
+    limits = Limits(trials, seconds_of(minutes, hours), wait_for_others=True)
+    settings = WorkerSettings(threads or 1, cohort, device)
     if device is not None:
         refuse_unknown_device(device)
     folder = folder_to_join(study, storage, studies)
-    refuse_other_means(folder, means)
+    refuse_unusable_settings(folder, settings)
     refuse_missing(folder.read_info())
     from peftsearch.workers.run import run_workers  # seconds, of importing torch
 
-    watch_local(run_workers, folder, limits, workers, means, json)
+    watch_local(run_workers, folder, limits, workers, settings, json)
 
 
 def folder_to_join(study: str, storage: str | None, studies: Path | None) -> StudyFolder:
@@ -76,7 +76,7 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     from peftsearch.records.folder import StudyFolder, study_names
     from peftsearch.records.storage_name import is_database
     from peftsearch.study.storage.database.address import StorageAddress
-    from peftsearch.study.storage.database.copies import folder_of
+    from peftsearch.study.storage.database.copies import local_folder
 
     if study in study_names(studies):
         folder = StudyFolder.open(study, studies)
@@ -88,4 +88,4 @@ def folder_to_join(study: str, storage: str | None, studies: Path | None) -> Stu
     if storage is None:
         return StudyFolder.open(study, studies)  # refuses with the nearest name
     use_storage(storage)
-    return folder_of(study, StorageAddress.parse(storage), studies)
+    return local_folder(study, StorageAddress.parse(storage), studies)

@@ -23,25 +23,25 @@ def check_name(what: str, value: Any, known: Sequence[str]) -> None:
 
 
 def check_number(what: str, value: Any, low: float, high: float) -> None:
-    """Refuse what is not a number above `low` and at most `high`; true and false are none."""
+    """Refuse anything but a number above `low` and at most `high`; a boolean is not a number."""
     if type(value) not in (int, float) or not low < value <= high:
         raise ConfigurationError(f"{what} {value} is not between {max(low, 0):g} and {high:g}")
 
 
 def check_share(what: str, value: Any) -> None:
-    """Refuse what is not a number from 0 to below 1."""
+    """Refuse anything but a number from 0 to below 1."""
     if type(value) not in (int, float) or not 0 <= value < 1:
         raise ConfigurationError(f"{what} {value} is not between 0 and 1")
 
 
 def check_whole(what: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is not a whole number from `low` to `high`, both included."""
+    """Refuse anything but a whole number from `low` to `high`, both included."""
     if type(value) is not int or not low <= value <= high:
         raise ConfigurationError(f"{what} {value} is not a whole number between {low} and {high}")
 
 
 def check_flag(what: str, value: Any) -> None:
-    """Refuse what is neither true nor false."""
+    """Refuse anything but true and false."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{what} {value} is not true or false")
 

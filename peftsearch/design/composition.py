@@ -5,7 +5,7 @@ One class in `design/compositions/` and one line in `COMPOSITIONS` make a new on
 
 from __future__ import annotations
 
-from peftsearch.design.compositions.base import Add, Composition, Surroundings
+from peftsearch.design.compositions.base import Add, Composition, CompositionContext
 from peftsearch.design.compositions.gates import Gated, SigmoidGate, TanhGate
 from peftsearch.design.compositions.magnitude import Dora
 from peftsearch.design.compositions.scaled import RankStabilised, Scaled
@@ -14,12 +14,12 @@ __all__ = [
     "COMPOSITIONS",
     "Add",
     "Composition",
+    "CompositionContext",
     "Dora",
     "Gated",
     "RankStabilised",
     "Scaled",
     "SigmoidGate",
-    "Surroundings",
     "TanhGate",
 ]
 

@@ -14,7 +14,7 @@ from peftsearch.design.modification import Modification, options_json
 from peftsearch.design.place import PLACES
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.design.training import Training
-from peftsearch.design.validity import reads_alike
+from peftsearch.design.validity import read_same_vector
 from peftsearch.errors import ConfigurationError
 
 __all__ = ["Configuration", "Head", "Training"]
@@ -167,7 +167,7 @@ def _overlap(first: Modification, second: Modification) -> bool:
     if first.form.name != second.form.name:
         return False
     names = set(first.place.names) & set(second.place.names)
-    if not any(reads_alike(name, first.insertion, second.insertion) for name in names):
+    if not any(read_same_vector(name, first.insertion, second.insertion) for name in names):
         return False
     return _meet(first.place.layers, second.place.layers) and _meet(
         first.place.kinds, second.place.kinds

@@ -1,4 +1,4 @@
-"""The methods of the literature as named points of the design space (He et al. 2022, Table 1).
+"""Published methods as named points of the design space (He et al. 2022, Table 1).
 
 A method is a shape with the widths its authors use; in a search its widths may instead be solved
 for a stated budget, keeping the proportions. Places that a backbone does not have (the gate of an
@@ -48,7 +48,7 @@ __all__ = ["METHODS", "Method", "method"]
 
 @dataclass(frozen=True)
 class Method:
-    """A named configuration of the literature; `modifications` carry its authors' widths.
+    """A published configuration with a name; `modifications` have its authors' widths.
 
     >>> from peftsearch.design.methods import METHODS
     >>> METHODS["lora"].configuration().describe()

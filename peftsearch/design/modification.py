@@ -75,7 +75,7 @@ class Modification:
         if not all(type(w) is int and w >= self.minimum_width for w in widths):
             raise ConfigurationError(
                 f"{self._dimensions()}: width {self.width} is below {self.minimum_width}, the "
-                "least that is not a simpler form in disguise"
+                "least that is not equivalent to a simpler form"
             )
         if any(width > _WIDEST for width in widths):
             raise ConfigurationError(
@@ -285,11 +285,11 @@ def _dimension_json(value: Form | Insertion | Composition) -> dict[str, Any]:
 
 
 def options_json(value: Any) -> dict[str, Any]:
-    """A dataclass's fields; options marked `LATER` only where they are not at their default."""
+    """A dataclass's fields, but for options marked `OMIT_DEFAULT` that are at their default."""
     return {
         f.name: getattr(value, f.name)
         for f in fields(value)
-        if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        if not (f.metadata.get("omit_default") and getattr(value, f.name) == f.default)
     }
 
 

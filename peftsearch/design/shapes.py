@@ -122,8 +122,8 @@ class BackboneShapes:
         return sum(self.stacks) or 1 + max(shape.layer for shape in self.attention)
 
     @cached_property
-    def reads_forward(self) -> bool:
-        """Whether the states that a head reads are a decoder's: each has seen what comes before."""
+    def is_causal(self) -> bool:
+        """Whether a head reads a decoder's states, which depend on earlier tokens only."""
         return any(shape.kind == "dec_self" for shape in self.attention)
 
     @cached_property
@@ -149,7 +149,8 @@ class BackboneShapes:
 
 @dataclass(frozen=True)
 class SiteShape:
-    """One representation h in one layer, with the widths of what a modification of it may read.
+    """One representation h in one layer, with the widths of the vectors that a modification may
+    read.
 
     h is [batch, tokens, d_h]; the sub-layer's input [batch, tokens, d_sublayer]; the input of the
     linear layer that computes h [batch, tokens, d_projection].

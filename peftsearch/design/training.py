@@ -13,7 +13,7 @@ from peftsearch.design.checks import (
     check_whole,
 )
 from peftsearch.design.form import FORMS
-from peftsearch.design.forms.base import LATER
+from peftsearch.design.forms.base import OMIT_DEFAULT
 from peftsearch.errors import ConfigurationError
 
 __all__ = ["Training"]
@@ -34,8 +34,9 @@ class Training:
     """Training hyperparameters. Learning rates are per functional form: one rate for all is unfair
     to prefixes and biases, which need larger ones (`Form.typical_lr`).
 
-    Options that came later are left out of the JSON at their defaults (`LATER`), so that hashes of
-    recorded configurations stay. Raises ConfigurationError for a value out of bounds, by name.
+    Options that came later are left out of the JSON at their defaults (`OMIT_DEFAULT`), so that
+    hashes of recorded configurations stay. Raises ConfigurationError for a value out of bounds, by
+    name.
 
     >>> from peftsearch.design.training import Training
     >>> training = Training(lr=(("linear", 3e-4),))
@@ -51,29 +52,29 @@ class Training:
     warmup: float = 0.06
     """Length of the linear warm-up, as a share of the full training length."""
     max_grad_norm: float = 1.0
-    up_lr_ratio: float = field(default=1.0, metadata=LATER)
+    up_lr_ratio: float = field(default=1.0, metadata=OMIT_DEFAULT)
     """Learning rate of up-projections over that of the other tensors of their form: LoRA+ (Hayou et
     al. 2024, arXiv 2402.12354).
     """
-    schedule: Literal["constant", "linear"] = field(default="constant", metadata=LATER)
+    schedule: Literal["constant", "linear"] = field(default="constant", metadata=OMIT_DEFAULT)
     """Learning rate after the warm-up: `constant`, evaluated with averaged weights, so that a
     rung's value does not depend on the final length; or `linear`, falling to 0 at full length,
     which alone is evaluated.
     """
-    label_smoothing: float = field(default=0.0, metadata=LATER)
-    accumulation: int = field(default=1, metadata=LATER)
+    label_smoothing: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    accumulation: int = field(default=1, metadata=OMIT_DEFAULT)
     """Pieces that a batch is computed in, to save memory; the step is the whole batch's."""
-    batch_tokens: int = field(default=0, metadata=LATER)
+    batch_tokens: int = field(default=0, metadata=OMIT_DEFAULT)
     """Where above 0, in place of `batch_size`: tokens of a batch, that is its number of examples
     times the longest of them (the longer of input and target).
     """
-    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=OMIT_DEFAULT)
     """Precision of the frozen backbone; tuned tensors are fp32 always."""
-    checkpointing: bool = field(default=False, metadata=LATER)
+    checkpointing: bool = field(default=False, metadata=OMIT_DEFAULT)
     """Whether activations are computed again in the backward pass: less memory, half the speed."""
-    dropout: float = field(default=0.0, metadata=LATER)
+    dropout: float = field(default=0.0, metadata=OMIT_DEFAULT)
     """Dropout of the whole backbone while training, attention included."""
-    max_length: int = field(default=0, metadata=LATER)
+    max_length: int = field(default=0, metadata=OMIT_DEFAULT)
     """Where above 0: tokens that a text is cut to, in place of the study's."""
 
     def __post_init__(self) -> None:

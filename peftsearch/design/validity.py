@@ -36,7 +36,7 @@ from peftsearch.design.form import (
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
 from peftsearch.design.place import PLACES, Place
 
-__all__ = ["minimum_width", "reads_alike", "why_invalid"]
+__all__ = ["minimum_width", "read_same_vector", "why_invalid"]
 
 _DISTINCT_PROJECTION_INPUT = {"attn.out", "ffn.out"}
 _PROJECTIONS = {"attn.query", "attn.key", "attn.value"}
@@ -78,7 +78,7 @@ def _why_invalid(
 
 
 def minimum_width(form: Form, composition: Composition) -> int:
-    """The least width at which a form is not a simpler one in disguise.
+    """The least width at which a form is not equivalent to a simpler one.
 
     An ungated softmax over one key is a constant: its one weight is 1, so the key gets no gradient.
     """
@@ -86,7 +86,7 @@ def minimum_width(form: Form, composition: Composition) -> int:
     return 2 if softmax and not isinstance(composition, Gated) else 1
 
 
-def reads_alike(name: str, first: Insertion, second: Insertion) -> bool:
+def read_same_vector(name: str, first: Insertion, second: Insertion) -> bool:
     """Whether two insertions read the same vector at a place.
 
     A joined place may write `projection_input` for all of its names, though it is the sub-layer's
@@ -103,7 +103,7 @@ def _prefix(
     if names != {"attn.heads"}:
         return "the softmax form works per head: it belongs at attn.heads"
     if not getattr(form, "is_softmax", True) and isinstance(composition, Gated):
-        return "the exact gate is a share of the softmax, which this form has not: write add"
+        return "the exact gate is a share of the softmax, which this form does not have: write add"
     if insertion != Parallel():
         return "the softmax form reads the queries: its insertion is parallel"
     if isinstance(composition, Dora | RankStabilised):
@@ -115,7 +115,7 @@ def _prompt(
     form: Form, names: set[str], insertion: Insertion, composition: Composition
 ) -> str | None:
     if names != {"embedding"}:
-        return "a prompt stands among the token embeddings: it belongs at place 'embedding'"
+        return "a prompt is inserted among the token embeddings: it belongs at place 'embedding'"
     if insertion != Parallel() or not isinstance(composition, Gated):
         return "a prompt joins every softmax with the tokens: write parallel and gated"
     return None
@@ -189,17 +189,17 @@ def _vera(
 ) -> str | None:
     if composition != Add():
         return "VeRA's own vectors absorb a scale or a gate: write add"
-    return _beside_a_linear_layer("VeRA", names, insertion)
+    return _adapts_a_linear_layer("VeRA", names, insertion)
 
 
-def _beside_a_linear_layer(what: str, names: set[str], insertion: Insertion) -> str | None:
+def _adapts_a_linear_layer(method: str, names: set[str], insertion: Insertion) -> str | None:
     linear = _PROJECTIONS | _DISTINCT_PROJECTION_INPUT | _FFN_PROJECTIONS
     reads_its_input = isinstance(insertion, Parallel) and (
         insertion.reads == "projection_input" or not names & _DISTINCT_PROJECTION_INPUT
     )
     if not names <= linear or not reads_its_input:
         return (
-            f"{what} stands beside a linear layer and reads its input: write parallel (or, at an "
+            f"{method} adapts a linear layer from that layer's input: write parallel (or, at an "
             "output, projection_input) at query, key, value, out, ffn.hidden, ffn.gate or ffn.out"
         )
     return _parallel_projection(names, insertion)
@@ -278,11 +278,11 @@ def _linear(
     if form.init == "pissa":
         if composition != Add():
             return "PiSSA begins from the layer's own directions, which fix its scale: write add"
-        return _beside_a_linear_layer("PiSSA", names, insertion)
+        return _adapts_a_linear_layer("PiSSA", names, insertion)
     if isinstance(composition, Dora):
         if form.bias:
             return "DoRA rescales a weight: bias: false"
-        return _beside_a_linear_layer("DoRA", names, insertion)
+        return _adapts_a_linear_layer("DoRA", names, insertion)
     return None
 
 

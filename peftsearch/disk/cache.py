@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peftsearch.disk.whole_folder import made_whole
+from peftsearch.disk.atomic_folder import atomic_folder
 
 __all__ = ["DiskCache"]
 
@@ -54,7 +54,7 @@ class DiskCache:
         """The size of all entries on disk, in bytes."""
         return sum(_bytes_of(entry) for entry in self._entries())
 
-    def fetched(
+    def get_or_make(
         self,
         key: Mapping[str, Any],
         read: Callable[[Path], _Read],
@@ -64,7 +64,7 @@ class DiskCache:
 
         None if the disk is full, read-only or not ours, or if the entry is missing and `make` is
         None. `read` raises ValueError, KeyError, EOFError or RuntimeError on a damaged entry, which
-        is then made anew.
+        is then made again.
         """
         text = json.dumps(dict(key), sort_keys=True)
         folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -118,7 +118,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _make(folder: Path, make: Callable[[Path], object]) -> None:
     try:
-        with made_whole(folder) as partial:
+        with atomic_folder(folder) as partial:
             make(partial)
     except OSError:
         if not folder.exists():  # where file systems have no locks, another process was faster

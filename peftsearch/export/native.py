@@ -120,7 +120,7 @@ class LoadedModel(TunedModule):
         self, texts: list[str], pairs: list[str] | None
     ) -> list[str] | list[list[str]] | list[float]:
         if self.package.output == "texts":
-            return self._written(texts, pairs)
+            return self._generated(texts, pairs)
         outputs = self.outputs(texts, pairs)
         if self.package.output == "values":
             return [float(value) for value in outputs[:, 0]]
@@ -146,7 +146,7 @@ class LoadedModel(TunedModule):
             return [list(compress(self.labels, row)) for row in rows]
         return [self.labels[i] for i in outputs.argmax(-1).tolist()]
 
-    def _written(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
+    def _generated(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
         if pairs:
             raise UsageError("this model generates from one text, not from pairs")
         if not texts:

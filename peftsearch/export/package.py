@@ -63,8 +63,8 @@ class Package(BaseModel):
 
     @classmethod
     def of(cls, configuration: Configuration, spec: TaskSpec, /, **facts: Any) -> Package:
-        """An export's description: what follows from a configuration and from what it was trained
-        for, and `facts`, the other fields; a fact that a record states goes before what follows.
+        """An export's description: fields derived from a configuration and its task, and `facts`,
+        the other fields, which take precedence over derived ones.
         """
         follows = {
             "configuration": configuration.to_json(),

@@ -12,7 +12,7 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import ConfigurationError
 from peftsearch.export.package import SOURCES
 from peftsearch.space.file.document import Document, dump_yaml
-from peftsearch.space.file.files import Files
+from peftsearch.space.file.path_resolver import PathResolver
 from peftsearch.task.sources.absolute_paths import FILES
 from peftsearch.task.spec import TaskSpec
 
@@ -53,7 +53,7 @@ class Recipe(BaseModel):
         folder. SpaceError or ConfigurationError with file and line if it is wrong.
         """
         document = Document.read(path)
-        recipe = document.validated(cls)._with_whole_paths(Files(document, path.parent))
+        recipe = document.validated(cls)._with_whole_paths(PathResolver(document, path.parent))
         for key, check in (("configuration", recipe.parsed), ("epochs", recipe.budget)):
             try:
                 check()
@@ -68,9 +68,9 @@ class Recipe(BaseModel):
         plain["task"] = self.task.to_file()
         return f"# peftsearch train THIS_FILE --to OUT/\n{dump_yaml(plain)}"
 
-    def _with_whole_paths(self, files: Files) -> Recipe:
-        sources = {key: files.source([key], getattr(self, key)) for key in SOURCES}
-        data = {key: files.data(["task", key], getattr(self.task, key)) for key in FILES}
+    def _with_whole_paths(self, resolver: PathResolver) -> Recipe:
+        sources = {key: resolver.source([key], getattr(self, key)) for key in SOURCES}
+        data = {key: resolver.data(["task", key], getattr(self.task, key)) for key in FILES}
         task = self.task.model_copy(update=data)
         return self.model_copy(update=sources | {"task": task})
 

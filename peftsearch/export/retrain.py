@@ -59,7 +59,7 @@ def retrain(
             run.train_to(step)
             limit = None if step == run.full_steps else recipe.rung_examples
             value = _measured(run, bench.validation, bench.task.validation, metric, limit)
-            notify(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {metric.written(value)}")
+            notify(f"step {step} ({recipe.rungs[rung]:.0%}): {metric.name} {metric.format(value)}")
         outcome: dict[str, Any] = {f"validation_{metric.name}": value}
         if open_test:
             outcome[f"test_{metric.name}"] = _test(run, bench)

@@ -33,9 +33,9 @@ def export_point(folder: StudyFolder, at: str, to: str, out: Path) -> TrialResul
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, _recipe(folder, record.info, result).to_yaml())
         return result
-    from peftsearch.study.storage.database.copies import bring_adapter  # with Optuna
+    from peftsearch.study.storage.database.copies import fetch_adapter  # with Optuna
 
-    bring_adapter(folder, result.number)
+    fetch_adapter(folder, result.number)
     adapter = folder.trial(result.number).adapter_path
     if not adapter.is_file():
         raise UsageError(f"{adapter} is missing: export a recipe and train it again")

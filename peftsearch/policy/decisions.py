@@ -16,13 +16,13 @@ __all__ = ["Begin", "Continue", "Decision", "Nothing", "Pause", "Stop", "Verdict
 class Begin:
     """Begin a new trial.
 
-    `what` is one of three: parameters of the space by name; a suggester, called for one parameter
-    after another while the space is sampled; or a configuration outside the space, which is
-    trained as a landmark. The suggester is called after the study's lock is released, so it may be
-    slow.
+    `proposal` is one of three: parameters of the space by name; a suggester, called for one
+    parameter after another while the space is sampled; or a configuration outside the space, which
+    is trained as a landmark. The suggester is called after the study's lock is released, so it may
+    be slow.
     """
 
-    what: Mapping[str, Any] | Suggester | Configuration
+    proposal: Mapping[str, Any] | Suggester | Configuration
     reason: str = ""
     seed: str | None = None
     """Unique label of a seed, recorded with its trial."""

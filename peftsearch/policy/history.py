@@ -12,7 +12,7 @@ from typing import Any, Literal
 from peftsearch.design.configuration import Configuration
 from peftsearch.space.file.values import Values
 
-__all__ = ["History", "Origin", "PastTrial", "RungScore", "State"]
+__all__ = ["History", "Origin", "RungScore", "State", "TrialRecord"]
 
 Origin = Literal["seed", "sampled", "landmark"]
 State = Literal[
@@ -39,7 +39,7 @@ class RungScore:
 
 
 @dataclass(frozen=True)
-class PastTrial:
+class TrialRecord:
     """A trial that has begun, or is queued."""
 
     number: int
@@ -74,7 +74,7 @@ class PastTrial:
         return next((score for score in self.rungs if score.rung == rung), None)
 
 
-def _written(metric: float) -> str:
+def _format(metric: float) -> str:
     return f"{metric:.3f}"
 
 
@@ -82,7 +82,7 @@ def _written(metric: float) -> str:
 class History:
     """All trials of a study, of all its workers, and the metric's scale."""
 
-    trials: tuple[PastTrial, ...]
+    trials: tuple[TrialRecord, ...]
     """By number."""
     rungs: tuple[float, ...]
     """Fractions of the full training length."""
@@ -90,7 +90,7 @@ class History:
     """The metric of a constant predictor."""
     may_begin: bool = True
     """Whether the search's limit leaves room for another configuration."""
-    written: Callable[[float], str] = _written
+    format_metric: Callable[[float], str] = _format
     """Formats a metric for a reason: in its own direction, with its decimals."""
 
     @property
@@ -98,15 +98,15 @@ class History:
         return len(self.rungs) - 1
 
     @property
-    def first_waiting(self) -> PastTrial | None:
-        return next((past for past in self.trials if past.state == "waiting"), None)
+    def first_waiting(self) -> TrialRecord | None:
+        return next((record for record in self.trials if record.state == "waiting"), None)
 
     @property
     def has_queued(self) -> bool:
         """Whether parameters are enqueued: the next trial to begin uses them."""
-        return any(past.state == "queued" for past in self.trials)
+        return any(record.state == "queued" for record in self.trials)
 
-    def with_trial(self, past: PastTrial) -> History:
+    def with_trial(self, record: TrialRecord) -> History:
         """A copy with one trial replaced by a more recent record of it."""
-        before, after = self.trials[: past.number], self.trials[past.number + 1 :]
-        return replace(self, trials=(*before, past, *after))
+        before, after = self.trials[: record.number], self.trials[record.number + 1 :]
+        return replace(self, trials=(*before, record, *after))

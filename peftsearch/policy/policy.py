@@ -11,11 +11,11 @@ from peftsearch.policy.decisions import Continue, Decision, Verdict
 from peftsearch.policy.history import History
 from peftsearch.space.space import Space
 
-__all__ = ["Policy", "Setting"]
+__all__ = ["Policy", "PolicyContext"]
 
 
 @dataclass(frozen=True)
-class Setting:
+class PolicyContext:
     """The inputs of a policy: a space, a backbone's shapes, and its own random stream."""
 
     space: Space

@@ -9,7 +9,7 @@ from typing import Any
 
 from peftsearch.policy.decisions import Begin, Continue, Decision
 from peftsearch.policy.history import History
-from peftsearch.policy.policy import Policy, Setting
+from peftsearch.policy.policy import Policy, PolicyContext
 
 __all__ = ["RandomPolicy", "RandomSuggestions"]
 
@@ -31,8 +31,8 @@ class RandomSuggestions:
 
 
 class RandomPolicy(Policy):
-    def __init__(self, setting: Setting) -> None:
-        self._suggestions = RandomSuggestions(Random(f"{setting.seed} {setting.worker}"))
+    def __init__(self, context: PolicyContext) -> None:
+        self._suggestions = RandomSuggestions(Random(f"{context.seed} {context.worker}"))
 
     def next(self, history: History) -> Decision:
         waiting = history.first_waiting

@@ -24,7 +24,7 @@ from peftsearch.space.file.seed_method import SeedMethod
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import MLP_UNITS
 
-__all__ = ["Seed", "due_seed", "seeds_of"]
+__all__ = ["Seed", "next_seed", "seeds_of"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,16 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     ]
 
 
-def due_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
+def next_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
     """The next seed to begin, at most every second trial. A seed whose worker was killed before its
     configuration was recorded is due again; one that failed is not.
     """
     if history.has_queued:
         return None  # enqueued parameters come first
     begun = [
-        past.seed for past in history.trials if past.hash is not None or past.state != "failed"
+        record.seed
+        for record in history.trials
+        if record.hash is not None or record.state != "failed"
     ]
     waiting = [seed for seed in seeds if seed.label not in begun]
     seeded = sum(label is not None for label in begun)
@@ -68,9 +70,9 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     forms = [m.form.name for m in method.modifications]
     is_head_only = not method.modifications
     # Head-only landmarks name their pooling; every other method takes the space's head.
-    head = space.head_like(method.head)
+    head = space.nearest_head(method.head)
     if is_head_only:
-        head = space.on(shapes).head_alone(method.head)
+        head = space.on(shapes).head_only(method.head)
     try:
         own = tuple(m.within(shapes) for m in _as_stated(method.modifications, wanted))
     except ConfigurationError:
@@ -78,7 +80,7 @@ def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | No
     modifications = own if wanted.widths else _with_widths(space, wanted.tuned_pct, own, shapes)
     if modifications is None:
         return None
-    training = space.training_like(forms, wanted.lr)
+    training = space.nearest_training(forms, wanted.lr)
     if method.training.up_lr_ratio != 1:
         training = replace(training, up_lr_ratio=method.training.up_lr_ratio)
     configuration = Configuration(modifications, head, training).within(shapes)

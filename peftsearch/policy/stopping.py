@@ -42,38 +42,40 @@ def verdict(history: History, number: int, rung: int) -> Verdict:
     """Continue or Stop, for a trial that reached a rung. Landmarks always continue: they are the
     reference for the others.
     """
-    past = history.trials[number]
-    score = past.at(rung)
-    if past.origin == "landmark":
+    record = history.trials[number]
+    score = record.at(rung)
+    if record.origin == "landmark":
         return Continue(number, "a landmark")
-    if score is None or past.tuned_pct is None:
+    if score is None or record.tuned_pct is None:
         return Continue(number, "no other trial to compare with")
-    candidate = RungPoint(number, past.tuned_pct, score.metric)
-    judgement = decide(candidate, peers_of(history, number, rung), history.written)
+    candidate = RungPoint(number, record.tuned_pct, score.metric)
+    judgement = decide(candidate, peers_of(history, number, rung), history.format_metric)
     return (Continue if judgement.continues else Stop)(number, judgement.reason)
 
 
 def peers_of(history: History, number: int, rung: int) -> list[RungPoint]:
     """Every other trial that reached a rung."""
     peers = []
-    for past in history.trials:
-        score = past.at(rung)
-        if past.number == number or score is None or past.tuned_pct is None:
+    for record in history.trials:
+        score = record.at(rung)
+        if record.number == number or score is None or record.tuned_pct is None:
             continue
-        final = past.at(history.last_rung)
+        final = record.at(history.last_rung)
         full = None if final is None else final.metric
-        peers.append(RungPoint(past.number, past.tuned_pct, score.metric, full))
+        peers.append(RungPoint(record.number, record.tuned_pct, score.metric, full))
     return peers
 
 
-def _written(metric: float) -> str:
+def _format(metric: float) -> str:
     return f"{metric:.3f}"
 
 
 def decide(
-    candidate: RungPoint, peers: Sequence[RungPoint], written: Callable[[float], str] = _written
+    candidate: RungPoint,
+    peers: Sequence[RungPoint],
+    format_metric: Callable[[float], str] = _format,
 ) -> Judgement:
-    """Whether `candidate` continues, given the other trials that reached its rung. `written`
+    """Whether `candidate` continues, given the other trials that reached its rung. `format_metric`
     formats a metric (higher is better here) for the reason.
     """
     if not any(_beats(peer, candidate) for peer in peers):
@@ -86,7 +88,7 @@ def decide(
     rivals = [p.final or 0.0 for p in finished if p.tuned_pct <= candidate.tuned_pct]
     to_beat = max(rivals, default=float("-inf"))
     better = hoped > to_beat
-    hope, rival = written(hoped), written(to_beat)
+    hope, rival = format_metric(hoped), format_metric(to_beat)
     verb = "better" if better else "not better"
     return Judgement(better, f"may reach {hope}, {verb} than {rival} at its tuned %")
 

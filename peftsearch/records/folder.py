@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from peftsearch.disk.atomic import write_atomic
+from peftsearch.disk.atomic_folder import atomic_folder
 from peftsearch.disk.json_records import json_text, read_json, read_record
 from peftsearch.disk.locks import FileLock
-from peftsearch.disk.whole_folder import made_whole
 from peftsearch.errors import MissingError, UsageError, did_you_mean
 from peftsearch.paths import absolute
 from peftsearch.records.records import StudyInfo, StudyRecord, TrialResult
@@ -104,7 +104,7 @@ class StudyFolder:
     ) -> StudyFolder:
         """Write a new study with an empty journal, atomically: if killed, there is no study."""
         folder = cls.new(info.name, studies, resume_command)
-        with _named(folder.root), made_whole(folder.root) as place:
+        with _named(folder.root), atomic_folder(folder.root) as place:
             partial = cls(place)
             write_atomic(partial.space_path, space_text)
             write_atomic(partial.environment_path, json_text(dict(environment)))

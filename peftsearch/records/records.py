@@ -52,7 +52,7 @@ class MetricScale(Record):
     title: str = ""
     """Display name: `ROUGE-2 F1 × 100`."""
 
-    def written(self, value: float | None, error: float | None = None) -> str:
+    def format(self, value: float | None, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash."""
         return measured(value, error, self.decimals)
 

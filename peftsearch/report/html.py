@@ -35,8 +35,8 @@ def write_report(
     plotly_from: str | None = None,
 ) -> None:
     """Render a study and write it to `path`, whole or not at all; of a study's `folder` also
-    examples of what its best configuration writes. The page holds plotly.js, 4.7 MB, unless it is
-    to load it from somewhere.
+    examples of texts that its best configuration generates. The page holds plotly.js, 4.7 MB,
+    unless it is to load it from somewhere.
     """
     samples = samples_of_best(folder, record) if folder is not None else None
     write_atomic(path, render_report(record, environment or {}, samples, plotly_from))

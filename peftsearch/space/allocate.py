@@ -90,11 +90,11 @@ class _Item:
         modification: Modification,
         share: float,
         shapes: BackboneShapes,
-        asked: Modification | None = None,
+        original: Modification | None = None,
     ) -> None:
-        """`asked` is the modification before it was thinned."""
+        """`original` is the modification before it was thinned."""
         self.modification, self.share, self.shapes = modification, share, shapes
-        self.asked = asked or modification
+        self.original = original or modification
         self.minimum = modification.minimum_width
         costs = layer_costs(_without_number(modification), shapes)
         self.maximum = max(self.minimum, costs.maximum)
@@ -158,7 +158,7 @@ class _Item:
         kept = tuple(layer for layer in self.layers[len(self.layers) - keep :] if layer is not None)
         if not kept:
             return self
-        return _Item(self.modification.on(kept), self.share, self.shapes, self.asked)
+        return _Item(self.modification.on(kept), self.share, self.shapes, self.original)
 
     def solved(self) -> Modification:
         """The modification with its widths, and its layers named if it was thinned."""
@@ -201,10 +201,12 @@ def allocate(
     _fill(kept, left)
     left -= sum(item.cost for item in kept)
     if all(item.is_full for item in kept):
-        asked = [item.asked for item in kept]
-        kept += _restored([i for i in items if not any(i.asked is one for one in asked)], left)
+        originals = [item.original for item in kept]
+        kept += _restored(
+            [i for i in items if not any(i.original is one for one in originals)], left
+        )
     solved = (*paid, *(item.solved() for item in kept))
-    taken = {id(m) for m in (*paid, *(item.asked for item in kept))}
+    taken = {id(m) for m in (*paid, *(item.original for item in kept))}
     return Allocation(
         modifications=solved,
         cost=sum(paid.values()) + sum(item.cost for item in kept),

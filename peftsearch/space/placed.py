@@ -38,7 +38,7 @@ class PlacedSpace:
 
     @cached_property
     def tree(self) -> StructureTree[PlacedSlot]:
-        """Every structure, whatever its depth."""
+        """Every structure, of any depth."""
         return StructureTree(self.slots, self.rules)
 
     @cached_property
@@ -51,7 +51,7 @@ class PlacedSpace:
         """Number of distinct structures of all depths; widths, rates and head are not counted."""
         return sum(tree.count() for tree in self.by_depth.values())
 
-    def head_alone(self, wanted: Head) -> Head:
+    def head_only(self, wanted: Head) -> Head:
         """A head to be trained with nothing else, as this backbone and task can have it."""
         if "none" in self.file.head.pooling.choices:
             return Head("none")
@@ -88,4 +88,4 @@ def _head_on(head: HeadChoices, shapes: BackboneShapes) -> HeadChoices:
 
 def _pooling_on(pooling: str, shapes: BackboneShapes) -> str:
     # A decoder's first token has seen no other: its last one is the one that has seen them all.
-    return "last" if pooling == "first" and shapes.reads_forward else pooling
+    return "last" if pooling == "first" and shapes.is_causal else pooling

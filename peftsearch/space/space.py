@@ -113,14 +113,14 @@ class Space:
         """
         return self.tree.count()
 
-    def head_like(self, wanted: Head) -> Head:
+    def nearest_head(self, wanted: Head) -> Head:
         """The head of this space that is nearest to `wanted`."""
         choices = self.file.head
         pooler = choices.pooler.nearest(wanted.pooler)
         counts = not choices.pooler.is_fixed
         return Head(choices.pooling.nearest(wanted.pooling), pooler, pooler_counts=counts)
 
-    def training_like(self, forms: Sequence[str], lr: float | None = None) -> Training:
+    def nearest_training(self, forms: Sequence[str], lr: float | None = None) -> Training:
         """Training with typical learning rates (or `lr`) for `forms`, and every field moved to the
         nearest value that this space allows.
         """
@@ -147,8 +147,8 @@ def _strings_in(value: Any) -> set[str]:
 
 
 def load_space(name: str | PathLike[str]) -> Space:
-    """A shipped space by name, or a file by its path; SpaceError, with the line, for what is wrong
-    in it.
+    """A shipped space by name, or a file by its path; SpaceError with the line of the first
+    problem.
 
     >>> peftsearch.load_space("demo").name
     'demo'

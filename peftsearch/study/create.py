@@ -24,7 +24,7 @@ from peftsearch.training.batches import BatchOrder
 from peftsearch.training.bench import Workbench
 from peftsearch.training.objectives.choose import scale_of_values
 
-__all__ = ["NewStudy", "PlannedStudy", "create_study", "planned"]
+__all__ = ["NewStudy", "PlannedStudy", "create_study", "plan_study"]
 
 
 @dataclass(frozen=True)
@@ -37,84 +37,84 @@ class PlannedStudy:
 
 
 def create_study(
-    asked: NewStudy,
+    request: NewStudy,
     studies: Path | None,
     resume_command: str,
     notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
 ) -> StudyFolder:
-    """Load model and data once to check and measure them, then write the study's folder. `asked`
+    """Load model and data once to check and measure them, then write the study's folder. `request`
     has passed `refuse_unusable`, which loads nothing. Nothing is computed on a GPU in this process,
     which may go on to start the workers.
 
     `resume_command` is quoted in the error that the study already exists; `task` is the data, if
     already loaded.
     """
-    StudyFolder.new(asked.name, studies, resume_command)  # refuse before the slow part
-    refuse_absent_device(asked.device)
-    info = planned(asked, notify, task, device="cpu").info
+    StudyFolder.new(request.name, studies, resume_command)  # refuse before the slow part
+    refuse_absent_device(request.device)
+    info = plan_study(request, notify, task, device="cpu").info
     return StudyFolder.create(
-        info, asked.space.document.text, environment(), studies, resume_command
+        info, request.space.document.text, environment(), studies, resume_command
     )
 
 
-def planned(
-    asked: NewStudy,
+def plan_study(
+    request: NewStudy,
     notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
     device: str | None = None,
 ) -> PlannedStudy:
-    """Load and check everything that `create_study` would write; writes nothing. `asked` has
+    """Load and check everything that `create_study` would write; writes nothing. `request` has
     passed `refuse_unusable`. `device`: where the model is loaded (None: the study's device).
     """
-    asked = asked.with_absolute_paths()
-    bench = new_bench(asked, device or asked.device, notify, task)
-    shortest = [int(n) for n in asked.space.file.train.max_length.extremes if float(n)]
+    request = request.with_absolute_paths()
+    bench = new_bench(request, device or request.device, notify, task)
+    shortest = [int(n) for n in request.space.file.train.max_length.extremes if float(n)]
     if shortest:
         bench.refuse_no_room(min(shortest))
-    for line in _measures(asked, bench):
+    for line in _measures(request, bench):
         notify(line)
-    space = for_kind(asked.space, bench.task.kind.name)
+    space = for_kind(request.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    return PlannedStudy(_info(asked, bench), bench, space)
+    return PlannedStudy(_info(request, bench), bench, space)
 
 
-def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
+def _measures(request: NewStudy, bench: Workbench) -> Iterator[str]:
     """Messages about the data as the model reads them: counts, lengths, truncated texts."""
     targets = f", targets at most {bench.lengths.target}" if bench.lengths.target else ""
     yield (
         f"{bench.task.sizes}, at most {bench.max_length} tokens{targets} "
         f"({bench.train.truncated:,} cut)"
     )
-    if bench.writing is not None and bench.writing.is_decoder and asked.task.template is None:
+    if bench.writing is not None and bench.writing.is_decoder and request.task.template is None:
         shown = bench.writing.whole_template.replace("\n", "\\n")
         yield f"the model reads '{shown}' and then writes the target (change it with --template)"
-    train = asked.space.file.train
+    train = request.space.file.train
     smallest = int(min(float(value) for value in train.batch_size.extremes))
     if len(bench.train) < smallest and train.batch_tokens.choices == (0,):
         yield f"fewer training examples than a batch of {smallest}: each step uses all of them"
-    if "linear" in train.schedule.choices and len(asked.space.file.budgets.rungs) > 1:
+    if "linear" in train.schedule.choices and len(request.space.file.budgets.rungs) > 1:
         yield (
             "linear schedule: a score at a rung does not predict the score at full length, so "
             "trials with it are evaluated at full length only and never stopped early"
         )
 
 
-def _info(asked: NewStudy, bench: Workbench) -> StudyInfo:
-    budgets = asked.space.file.budgets
+def _info(request: NewStudy, bench: Workbench) -> StudyInfo:
+    budgets = request.space.file.budgets
     task = bench.task
-    usual = asked.space.training_like(())
-    per_epoch = BatchOrder(bench.train.lengths, usual, asked.seed).per_epoch
+    usual = request.space.nearest_training(())
+    per_epoch = BatchOrder(bench.train.lengths, usual, request.seed).per_epoch
     budget = budgets.training_budget()
-    spec = asked.limited_task.model_copy(update={"max_target": bench.lengths.target or None})
+    spec = request.limited_task.model_copy(update={"max_target": bench.lengths.target or None})
     return StudyInfo(
-        name=asked.name,
+        name=request.name,
         id=uuid.uuid4().hex,
-        seed=asked.seed,
+        seed=request.seed,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        space=asked.space_name,
-        space_hash=asked.space.hash,
-        model=asked.model,
+        space=request.space_name,
+        space_hash=request.space.hash,
+        model=request.model,
         model_fingerprint=bench.backbone.fingerprint,
         task=spec.model_dump(mode="json"),
         task_name=task.name,
@@ -123,37 +123,37 @@ def _info(asked: NewStudy, bench: Workbench) -> StudyInfo:
         kind=task.kind.name,
         train_examples=len(task.train),
         eval_examples=len(task.validation),
-        metric=_scale(asked, bench),
+        metric=_scale(request, bench),
         budget_lo_pct=budgets.tuned_pct.low,
         budget_hi_pct=budgets.tuned_pct.high,
         body_parameters=bench.backbone.shapes.body_parameters,
         full_steps=budget.full_steps(per_epoch),
         rungs=budget.rungs,
         max_length=bench.max_length,
-        asked_max_length=asked.max_length,
-        asked_max_target=asked.task.max_target,
-        storage=asked.storage,
-        artifacts=asked.artifacts,
-        device=asked.device,
-        rung_examples=asked.rung_examples,
-        tokenizer=asked.tokenizer,
-        target_tokenizer=asked.target_tokenizer,
-        without=asked.without,
-        low_rungs=asked.low_rungs,
+        asked_max_length=request.max_length,
+        asked_max_target=request.task.max_target,
+        storage=request.storage,
+        artifacts=request.artifacts,
+        device=request.device,
+        rung_examples=request.rung_examples,
+        tokenizer=request.tokenizer,
+        target_tokenizer=request.target_tokenizer,
+        without=request.without,
+        low_rungs=request.low_rungs,
         reading=task.reading,
         text_template=task.spec.template,
-        precision=precision_of(asked),
+        precision=precision_of(request),
         value_scale=scale_of_values(bench.objective),
-        published=PublishedValue.all_of(asked.space.file.published),
+        published=PublishedValue.all_of(request.space.file.published),
     )
 
 
-def _scale(asked: NewStudy, bench: Workbench) -> MetricScale:
+def _scale(request: NewStudy, bench: Workbench) -> MetricScale:
     """The metric's scale, from a constant predictor, or from the untuned model for losses."""
     metric, worst = bench.task.metric, bench.task.worst
     if worst is None:
-        is_here = asked.device.startswith(bench.backbone.device.type)
-        worst = untuned_metric(bench) if is_here else untuned_metric_apart(asked)
+        is_here = request.device.startswith(bench.backbone.device.type)
+        worst = untuned_metric(bench) if is_here else untuned_metric_apart(request)
     if not math.isfinite(worst) or worst == metric.best:
         raise DataError(
             f"{metric.name} is {worst:g} before anything is tuned: no configuration can be "

@@ -11,11 +11,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from peftsearch.design.configuration import Configuration
-from peftsearch.policy.history import History, PastTrial, RungScore, State
+from peftsearch.policy.history import History, RungScore, State, TrialRecord
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo
 from peftsearch.space.file.values import Values
-from peftsearch.study.recovery import waits
+from peftsearch.study.recovery import is_waiting
 from peftsearch.study.storage.attributes import (
     CAUSE,
     CONFIGURATION,
@@ -29,10 +29,10 @@ from peftsearch.study.storage.attributes import (
     TUNED_PCT,
 )
 
-__all__ = ["Histories"]
+__all__ = ["HistoryBuilder"]
 
 
-class Histories:
+class HistoryBuilder:
     """Builds the histories of one study; each ended trial is converted only once.
 
     `details`: read configurations and learning curves, too; in a folder each trial's files are read
@@ -42,18 +42,18 @@ class Histories:
     def __init__(self, info: StudyInfo, folder: StudyFolder, details: bool) -> None:
         self.info, self.folder, self.details = info, folder, details
         self.sign = 1.0 if info.metric.maximise else -1.0
-        self._ended: dict[int, PastTrial] = {}
+        self._ended: dict[int, TrialRecord] = {}
         self._curves: dict[tuple[int, int], tuple[RungScore, ...]] = {}
         self._configurations: dict[int, Configuration] = {}
 
-    def of(self, trials: Sequence[FrozenTrial], may_begin: bool = True) -> History:
+    def build(self, trials: Sequence[FrozenTrial], may_begin: bool = True) -> History:
         """The history of all of a study's trials, by number."""
         return History(
             trials=tuple(map(self._past, trials)),
             rungs=self.info.rungs,
             worst=self.sign * self.info.metric.worst,
             may_begin=may_begin,
-            written=lambda metric: self.info.metric.written(self.sign * metric),
+            format_metric=lambda metric: self.info.metric.format(self.sign * metric),
         )
 
     def at_rung(
@@ -62,13 +62,13 @@ class Histories:
         """The history in which trial `number` has reached a rung with `value`, even if its
         attributes were lost in a kill.
         """
-        history = self.of(trials)
+        history = self.build(trials)
         past = history.trials[number]
         others = [score for score in past.rungs if score.rung != value.rung]
         scores = sorted((*others, self._score(value)), key=lambda score: score.rung)
         return history.with_trial(replace(past, tuned_pct=tuned_pct, rungs=tuple(scores)))
 
-    def _past(self, trial: FrozenTrial) -> PastTrial:
+    def _past(self, trial: FrozenTrial) -> TrialRecord:
         if trial.number in self._ended:
             return self._ended[trial.number]
         past = self._converted(trial)
@@ -76,7 +76,7 @@ class Histories:
             self._ended[trial.number] = past
         return past
 
-    def _converted(self, trial: FrozenTrial) -> PastTrial:
+    def _converted(self, trial: FrozenTrial) -> TrialRecord:
         attrs, state = trial.user_attrs, _state(trial, len(self.info.rungs) - 1)
         has_metric = state in ("full", "stopped", "duplicate") and trial.values
         rungs = self._rungs(attrs)
@@ -86,7 +86,7 @@ class Histories:
         if self.details and HASH.is_in(attrs):
             rungs = self._curve(trial, rungs)
             configuration = self._configuration(trial)
-        return PastTrial(
+        return TrialRecord(
             number=trial.number,
             state=state,
             origin=ORIGIN.of(attrs),
@@ -102,7 +102,7 @@ class Histories:
         )
 
     def _rungs(self, attrs: dict[str, Any]) -> tuple[RungScore, ...]:
-        """Without details: what workers compare at rungs are small attributes."""
+        """The metrics at rungs alone, from small attributes, where no details are wanted."""
         metrics = {int(rung): metric for rung, metric in METRIC_AT.each(attrs).items()}
         return tuple(RungScore(rung, self.sign * metrics[rung]) for rung in sorted(metrics))
 
@@ -141,7 +141,7 @@ def _state(trial: FrozenTrial, last_rung: int) -> State:
         return "queued"
     if trial.state == TrialState.FAIL or CAUSE.is_in(attrs):
         return "failed"
-    if waits(trial):
+    if is_waiting(trial):
         return "waiting"
     if not trial.state.is_finished():
         return "running"

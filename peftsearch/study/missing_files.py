@@ -5,7 +5,7 @@ from __future__ import annotations
 from peftsearch.backbone.loading.source import refuse_missing_model, refuse_missing_tokenizer
 from peftsearch.records.records import StudyInfo
 from peftsearch.records.task_spec import task_of
-from peftsearch.task.early import refuse_missing_files
+from peftsearch.task.early_checks import refuse_missing_files
 
 __all__ = ["refuse_missing"]
 

@@ -15,7 +15,7 @@ __all__ = ["new_bench", "offers_prompts", "precision_of"]
 
 
 def new_bench(
-    asked: NewStudy,
+    request: NewStudy,
     device: str,
     notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
@@ -24,18 +24,18 @@ def new_bench(
     read.
     """
     return Workbench.prepare(
-        *(asked.model, asked.limited_task, device, asked.max_length),
-        with_prompts=offers_prompts(asked.space),
+        *(request.model, request.limited_task, device, request.max_length),
+        with_prompts=offers_prompts(request.space),
         notify=notify,
-        tokenizers=Tokenizers(asked.tokenizer, asked.target_tokenizer, asked.task.languages),
-        precision=precision_of(asked),
-        task=task or asked.open_task(),
+        tokenizers=Tokenizers(request.tokenizer, request.target_tokenizer, request.task.languages),
+        precision=precision_of(request),
+        task=task or request.open_task(),
     )
 
 
-def precision_of(asked: NewStudy) -> str:
+def precision_of(request: NewStudy) -> str:
     """The precision that the study is measured in: the first of the space."""
-    return str(asked.space.file.train.precision.choices[0])
+    return str(request.space.file.train.precision.choices[0])
 
 
 def offers_prompts(space: Space) -> bool:

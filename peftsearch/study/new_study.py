@@ -74,7 +74,7 @@ class NewStudy:
         return self.task.model_copy(update=limits)
 
     def refuse_unusable(self, needs_weights: bool = True) -> None:
-        """Raise an error for whatever can be found wrong without loading model or data."""
+        """Raise an error for any problem that can be found without loading model or data."""
         Optimisations().without(*self.without)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)

@@ -16,7 +16,7 @@ from peftsearch.policy.history import Origin
 from peftsearch.space.decode import decode
 from peftsearch.space.file.values import Suggester
 from peftsearch.space.space import Space
-from peftsearch.study.relay import Relay, source_of
+from peftsearch.study.policy_sampler import PolicySampler, as_suggester
 from peftsearch.study.storage.attributes import (
     BUDGET_CONSTRAINT,
     BUDGET_PCT,
@@ -31,19 +31,19 @@ from peftsearch.study.storage.attributes import (
 from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["Begun", "NewTrials", "Sampled"]
+__all__ = ["NewTrials", "SampledTrial", "UnsampledTrial"]
 
 
 @dataclass(frozen=True)
-class Begun:
+class UnsampledTrial:
     """A trial in storage that has no parameters yet, and the source of its parameters."""
 
     trial: optuna.Trial
-    what: Mapping[str, Any] | Suggester | Configuration
+    proposal: Mapping[str, Any] | Suggester | Configuration
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledTrial:
     """A new trial's configuration; None if no width of the structure fits the budget."""
 
     number: int
@@ -65,49 +65,49 @@ class NewTrials:
     ) -> None:
         self.table, self.store, self.space, self.shapes = table, store, space, shapes
         self.worker = worker
-        self.relay = Relay()
-        table.study.sampler = self.relay
+        self.sampler = PolicySampler()
+        table.study.sampler = self.sampler
 
-    def begin(self, decision: Begin) -> Begun:
+    def begin(self, decision: Begin) -> UnsampledTrial:
         """Create a trial of this worker; the caller holds the study's lock. Enqueued parameters are
         used first; the policy suggests the others.
         """
-        labels, what = {WORKER.key: self.worker}, decision.what
+        labels, proposal = {WORKER.key: self.worker}, decision.proposal
         if self.table.all(TrialState.WAITING):
-            what = {} if isinstance(what, Configuration) else what
+            proposal = {} if isinstance(proposal, Configuration) else proposal
         else:
             named = {SEED.key: decision.seed, METHOD.key: decision.method}
             labels |= {key: label for key, label in named.items() if label is not None}
-        with self.table.as_read(labels):
+        with self.table.batched(labels):
             trial = self.table.study.ask()
         missing = {key: v for key, v in labels.items() if trial.user_attrs.get(key) != v}
         for key, label in missing.items():
             trial.set_user_attr(key, label)
-        return Begun(trial, what)
+        return UnsampledTrial(trial, proposal)
 
-    def sample(self, begun: Begun) -> Sampled:
+    def sample(self, begun: UnsampledTrial) -> SampledTrial:
         """Sample the space with a trial's suggestions; called without the study's lock."""
         trial = begun.trial
-        if isinstance(begun.what, Configuration):
-            return Sampled(trial.number, "landmark", begun.what, None)
-        self.relay.source = source_of(begun.what)
-        with self.table.as_read():
+        if isinstance(begun.proposal, Configuration):
+            return SampledTrial(trial.number, "landmark", begun.proposal, None)
+        self.sampler.source = as_suggester(begun.proposal)
+        with self.table.batched():
             sample = decode(self.space.on(self.shapes), trial)
         if sample.configuration is None:
             trial.set_constraint(BUDGET_CONSTRAINT, sample.log_excess)
-        return Sampled(
+        return SampledTrial(
             trial.number,
             "seed" if SEED.is_in(trial.user_attrs) else "sampled",
             sample.configuration,
             sample.budget_pct,
         )
 
-    def hand_out(self, sampled: Sampled, configuration: Configuration) -> FrozenTrial | None:
+    def assign(self, sampled: SampledTrial, configuration: Configuration) -> FrozenTrial | None:
         """Record the configuration of a trial; the caller holds the lock. Returns an earlier trial
         with the same configuration, if any: then this one is a duplicate and is not trained.
         """
         number, first = sampled.number, self._first_with(configuration.hash)
-        with self.table.at_once():
+        with self.table.transaction():
             self.table.set(number, ORIGIN, sampled.origin)
             self.table.set(number, BUDGET_PCT, sampled.budget_pct)
             self.table.set(number, TUNED_PCT, configuration.tuned_pct(self.shapes))

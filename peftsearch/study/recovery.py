@@ -1,4 +1,4 @@
-"""Recovery of trials whose workers died or were interrupted: told, requeued or failed."""
+"""Recovery of trials whose workers died or were interrupted: record, requeue or fail them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from peftsearch.study.storage.attributes import (
 from peftsearch.study.storage.base import TrialStore
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["MAX_CUT_OFFS", "Recovery", "waits"]
+__all__ = ["MAX_CUT_OFFS", "Recovery", "is_waiting"]
 
 MAX_CUT_OFFS = 2
 """Number of cut-offs in a row, without a new checkpoint, after which a trial fails."""
@@ -32,10 +32,11 @@ class Recovery:
     def __init__(self, table: TrialTable, store: TrialStore, results: ResultRecorder) -> None:
         self.table, self.store, self.results = table, store, results
 
-    def settle(
-        self, is_left: Callable[[FrozenTrial], bool], counts: bool = True
+    def recover(
+        self, is_orphaned: Callable[[FrozenTrial], bool], counts: bool = True
     ) -> Iterator[TrialResult]:
-        """Recover each trial whose worker is gone (`is_left`); yields results of those that end.
+        """Recover each trial whose worker is gone (`is_orphaned`); yields results of those that
+        end.
 
         A trial with a result is told; one with a configuration is requeued, from its last
         checkpoint; one cut off while it was sampled, or too often, fails. `counts`: whether the
@@ -44,7 +45,7 @@ class Recovery:
         for trial in self.table.running():
             same_as = SAME_AS.of(trial.user_attrs)
             # Nobody works on a duplicate: it waits for its first, which may end right here.
-            if same_as is None and (waits(trial) or not is_left(trial)):
+            if same_as is None and (is_waiting(trial) or not is_orphaned(trial)):
                 continue
             result = self.store.result(trial.number)
             if result is not None:
@@ -55,11 +56,11 @@ class Recovery:
                     yield self.results.duplicate(trial.number, first)
             elif not HASH.is_in(trial.user_attrs):
                 self._enqueue_again(trial)
-                yield self.results.give_up(trial, "cut off while it was sampled")
+                yield self.results.failed(trial, "cut off while it was sampled")
             elif not counts:
-                self.put_back(trial.number)
-            elif not self._requeue(trial):
-                yield self.results.give_up(trial, f"cut off {MAX_CUT_OFFS} times without progress")
+                self.requeue(trial.number)
+            elif not self._requeue_cut_off(trial):
+                yield self.results.failed(trial, f"cut off {MAX_CUT_OFFS} times without progress")
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:
         """Enqueue the parameters again if they were enqueued; seeds become due again anyway."""
@@ -67,7 +68,7 @@ class Recovery:
         if asked and not SEED.is_in(trial.user_attrs):
             self.table.study.enqueue_trial(asked)
 
-    def _requeue(self, trial: FrozenTrial) -> bool:
+    def _requeue_cut_off(self, trial: FrozenTrial) -> bool:
         """Requeue a trial; False if it was cut off too often without a new checkpoint."""
         stamp = self.store.progress(trial.number)
         before = REQUEUED.of(trial.user_attrs)
@@ -79,12 +80,12 @@ class Recovery:
         self.table.set(trial.number, REQUEUED, entry)
         return True
 
-    def put_back(self, number: int) -> None:
+    def requeue(self, number: int) -> None:
         """Requeue an interrupted trial, without counting a cut-off."""
         stamp = self.store.progress(number)
         self.table.set(number, REQUEUED, Requeued(times=0, stamp=stamp, taken=False))
 
-    def take(self, number: int, worker: str) -> FrozenTrial:
+    def assign(self, number: int, worker: str) -> FrozenTrial:
         """Assign a waiting trial to this worker."""
         trial = self.table.get(number)
         # The worker first: killed in between, it still waits.
@@ -94,7 +95,7 @@ class Recovery:
         return trial
 
 
-def waits(trial: FrozenTrial) -> bool:
+def is_waiting(trial: FrozenTrial) -> bool:
     """Whether an interrupted trial is waiting to be continued."""
     entry = REQUEUED.of(trial.user_attrs)
     return not trial.state.is_finished() and entry is not None and not entry["taken"]

@@ -39,7 +39,7 @@ class ResultRecorder:
         """
         if self.table.get(result.number).state.is_finished():
             return
-        with self.table.at_once():
+        with self.table.transaction():
             self.store.write_result(result)
             if result.rung is not None:
                 self.table.set(result.number, LAST_RUNG, result.rung)
@@ -47,7 +47,7 @@ class ResultRecorder:
                 self.table.set(result.number, CAUSE, result.cause)
         self.store.discard_checkpoint_file(result.number)  # no longer needed once told
         values = self._values(result)
-        with self.table.as_read():
+        with self.table.batched():
             if values is None:
                 self.table.study.tell(result.number, state=TrialState.FAIL)
             else:
@@ -97,7 +97,9 @@ class ResultRecorder:
         return result
 
     def duplicates_of(self, first: TrialResult) -> list[TrialResult]:
-        """The trials that waited for this one, told its result."""
+        """Record the result of a trial for its duplicates, which waited for it; returns their
+        results.
+        """
         waiting = [
             trial.number
             for trial in self.table.running()
@@ -105,7 +107,7 @@ class ResultRecorder:
         ]
         return [self.duplicate(number, first) for number in waiting]
 
-    def give_up(self, trial: FrozenTrial, why: str) -> TrialResult:
+    def failed(self, trial: FrozenTrial, why: str) -> TrialResult:
         """The failed result of a trial that was cut off too often."""
         configuration = self.store.configuration(trial.number)
         described = Configuration.from_json(configuration).describe() if configuration else ""

@@ -19,18 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import UsageError
-from peftsearch.policy.answers import next_of, verdict_of
 from peftsearch.policy.decisions import Continue, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
-from peftsearch.policy.policy import Setting
+from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.table import DEFAULT_POLICY, policy_named
+from peftsearch.policy.validation import next_decision, rung_verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
 from peftsearch.records.storage_name import is_database
 from peftsearch.space.space import Space
-from peftsearch.study.history import Histories
-from peftsearch.study.new_trials import Begun, NewTrials
-from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, waits
+from peftsearch.study.history import HistoryBuilder
+from peftsearch.study.new_trials import NewTrials, UnsampledTrial
+from peftsearch.study.recovery import MAX_CUT_OFFS, Recovery, is_waiting
 from peftsearch.study.results import ResultRecorder
 from peftsearch.study.storage.attributes import (
     BUDGET_PCT,
@@ -43,8 +43,8 @@ from peftsearch.study.storage.attributes import (
     TRIALS,
     WORKER,
 )
-from peftsearch.study.storage.database.heartbeat import Pulse
-from peftsearch.study.storage.open import open_shared
+from peftsearch.study.storage.database.heartbeat import HeartbeatTiming
+from peftsearch.study.storage.open import open_storage
 from peftsearch.study.storage.retry import retried
 from peftsearch.wording import counted
 
@@ -71,7 +71,7 @@ class Study:
     """One study of one space on one backbone, as one worker sees it.
 
     `worker` seeds the worker's random stream; `name`, unique among all workers, marks its trials.
-    `pulse`: heartbeat timing of a study in a database. `policy`: a row of
+    `timing`: heartbeat timing of a study in a database. `policy`: a row of
     `policy/table.py` whose decisions this worker follows; None: the default.
     """
 
@@ -83,28 +83,28 @@ class Study:
         shapes: BackboneShapes,
         worker: int = 0,
         name: str | None = None,
-        pulse: Pulse | None = None,
+        timing: HeartbeatTiming | None = None,
         policy: str | None = None,
     ) -> None:
         self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
         self.worker, self.name = worker, name or str(worker)
-        shared = open_shared(folder, info, pulse)
-        self.table, self.lock, self.heartbeat = shared.table, shared.lock, shared.heartbeat
-        self.store, self.retry, self._close = shared.store, shared.retry, shared.close
+        storage = open_storage(folder, info, timing)
+        self.table, self.lock, self.heartbeat = storage.table, storage.lock, storage.heartbeat
+        self.store, self.retry, self._close = storage.store, storage.retry, storage.close
         self.results = ResultRecorder(self.table, self.store, info)
         self.recovery = Recovery(self.table, self.store, self.results)
         self.new_trials = NewTrials(self.table, self.store, space, shapes, self.name)
         self.study = self.table.study
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         begun = self.retry.call(self._trials)
-        # Seeded by how far the study has come, so that a resumed search draws anew.
-        setting = Setting(space, shapes, info.seed + len(begun), worker)
-        self.policy = policy_named(policy or DEFAULT_POLICY, setting)
-        self.histories = Histories(info, folder, self.policy.details)
+        # Seeded by how far the study has come, so that a resumed search draws new samples.
+        context = PolicyContext(space, shapes, info.seed + len(begun), worker)
+        self.policy = policy_named(policy or DEFAULT_POLICY, context)
+        self.history_builder = HistoryBuilder(info, folder, self.policy.details)
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
-        self._held: set[int] = set()
-        self._left_waiting: set[int] = set()
+        self._assigned: set[int] = set()
+        self._left_paused: set[int] = set()
         """Waiting trials that the policy, when last called, left paused."""
         self._outages = 0
 
@@ -115,7 +115,7 @@ class Study:
         for number in finished:
             if number >= len(begun):
                 found = f"it has {counted(len(begun), 'trial')}, but trial {number} is finished"
-            elif begun[number].state == TrialState.WAITING or waits(begun[number]):
+            elif begun[number].state == TrialState.WAITING or is_waiting(begun[number]):
                 found = f"damaged: finished trial {number} is still waiting there"
             else:
                 continue
@@ -128,9 +128,9 @@ class Study:
         return self.table.all(*states)
 
     @contextlib.contextmanager
-    def _deciding(self) -> Iterator[None]:
+    def _locked_snapshot(self) -> Iterator[None]:
         """Hold the study's lock, and read the trials once."""
-        with self.lock, self.table.steady():
+        with self.lock, self.table.snapshot():
             yield
 
     @retried
@@ -149,54 +149,58 @@ class Study:
     # -- ask -----------------------------------------------------------------------------------
 
     @retried
-    def ask(self, most: int | None = None) -> Assignment | TrialResult | Nothing | None:
+    def ask(self, max_trials: int | None = None) -> Assignment | TrialResult | Nothing | None:
         """The next trial to train, the result of one that needs no training, or None for a
         duplicate of a trial that is still running: ask again. Nothing: the policy has no work
-        now, or `most` configurations have begun.
+        now, or `max_trials` configurations have begun.
         """
-        with self._deciding():
-            self._settle_after_outage()
-            history = self._history(most)
-            decision = next_of(self.policy, history)
-            self._left_waiting = set()
+        with self._locked_snapshot():
+            self._recover_after_outage()
+            history = self._history(max_trials)
+            decision = next_decision(self.policy, history)
+            self._left_paused = set()
             if isinstance(decision, Nothing):
-                self._left_waiting = {t.number for t in history.trials if t.state == "waiting"}
+                self._left_paused = {t.number for t in history.trials if t.state == "waiting"}
                 return decision
             if isinstance(decision, Continue):
-                taken: Begun | FrozenTrial = self.recovery.take(decision.number, self.name)
+                taken: UnsampledTrial | FrozenTrial = self.recovery.assign(
+                    decision.number, self.name
+                )
             else:
                 taken = self.new_trials.begin(decision)
-        asked = self._sample(taken) if isinstance(taken, Begun) else self._resume(taken)
+        asked = self._sample(taken) if isinstance(taken, UnsampledTrial) else self._resume(taken)
         if isinstance(asked, Assignment):
-            self._held.add(asked.number)  # last: what an outage interrupts before is started again
+            # Last: an outage before this point starts the trial again.
+            self._assigned.add(asked.number)
         return asked
 
-    def _history(self, most: int | None) -> History:
+    def _history(self, max_trials: int | None) -> History:
         trials = self._trials()
-        return self.histories.of(trials, may_begin=most is None or _begun(trials) < most)
+        may_begin = max_trials is None or _count_begun(trials) < max_trials
+        return self.history_builder.build(trials, may_begin)
 
-    def _settle_after_outage(self) -> None:
+    def _recover_after_outage(self) -> None:
         """Recover trials of an own `ask` that an outage interrupted at an unknown point."""
         if self._outages < self.retry.outages:
             mine = self.name
-            for _ in self.recovery.settle(
-                lambda t: WORKER.of(t.user_attrs) == mine and t.number not in self._held
+            for _ in self.recovery.recover(
+                lambda t: WORKER.of(t.user_attrs) == mine and t.number not in self._assigned
             ):
                 pass
             self._outages = self.retry.outages
 
     def _resume(self, waiting: FrozenTrial) -> Assignment:
-        self.store.take_over(waiting.number)
+        self.store.fetch_files(waiting.number)
         cut_off = REQUEUED.required(waiting.user_attrs)["times"] > 0
         return self._assignment(waiting, resumed=True, alone=cut_off)
 
-    def _sample(self, begun: Begun) -> Assignment | TrialResult | None:
+    def _sample(self, begun: UnsampledTrial) -> Assignment | TrialResult | None:
         """Sample without the lock, then assign the configuration under it."""
         sampled = self.new_trials.sample(begun)
         if sampled.configuration is None:
             return self.results.infeasible(sampled.number, sampled.budget_pct)
-        with self._deciding():
-            first = self.new_trials.hand_out(sampled, sampled.configuration)
+        with self._locked_snapshot():
+            first = self.new_trials.assign(sampled, sampled.configuration)
             if first is None:
                 return self._assignment(self.table.get(sampled.number), resumed=False)
             result = self.store.result(first.number)
@@ -221,11 +225,11 @@ class Study:
     # -- rungs ---------------------------------------------------------------------------------
 
     @retried
-    def holds(self, number: int) -> bool:
+    def owns(self, number: int) -> bool:
         """Whether this worker still has the trial, as of the last read."""
-        return self._is_mine(self.table.known()[number])
+        return self._is_mine(self.table.cached()[number])
 
-    def _holds(self, number: int) -> bool:
+    def _owns(self, number: int) -> bool:
         return self._is_mine(self.table.get(number))
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
@@ -240,61 +244,61 @@ class Study:
         Does not take the lock, for which workers would wait at every rung: nothing is decided here,
         and another worker that writes the same rung has computed the same value.
         """
-        with self.table.steady(), contextlib.suppress(UpdateFinishedTrialError):
-            if self._holds(number):
-                with self.table.at_once():
+        with self.table.snapshot(), contextlib.suppress(UpdateFinishedTrialError):
+            if self._owns(number):
+                with self.table.transaction():
                     self.store.write_rung(number, value)
                     self.table.set(number, METRIC_AT.at(value.rung), value.metric)
                 return True
         return False
 
     @retried
-    def give_checkpoint(self, number: int) -> None:
+    def publish_checkpoint(self, number: int) -> None:
         """Publish the checkpoint to other workers."""
-        if self.store.hands_on and self._holds(number):
-            self.store.give_checkpoint(number)
+        if self.store.shares_checkpoints and self._owns(number):
+            self.store.publish_checkpoint(number)
 
     @retried
     def after_rung(self, assignment: Assignment, value: RungValue) -> Verdict:
         """The policy's verdict on a trial that reached a rung; Stop if another worker has taken it
         over.
         """
-        number, trials = assignment.number, self.table.known()
+        number, trials = assignment.number, self.table.cached()
         if not self._is_mine(trials[number]):
             return Stop(number, "another worker has taken it over")
         if value.fraction >= 1:
             return Continue(number, "full length")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)
-        history = self.histories.at_rung(trials, number, tuned_pct, value)
-        return verdict_of(self.policy, history, number, value.rung)
+        history = self.history_builder.at_rung(trials, number, tuned_pct, value)
+        return rung_verdict(self.policy, history, number, value.rung)
 
     @retried
-    def begun(self) -> int:
+    def count_begun(self) -> int:
         """Number of configurations evaluated, running or being sampled, without duplicates and
         infeasible ones.
         """
-        return _begun(self._trials())
+        return _count_begun(self._trials())
 
     @retried
-    def has_begun(self, count: int) -> bool:
+    def limit_reached(self, count: int) -> bool:
         """Whether `count` configurations have begun; reads the trials only if it may be true."""
-        return _begun(self.table.known()) >= count and _begun(self._trials()) >= count
+        return _count_begun(self.table.cached()) >= count and _count_begun(self._trials()) >= count
 
     @retried
-    def aim(self, trials: int | None) -> None:
+    def set_target(self, trials: int | None) -> None:
         """Set the target number of configurations for all workers, if one is given."""
         self.study.set_user_attr(TRIALS.key, trials)
 
     @retried
-    def aim_of_all(self) -> int | None:
-        """The target number last set by `aim`; None if it was never set."""
+    def target(self) -> int | None:
+        """The target number last set by `set_target`; None if it was never set."""
         return TRIALS.of(self.study.user_attrs)
 
     @retried
-    def anything_runs(self) -> bool:
+    def has_unfinished_trials(self) -> bool:
         """Whether any trial has not ended, other than those that the policy leaves paused."""
-        left = self._left_waiting
-        return any(not (t.number in left and waits(t)) for t in self.table.running())
+        left = self._left_paused
+        return any(not (t.number in left and is_waiting(t)) for t in self.table.running())
 
     # -- tell ----------------------------------------------------------------------------------
 
@@ -304,13 +308,13 @@ class Study:
         another worker has taken it over.
         """
         told = []
-        if self.store.hands_on and self._holds(result.number):
-            self.store.give_adapter(result.number)
-        with self._deciding():
-            if self._holds(result.number) or self._has_told(result):
+        if self.store.shares_checkpoints and self._owns(result.number):
+            self.store.publish_adapter(result.number)
+        with self._locked_snapshot():
+            if self._owns(result.number) or self._has_told(result):
                 self.results.tell(result)
                 told = [result, *self.results.duplicates_of(result)]
-            self._held.discard(result.number)
+            self._assigned.discard(result.number)
         return told
 
     def _has_told(self, result: TrialResult) -> bool:
@@ -327,33 +331,33 @@ class Study:
         since a trial may have killed its worker.
         """
 
-        def is_left(trial: FrozenTrial) -> bool:
+        def is_orphaned(trial: FrozenTrial) -> bool:
             owner = WORKER.of(trial.user_attrs)
             if worker is not None:
                 return owner is None or str(owner) == str(worker)
             return owner is None or not self.heartbeat.is_alive(str(owner))
 
-        with self._deciding():
-            settled = list(self.recovery.settle(is_left, counts))
-        for result in settled:
+        with self._locked_snapshot():
+            ended = list(self.recovery.recover(is_orphaned, counts))
+        for result in ended:
             self.store.discard_checkpoint(result.number)
-        return settled
+        return ended
 
     @retried
     def has_requeued(self) -> bool:
         """Whether any interrupted trial is waiting to be continued."""
-        return any(map(waits, self._trials()))
+        return any(map(is_waiting, self._trials()))
 
     @retried
-    def put_back(self, number: int) -> None:
+    def requeue(self, number: int) -> None:
         """Requeue an interrupted trial, for this or a later search to continue."""
-        with self._deciding():
-            if self._holds(number):
-                self.recovery.put_back(number)
-            self._held.discard(number)
+        with self._locked_snapshot():
+            if self._owns(number):
+                self.recovery.requeue(number)
+            self._assigned.discard(number)
 
 
-def _begun(trials: list[FrozenTrial]) -> int:
+def _count_begun(trials: list[FrozenTrial]) -> int:
     return sum(
         not SAME_AS.is_in(trial.user_attrs)
         and (HASH.is_in(trial.user_attrs) or trial.state == TrialState.RUNNING)

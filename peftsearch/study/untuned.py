@@ -24,13 +24,13 @@ def untuned_metric(bench: Workbench) -> float:
     return bench.task.metric.value(*evaluation.pair(bench.task.metric, None))
 
 
-def untuned_metric_apart(asked: NewStudy) -> float:
+def untuned_metric_apart(request: NewStudy) -> float:
     """The same, computed on the study's device by a process of its own: this one goes on to start
     the workers, and would keep a context and memory on their GPU. Raises that process's error.
     """
     context = WorkerContext()
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(asked, sending), daemon=True)
+    process = context.Process(target=_measure, args=(request, sending), daemon=True)
     with signals_blocked():
         process.start()
     sending.close()
@@ -48,10 +48,10 @@ def untuned_metric_apart(asked: NewStudy) -> float:
     return float(found)
 
 
-def _measure(asked: NewStudy, results: Connection) -> None:
+def _measure(request: NewStudy, results: Connection) -> None:
     """Send the metric, or the error for the user. Ctrl-C is left to the parent, which kills."""
     try:
-        use_device(asked.device)
-        results.send(untuned_metric(new_bench(asked, asked.device)))
+        use_device(request.device)
+        results.send(untuned_metric(new_bench(request, request.device)))
     except PeftsearchError as error:
         results.send(error)

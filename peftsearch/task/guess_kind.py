@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from peftsearch.task.early import refuse_contradictions
+from peftsearch.task.early_checks import refuse_contradictions
 from peftsearch.task.kinds.base import Kind
 from peftsearch.task.kinds.label_set_notation import holds_lists
 from peftsearch.task.kinds.seq2seq import TEXT_TARGETS
 from peftsearch.task.kinds.table import KINDS, kind_named
-from peftsearch.task.prompts import answer_column, asked_template, prompt_columns
+from peftsearch.task.prompts import answer_column, prompt_columns, requested_template
 from peftsearch.task.rows.columns import (
     Columns,
     find_columns,
@@ -69,7 +69,7 @@ def columns_of(spec: TaskSpec, kind: Kind, rows: Rows) -> tuple[Columns, TaskSpe
     names = [str(name) for name in rows.table.columns]
     likely = answer_column(rows) if spec.guesses >= SEVERAL_COLUMNS else None
     target = spec.label or likely or first_of(targets, names)
-    parts = asked_template(spec, names, target)
+    parts = requested_template(spec, names, target)
     text = parts.columns if parts else spec.text
     if not text and spec.guesses >= SEVERAL_COLUMNS:
         text = prompt_columns(rows, target)

@@ -14,10 +14,10 @@ from peftsearch.task.spec import SEVERAL_COLUMNS, TEXT, ReadColumns, TaskSpec
 __all__ = [
     "TemplateParts",
     "answer_column",
-    "asked_template",
     "columns_to_predict",
     "joined_texts",
     "prompt_columns",
+    "requested_template",
     "template_parts",
 ]
 
@@ -122,7 +122,7 @@ class TemplateParts:
     around: str
 
 
-def asked_template(
+def requested_template(
     spec: TaskSpec, names: Collection[str], target: str | None
 ) -> TemplateParts | None:
     """The parts of a task's template, for data with columns `names`; None where it names none."""
@@ -158,7 +158,7 @@ def template_parts(
     if strange is not None:
         raise DataError(f"--template: no column '{strange}'{did_you_mean(strange, names)}")
     if target in columns:
-        raise DataError(f"--template: column '{target}' is what is predicted")
+        raise DataError(f"--template: column '{target}' is the target")
     if not columns:
         raise DataError(
             f"--template names no column: put one in braces, or {TEXT}; columns are: "

@@ -83,7 +83,7 @@ class TaskSpec(BaseModel):
     """Codes of the source and target languages, for models that need them."""
     generation: Generation = Generation()
     guesses: int = Field(default=GUESSES, ge=1, le=GUESSES)
-    """Version of the rules that fill in what is left open; stored tasks without it use 1."""
+    """Version of the rules that fill in open fields; stored tasks without it use 1."""
 
     @field_validator("template")
     @classmethod

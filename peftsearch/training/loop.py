@@ -103,7 +103,7 @@ class TrainingRun:
 
     def _read(self, data: Encoded) -> Encoded:
         """The data, tokenised again at each read without the optimisation `tokens`."""
-        return data if self.optimisations.tokens else data.read_anew()
+        return data if self.optimisations.tokens else data.uncached()
 
     def _rungs(self) -> tuple[tuple[int, int], ...]:
         """(index, step) of the rungs to evaluate. With a learning rate that falls towards the full

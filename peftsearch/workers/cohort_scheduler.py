@@ -91,7 +91,9 @@ class CohortScheduler:
         return same and why_not_in_a_cohort(backbone, trial.assignment.configuration) is None
 
     def advance(self) -> list[Ended]:
-        """Run passes until a trial ends or there is room for another one; returns what ended."""
+        """Run passes until a trial ends or there is room for another one; returns those that
+        ended.
+        """
         room = self.has_room
         while self.in_flight and not self._ended and self.has_room == room:
             self._pass()
@@ -101,7 +103,7 @@ class CohortScheduler:
     def _pass(self) -> None:
         """One pass of all trials; those it brought to their next rung are evaluated."""
         if self.runner.stop():
-            self._put_back(self.in_flight)
+            self._interrupt(self.in_flight)
             return
         runs = [one.run for one in self.in_flight]
         out_of_memory = None
@@ -168,9 +170,9 @@ class CohortScheduler:
             self._leave(self.in_flight[0], OutOfMemory(out_of_memory))
             return
         self.size.shrink(count // 2)
-        self._put_back(self.in_flight[count // 2 :])
+        self._interrupt(self.in_flight[count // 2 :])
 
-    def _put_back(self, some: list[_InFlight]) -> None:
+    def _interrupt(self, some: list[_InFlight]) -> None:
         """Interrupt trials: each writes its checkpoint and ends without a result."""
         for one in list(some):
             failure = _late_failure(one.run)

@@ -8,17 +8,25 @@ from typing import Literal
 from peftsearch.records.records import RungValue, TrialResult
 
 __all__ = [
-    *("Event", "Phase", "StopAsked", "TrialAt", "TrialBegan", "TrialEnded", "TrialEvaluated"),
-    *("TrialPutBack", "WorkerPlaced", "WorkerReady", "WorkerStopped", "WorkersWait"),
+    *(
+        "Event",
+        "Phase",
+        "StopRequested",
+        "TrialProgress",
+        "TrialBegan",
+        "TrialEnded",
+        "TrialEvaluated",
+    ),
+    *("TrialRequeued", "WorkerPlaced", "WorkerReady", "WorkerStopped", "WorkersPending"),
 ]
 
 
 @dataclass(frozen=True)
-class WorkersWait:
-    """Number of workers not yet placed in the cluster; `wants`: the resources that each needs."""
+class WorkersPending:
+    """Number of workers not yet placed in the cluster, and the `resources` that each needs."""
 
     workers: int
-    wants: str
+    resources: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class WorkerPlaced:
 
 
 @dataclass(frozen=True)
-class StopAsked:
+class StopRequested:
     """Ctrl-C or a signal was received for the `times`-th time."""
 
     times: int
@@ -57,7 +65,7 @@ Phase = Literal["trains", "prepares", "evaluates"]
 
 
 @dataclass(frozen=True)
-class TrialAt:
+class TrialProgress:
     """Progress of a trial, sent about once a second. Phase: it trains, `prepares` (computes states
     of frozen layers before its first step), or `evaluates`.
     """
@@ -89,7 +97,7 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
-class TrialPutBack:
+class TrialRequeued:
     """A trial was interrupted and saved, for this or a later search to continue."""
 
     worker: int
@@ -106,14 +114,14 @@ class WorkerStopped:
 
 
 Event = (
-    WorkersWait
+    WorkersPending
     | WorkerPlaced
     | WorkerReady
-    | StopAsked
+    | StopRequested
     | TrialBegan
-    | TrialAt
+    | TrialProgress
     | TrialEvaluated
     | TrialEnded
-    | TrialPutBack
+    | TrialRequeued
     | WorkerStopped
 )

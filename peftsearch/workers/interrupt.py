@@ -9,9 +9,9 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Protocol
 
-from peftsearch.workers.events import Event, StopAsked
+from peftsearch.workers.events import Event, StopRequested
 
-__all__ = ["Stoppable", "interruptible", "with_stops"]
+__all__ = ["Stoppable", "interruptible", "with_stop_requests"]
 
 
 class Stoppable(Protocol):
@@ -48,15 +48,15 @@ def interruptible(workers: Stoppable) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def with_stops(
+def with_stop_requests(
     events: Iterable[Event | None], caught: Sequence[int]
 ) -> Generator[Event | None, None, None]:
-    """The events, and a `StopAsked` for every signal within one tick of it. A handler cannot print:
-    it may interrupt a print.
+    """The events, and a `StopRequested` for every signal within one tick of it. A handler cannot
+    print: it may interrupt a print.
     """
     told = 0
     for event in events:
         while told < len(caught):
             told += 1
-            yield StopAsked(told)
+            yield StopRequested(told)
         yield event

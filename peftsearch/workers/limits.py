@@ -7,7 +7,7 @@ import socket
 import uuid
 from dataclasses import dataclass
 
-__all__ = ["Limits", "Means", "crew_name", "worker_name"]
+__all__ = ["Limits", "WorkerSettings", "unique_name_prefix", "worker_name"]
 
 GRACE = 0.1
 """Share of the time limit that trials in flight may run over it before they are interrupted."""
@@ -17,24 +17,25 @@ GRACE = 0.1
 class Limits:
     """The end of a search: evaluated configurations in the study, or seconds of this search.
 
-    `waits`: an idle worker stays while others train, to take over the trials of one that dies.
+    `wait_for_others`: an idle worker stays while others train, to take over the trials of one that
+    dies.
     """
 
     trials: int | None = None
     seconds: float | None = None
-    waits: bool = False
+    wait_for_others: bool = False
 
     def deadline(self, began: float) -> float:
         return float("inf") if self.seconds is None else began + self.seconds
 
-    def last_call(self, began: float) -> float:
+    def hard_deadline(self, began: float) -> float:
         """The time at which trials still in flight are interrupted."""
         grace = 0.0 if self.seconds is None else max(GRACE * self.seconds, 5.0)
         return self.deadline(began) + grace
 
 
 @dataclass(frozen=True)
-class Means:
+class WorkerSettings:
     """Resources and settings of each worker."""
 
     threads: int = 1
@@ -42,17 +43,17 @@ class Means:
     """Configurations trained at once; None: chosen by speed (`training/cohort/size.py`)."""
     device: str | None = None
     """None: the study's."""
-    crew: str | None = None
+    name_prefix: str | None = None
     """Prefix of the names of this search's workers (`worker_name`); None: a new one for each."""
     policy: str | None = None
     """Decides what runs next: a row of `policy/table.py`; None: the default."""
 
 
-def crew_name() -> str:
-    """A name for the workers of one command, unique among all machines."""
+def unique_name_prefix() -> str:
+    """A prefix for the names of one command's workers, unique among all machines."""
     host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
     return f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def worker_name(crew: str, worker: int) -> str:
-    return f"{crew}.{worker}"
+def worker_name(name_prefix: str, worker: int) -> str:
+    return f"{name_prefix}.{worker}"

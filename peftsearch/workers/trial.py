@@ -56,12 +56,11 @@ class TrialRunner:
     - `record(assignment, value)` keeps a rung's value before anything depends on it;
     - `judge(assignment, value)` then decides whether the trial continues, pauses or stops;
     - `stop()` turning true interrupts a trial at its next step, with a checkpoint;
-    - `cut()` turning true ends an evaluation between two batches, with a checkpoint from which
-      the evaluation is begun again;
-    - `saved(assignment)` is called after every checkpoint;
-    - `on_progress(assignment, run, evaluates)` is called before every step of a trial that trains
-      alone, after every step in a cohort, and as each evaluation begins;
-    - `make_room()` frees memory that others can do without; returns whether there was any.
+    - `abort_evaluation()` turning true ends an evaluation between two batches, with a checkpoint
+    from which the evaluation is begun again; - `on_checkpoint(assignment)` is called after every
+    checkpoint; - `on_progress(assignment, run, evaluates)` is called before every step of a trial
+    that trains alone, after every step in a cohort, and as each evaluation begins; - `make_room()`
+    frees memory that others can do without; returns whether there was any.
     """
 
     bench: Workbench
@@ -70,10 +69,10 @@ class TrialRunner:
     record: Callable[[Assignment, RungValue], object]
     judge: Callable[[Assignment, RungValue], Verdict]
     stop: Callable[[], bool]
-    saved: Callable[[Assignment], None] = lambda _: None
+    on_checkpoint: Callable[[Assignment], None] = lambda _: None
     on_progress: Callable[[Assignment, TrainingRun, bool], None] = lambda *_: None
     make_room: Callable[[], bool] = lambda: False
-    cut: Callable[[], bool] = lambda: False
+    abort_evaluation: Callable[[], bool] = lambda: False
     optimisations: Optimisations = Optimisations()  # noqa: RUF009 (frozen)
     low_rungs: str | None = None
 
@@ -166,7 +165,7 @@ class PreparedTrial:
 
     def _before_batch(self) -> None:
         """Called before each batch of an evaluation; raises Stopped to end it."""
-        if self.runner.cut():
+        if self.runner.abort_evaluation():
             raise Stopped
 
     def _train_rungs(self, run: TrainingRun) -> Generator[TrainTo, bool, EndState | None]:
@@ -200,7 +199,7 @@ class PreparedTrial:
 
     def _save(self, run: TrainingRun) -> None:
         run.save(self.folder.checkpoint_path)
-        self.runner.saved(self.assignment)
+        self.runner.on_checkpoint(self.assignment)
 
     def _evaluate(self, run: TrainingRun, rung: int) -> RungValue:
         """The rung's value, from the first examples of the validation set, or at the last rung

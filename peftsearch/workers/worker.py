@@ -30,14 +30,14 @@ from peftsearch.workers.cohort_scheduler import CohortScheduler
 from peftsearch.workers.events import (
     Event,
     Phase,
-    TrialAt,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
-    TrialPutBack,
+    TrialProgress,
+    TrialRequeued,
     WorkerReady,
 )
-from peftsearch.workers.limits import Limits, Means, crew_name, worker_name
+from peftsearch.workers.limits import Limits, WorkerSettings, unique_name_prefix, worker_name
 from peftsearch.workers.trial import TrialRunner
 
 __all__ = ["Worker", "bench_of"]
@@ -53,9 +53,9 @@ _WAIT_S = 1.0
 
 
 class Worker:
-    """One process's part of the search of the study at `root`. `begin`, called once model and data
-    are loaded, returns the search's start in `time.monotonic()` seconds, which all processes of a
-    machine share.
+    """One process's part of the search of the study at `root`. `start_clock`, called once model and
+    data are loaded, returns the search's start in `time.monotonic()` seconds, which all processes
+    of a machine share.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Worker:
         root: str,
         worker: int,
         limits: Limits,
-        begin: Callable[[], float],
-        means: Means,
+        start_clock: Callable[[], float],
+        settings: WorkerSettings,
         emit: Callable[[Event], None],
         stop: Callable[[], bool],
     ) -> None:
-        self.worker, self.limits, self.begin, self.emit = worker, limits, begin, emit
+        self.worker, self.limits, self.start_clock, self.emit = worker, limits, start_clock, emit
         self.began = float("inf")
         self.asked_to_stop = stop
         self.parent = os.getppid()
@@ -76,22 +76,22 @@ class Worker:
         """Trials that have not reached a rung, on this process's clock."""
         self.first_rungs_s: list[float] = []
         self._shown_at: dict[int, float] = {}
-        set_threads(means.threads)
+        set_threads(settings.threads)
         self.folder = StudyFolder.at(root)
         self.info = self.folder.read_info()
-        self.name = worker_name(means.crew or crew_name(), worker)
-        self._looked = float("-inf")
-        self._prepare(means)
+        self.name = worker_name(settings.name_prefix or unique_name_prefix(), worker)
+        self._recovered_s = float("-inf")
+        self._prepare(settings)
 
-    def _prepare(self, means: Means) -> None:
+    def _prepare(self, settings: WorkerSettings) -> None:
         """Load model and data, open the study, and make ready to train."""
-        device = means.device or self.info.device
+        device = settings.device or self.info.device
         device = worker_device(device, self.worker, torch.cuda.device_count())
         use_device(device)
         self.bench = bench_of(self.info, device)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
         self.study = Study(
-            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=means.policy
+            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=settings.policy
         )
         runner = TrialRunner(
             bench=self.bench,
@@ -100,25 +100,25 @@ class Worker:
             record=lambda assignment, value: self.study.record_rung(assignment.number, value),
             judge=self._judge,
             stop=self._interrupted,
-            cut=self._stopped,  # a search whose time is over lets evaluations finish
-            saved=lambda assignment: self.study.give_checkpoint(assignment.number),
+            abort_evaluation=self._stopped,  # a search whose time is over lets evaluations finish
+            on_checkpoint=lambda assignment: self.study.publish_checkpoint(assignment.number),
             on_progress=self._on_progress,
             optimisations=Optimisations().without(*self.info.without),
             low_rungs=self.info.low_rungs,
         )
-        size = CohortSize.of(means.cohort, self.bench.backbone.device)
+        size = CohortSize.of(settings.cohort, self.bench.backbone.device)
         self.scheduler = CohortScheduler(runner, self.folder, size)
 
     def run(self) -> None:
         """Ask and train until there is no more to do."""
         self.study.join()
-        self.began = self.begin()
+        self.began = self.start_clock()
         try:
             self.emit(WorkerReady(self.worker))
             self._work()
-            while self._waits():
+            while self._waits_for_others():
                 time.sleep(_WAIT_S)
-                self._look_after_others()
+                self._recover_dead_workers()
                 self._work()
         finally:
             self.study.leave()
@@ -141,24 +141,25 @@ class Worker:
                 self._end(assignment, result)
                 idle = 0
 
-    def _waits(self) -> bool:
+    def _waits_for_others(self) -> bool:
         """Whether to wait for trials of other workers, which this worker takes over if they die."""
-        if not self.limits.waits or self._interrupted():
+        if not self.limits.wait_for_others or self._interrupted():
             return False
-        return self.study.anything_runs() and time.monotonic() < self.limits.deadline(self.began)
+        may_be_needed = self.study.has_unfinished_trials()
+        return may_be_needed and time.monotonic() < self.limits.deadline(self.began)
 
-    def _look_after_others(self) -> None:
+    def _recover_dead_workers(self) -> None:
         """Recover the trials of dead workers."""
-        if time.monotonic() - self._looked >= self.study.heartbeat.look_s:
+        if time.monotonic() - self._recovered_s >= self.study.heartbeat.poll_s:
             for result in self.study.recover():
                 self.emit(TrialEnded(self.worker, result))
-            self._looked = time.monotonic()
+            self._recovered_s = time.monotonic()
 
     def _begin_one(self) -> Assignment | TrialResult | Nothing | None:
         """Ask for a trial, and begin it if it needs training; one that trains alone is trained to
         its end.
         """
-        self._look_after_others()
+        self._recover_dead_workers()
         asked = self.study.ask(self.limits.trials)
         if isinstance(asked, TrialResult):
             self.emit(TrialEnded(self.worker, asked))
@@ -177,8 +178,8 @@ class Worker:
         if "allocator" not in self.info.without:
             trim_above(BETWEEN_TRIALS)
         if result is None:
-            self.study.put_back(assignment.number)
-            self.emit(TrialPutBack(self.worker, assignment.number))
+            self.study.requeue(assignment.number)
+            self.emit(TrialRequeued(self.worker, assignment.number))
             return
         for told in self.study.tell(result):
             self.emit(TrialEnded(self.worker, told))
@@ -189,7 +190,9 @@ class Worker:
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
             self._shown_at[assignment.number] = now
             how_far = (run.step, run.full_steps, run.smoothed_loss)
-            self.emit(TrialAt(self.worker, assignment.number, *how_far, _phase(run, evaluates)))
+            self.emit(
+                TrialProgress(self.worker, assignment.number, *how_far, _phase(run, evaluates))
+            )
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Verdict:
         """The policy's verdict on a trial that reached a rung."""
@@ -203,7 +206,7 @@ class Worker:
     def _finished(self) -> bool:
         if self._stopped() or time.monotonic() > self._last_start():
             return True
-        enough = self.limits.trials is not None and self.study.has_begun(self.limits.trials)
+        enough = self.limits.trials is not None and self.study.limit_reached(self.limits.trials)
         return enough and not self.study.has_requeued()
 
     def _last_start(self) -> float:
@@ -216,7 +219,7 @@ class Worker:
         return self.asked_to_stop() or os.getppid() != self.parent
 
     def _interrupted(self) -> bool:
-        return self._stopped() or time.monotonic() > self.limits.last_call(self.began)
+        return self._stopped() or time.monotonic() > self.limits.hard_deadline(self.began)
 
 
 def _phase(run: TrainingRun, evaluates: bool) -> Phase:

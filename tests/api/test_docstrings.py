@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import peftsearch
-from peftsearch.api.keywords import in_python
+from peftsearch.api.keywords import flags_to_keywords
 from peftsearch.design.methods import Method
 
 PUBLIC: dict[str, Any] = {
@@ -21,7 +21,7 @@ PUBLIC: dict[str, Any] = {
     if name != "__version__"
 }
 """Public name → what has its docstring; METHODS is a dictionary of `Method`."""
-OBJECTS = {**PUBLIC, "in_python": in_python}
+OBJECTS = {**PUBLIC, "flags_to_keywords": flags_to_keywords}
 
 
 def examples_of(name: str) -> list[doctest.DocTest]:
@@ -32,7 +32,7 @@ def examples_of(name: str) -> list[doctest.DocTest]:
         "torch": torch,
         "transformers": transformers,
         "attach": peftsearch.attach,
-        "in_python": in_python,
+        "flags_to_keywords": flags_to_keywords,
     }
     found = doctest.DocTestFinder(recurse=True).find(OBJECTS[name], name, globs=globs)
     return [test for test in found if test.examples]

@@ -15,7 +15,7 @@ import pytest
 
 import peftsearch
 from peftsearch.processes import without_main
-from peftsearch.workers.interrupt import interruptible, with_stops
+from peftsearch.workers.interrupt import interruptible, with_stop_requests
 
 SCRIPT = """
 import peftsearch
@@ -101,7 +101,7 @@ def test_events_end_with_whoever_hears_them() -> None:
         finally:
             ended.append(True)
 
-    heard = with_stops(events(), [])
+    heard = with_stop_requests(events(), [])
     assert next(heard) is None
     heard.close()
     assert ended == [True]

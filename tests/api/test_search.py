@@ -16,12 +16,12 @@ import pytest
 
 import peftsearch
 from peftsearch.api.defaults import BOUNDS, DEFAULTS
-from peftsearch.api.keywords import in_python
+from peftsearch.api.keywords import flags_to_keywords
 from peftsearch.api.options import CHANGEABLE, FIXED, NEUTRAL
 from peftsearch.cli.main import run
 from peftsearch.cli.search import search as command
 from peftsearch.study.new_study import NewStudy
-from peftsearch.workers.limits import Means
+from peftsearch.workers.limits import WorkerSettings
 
 COMMAND_ONLY = {"dry_run", "json"}
 """Printed documents: from Python the same is read off a `Study`."""
@@ -49,7 +49,7 @@ def test_the_options_are_those_of_the_command_line_in_name_order_and_default() -
 def test_what_an_option_is_when_left_out_stands_once() -> None:
     fields = NewStudy.__dataclass_fields__
     assert (fields["seed"].default, fields["device"].default) == (DEFAULTS.seed, DEFAULTS.device)
-    assert Means().threads == DEFAULTS.threads
+    assert WorkerSettings().threads == DEFAULTS.threads
 
 
 def test_the_bounds_are_those_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,7 +188,7 @@ def test_what_cannot_be_used_is_refused_in_terms_of_keywords(
     ],
 )
 def test_sentences_name_keywords_and_commands_stay(sentence: str, told: str) -> None:
-    assert in_python(sentence) == told
+    assert flags_to_keywords(sentence) == told
 
 
 def test_the_function_stays_public_whatever_is_imported_of_the_package_of_its_name() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peftsearch.backbone.attach.attach import attach
 from peftsearch.backbone.loading.load import Backbone, wrap
-from peftsearch.design.composition import Add, Composition, Dora, Scaled, Surroundings
+from peftsearch.design.composition import Add, Composition, CompositionContext, Dora, Scaled
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Linear, Loreft
 from peftsearch.design.modification import Modification
@@ -102,8 +102,8 @@ def test_a_channel_by_hand_alone_and_of_several_members() -> None:
     down, up = torch.ones(2, 1, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
 
     def new(m: Tensor) -> Tensor:
-        around = Surroundings(x, 1, {"down": down, "up": up}, lambda: weight, lambda: bias)
-        return Dora(S).compose({"m": m}, h, torch.zeros_like(h), around)
+        context = CompositionContext(x, 1, {"down": down, "up": up}, lambda: weight, lambda: bias)
+        return Dora(S).compose({"m": m}, h, torch.zeros_like(h), context)
 
     m = torch.tensor([5.0, 0.0], dtype=torch.float64)
     doubled = torch.tensor([10.0, 7.0], dtype=torch.float64)

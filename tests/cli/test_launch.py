@@ -14,12 +14,12 @@ from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.copies import begin_in_database
-from peftsearch.workers.events import Event, WorkerPlaced, WorkerStopped, WorkersWait
+from peftsearch.study.storage.database.copies import register_in_database
+from peftsearch.workers.events import Event, WorkerPlaced, WorkersPending, WorkerStopped
 from peftsearch.workers.launchers.ray import workers as ray_workers
 from peftsearch.workers.launchers.ray.cluster import Share, connected
-from peftsearch.workers.launchers.ray.order import Order
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.launchers.ray.job import WorkerJob
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support import standin
 from support.postgres import PostgresServer
 
@@ -62,28 +62,28 @@ def launched(
     """Runs the command on a study in a database that wants 9 configurations, without a cluster."""
     whole = postgres.new_database()
     monkeypatch.setenv(VARIABLE, whole)
-    update = {"storage": StorageAddress.parse(whole).shown, "device": "cuda"}
+    update = {"storage": StorageAddress.parse(whole).redacted, "device": "cuda"}
     info = standin.info(tiny_bert).model_copy(update=update)
     folder = StudyFolder.create(info, standin.SPACE, {}, tmp_path / "home", "")
-    begin_in_database(folder)
+    register_in_database(folder)
     study = standin.open_study(folder)
-    study.aim(9)
+    study.set_target(9)
     study.close()
     asked: dict[str, Any] = {"whole": whole}
 
     def run_on_ray(
         address: str,
-        order: Order,
+        job: WorkerJob,
         workers: int,
         share: Share,
-        hear: Callable[[Event | None], None],
+        on_event: Callable[[Event | None], None],
     ) -> bool:
-        asked.update(address=address, order=order, workers=workers, share=share)
-        hear(WorkersWait(1, str(share)))
-        hear(WorkerPlaced(0, "abc (host)"))
-        hear(None)
-        hear(WorkerStopped(1, "died on abc (host) (out of memory), restarting", 1))
-        hear(WorkerStopped(0))
+        asked.update(address=address, job=job, workers=workers, share=share)
+        on_event(WorkersPending(1, str(share)))
+        on_event(WorkerPlaced(0, "abc (host)"))
+        on_event(None)
+        on_event(WorkerStopped(1, "died on abc (host) (out of memory), restarting", 1))
+        on_event(WorkerStopped(0))
         return False
 
     monkeypatch.setattr(ray_workers, "run_on_ray", run_on_ray)
@@ -104,9 +104,9 @@ def test_workers_go_as_far_as_the_search_on_a_gpu_each_in_a_copy_of_the_study(
     code, asked = launched()
     assert code == 1  # no configuration has reached full length
     assert (asked["address"], asked["workers"], asked["share"]) == ("auto", 3, Share(1, 1.0))
-    assert asked["order"] == Order(
+    assert asked["job"] == WorkerJob(
         *(0, "study", asked["whole"], tmp_path / "elsewhere"),
-        *(Limits(9, None, True), Means(1, None, "cuda")),
+        *(Limits(9, None, True), WorkerSettings(1, None, "cuda")),
     )
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:5] == [
@@ -123,9 +123,9 @@ def test_shares_threads_and_limits_are_as_asked(
 ) -> None:
     _, asked = launched("--gpus-each", "0.25", "--threads", "2", "--cohort", "4", "--hours", "1")
     assert asked["share"] == Share(2, 0.25)
-    assert asked["order"].limits == Limits(9, 3600.0, True)
-    assert asked["order"].means == Means(2, 4, "cuda")
+    assert asked["job"].limits == Limits(9, 3600.0, True)
+    assert asked["job"].settings == WorkerSettings(2, 4, "cuda")
     _, asked = launched("--gpus-each", "0", "--cpus-each", "0.5", "--trials", "5")
     assert asked["share"] == Share(0.5, 0.0)
-    assert asked["order"].limits == Limits(5, None, True)
-    assert asked["order"].means == Means(1, None, "cpu")
+    assert asked["job"].limits == Limits(5, None, True)
+    assert asked["job"].settings == WorkerSettings(1, None, "cpu")

@@ -13,8 +13,8 @@ import pytest
 from peftsearch.cli import watch
 from peftsearch.cli.main import run
 from peftsearch.errors import DataError, UsageError
-from peftsearch.task import early
-from peftsearch.task.early import refuse_early
+from peftsearch.task import early_checks
+from peftsearch.task.early_checks import refuse_early
 from peftsearch.task.spec import TaskSpec
 
 SPACE = """schema: 1
@@ -168,7 +168,7 @@ def test_an_unknown_option_imports_not_even_pandas(home: Path) -> None:
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A table that counts as large, whose rows cannot be read: only its header is looked at."""
-    monkeypatch.setattr(early, "_LARGE", 1)
+    monkeypatch.setattr(early_checks, "_LARGE", 1)
     path = tmp_path / "large.csv"
     path.write_bytes(b'\xef\xbb\xbf"the text",label\n"never closed\n')
     return path
@@ -193,7 +193,7 @@ def test_of_a_large_table_the_header_is_enough_to_refuse_a_template(large: Path)
         refuse("Q {the txt}:")
     with pytest.raises(DataError, match="--template names no column"):
         refuse('{"q": 1}')
-    with pytest.raises(DataError, match="column 'label' is what is predicted"):
+    with pytest.raises(DataError, match="column 'label' is the target"):
         refuse("{label}", label="label")
 
 
@@ -201,7 +201,7 @@ def test_of_a_large_table_the_header_is_enough_to_refuse_a_template(large: Path)
 def test_a_header_that_is_not_understood_refuses_nothing(
     content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(early, "_LARGE", 1)
+    monkeypatch.setattr(early_checks, "_LARGE", 1)
     (tmp_path / "x.csv").write_text(content)
     refuse_early(TaskSpec(train=str(tmp_path / "x.csv"), text=("text",)))
     refuse_early(TaskSpec(train=str(tmp_path / "x.csv"), text=("1",), header=False))

@@ -14,7 +14,7 @@ from peftsearch.cli import watch
 from peftsearch.cli.main import app, run
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 
 SPACE = """schema: 1
 budgets: {tuned_pct: {log: [0.5, 20]}, max_steps: 6, rungs: [0.5, 1], rung_examples: 12}
@@ -60,7 +60,7 @@ DIFFERENT = {
 }
 """Of every option that is fixed: a value that the study was not begun with, and what it was."""
 
-Watched = list[tuple[Limits, int | None, Means]]
+Watched = list[tuple[Limits, int | None, WorkerSettings]]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def home(
 
 
 def flag(name: str) -> str:
-    return next(option.shown for option in FIXED if option.name == name)
+    return next(option.flag for option in FIXED if option.name == name)
 
 
 @pytest.fixture
@@ -91,9 +91,14 @@ def watched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     heard: Watched = []
 
     def watch_local(
-        _run: Any, _folder: StudyFolder, limits: Limits, workers: int | None, means: Means, _: bool
+        _run: Any,
+        _folder: StudyFolder,
+        limits: Limits,
+        workers: int | None,
+        settings: WorkerSettings,
+        _: bool,
     ) -> None:
-        heard.append((limits, workers, means))
+        heard.append((limits, workers, settings))
 
     monkeypatch.chdir(home)
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -114,7 +119,7 @@ def test_every_option_of_search_is_of_exactly_one_kind_on_resume() -> None:
 def test_every_fixed_option_is_written_as_the_command_line_knows_it() -> None:
     command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     known = {parameter.name: parameter.opts for parameter in command.params}
-    assert [option.name for option in FIXED if option.shown not in known[option.name]] == []
+    assert [option.name for option in FIXED if option.flag not in known[option.name]] == []
 
 
 def test_there_is_a_different_value_of_every_fixed_option_to_try() -> None:
@@ -227,9 +232,9 @@ def test_limits_means_and_device_are_heard(watched: Watched, home: Path) -> None
         assert resumed(*words.split()) == 0
     finally:
         path.write_text(json.dumps(study))
-    [(limits, workers, means)] = watched
+    [(limits, workers, settings)] = watched
     assert (limits.trials, limits.seconds, workers) == (7, 120, 3)
-    assert (means.threads, means.cohort, means.device) == (2, 4, "cpu")
+    assert (settings.threads, settings.cohort, settings.device) == (2, 4, "cpu")
 
 
 def test_what_is_not_given_leaves_the_studys_device(watched: Watched) -> None:

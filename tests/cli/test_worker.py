@@ -17,7 +17,7 @@ from peftsearch.cli.storage import without_storage
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.postgres import PASSWORD, PostgresServer
 from support.worker_here import search_in_this_process
@@ -96,7 +96,7 @@ def test_two_machines_search_one_study_and_the_password_is_written_nowhere(
         ours.trial(other.number).adapter_path.read_bytes()
         == theirs.trial(other.number).adapter_path.read_bytes()
     )
-    assert f"--storage {StorageAddress.parse(whole).shown}" in err
+    assert f"--storage {StorageAddress.parse(whole).redacted}" in err
     everything = out + err + status + more
     assert [word for word in WORDS if word in everything] == []
     for path, content in texts_under(tmp_path):
@@ -128,13 +128,13 @@ def test_a_worker_goes_as_far_as_its_search_and_takes_what_a_dead_one_left(
     folder = StudyFolder.open("s", tmp_path)
 
     def worker(limits: Limits) -> Worker:
-        arguments = (str(folder.root), 0, limits, time.monotonic, Means())
+        arguments = (str(folder.root), 0, limits, time.monotonic, WorkerSettings())
         return Worker(*arguments, lambda _: None, lambda: False)
 
     cut = worker(Limits(3)).study.ask()
     assert cut is not None
-    second = worker(Limits(3, waits=True))
-    assert second.study.aim_of_all() == 2
+    second = worker(Limits(3, wait_for_others=True))
+    assert second.study.target() == 2
     second.run()
     assert {r.number: r.state for r in folder.read().results}[2] in ("full", "stopped")
     assert folder.read().running == 0

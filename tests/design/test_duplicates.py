@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftsearch.design.composition import Add, Composition, Gated, Scaled, Surroundings
+from peftsearch.design.composition import Add, Composition, CompositionContext, Gated, Scaled
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Constant, Form, Gelu, Linear, Prefix, Relu
 from peftsearch.design.insertion import Insertion, Parallel, Sequential
@@ -16,7 +16,7 @@ from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
 D, R = 6, 3
-NOWHERE = Surroundings(torch.empty(0))
+NOWHERE = CompositionContext(torch.empty(0))
 SITE = SiteShape("layers.0.attn.heads", "attn.heads", 0, D, D, D, kv_heads=2, head_dim=3)
 PROJECTION = Parallel("projection_input")
 

@@ -27,11 +27,11 @@ def write(text: str, entry: Path) -> None:
 
 
 def fetched(cache: DiskCache, key: str, text: str) -> str | None:
-    return cache.fetched({"key": key}, read, lambda entry: write(text, entry))
+    return cache.get_or_make({"key": key}, read, lambda entry: write(text, entry))
 
 
 def test_an_entry_is_made_once(cache: DiskCache) -> None:
-    assert cache.fetched({"key": "a"}, read, None) is None
+    assert cache.get_or_make({"key": "a"}, read, None) is None
     assert fetched(cache, "a", "first") == "first"
     assert fetched(cache, "a", "second") == "first"
     assert fetched(cache, "b", "second") == "second"
@@ -46,7 +46,7 @@ def test_a_damaged_entry_is_made_anew(cache: DiskCache) -> None:
             raise ValueError("damaged")
         return read(entry)
 
-    assert cache.fetched({"key": "a"}, refuse, lambda entry: write("anew", entry)) == "anew"
+    assert cache.get_or_make({"key": "a"}, refuse, lambda entry: write("anew", entry)) == "anew"
 
 
 def test_what_a_killed_maker_left_goes_when_its_entry_is_made(cache: DiskCache) -> None:
@@ -58,7 +58,7 @@ def test_what_a_killed_maker_left_goes_when_its_entry_is_made(cache: DiskCache) 
         warnings.simplefilter("ignore", DeprecationWarning)
         process = os.fork()
     if not process:
-        cache.fetched({"key": "a"}, read, die)
+        cache.get_or_make({"key": "a"}, read, die)
         os._exit(1)
     os.waitpid(process, 0)
     assert len(list(cache.folder.iterdir())) == 1
@@ -72,7 +72,7 @@ def test_a_failing_maker_leaves_nothing(cache: DiskCache) -> None:
         write("half", entry)
         raise OSError("the disk is full")
 
-    assert cache.fetched({"key": "a"}, read, fail) is None
+    assert cache.get_or_make({"key": "a"}, read, fail) is None
     assert list(cache.folder.iterdir()) == []
 
 

@@ -14,8 +14,8 @@ from peftsearch.policy.decisions import Begin, Continue, Nothing, Pause, Stop
 from peftsearch.records.folder import StudyFolder
 from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Assignment
-from peftsearch.workers.events import Event, TrialEnded, TrialEvaluated, TrialPutBack
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.events import Event, TrialEnded, TrialEvaluated, TrialRequeued
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support.crowd import parameters
 from support.scripted import ScriptedPolicy, scripted
 from support.standin import create, finish, metric_of, open_study, rung_value, take
@@ -45,7 +45,7 @@ def test_a_script_of_every_decision_is_followed(
     scripted(monkeypatch, policy)
     heard: list[Event] = []
     limits = Limits(trials=100)  # the policy says Nothing before
-    search_without_training(folder, limits, heard.append, Means(policy="scripted"))
+    search_without_training(folder, limits, heard.append, WorkerSettings(policy="scripted"))
 
     ended = [e.result for e in heard if isinstance(e, TrialEnded)]
     assert [(r.number, r.state, r.origin) for r in ended] == [
@@ -53,7 +53,7 @@ def test_a_script_of_every_decision_is_followed(
     ]
     configurations = [first.hash, second.hash, landmark.hash]
     assert [r.configuration_hash for r in folder.read().results] == configurations
-    assert [e.number for e in heard if isinstance(e, TrialPutBack)] == [0]
+    assert [e.number for e in heard if isinstance(e, TrialRequeued)] == [0]
     reasons = [(e.number, e.decision) for e in heard if isinstance(e, TrialEvaluated)]
     assert reasons[:2] == [(0, "later"), (1, "hopeless")]
     assert policy.judged == [(0, 0), (1, 0), (2, 0), (0, 0)]  # no verdict at full length
@@ -69,7 +69,7 @@ def test_the_history_holds_what_became_of_each_trial(
         verdicts={(1, 0): [Stop(1)], (2, 0): [Pause(2)]},
     )
     scripted(monkeypatch, policy)
-    search_without_training(folder, Limits(), lambda _: None, Means(policy="scripted"))
+    search_without_training(folder, Limits(), lambda _: None, WorkerSettings(policy="scripted"))
 
     assert policy.heard[0].trials == ()
     history = policy.heard[-1]
@@ -95,9 +95,9 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
 ) -> None:
     ((one, _),) = points(folder, 1)
     scripted(monkeypatch, ScriptedPolicy([Begin(one)], verdicts={(0, 0): [Pause(0)]}))
-    limits, heard = Limits(waits=True), list[Event]()
-    search_without_training(folder, limits, heard.append, Means(policy="scripted"))
-    assert isinstance(heard[-1], TrialPutBack)
+    limits, heard = Limits(wait_for_others=True), list[Event]()
+    search_without_training(folder, limits, heard.append, WorkerSettings(policy="scripted"))
+    assert isinstance(heard[-1], TrialRequeued)
     assert read_study(folder).waiting == 1
 
 
@@ -158,7 +158,7 @@ def test_suggestions_out_of_range_are_refused(
             return 2 * high
 
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(Beyond())]))
-    with pytest.raises(PolicyError, match=r"'tuned_pct' = 40.0 is not of FloatDistribution"):
+    with pytest.raises(PolicyError, match=r"'tuned_pct' = 40.0 is not in FloatDistribution"):
         open_study(folder, policy="scripted").ask()
 
 
@@ -169,7 +169,7 @@ def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one), Begin(other)]))
     study = open_study(folder, policy="scripted")
     study.tell(finish(take(study), study.shapes))
-    asked = study.ask(most=1)
+    asked = study.ask(max_trials=1)
     assert isinstance(asked, Nothing)
     assert asked.reason == "the limit on configurations is reached"
     assert len(study.study.trials) == 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftsearch.policy.decisions import Continue, Stop
-from peftsearch.policy.history import History, PastTrial, RungScore
+from peftsearch.policy.history import History, RungScore, TrialRecord
 from peftsearch.policy.stopping import WARM_UP, RungPoint, decide, verdict
 
 # Four trials that gained .10 ± .008 from the rung to full length.
@@ -39,23 +39,23 @@ def test_nothing_is_stopped_before_enough_trials_have_finished() -> None:
     assert decide(RungPoint(9, 2.0, 0.1), FINISHED[:3]).continues
 
 
-def history(candidate: PastTrial) -> History:
+def history(candidate: TrialRecord) -> History:
     """The finished trials of above, one that has not reached the rung, and the candidate."""
     finished = [
-        PastTrial(
+        TrialRecord(
             *(point.number, "full"),
             tuned_pct=point.tuned_pct,
             rungs=(RungScore(0, point.metric), RungScore(1, point.final or 0.0)),
         )
         for point in FINISHED
     ]
-    young = PastTrial(4, "running", tuned_pct=0.01)
-    return History((*finished, young, candidate), (0.5, 1.0), written=lambda m: f"{-m:.1f}")
+    young = TrialRecord(4, "running", tuned_pct=0.01)
+    return History((*finished, young, candidate), (0.5, 1.0), format_metric=lambda m: f"{-m:.1f}")
 
 
-def hopeless(origin: str) -> PastTrial:
+def hopeless(origin: str) -> TrialRecord:
     scores = (RungScore(0, 0.55),)
-    return PastTrial(5, "running", origin, tuned_pct=2.0, rungs=scores)  # type: ignore[arg-type]
+    return TrialRecord(5, "running", origin, tuned_pct=2.0, rungs=scores)  # type: ignore[arg-type]
 
 
 def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people_read_metrics() -> (

@@ -10,11 +10,11 @@ import pytest
 from optuna.trial import TrialState
 
 from peftsearch.policy.decisions import Begin, Continue
-from peftsearch.policy.history import History, PastTrial
-from peftsearch.policy.policy import Setting
+from peftsearch.policy.history import History, TrialRecord
+from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
 from peftsearch.space.decode import decode
-from peftsearch.study.history import Histories
+from peftsearch.study.history import HistoryBuilder
 from support.standin import SPACE, create, open_study
 
 RUNGS = (0.5, 1.0)
@@ -53,35 +53,35 @@ def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
     opened = open_study(folder)
     space, shapes = opened.space, opened.shapes
     scale = opened.info.metric.model_copy(update={"maximise": direction == "maximize"})
-    histories = Histories(opened.info.model_copy(update={"metric": scale}), folder, False)
-    policy = TpePolicy(Setting(space, shapes, seed=5, worker=1))
+    builder = HistoryBuilder(opened.info.model_copy(update={"metric": scale}), folder, False)
+    policy = TpePolicy(PolicyContext(space, shapes, seed=5, worker=1))
     study = optuna.create_study(sampler=make_sampler(5, 1), directions=[direction, "minimize"])
     running: list[optuna.Trial] = []
     for _ in range(STARTUP_TRIALS + 20):
-        history = histories.of(study.get_trials(deepcopy=False))
+        history = builder.build(study.get_trials(deepcopy=False))
         trial = study.ask()
         theirs = decode(space.on(shapes), trial)
         begin = policy.next(history)
         assert isinstance(begin, Begin)
-        assert decode(space.on(shapes), begin.what) == theirs  # type: ignore[arg-type]
+        assert decode(space.on(shapes), begin.proposal) == theirs  # type: ignore[arg-type]
         running.append(trial)
         if len(running) == 3:
             end(study, running.pop(trial.number % 3), scale.worst)
-    states = {past.state for past in histories.of(study.get_trials()).trials}
+    states = {past.state for past in builder.build(study.get_trials()).trials}
     assert states == {"running", "full", "stopped", "failed", "infeasible"}
 
 
-def past(number: int, state: Any = "full", **more: Any) -> PastTrial:
-    return PastTrial(number, state, hash=str(number), tuned_pct=1.0, metric=0.5, **more)
+def past(number: int, state: Any = "full", **more: Any) -> TrialRecord:
+    return TrialRecord(number, state, hash=str(number), tuned_pct=1.0, metric=0.5, **more)
 
 
 @pytest.fixture
 def policy(tmp_path: Path, tiny_bert: Path) -> TpePolicy:
     study = open_study(create(tiny_bert, tmp_path))
-    return TpePolicy(Setting(study.space, study.shapes))
+    return TpePolicy(PolicyContext(study.space, study.shapes))
 
 
-def begun(policy: TpePolicy, *trials: PastTrial) -> str | None:
+def begun(policy: TpePolicy, *trials: TrialRecord) -> str | None:
     """Label of the seed that is begun after these trials; None: TPE proposes."""
     decision = policy.next(History(trials, RUNGS))
     assert isinstance(decision, Begin)
@@ -97,14 +97,14 @@ def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
 
 
 def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:
-    lost = PastTrial(0, "failed", seed="head-only-mean")
+    lost = TrialRecord(0, "failed", seed="head-only-mean")
     assert begun(policy, lost) == "head-only-mean"
-    assert begun(policy, PastTrial(0, "running", seed="head-only-mean")) is None
+    assert begun(policy, TrialRecord(0, "running", seed="head-only-mean")) is None
     assert begun(policy, past(0, "failed", seed="head-only-mean"), past(1)) == "lora"
 
 
 def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
-    assert begun(policy, PastTrial(0, "queued")) is None
+    assert begun(policy, TrialRecord(0, "queued")) is None
 
 
 def test_the_first_waiting_trial_goes_on_before_anything_begins(policy: TpePolicy) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from peftsearch.disk import atomic
-from peftsearch.disk.whole_folder import made_whole
+from peftsearch.disk.atomic_folder import atomic_folder
 from peftsearch.errors import MissingError, UsageError
 from peftsearch.records.folder import StudyFolder, check_study_name, study_names
 from peftsearch.records.records import MetricScale, RungValue, StudyInfo, TrialResult
@@ -532,7 +532,7 @@ def test_a_maker_that_is_taken_for_dead_before_its_lock_begins_anew(
         inner(descriptor, mode)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with made_whole(tmp_path / "mail") as partial:
+    with atomic_folder(tmp_path / "mail") as partial:
         (partial / "study.json").write_text("{}")
     assert len(set(made)) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["mail"]

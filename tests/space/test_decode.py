@@ -164,7 +164,7 @@ def test_unified_expresses_every_method_but_the_landmarks(
     space = shipped("unified")
     forms = [m.form.name for m in METHODS[name].modifications]
     configuration = METHODS[name].configuration(
-        space.head_like(METHODS[name].head), space.training_like(forms)
+        space.nearest_head(METHODS[name].head), space.nearest_training(forms)
     )
     if name not in LANDMARKS:
         params = encode(space.on(shapes), configuration)

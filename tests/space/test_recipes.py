@@ -146,7 +146,7 @@ LENGTHS = {"xsum-bart-large": 100_000, "enro-mbart": 50_000}
 @pytest.mark.parametrize("name", MODELS)
 def test_every_configuration_is_trained_with_the_papers_settings(name: str) -> None:
     space = shipped(name)
-    training = space.training_like(("relu",))
+    training = space.nearest_training(("relu",))
     wanted = dict(zip(FIELDS, SETTINGS[name], strict=True)) | {"dropout": 0.1}
     assert {key: getattr(training, key) for key in wanted} == wanted
     fixed = [key for key in wanted if getattr(space.file.train, key).is_fixed]

@@ -10,7 +10,7 @@ import pytest
 
 from peftsearch.records.folder import StudyFolder
 from peftsearch.workers import worker as working
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support import standin
 from support.hostile import here
@@ -94,9 +94,9 @@ def test_a_search_begins_once_model_and_data_are_loaded(
     (tmp_path / "space.yaml").write_text(SPACE)
     prepare = Worker._prepare
 
-    def slow(self: Worker, means: Means) -> None:
+    def slow(self: Worker, settings: WorkerSettings) -> None:
         time.sleep(1.0)
-        prepare(self, means)
+        prepare(self, settings)
 
     monkeypatch.setattr(Worker, "_prepare", slow)
     words = ["search", "space.yaml", "--model", str(tiny_bert), "--study", "s"]

@@ -33,7 +33,7 @@ def search(folder: StudyFolder) -> Study:
     """What a search does: recover, then ask and tell until enough was tried."""
     study = open_study(folder)
     study.recover()
-    while study.begun() < ENOUGH or study.has_requeued():
+    while study.count_begun() < ENOUGH or study.has_requeued():
         asked = study.ask()
         if isinstance(asked, Assignment):
             train_for_nothing(study, asked, stop_early=asked.number == 3)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from peftsearch.policy.history import PastTrial
+from peftsearch.policy.history import TrialRecord
 from peftsearch.records.folder import StudyFolder
-from peftsearch.study.history import Histories
+from peftsearch.study.history import HistoryBuilder
 from peftsearch.study.storage.attributes import CONFIGURATION, CURVE
 from peftsearch.study.study import Study
 from support.standin import create, finish, metric_of, open_study, rung_value, take
@@ -24,8 +24,8 @@ def study(folder: StudyFolder) -> Study:
     return open_study(folder)
 
 
-def pasts(study: Study) -> tuple[PastTrial, ...]:
-    return study.histories.of(study._trials()).trials
+def pasts(study: Study) -> tuple[TrialRecord, ...]:
+    return study.history_builder.build(study._trials()).trials
 
 
 def test_each_trial_has_the_state_that_became_of_it(study: Study) -> None:
@@ -37,7 +37,7 @@ def test_each_trial_has_the_state_that_became_of_it(study: Study) -> None:
     study.tell(finish(full, study.shapes))
     study.tell(finish(stopped, study.shapes, "stopped"))
     study.tell(finish(failed, study.shapes, "failed", "diverged"))
-    study.put_back(back.number)
+    study.requeue(back.number)
     found = {past.number: past.state for past in pasts(study)}
     assert [found[t.number] for t in (full, stopped, failed, back, trained)] == [
         *("full", "stopped", "failed", "waiting", "running")
@@ -54,17 +54,19 @@ def test_metrics_that_are_minimised_are_turned_and_written_as_they_were(
     study.record_rung(trial.number, rung_value(0, 0.7))
     study.tell(finish(trial, study.shapes))
     scale = study.info.metric.model_copy(update={"maximise": False})
-    losses = Histories(study.info.model_copy(update={"metric": scale}), folder, details=False)
-    history = losses.of(study._trials())
+    losses = HistoryBuilder(study.info.model_copy(update={"metric": scale}), folder, details=False)
+    history = losses.build(study._trials())
     assert history.trials[0].metric == -metric_of(trial)
     assert history.trials[0].rungs[0].metric == -0.7
-    assert (history.worst, history.written(-0.7)) == (-0.5, "0.7000")
+    assert (history.worst, history.format_metric(-0.7)) == (-0.5, "0.7000")
 
 
 def test_a_rung_whose_attribute_a_kill_has_lost_is_judged_by_its_value(study: Study) -> None:
     trial = take(study)
     tuned_pct = trial.configuration.tuned_pct(study.shapes)
-    history = study.histories.at_rung(study._trials(), trial.number, tuned_pct, rung_value(0, 0.7))
+    history = study.history_builder.at_rung(
+        study._trials(), trial.number, tuned_pct, rung_value(0, 0.7)
+    )
     assert pasts(study)[trial.number].rungs == ()
     assert [score.metric for score in history.trials[trial.number].rungs] == [0.7]
 
@@ -80,7 +82,7 @@ def test_details_are_those_that_were_recorded(
         study.table.set(trial.number, CURVE.at(0), value.model_dump(mode="json"))
         study.table.set(trial.number, CONFIGURATION, trial.configuration.to_json())
         folder = StudyFolder.at(create(Path(study.info.model), folder.root / "empty").root)
-    history = Histories(study.info, folder, details=True).of(study._trials())
+    history = HistoryBuilder(study.info, folder, details=True).build(study._trials())
     past = history.trials[trial.number]
     (score,) = past.rungs
     assert (score.metric, score.standard_error, score.loss, score.seconds) == (0.7, 0.02, 0.3, 12.0)

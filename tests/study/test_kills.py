@@ -16,7 +16,7 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.create import NewStudy, create_study
 from peftsearch.task.spec import TaskSpec
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.killable import in_a_fork
 from support.uninterrupted import uninterrupted, without_clock
@@ -52,7 +52,7 @@ def begin(folder: StudyFolder, trials: int) -> int:
     def body() -> int:
         folder.search_lock().acquire(timeout_s=5.0)
         worker = Worker(
-            *(str(folder.root), 0, Limits(trials), time.monotonic, Means()),
+            *(str(folder.root), 0, Limits(trials), time.monotonic, WorkerSettings()),
             emit=lambda _: None,
             stop=lambda: False,
         )

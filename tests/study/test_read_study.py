@@ -39,7 +39,7 @@ def test_what_a_living_worker_trains_runs_and_what_it_gave_back_waits(
     assert under_way(folder) == (0, 0)
     first, second = standin.take(study), standin.take(study)
     assert under_way(folder) == (2, 0)
-    study.put_back(first.number)
+    study.requeue(first.number)
     assert under_way(folder) == (1, 1)
     assert standin.take(study).number == first.number
     assert under_way(folder) == (2, 0)
@@ -88,7 +88,7 @@ def test_status_report_and_python_tell_waiting_trials_from_running_ones_alike(
 ) -> None:
     study.join()
     standin.train_for_nothing(study, standin.take(study))
-    study.put_back(standin.take(study).number)
+    study.requeue(standin.take(study).number)
     where = [folder.name, "--studies", str(folder.root.parent)]
 
     assert run(["status", *where, "--json"]) == 0

@@ -105,7 +105,7 @@ train: {lr: 0.001}
             first.metric,
             first.configuration_hash,
         )
-    assert study.begun() == 30 - len(results)
+    assert study.count_begun() == 30 - len(results)
 
 
 def test_a_duplicate_of_a_running_trial_is_told_when_that_one_ends(
@@ -238,7 +238,7 @@ def test_a_result_written_but_not_told_is_told(folder: StudyFolder) -> None:
 def test_an_interrupted_trial_is_put_back_and_goes_on_first(folder: StudyFolder) -> None:
     study = open_study(folder)
     assignment = take(study)
-    study.put_back(assignment.number)
+    study.requeue(assignment.number)
     again = take(study)
     assert (again.number, again.resumed) == (assignment.number, True)
 
@@ -360,7 +360,7 @@ def test_what_an_outage_cuts_off_after_it_is_given_out_is_given_out_again(
     train_for_nothing(study, trial)
     states = [t.state.name for t in study._trials()]
     assert states.count("COMPLETE") == 1
-    assert not study.anything_runs(), states
+    assert not study.has_unfinished_trials(), states
 
 
 def test_a_rung_of_a_trial_that_has_ended_elsewhere_is_not_recorded(
@@ -369,15 +369,15 @@ def test_a_rung_of_a_trial_that_has_ended_elsewhere_is_not_recorded(
     """It ends after its worker has read that it has it, and before it writes."""
     study = open_study(create(tiny_bert, tmp_path))
     trial = take(study)
-    inner = Study._holds
+    inner = Study._owns
 
     def late(self: Study, number: int) -> bool:
         held = inner(self, number)
-        monkeypatch.setattr(Study, "_holds", inner)
+        monkeypatch.setattr(Study, "_owns", inner)
         train_for_nothing(open_study(study.folder), trial)
         return held
 
-    monkeypatch.setattr(Study, "_holds", late)
+    monkeypatch.setattr(Study, "_owns", late)
     assert not study.record_rung(trial.number, rung_value(0, 0.1))
     ended = study.study.get_trials(deepcopy=False)[trial.number]
     assert ended.state == TrialState.COMPLETE

@@ -9,18 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peftsearch.workers.events import Event, TrialBegan, WorkerReady
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
-Begin = Callable[[], float]
+StartClock = Callable[[], float]
 
 
 def chatter_and_one_death(
-    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
+    root: str,
+    worker: int,
+    limits: Limits,
+    start_clock: StartClock,
+    settings: WorkerSettings,
+    emit: Emit,
+    stop: Stop,
 ) -> None:
     """Worker 1 reports and is killed, once; the others talk without a pause until told to stop."""
-    begin()
+    start_clock()
     emit(WorkerReady(worker))
     died = Path(root) / "died"
     if worker == 1 and not died.exists():
@@ -33,28 +39,46 @@ def chatter_and_one_death(
 
 
 def always_dies(
-    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
+    root: str,
+    worker: int,
+    limits: Limits,
+    start_clock: StartClock,
+    settings: WorkerSettings,
+    emit: Emit,
+    stop: Stop,
 ) -> None:
     os._exit(3)
 
 
 def loads_and_begins(
-    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
+    root: str,
+    worker: int,
+    limits: Limits,
+    start_clock: StartClock,
+    settings: WorkerSettings,
+    emit: Emit,
+    stop: Stop,
 ) -> None:
     """Loads for a while, says when the search began, and when that was in its own view."""
     time.sleep(0.5 + 1.5 * worker)
     ready = time.monotonic()
-    emit(TrialBegan(worker, 0, f"{begin()} {ready}"))
+    emit(TrialBegan(worker, 0, f"{start_clock()} {ready}"))
 
 
 def loads_for_ever(
-    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
+    root: str,
+    worker: int,
+    limits: Limits,
+    start_clock: StartClock,
+    settings: WorkerSettings,
+    emit: Emit,
+    stop: Stop,
 ) -> None:
     """Worker 1 loads as long as it lives; the others train until told to stop."""
     if worker == 1:
         emit(TrialBegan(worker, 0, "loads"))
         time.sleep(600)
-    begin()
+    start_clock()
     emit(WorkerReady(worker))
     while not stop():
         time.sleep(0.01)

@@ -25,14 +25,14 @@ from peftsearch.records.records import TrialResult
 from peftsearch.space.decode import decode
 from peftsearch.space.space import Space
 from peftsearch.study.settings import space_of
-from peftsearch.study.storage.database.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import HeartbeatTiming
 from peftsearch.study.study import Assignment, Study
 from peftsearch.workers.cohort_scheduler import Ended
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.standin import finish, metric_of, rung_value
 
-PULSE = Pulse(every_s=0.4, missed=5)
+TIMING = HeartbeatTiming(interval_s=0.4, missed=5)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class WaitingTrainer:
             study.record_rung(assignment.number, value)
             if self.saves:
                 write_atomic(path, str(rung))
-                study.give_checkpoint(assignment.number)
+                study.publish_checkpoint(assignment.number)
             self.worker._judge(assignment, value)
         return assignment, finish(assignment, study.shapes)
 
@@ -69,14 +69,14 @@ class WaitingWorker(Worker):
     """The real worker with nothing to train."""
 
     rung_s = 0.1
-    pulse = PULSE
+    timing = TIMING
     saves = True
     shapes: BackboneShapes
 
-    def _prepare(self, means: Means) -> None:
+    def _prepare(self, settings: WorkerSettings) -> None:
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, self.shapes)
-        self.study = Study(*where, self.worker, self.name, self.pulse)
+        self.study = Study(*where, self.worker, self.name, self.timing)
         trainer = WaitingTrainer(self, self.rung_s, self.saves)
         self.scheduler = trainer  # type: ignore[assignment]
 
@@ -86,7 +86,7 @@ class TimedWorker(WaitingWorker):
     in its folder.
     """
 
-    pulse = Pulse()
+    timing = HeartbeatTiming()
     saves = False
 
     def _begin_one(self) -> Assignment | TrialResult | None:
@@ -153,10 +153,10 @@ class Crowd:
 
     def _work(self, slot: int) -> None:
         WaitingWorker.shapes, WaitingWorker.rung_s = self.shapes, self.rung_s
-        limits = Limits(self.trials, waits=True)
+        limits = Limits(self.trials, wait_for_others=True)
         root = str(self.place(slot).root)
         self.worker(
-            root, slot, limits, time.monotonic, Means(), lambda _: None, lambda: False
+            root, slot, limits, time.monotonic, WorkerSettings(), lambda _: None, lambda: False
         ).run()
 
     def kill_one(self, source: random.Random) -> None:

@@ -37,12 +37,12 @@ class FakeActor:
     def __init__(self, script: Script) -> None:
         self.left: deque[Event | Exception] = deque(script)
         self.stops = 0
-        self.orders: list[bytes] = []
+        self.jobs: list[bytes] = []
         self.run, self.stop = _Method(self._run), _Method(self._stop)
 
-    def _run(self, worker: int, order: bytes) -> FakeActor:
+    def _run(self, worker: int, job: bytes) -> FakeActor:
         self.worker = worker
-        self.orders.append(order)
+        self.jobs.append(job)
         return self
 
     def _stop(self) -> None:

@@ -44,13 +44,13 @@ def _meaning() -> str:
     lines = [
         "## What ✓ means",
         "",
-        "Each of these was checked, in fp64 where nothing else is said:",
+        "A ✓ means that all of these checks passed, in fp64 unless stated otherwise:",
         "",
     ]
     for name, check in CHECKS.items():
         text = " ".join((inspect.getdoc(check) or "").split())
         lines.append(f"- **{name.replace('_', ' ')}**: {text[0].lower()}{text[1:]}")
-    trained = "“Trained” stands for: with every tuned tensor moved off its beginning at random."
+    trained = "“Trained” means: with every tuned tensor moved from its initial value at random."
     return "\n".join([*lines, "", trained, ""])
 
 
@@ -73,7 +73,7 @@ def _table(failing: Failures) -> str:
         name = "–" if method in OPTIONS else f"`{method}`"
         lines.append(_line([title(method), name, *cells]))
     listed = [f"{number}. {reason}" for reason, number in notes.items()]
-    said = "Refused before anything is trained, in these words:"
+    said = "Refused before anything is trained, with these messages:"
     head_line = "## Methods × families"
     return "\n".join([head_line, "", *legend, "", *lines, "", said, "", *listed, ""])
 
@@ -127,10 +127,10 @@ def _families() -> str:
             *lines,
             "",
             f"The places are {places}; a family has all but those it lacks.",
-            "Biases: “some dead” where those of the keys shift every logit alike and get no "
-            "gradient; place `biases` leaves them out.",
+            "Biases: “some dead” where key biases shift all logits by the same amount and get no "
+            "gradient; the place `biases` leaves them out.",
             "Output layer: whether a language model of the family shares it with the token "
-            "embeddings, as its config has it by default.",
+            "embeddings by default.",
             "",
             *_notes(),
             "",
@@ -179,7 +179,7 @@ def _notes() -> list[str]:
         family = backbone_of(_tiny_of(row)[0]).family
         said = [family.note] if family.note else []
         if family in FAMILIES and not family.sums_attention:
-            said.append("attention and ffn join the stream in one sum")
+            said.append("the outputs of attention and ffn are added to the stream in one sum")
         lines += [f"- {row}: {'; '.join(said)}"] if said else []
     return lines
 
@@ -191,7 +191,7 @@ def _others() -> str:
 
 A model type that is not in the table is compared with every row's layout, module by module. What
 fits is used with a note, as {_listed(recognised)} are here.
-Anything else is refused with what was looked for, as {_listed(refused)} are.
+Anything else is refused with the reason, as {_listed(refused)} are.
 A new family is one row of [`peftsearch/backbone/families.py`](../peftsearch/backbone/families.py).
 """
 

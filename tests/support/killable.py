@@ -29,7 +29,7 @@ __all__ = ["Killable", "imported", "in_a_fork", "started"]
 
 _IMPORTED = (
     *("plotly.graph_objs", "pyarrow.fs", "pyarrow.parquet"),
-    *("peftsearch.api.begin", "peftsearch.api.progress.display", "peftsearch.cli.searching"),
+    *("peftsearch.api.create", "peftsearch.api.progress.display", "peftsearch.cli.searching"),
     *("peftsearch.report.html", "peftsearch.study.create", "peftsearch.workers.run"),
     "peftsearch.workers.worker",
 )

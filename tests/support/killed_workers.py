@@ -29,7 +29,11 @@ from peftsearch.space.space import Space
 from peftsearch.study import recovery
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, folder_of, update_folder
+from peftsearch.study.storage.database.copies import (
+    local_folder,
+    register_in_database,
+    update_folder,
+)
 from support import standin
 from support.buckets import s3_server
 from support.crowd import Crowd, Wanted, metrics_of, parameters
@@ -75,12 +79,14 @@ def killed_on_many_machines(
     whole = server.new_database()
     os.environ[VARIABLE] = whole  # for the workers, which are forks
     address = StorageAddress.parse(whole)
-    places = {"storage": address.shown, "artifacts": artifacts or str(root / "artifacts")}
+    places = {"storage": address.redacted, "artifacts": artifacts or str(root / "artifacts")}
     info = standin.info(model).model_copy(update=places)
     home = StudyFolder.create(info, SPACE, {}, root / "home", "")
-    begin_in_database(home)
+    register_in_database(home)
     machines = [root / f"machine-{slot}" for slot in range(plan.workers)]
-    crowd, wanted = _crowd(plan, model, lambda slot: folder_of(info.name, address, machines[slot]))
+    crowd, wanted = _crowd(
+        plan, model, lambda slot: local_folder(info.name, address, machines[slot])
+    )
     storage = open_database(address)
     study = optuna.load_study(study_name=info.name, storage=storage)
     for given, _ in wanted.values():

@@ -71,7 +71,7 @@ def failures(family: str, check: str) -> list[str]:
 
 
 def identity(family: str, method: str) -> None:
-    """Untrained, it changes the outputs exactly if it does not declare itself an identity."""
+    """Untrained, it changes the outputs if and only if it does not declare itself an identity."""
     backbone = untouched(family)
     declared = all(m.identity_at_init for m in point(method, backbone.shapes).modifications)
     with attached(backbone, method, noise=0):
@@ -114,7 +114,7 @@ def effect(family: str, method: str) -> None:
 
 
 def counts(family: str, method: str) -> None:
-    """What is stored has as many entries as were counted from shapes."""
+    """The stored tensors have as many entries as were counted from shapes."""
     backbone = untouched(family)
     counted = point(method, backbone.shapes).within(backbone.shapes).tuned_parameters
     with attached(backbone, method) as attachment:
@@ -125,7 +125,7 @@ def counts(family: str, method: str) -> None:
 
 
 def save_and_load(family: str, method: str) -> None:
-    """What is stored, read back and attached as finished, gives the same outputs."""
+    """The stored tensors, read back and attached as finished, give the same outputs."""
     backbone = untouched(family)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter.safetensors"

@@ -12,12 +12,12 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.study.study import Assignment
 from peftsearch.workers.cohort_scheduler import Ended
 from peftsearch.workers.events import Event, TrialBegan
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support.crowd import WaitingTrainer, WaitingWorker
 
 Emit = Callable[[Event], None]
 Stop = Callable[[], bool]
-Begin = Callable[[], float]
+StartClock = Callable[[], float]
 
 GO = "go"
 HELD = 8
@@ -32,11 +32,17 @@ class _Held(WaitingTrainer):
 
 
 def waits_at_rungs(
-    root: str, worker: int, limits: Limits, begin: Begin, means: Means, emit: Emit, stop: Stop
+    root: str,
+    worker: int,
+    limits: Limits,
+    start_clock: StartClock,
+    settings: WorkerSettings,
+    emit: Emit,
+    stop: Stop,
 ) -> None:
     """Worker, study and storage are real. Says which GPUs it sees."""
     emit(TrialBegan(worker, -1, f"GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
     WaitingWorker.shapes = load_shapes(StudyFolder.at(Path(root)).read_info().model)
-    waits = WaitingWorker(root, worker, limits, begin, means, emit, stop)
+    waits = WaitingWorker(root, worker, limits, start_clock, settings, emit, stop)
     waits.scheduler = _Held(waits, 0.1)  # type: ignore[assignment]
     waits.run()

@@ -43,5 +43,5 @@ class ScriptedPolicy(Policy):
 
 def scripted(monkeypatch: pytest.MonkeyPatch, policy: ScriptedPolicy) -> ScriptedPolicy:
     """The policy under the name `scripted`."""
-    monkeypatch.setitem(POLICIES, "scripted", lambda setting: policy)
+    monkeypatch.setitem(POLICIES, "scripted", lambda context: policy)
     return policy

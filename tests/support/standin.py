@@ -11,7 +11,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, RungValue, StudyInfo, TrialResult
 from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
-from peftsearch.study.storage.database.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import HeartbeatTiming
 from peftsearch.study.study import Assignment, Study
 
 SPACE = """schema: 1
@@ -56,11 +56,14 @@ def create(model: Path, studies: Path, space: str = SPACE) -> StudyFolder:
 
 
 def open_study(
-    folder: StudyFolder, worker: int = 0, pulse: Pulse | None = None, policy: str | None = None
+    folder: StudyFolder,
+    worker: int = 0,
+    timing: HeartbeatTiming | None = None,
+    policy: str | None = None,
 ) -> Study:
     space = Space(Document.read(folder.space_path))
     shapes = load_shapes(folder.read_info().model)
-    return Study(folder, folder.read_info(), space, shapes, worker, pulse=pulse, policy=policy)
+    return Study(folder, folder.read_info(), space, shapes, worker, timing=timing, policy=policy)
 
 
 def metric_of(assignment: Assignment) -> float:

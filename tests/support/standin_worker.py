@@ -14,7 +14,7 @@ from peftsearch.study.settings import space_of
 from peftsearch.study.study import Assignment, Study
 from peftsearch.workers.cohort_scheduler import Ended
 from peftsearch.workers.events import Event
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.standin import finish, metric_of, rung_value
 
@@ -52,19 +52,22 @@ class _Trainer:
 
 
 class StandInWorker(Worker):
-    def _prepare(self, means: Means) -> None:
+    def _prepare(self, settings: WorkerSettings) -> None:
         shapes = load_shapes(self.info.model)
         space = space_of(self.folder, self.info)
         where = (self.folder, self.info, space, shapes, self.worker, self.name)
-        self.study = Study(*where, policy=means.policy)
+        self.study = Study(*where, policy=settings.policy)
         self.scheduler = _Trainer(self)  # type: ignore[assignment]
 
 
 def search_without_training(
-    folder: StudyFolder, limits: Limits, emit: Callable[[Event], None], means: Means | None = None
+    folder: StudyFolder,
+    limits: Limits,
+    emit: Callable[[Event], None],
+    settings: WorkerSettings | None = None,
 ) -> StandInWorker:
     """One worker's search from its beginning to its end; the worker, whose study is closed."""
-    arguments = (str(folder.root), 0, limits, time.monotonic, means or Means())
+    arguments = (str(folder.root), 0, limits, time.monotonic, settings or WorkerSettings())
     worker = StandInWorker(*arguments, emit, lambda: False)
     worker.run()
     return worker

@@ -20,7 +20,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.copies import begin_in_database, update_folder
+from peftsearch.study.storage.database.copies import register_in_database, update_folder
 from support import standin
 from support.crowd import Crowd, TimedWorker, search_s
 from support.killed_workers import SPACE as FIXED
@@ -46,9 +46,9 @@ def main() -> None:
         if not asked.journal:
             whole = stack.enter_context(postgres_server()).new_database()
             os.environ[VARIABLE] = whole
-            info = info.model_copy(update={"storage": StorageAddress.parse(whole).shown})
+            info = info.model_copy(update={"storage": StorageAddress.parse(whole).redacted})
         folder = StudyFolder.create(info, SPACE, {}, root / "studies", "")
-        begin_in_database(folder)
+        register_in_database(folder)
         shapes = load_shapes(str(model))
         crowd = Crowd(lambda _: folder, shapes, asked.trials, asked.rung, TimedWorker)
         crowd.run(asked.workers, limit_s=3600.0)

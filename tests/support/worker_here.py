@@ -9,15 +9,15 @@ import pytest
 
 from peftsearch.workers import run as search_run
 from peftsearch.workers.events import Event
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 
 __all__ = ["search_in_this_process"]
 
 
 class _WorkerHere:
-    def __init__(self, root: str, count: int, limits: Limits, means: Means) -> None:
-        self.arguments = (root, 0, limits, time.monotonic, means)
+    def __init__(self, root: str, count: int, limits: Limits, settings: WorkerSettings) -> None:
+        self.arguments = (root, 0, limits, time.monotonic, settings)
 
     def run(self, on_death: Callable[[int], None]) -> Iterator[Event]:
         events: list[Event] = []

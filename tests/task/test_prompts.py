@@ -130,7 +130,7 @@ def _filled(template: str, number: int, text: str) -> str:
     ("more", "sentence"),
     [
         ({"template": "{instrution} {input}"}, "no column 'instrution'; did you mean 'instruct"),
-        ({"template": "{instruction} {output}"}, "column 'output' is what is predicted"),
+        ({"template": "{instruction} {output}"}, "column 'output' is the target"),
         (
             {"template": "{instruction}", "text": ("input",)},
             "leave out --text, or put {text} in",

@@ -36,8 +36,8 @@ from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.memory.allocator import BETWEEN_TRIALS
 from peftsearch.workers import worker as workers
 from peftsearch.workers.cohort_scheduler import CohortScheduler
-from peftsearch.workers.events import Event, TrialAt, TrialPutBack
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.events import Event, TrialProgress, TrialRequeued
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.trial import PreparedTrial, TrialRunner
 from peftsearch.workers.worker import Worker
 from support.emulated_graphs import EmulatedRecorder
@@ -267,7 +267,7 @@ def test_a_trial_that_was_cut_off_trains_by_itself(bench: Workbench, folder: Stu
     study.recover()
     again = take(study)
     assert (again.number, again.resumed, again.alone) == (number, True, True)
-    study.put_back(number)
+    study.requeue(number)
     back = take(study)
     assert (back.number, back.resumed, back.alone) == (number, True, False)
 
@@ -283,7 +283,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
 
     def worker(judge: Callable[[Assignment, RungValue], Verdict]) -> Worker:
-        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1, 4))
+        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, WorkerSettings(1, 4))
         made = Worker(*arguments, lambda _: None, lambda: False)
         policy = made.study.policy
         policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
@@ -296,7 +296,7 @@ def test_a_trial_that_ends_as_it_joins_is_told(
     first = worker(killed)
     with pytest.raises(_Killed):
         first.run()
-    first.study.put_back(0)
+    first.study.requeue(0)
     worker(lambda asked, value: Stop(asked.number)).run()
     assert [(r.number, r.state) for r in study.read().results] == [(0, "stopped")]
     assert study.read().running == 0
@@ -332,7 +332,7 @@ def test_a_search_of_cohorts_evaluates_everything_once(
     asked: list[int] = []
     monkeypatch.setattr(workers, "trim_above", asked.append)
     study = searched(tmp_path, tiny_bert, tiny_sentiment_csv)
-    arguments = (str(study.root), 0, Limits(trials=12), time.monotonic, Means(1, 4))
+    arguments = (str(study.root), 0, Limits(trials=12), time.monotonic, WorkerSettings(1, 4))
     Worker(*arguments, lambda _: None, lambda: False).run()
     assert asked == [BETWEEN_TRIALS] * len(asked)
     assert len(asked) >= 12
@@ -412,17 +412,19 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
     heard: list[Event] = []
 
     def evaluates() -> bool:
-        return any(isinstance(event, TrialAt) and event.phase == "evaluates" for event in heard)
+        return any(
+            isinstance(event, TrialProgress) and event.phase == "evaluates" for event in heard
+        )
 
     def worker(stop: Callable[[], bool]) -> Worker:
-        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, Means(1))
+        arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, WorkerSettings(1))
         made = Worker(*arguments, heard.append, stop)
         policy = made.study.policy
         policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
         return made
 
     worker(evaluates).run()
-    assert isinstance(heard[-1], TrialPutBack)
+    assert isinstance(heard[-1], TrialRequeued)
     assert (study.read().results, study.trial(0).read_curve()) == ((), ())
 
     heard.clear()
@@ -430,7 +432,7 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
     object.__setattr__(late.scheduler.runner, "stop", evaluates)
     late._last_start = lambda: -math.inf if evaluates() else math.inf  # type: ignore[method-assign]
     late.run()
-    assert isinstance(heard[-1], TrialPutBack)
+    assert isinstance(heard[-1], TrialRequeued)
     assert [value.rung for value in study.trial(0).read_curve()] == [0]
 
 

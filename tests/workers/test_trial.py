@@ -32,7 +32,7 @@ def runner(
     bench: Workbench,
     folder: TrialFolder,
     stop: Callable[[], bool] = lambda: False,
-    cut: Callable[[], bool] = lambda: False,
+    abort_evaluation: Callable[[], bool] = lambda: False,
 ) -> TrialRunner:
     return TrialRunner(
         bench=bench,
@@ -41,7 +41,7 @@ def runner(
         record=lambda _, value: folder.append_rung(value),
         judge=lambda *_: Continue(0),
         stop=stop,
-        cut=cut,
+        abort_evaluation=abort_evaluation,
     )
 
 
@@ -129,7 +129,7 @@ def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
         asked.append(len(whole.read_curve()))
         return False
 
-    expected = runner(bench, whole, cut=never).run(assignment, whole)
+    expected = runner(bench, whole, abort_evaluation=never).run(assignment, whole)
     assert expected is not None
     batches = asked.count(rungs_before)
     assert batches > 2
@@ -142,7 +142,7 @@ def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
         times += len(folder.read_curve()) == rungs_before
         return times > batches // 2
 
-    assert runner(bench, folder, cut=in_the_middle).run(assignment, folder) is None
+    assert runner(bench, folder, abort_evaluation=in_the_middle).run(assignment, folder) is None
     assert times == batches // 2 + 1
     assert len(folder.read_curve()) == rungs_before
     _, facts = load_tensors(folder.checkpoint_path)

@@ -8,10 +8,18 @@ from typing import Protocol
 
 from rich.console import Console
 
-from peftsearch.api.progress.live import Look, live_lines
+from peftsearch.api.progress.live import GetOverview, live_lines
 from peftsearch.lines import clean, shortened, width_of, wrapped
 
-__all__ = ["Display", "Function", "Lines", "Silent", "Terminal", "display_for", "in_notebook"]
+__all__ = [
+    "CallbackDisplay",
+    "Display",
+    "LinesDisplay",
+    "SilentDisplay",
+    "TerminalDisplay",
+    "display_for",
+    "in_notebook",
+]
 
 
 class Display(Protocol):
@@ -22,7 +30,7 @@ class Display(Protocol):
 
     def line(self, text: str) -> None: ...
 
-    def begin(self, look: Look) -> None: ...
+    def begin(self, get_overview: GetOverview) -> None: ...
 
     def tick(self) -> None:
         """Called several times a second."""
@@ -30,7 +38,7 @@ class Display(Protocol):
     def end(self) -> None: ...
 
 
-class Silent:
+class SilentDisplay:
     """Shows nothing."""
 
     draws_trials = True
@@ -38,7 +46,7 @@ class Silent:
     def line(self, text: str) -> None:
         pass
 
-    def begin(self, look: Look) -> None:
+    def begin(self, get_overview: GetOverview) -> None:
         pass
 
     def tick(self) -> None:
@@ -48,19 +56,19 @@ class Silent:
         pass
 
 
-class Function(Silent):
+class CallbackDisplay(SilentDisplay):
     """Calls a function with each line: `print`, `logging.info`, a user's own."""
 
     draws_trials = False
 
-    def __init__(self, hear: Callable[[str], object]) -> None:
-        self._hear = hear
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
 
     def line(self, text: str) -> None:
-        self._hear(text)
+        self._write(text)
 
 
-class Lines(Silent):
+class LinesDisplay(SilentDisplay):
     """Plain lines on stderr."""
 
     draws_trials = False
@@ -70,7 +78,7 @@ class Lines(Silent):
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-class Terminal(Silent):
+class TerminalDisplay(SilentDisplay):
     """Lines on stderr, and below them live lines that rich redraws from its own thread."""
 
     def __init__(self) -> None:
@@ -80,8 +88,8 @@ class Terminal(Silent):
         for part in wrapped(shortened(clean(text)), width_of(sys.stderr)):
             self._console.print(part)
 
-    def begin(self, look: Look) -> None:
-        self._live = live_lines(self._console, look)
+    def begin(self, get_overview: GetOverview) -> None:
+        self._live = live_lines(self._console, get_overview)
         self._live.start()
 
     def end(self) -> None:
@@ -93,14 +101,14 @@ def display_for(progress: bool | Callable[[str], object]) -> Display:
     line; True is a bar in a notebook, live lines on a terminal, plain lines elsewhere.
     """
     if callable(progress):
-        return Function(progress)
+        return CallbackDisplay(progress)
     if not progress:
-        return Silent()
+        return SilentDisplay()
     if in_notebook():
         from peftsearch.api.progress.notebook import NotebookBar
 
         return NotebookBar()
-    return Terminal() if sys.stderr.isatty() else Lines()
+    return TerminalDisplay() if sys.stderr.isatty() else LinesDisplay()
 
 
 def in_notebook() -> bool:

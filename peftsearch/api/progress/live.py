@@ -12,16 +12,16 @@ from rich.text import Text
 from peftsearch.api.progress.running import RunningTrial
 from peftsearch.lines import clean
 
-__all__ = ["Look", "Overview", "lines_of", "live_lines"]
+__all__ = ["GetOverview", "Overview", "lines_of", "live_lines"]
 
 _BAR = 24
 _LEAST = 12
-"""Minimum characters of a trial's name, whatever the width."""
+"""Minimum characters of a trial's name, even on a narrow terminal."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Progress of a search: `share` of its limit, in [0, 1], and what is left of it in words."""
+    """Progress of a search: `share` of its limit, in [0, 1], and the rest as text."""
 
     counts: str
     share: float
@@ -29,15 +29,17 @@ class Overview:
     trials: Sequence[RunningTrial]
 
 
-Look = Callable[[], Overview]
+GetOverview = Callable[[], Overview]
 """Returns the present state of the search."""
 
 
-def live_lines(console: Console, look: Look) -> Live:
-    """A live display of `look()`, refreshed four times a second, below the console's output."""
+def live_lines(console: Console, get_overview: GetOverview) -> Live:
+    """A live display of `get_overview()`, refreshed four times a second, below the console's
+    output.
+    """
 
     def drawn() -> Group:
-        return Group(*lines_of(look(), console.width, console.height // 2))
+        return Group(*lines_of(get_overview(), console.width, console.height // 2))
 
     return Live(
         get_renderable=drawn,
@@ -69,5 +71,5 @@ def lines_of(overview: Overview, width: int, most: int) -> list[Text]:
 def _line(trial: RunningTrial, width: int) -> Text:
     """A line of a trial; its name is shortened to make room for its progress."""
     name = Text(f"  #{trial.number} {clean(trial.name)}")
-    name.truncate(max(_LEAST, width - len(trial.how_far) - 2), overflow="ellipsis")
-    return name.append(f"  {trial.how_far}", "cyan")
+    name.truncate(max(_LEAST, width - len(trial.progress) - 2), overflow="ellipsis")
+    return name.append(f"  {trial.progress}", "cyan")

@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any
 
-from peftsearch.api.progress.live import Look
+from peftsearch.api.progress.live import GetOverview
 from peftsearch.lines import clean, shortened
 
 __all__ = ["NotebookBar"]
@@ -27,7 +27,7 @@ class NotebookBar:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._look: Look | None = None
+        self._get_overview: GetOverview | None = None
         self._drawn_s = 0.0
 
     def line(self, text: str) -> None:
@@ -37,11 +37,11 @@ class NotebookBar:
         else:
             self._bar.write(shown, file=sys.stdout)
 
-    def begin(self, look: Look) -> None:
+    def begin(self, get_overview: GetOverview) -> None:
         with warnings.catch_warnings():  # tqdm warns where ipywidgets is not installed
             warnings.simplefilter("ignore")
             from tqdm.auto import tqdm
-        self._look = look
+        self._get_overview = get_overview
         self._bar = tqdm(total=_PARTS, bar_format="{percentage:3.0f}% |{bar}| {desc}")
         self._draw()
 
@@ -56,11 +56,11 @@ class NotebookBar:
             self._bar = None
 
     def _draw(self) -> None:
-        if self._bar is None or self._look is None:
+        if self._bar is None or self._get_overview is None:
             return
         self._drawn_s = time.monotonic()
-        overview = self._look()
-        running = ", ".join(f"#{trial.number} {trial.how_far}" for trial in overview.trials)
+        overview = self._get_overview()
+        running = ", ".join(f"#{trial.number} {trial.progress}" for trial in overview.trials)
         parts = (overview.counts, overview.left, running)
         self._bar.n = round(_PARTS * overview.share)
         self._bar.set_description_str(clean("; ".join(filter(None, parts))))

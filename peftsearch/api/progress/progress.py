@@ -6,23 +6,23 @@ import time
 
 from peftsearch.api.progress.display import Display, display_for
 from peftsearch.api.progress.live import Overview
-from peftsearch.api.progress.running import RunningTrials, stopping, time_is_up
+from peftsearch.api.progress.running import RunningTrials, interrupt_message, time_limit_message
 from peftsearch.errors import MissingError, PeftsearchError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.wording import agree, counted, duration
 from peftsearch.workers.events import (
     Event,
-    StopAsked,
-    TrialAt,
+    StopRequested,
     TrialBegan,
     TrialEnded,
     TrialEvaluated,
-    TrialPutBack,
+    TrialProgress,
+    TrialRequeued,
     WorkerPlaced,
     WorkerReady,
+    WorkersPending,
     WorkerStopped,
-    WorkersWait,
 )
 from peftsearch.workers.limits import Limits
 
@@ -44,12 +44,12 @@ class Progress:
         self.entered = time.monotonic()
         self.began: float | None = None
         """Time at which the first worker had loaded model and data; the limit counts from here."""
-        self.said_time_is_up = False
+        self.announced_time_limit = False
         self.stops = 0
         self.volume = record.hypervolume
-        self.more_misfits = 0
+        self.hidden_infeasible = 0
         """Infeasible trials since the last one shown, counted instead of shown."""
-        self.last_said_misfit = False
+        self.last_shown_is_infeasible = False
         self.nodes: dict[int, str] = {}
         """Worker number → node, for workers on a cluster."""
         self.fatal: PeftsearchError | None = None
@@ -57,53 +57,55 @@ class Progress:
     def __enter__(self) -> Progress:
         self.display.begin(self._overview)
         done_before = f", {counted(len(self.results), 'trial')} done" if self.results else ""
-        self._say(
+        self._show(
             f"study {self.info.name}: {self.info.model} on {self.info.task_name}, space "
             f"{self.info.space}, {counted(self.workers, 'worker')}{done_before}"
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say_misfits()
+        self._flush_infeasible()
         self.display.end()
 
-    def hear(self, event: Event | None) -> None:
+    def handle(self, event: Event | None) -> None:
         """Process one event; None only updates the clock."""
-        if isinstance(event, StopAsked):
+        if isinstance(event, StopRequested):
             self.stops = event.times
-            self._say(stopping(len(self.running), event.times))
-        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped):
+            self._show(interrupt_message(len(self.running), event.times))
+        elif isinstance(event, WorkerReady | WorkerPlaced | WorkersPending | WorkerStopped):
             self._of_worker(event)
         elif event is not None:
             self._of_trial(event)
-        self._say_when_time_is_up()
+        self._announce_time_limit()
         self.display.tick()
 
     def _of_trial(
-        self, event: TrialBegan | TrialAt | TrialEvaluated | TrialEnded | TrialPutBack
+        self, event: TrialBegan | TrialProgress | TrialEvaluated | TrialEnded | TrialRequeued
     ) -> None:
-        if isinstance(event, TrialAt):
-            self.running.hear(event, time.monotonic())
+        if isinstance(event, TrialProgress):
+            self.running.update(event, time.monotonic())
         elif isinstance(event, TrialEnded):
             self._ended(event.result)
-        elif isinstance(event, TrialPutBack):
-            self._put_back(event.number)
+        elif isinstance(event, TrialRequeued):
+            self._requeued(event.number)
         else:
             if isinstance(event, TrialBegan):
                 self.running.begin(event)
             self._detail(event)
 
-    def _of_worker(self, event: WorkerReady | WorkerPlaced | WorkersWait | WorkerStopped) -> None:
+    def _of_worker(
+        self, event: WorkerReady | WorkerPlaced | WorkersPending | WorkerStopped
+    ) -> None:
         if isinstance(event, WorkerReady):
             self._ready()
         elif isinstance(event, WorkerPlaced):
             self.nodes[event.worker] = event.node
-            self._say(f"worker {event.worker} starts on node {event.node}")
-        elif isinstance(event, WorkersWait):
-            self._say(
+            self._show(f"worker {event.worker} starts on node {event.node}")
+        elif isinstance(event, WorkersPending):
+            self._show(
                 f"{event.workers} of {counted(self.workers, 'worker')} "
                 f"{agree(event.workers, 'has', 'have')} no place in the cluster yet: each "
-                f"needs {event.wants}"
+                f"needs {event.resources}"
             )
         else:
             self._stopped(event)
@@ -112,30 +114,34 @@ class Progress:
         if self.began is None:
             self.began = time.monotonic()
             if self.limits.seconds is not None:
-                self._say(f"model and data are loaded: {duration(self.limits.seconds)} begin")
+                self._show(f"model and data are loaded: {duration(self.limits.seconds)} begin")
 
-    def _say_when_time_is_up(self) -> None:
+    def _announce_time_limit(self) -> None:
         """Once the time limit is reached, report what happens to the running trials."""
         now = time.monotonic()
-        if self.began is None or self.said_time_is_up or now < self.limits.deadline(self.began):
+        if (
+            self.began is None
+            or self.announced_time_limit
+            or now < self.limits.deadline(self.began)
+        ):
             return
-        self.said_time_is_up = True
+        self.announced_time_limit = True
         if self.running and not self.stops:
-            most_s = max(0.0, self.limits.last_call(self.began) - now)
-            self._say(time_is_up(len(self.running), self.running.left_s(now), most_s))
+            most_s = max(0.0, self.limits.hard_deadline(self.began) - now)
+            self._show(time_limit_message(len(self.running), self.running.left_s(now), most_s))
 
-    def _put_back(self, number: int) -> None:
+    def _requeued(self, number: int) -> None:
         trial = self.running.end(number)
         if trial is not None:
-            self._say(f"#{number} is saved at {trial.where}")
+            self._show(f"#{number} is saved at {trial.position}")
 
     def _stopped(self, event: WorkerStopped) -> None:
         self.running.end_all_of(event.worker)
         if event.error is None:
             if event.worker in self.nodes:
-                self._say(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
+                self._show(f"worker {event.worker} ended on node {self.nodes[event.worker]}")
             return
-        self._say(f"worker {event.worker}: {event.error}")
+        self._show(f"worker {event.worker}: {event.error}")
         if event.exit_code not in (0, 1):
             kind = MissingError if event.exit_code == 3 else PeftsearchError
             self.fatal = kind(event.error)
@@ -144,11 +150,11 @@ class Progress:
         if self.display.draws_trials:
             return
         if isinstance(event, TrialBegan):
-            self._say(f"#{event.number} begins: {event.description}")
+            self._show(f"#{event.number} begins: {event.description}")
         elif event.value.fraction < 1:
-            self._say(
+            self._show(
                 f"#{event.number} at {event.value.fraction:.0%}: {self.info.metric.name} "
-                f"{self.info.metric.written(event.value.metric)}, {event.decision}"
+                f"{self.info.metric.format(event.value.metric)}, {event.decision}"
             )
 
     def _ended(self, result: TrialResult) -> None:
@@ -157,11 +163,11 @@ class Progress:
         record = self._record()
         self.volume = record.hypervolume
         on_front = any(point.number == result.number for point in record.front)
-        if result.state == "infeasible" and self.last_said_misfit:
-            self.more_misfits += 1
+        if result.state == "infeasible" and self.last_shown_is_infeasible:
+            self.hidden_infeasible += 1
         elif on_front or result.state == "failed" or not self.display.draws_trials:
-            self._say(self._line(result, on_front))
-            self.last_said_misfit = result.state == "infeasible"
+            self._show(self._line(result, on_front))
+            self.last_shown_is_infeasible = result.state == "infeasible"
 
     def _line(self, result: TrialResult, on_front: bool) -> str:
         mark = "★" if on_front else " "
@@ -173,7 +179,7 @@ class Progress:
             return f"{what}: {result.cause or result.state} {result.message or ''}".rstrip()
         stopped = "" if result.state == "full" else " (stopped early)"
         return (
-            f"{what}: {self.info.metric.name} {self.info.metric.written(result.metric)} "
+            f"{what}: {self.info.metric.name} {self.info.metric.format(result.metric)} "
             f"at {result.tuned_pct:.3g} %"
             f" tuned{stopped}, {result.wall_s:.0f} s"
         )
@@ -209,20 +215,20 @@ class Progress:
             return _clock(now - self.began)
         if now < self.limits.deadline(self.began):
             return f"{_clock(self.limits.deadline(self.began) - now)} left"
-        return f"finishing, at most {_clock(self.limits.last_call(self.began) - now)}"
+        return f"finishing, at most {_clock(self.limits.hard_deadline(self.began) - now)}"
 
     def _record(self) -> StudyRecord:
         ordered = tuple(self.results[number] for number in sorted(self.results))
         return StudyRecord(info=self.info, results=ordered)
 
-    def _say(self, line: str) -> None:
-        self._say_misfits()
+    def _show(self, line: str) -> None:
+        self._flush_infeasible()
         self.display.line(line)
 
-    def _say_misfits(self) -> None:
-        if self.more_misfits:
-            self.display.line(f"  {self.more_misfits} more like it")
-        self.more_misfits, self.last_said_misfit = 0, False
+    def _flush_infeasible(self) -> None:
+        if self.hidden_infeasible:
+            self.display.line(f"  {self.hidden_infeasible} more like it")
+        self.hidden_infeasible, self.last_shown_is_infeasible = 0, False
 
 
 def _clock(seconds: float) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftsearch.wording import agree, counted, duration
-from peftsearch.workers.events import TrialAt, TrialBegan
+from peftsearch.workers.events import TrialBegan, TrialProgress
 
-__all__ = ["RunningTrial", "RunningTrials", "stopping", "time_is_up"]
+__all__ = ["RunningTrial", "RunningTrials", "interrupt_message", "time_limit_message"]
 
 
 @dataclass
@@ -17,29 +17,31 @@ class RunningTrial:
     number: int
     name: str
     worker: int
-    at: TrialAt | None = None
-    heard_s: float = 0.0
+    at: TrialProgress | None = None
+    updated_s: float = 0.0
     first_step: int = 0
     first_s: float = 0.0
 
-    def hear(self, at: TrialAt, now_s: float) -> None:
+    def update(self, at: TrialProgress, now_s: float) -> None:
         if self.at is None or at.step < self.first_step:
             self.first_step, self.first_s = at.step, now_s
-        self.at, self.heard_s = at, now_s
+        self.at, self.updated_s = at, now_s
 
     @property
-    def how_far(self) -> str:
+    def progress(self) -> str:
         """`step 120 of 240, loss 0.612`."""
         if self.at is None:
             return "begins"
         if self.at.phase == "evaluates":
-            return f"{self.where}, evaluated"
+            return f"{self.position}, evaluated"
         if self.at.phase == "prepares":
-            return f"{self.where}, frozen layers first"
-        return self.where if self.at.loss is None else f"{self.where}, loss {self.at.loss:.3f}"
+            return f"{self.position}, frozen layers first"
+        return (
+            self.position if self.at.loss is None else f"{self.position}, loss {self.at.loss:.3f}"
+        )
 
     @property
-    def where(self) -> str:
+    def position(self) -> str:
         """`step 120 of 240`."""
         if self.at is None:
             return "its first step"
@@ -51,9 +53,9 @@ class RunningTrial:
         """
         if self.at is None or self.at.step <= self.first_step:
             return None
-        step_s = (self.heard_s - self.first_s) / (self.at.step - self.first_step)
+        step_s = (self.updated_s - self.first_s) / (self.at.step - self.first_step)
         left_s = step_s * (self.at.full_steps - self.at.step)
-        return max(0.0, left_s - (now_s - self.heard_s))
+        return max(0.0, left_s - (now_s - self.updated_s))
 
 
 class RunningTrials:
@@ -74,10 +76,10 @@ class RunningTrials:
         name = f"{event.method}: {event.description}" if named else event.description
         self._trials[event.number] = RunningTrial(event.number, name, event.worker)
 
-    def hear(self, event: TrialAt, now_s: float) -> None:
+    def update(self, event: TrialProgress, now_s: float) -> None:
         trial = self._trials.get(event.number)
         if trial is not None:
-            trial.hear(event, now_s)
+            trial.update(event, now_s)
 
     def end(self, number: int) -> RunningTrial | None:
         return self._trials.pop(number, None)
@@ -95,7 +97,7 @@ class RunningTrials:
         return max(known, default=0.0) if len(known) == len(left) else None
 
 
-def time_is_up(count: int, left_s: float | None, most_s: float) -> str:
+def time_limit_message(count: int, left_s: float | None, most_s: float) -> str:
     """Message at the time limit: finishing `count` trials in `left_s` seconds, if that is known and
     within `most_s`, else saving them after `most_s`.
     """
@@ -103,12 +105,12 @@ def time_is_up(count: int, left_s: float | None, most_s: float) -> str:
     if left_s is not None and left_s <= most_s:
         return f"time is up: finishing {trials}, up to about {duration(left_s + 1)}"
     return (
-        f"time is up: {trials} may take up to {duration(most_s)} more; what is not done by then is "
-        "saved, for --resume"
+        f"time is up: {trials} may take up to {duration(most_s)} more; those unfinished by then "
+        "are saved, for --resume"
     )
 
 
-def stopping(count: int, times: int) -> str:
+def interrupt_message(count: int, times: int) -> str:
     """Message after the `times`-th Ctrl-C, with `count` running trials."""
     if times > 1:
         return "ending at once: all that is finished or checkpointed is kept"

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peftsearch.design.composition import Composition, Surroundings
+from peftsearch.design.composition import Composition, CompositionContext
 from peftsearch.design.form import Prefix
 
 __all__ = [
@@ -54,9 +54,9 @@ class AttachedPrefix:
         tensors = self.tensors()
         delta = self.form.delta(tensors, query.to(tensors["keys"].dtype) * scaling)
         read = self.read() if self.read else query.new_empty(0)
-        around = Surroundings(read, tensors["keys"].shape[1], tensors)
+        context = CompositionContext(read, tensors["keys"].shape[1], tensors)
         return self.composition.compose(
-            tensors, heads, delta.transpose(1, 2).to(heads.dtype), around
+            tensors, heads, delta.transpose(1, 2).to(heads.dtype), context
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from peftsearch.backbone.linear import LinearView
-from peftsearch.design.composition import Surroundings
+from peftsearch.design.composition import CompositionContext
 from peftsearch.design.modification import Modification
 
 __all__ = ["SiteModification", "Tensors", "modify_together"]
@@ -57,8 +57,8 @@ class SiteModification:
             return form.add_to(held, source, h, self.factor)
         delta = form.delta(held, source).to(h.dtype)
         weight, bias = (linear.weight, linear.bias) if linear else (None, None)
-        around = Surroundings(source, self.width, held, weight, bias)
-        return self.modification.composition.compose(held, h, delta, around)
+        context = CompositionContext(source, self.width, held, weight, bias)
+        return self.modification.composition.compose(held, h, delta, context)
 
 
 def modify_together(several: Sequence[SiteModification], x: Tensor, h: Tensor) -> Tensor:

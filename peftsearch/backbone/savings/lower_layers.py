@@ -60,7 +60,7 @@ def states_after(backbone: Backbone, count: int, inputs: Mapping[str, Tensor]) -
     stack (token ids, mask, …), each [batch, tokens].
     """
     stack = backbone.model.get_submodule(backbone.family.stacks[0].module)
-    options = {"use_cache": False} if backbone.shapes.reads_forward else {}
+    options = {"use_cache": False} if backbone.shapes.is_causal else {}
 
     def take(layer: nn.Module, args: object, output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["acknowledged", "unheard"]
+__all__ = ["acknowledge_interrupts", "without_acknowledgement"]
 
 _SOON_S = 0.5
 """A command that ends sooner reports the interrupt itself."""
@@ -21,7 +21,7 @@ _END = b"\0"
 
 
 @contextlib.contextmanager
-def acknowledged() -> Iterator[None]:
+def acknowledge_interrupts() -> Iterator[None]:
     """Acknowledge the first Ctrl-C; end the process at the second. Files are written whole or not
     at all, so nothing is left half done.
     """
@@ -44,8 +44,8 @@ def acknowledged() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """Suspend `acknowledged` while the caller handles signals itself."""
+def without_acknowledgement() -> Iterator[None]:
+    """Suspend `acknowledge_interrupts` while the caller handles signals itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

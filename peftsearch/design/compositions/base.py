@@ -16,11 +16,11 @@ from peftsearch.design.shapes import SiteShape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Add", "Composition", "Surroundings"]
+__all__ = ["Add", "Composition", "CompositionContext"]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CompositionContext:
     """Everything that a composition may read besides h and Δh."""
 
     source: Tensor
@@ -43,7 +43,7 @@ class Composition(ABC):
     keeps_identity: ClassVar[bool] = True
     """Whether Δh = 0 leaves h unchanged."""
     reads_source: ClassVar[bool] = False
-    """Whether it reads `Surroundings.source`, which is otherwise not kept for a prefix."""
+    """Whether it reads `CompositionContext.source`, which is otherwise not kept for a prefix."""
     closed_at_init: ClassVar[bool] = False
     """Whether it leaves h unchanged before training, whatever Δh is."""
 
@@ -57,7 +57,7 @@ class Composition(ABC):
 
     @abstractmethod
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         """The new h, of h's shape; Δh is [batch, tokens, d_h] or, with heads apart, [batch, tokens,
         heads, head_dim].
@@ -81,16 +81,16 @@ class Add(Composition):
     Parameters: none.
 
     >>> import torch
-    >>> from peftsearch.design.composition import Add, Surroundings
+    >>> from peftsearch.design.composition import Add, CompositionContext
     >>> h, delta = torch.ones(1, 3, 6), torch.full((1, 3, 6), 0.5)
-    >>> Add().compose({}, h, delta, Surroundings(source=h)).mean()
+    >>> Add().compose({}, h, delta, CompositionContext(source=h)).mean()
     tensor(1.5000)
     """
 
     name: ClassVar[str] = "add"
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         return h + delta
 

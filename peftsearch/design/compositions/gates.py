@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from peftsearch.design.compositions.base import Composition, Surroundings
+from peftsearch.design.compositions.base import Composition, CompositionContext
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ class Gated(Composition):
     keeps_identity: ClassVar[bool] = False
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         """Always raises ConfigurationError: the gate is not a function of h and Δh alone."""
         raise ConfigurationError("the exact gate is computed inside attention, with the softmax")
@@ -47,10 +47,10 @@ class SigmoidGate(Composition):
     `gate_b` [1], zero at first, so that the gate begins half open. Parameters: d_source + 1 a site.
 
     >>> import torch
-    >>> from peftsearch.design.composition import SigmoidGate, Surroundings
+    >>> from peftsearch.design.composition import CompositionContext, SigmoidGate
     >>> gate = {"gate_w": torch.zeros(4), "gate_b": torch.zeros(1)}
     >>> h, delta, source = torch.zeros(1, 1, 2), torch.ones(1, 1, 2), torch.ones(1, 1, 4)
-    >>> SigmoidGate().compose(gate, h, delta, Surroundings(source))
+    >>> SigmoidGate().compose(gate, h, delta, CompositionContext(source))
     tensor([[[0.5000, 0.5000]]])
     """
 
@@ -64,10 +64,10 @@ class SigmoidGate(Composition):
         tensor.zero_()
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         w = tensors["gate_w"]
-        gate = (around.source.to(w.dtype) @ w[:, None] + tensors["gate_b"]).sigmoid()
+        gate = (context.source.to(w.dtype) @ w[:, None] + tensors["gate_b"]).sigmoid()
         # [batch, tokens, 1], and [batch, tokens, 1, 1] beside a prefix, whose h has heads apart.
         gate = gate.reshape(*gate.shape, *[1] * (h.ndim - gate.ndim))
         return h + gate.to(delta.dtype) * delta
@@ -84,9 +84,10 @@ class TanhGate(Composition):
     Tensor: `gate`, [heads] at the heads' output, else [1]. Parameters: as many a site.
 
     >>> import torch
-    >>> from peftsearch.design.composition import Surroundings, TanhGate
+    >>> from peftsearch.design.composition import CompositionContext, TanhGate
     >>> h, delta = torch.ones(1, 3, 6), torch.ones(1, 3, 6)
-    >>> torch.equal(TanhGate().compose({"gate": torch.zeros(1)}, h, delta, Surroundings(h)), h)
+    >>> closed = {"gate": torch.zeros(1)}
+    >>> torch.equal(TanhGate().compose(closed, h, delta, CompositionContext(h)), h)
     True
     """
 
@@ -100,7 +101,7 @@ class TanhGate(Composition):
         tensor.zero_()
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         gate = tensors["gate"].tanh().to(delta.dtype)
         # At the heads' output a gate a head: Δh [batch, tokens, heads · head_dim] is split for it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from peftsearch.design.checks import positive_number
-from peftsearch.design.compositions.base import Composition, Surroundings
+from peftsearch.design.compositions.base import Composition, CompositionContext
 from peftsearch.design.shapes import SiteShape
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Dora(Composition):
     Raises ConfigurationError for a scale `s` that is no positive number.
 
     >>> import torch
-    >>> from peftsearch.design.composition import Dora, Surroundings
+    >>> from peftsearch.design.composition import CompositionContext, Dora
     >>> W, x = torch.tensor([[3.0], [4.0]]), torch.ones(1, 1, 2)
     >>> lora = {"down": torch.zeros(2, 1), "up": torch.zeros(1, 1)}
-    >>> around = Surroundings(x, 1, form=lora, weight=lambda: W)
-    >>> Dora().compose({"m": torch.tensor([10.0])}, x @ W, torch.zeros(1, 1, 1), around)  # ‖W‖ = 5
+    >>> context = CompositionContext(x, 1, form=lora, weight=lambda: W)
+    >>> Dora().compose({"m": torch.tensor([10.0])}, x @ W, torch.zeros(1, 1, 1), context)  # ‖W‖ = 5
     tensor([[[14.]]])
     """
 
@@ -50,16 +50,16 @@ class Dora(Composition):
         tensor.copy_(weight().to(tensor.dtype).norm(dim=0))
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         """The new h [batch, tokens, d_h], from h = xW + bias, which the layer has computed."""
-        assert around.form is not None
-        assert around.weight is not None
-        down, up, m = around.form["down"], around.form["up"], tensors["m"]
-        weight = around.weight().to(down.dtype)
+        assert context.form is not None
+        assert context.weight is not None
+        down, up, m = context.form["down"], context.form["up"], tensors["m"]
+        weight = context.weight().to(down.dtype)
         norm: Tensor = (weight + self.s * (down.detach() @ up.detach())).norm(dim=0)
         factor = _quotient(m, norm)
-        bias = around.bias() if around.bias else None
+        bias = context.bias() if context.bias else None
         plain = h if bias is None else h - bias
         # Summed in the tuned tensors' precision (fp32): factor − 1 is near 0, and bf16, with 8 bits
         # of mantissa, would round it away before it is multiplied.

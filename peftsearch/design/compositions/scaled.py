@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftsearch.design.checks import positive_number
-from peftsearch.design.compositions.base import Composition, Surroundings
+from peftsearch.design.compositions.base import Composition, CompositionContext
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -27,9 +27,9 @@ class Scaled(Composition):
     Raises ConfigurationError for an s that is no positive number, and for s = 1, which is `Add`.
 
     >>> import torch
-    >>> from peftsearch.design.composition import Scaled, Surroundings
+    >>> from peftsearch.design.composition import CompositionContext, Scaled
     >>> h, delta = torch.ones(1, 3, 6), torch.ones(1, 3, 6)
-    >>> Scaled(4).compose({}, h, delta, Surroundings(h)).mean()
+    >>> Scaled(4).compose({}, h, delta, CompositionContext(h)).mean()
     tensor(5.)
     """
 
@@ -52,7 +52,7 @@ class Scaled(Composition):
         return {"s": (1,)} if self.s == "learned" else {}
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
         # Beside a half-precision body Δh has h's dtype; an fp32 scale would promote the new h.
         return h + delta * (tensors["s"].to(delta.dtype) if self.s == "learned" else self.s)
@@ -89,9 +89,9 @@ class RankStabilised(Composition):
         return self.alpha / math.sqrt(width)
 
     def compose(
-        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, around: Surroundings
+        self, tensors: Mapping[str, Tensor], h: Tensor, delta: Tensor, context: CompositionContext
     ) -> Tensor:
-        return h + delta * self.scale(around.width)
+        return h + delta * self.scale(context.width)
 
     def factor(self, width: int) -> float | None:
         return self.scale(width)

@@ -19,9 +19,9 @@ from peftsearch.design.shapes import SiteShape
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["LATER", "Form", "Shapes", "Source"]
+__all__ = ["OMIT_DEFAULT", "Form", "Shapes", "Source"]
 
-LATER = {"later": True}
+OMIT_DEFAULT = {"omit_default": True}
 """Metadata of an option that came after the first configurations were recorded: at its default it
 is left out of the JSON, so that their hashes stay what they were.
 """
@@ -29,7 +29,7 @@ is left out of the JSON, so that their hashes stay what they were.
 Shapes = dict[str, tuple[int, ...]]
 """Tensor name → shape."""
 Source = tuple[SiteShape, int]
-"""A site, and the width of what a form reads there (d_source)."""
+"""A site, and the width of the vector that a form reads there (d_source)."""
 
 
 @dataclass(frozen=True)

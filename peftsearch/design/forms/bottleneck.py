@@ -131,7 +131,7 @@ class Linear(Bottleneck):
 
         down, up = tensors["down"], tensors["up"]
         r = down.shape[1]
-        # In fp64: A₀B₀ is computed anew where an adapter is loaded, and in fp32 two processors are
+        # In fp64: A₀B₀ is computed again where an adapter is loaded, and in fp32 two processors are
         # 1.5e-4 of the largest weight apart (MiniLM), as singular values lie close together.
         left, values, right = svd(pretrained().double(), full_matrices=False)
         root = values[:r].sqrt()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftsearch.design.checks import check_name
-from peftsearch.design.forms.base import LATER, Form, Shapes, Source
+from peftsearch.design.forms.base import OMIT_DEFAULT, Form, Shapes, Source
 from peftsearch.design.shapes import SiteShape
 from peftsearch.errors import ConfigurationError
 
@@ -43,8 +43,8 @@ class Prefix(Form):
     torch.Size([1, 4, 3, 8])
     """
 
-    mlp: int | None = field(default=None, metadata=LATER)
-    init: Literal["zero", "normal"] = field(default="zero", metadata=LATER)
+    mlp: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    init: Literal["zero", "normal"] = field(default="zero", metadata=OMIT_DEFAULT)
 
     name: ClassVar[str] = "prefix"
     width_symbol: ClassVar[str | None] = "l"

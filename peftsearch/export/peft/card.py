@@ -64,7 +64,7 @@ def peft_card(
 
 base = {base}
 tokenizer = AutoTokenizer.from_pretrained({source})
-{code}{_said(package)}
+{code}{_prediction_code(package)}
 ```
 {_NO_PAIRS if prompts else ""}"""
 
@@ -91,9 +91,9 @@ def _loads_with(package: Package, has_head: bool) -> str:
     """The class of peft that loads it by itself, and whether with its head."""
     if not has_head:
         return (
-            "The head stands beside the adapter, as no classification model of transformers has it "
-            "with these\nweights: `AutoPeftModelForFeatureExtraction` loads the body, and the code "
-            "below computes the head."
+            "The head is stored beside the adapter, as no classification model of transformers has "
+            "it with these\nweights: `AutoPeftModelForFeatureExtraction` loads the body, and the "
+            "code below computes the head."
         )
     return (
         f'`AutoPeftModelForSequenceClassification.from_pretrained("this folder", '
@@ -140,7 +140,7 @@ batch["decoder_attention_mask"] = batch["attention_mask"]"""
 """The decoder reads the text, too, one place later."""
 
 
-def _said(package: Package) -> str:
+def _prediction_code(package: Package) -> str:
     """Code that turns logits into predictions."""
     if package.output == "label sets":
         return "\nprobabilities = logits.sigmoid()  # a label each; those above 0.5 are predicted"
@@ -200,7 +200,7 @@ def _dtype(package: Package) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text as a string of Python, whatever quotes it holds."""
+    """The text as a Python string literal."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -24,7 +24,9 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Adapter:
-    """One adapter in peft's format: its config beside what every type has, and its tensors."""
+    """One adapter in peft's format: the part of its config that depends on its type, and
+    tensors.
+    """
 
     config: dict[str, object]
     tensors: dict[str, Tensor]
@@ -32,7 +34,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class SitePart:
-    """One site of a modification, and what is stored for it."""
+    """One site of a modification, and its stored tensors."""
 
     modification: Modification
     site: SiteShape

@@ -108,7 +108,9 @@ def metric_title(info: StudyInfo) -> str:
 
 
 BEYOND_WORST = 0.25
-"""How far below a constant predictor an axis goes, in shares of what the best is above it."""
+"""Extent of an axis below a constant predictor, as a share of the best metric's distance above
+it.
+"""
 
 
 def metric_range(values: Sequence[float], metric: MetricScale) -> tuple[float, float]:

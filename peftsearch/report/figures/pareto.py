@@ -35,7 +35,7 @@ class _Plane:
 
 
 def pareto_figure(record: StudyRecord) -> go.Figure:
-    """Full-length trials, stopped ones faint, the literature's methods named, frontier drawn, and
+    """Full-length trials, stopped ones faint, published methods named, frontier drawn, and
     what papers report beside them.
     """
     info, published = record.info, published_in(record.info)
@@ -72,7 +72,7 @@ def pareto_range(record: StudyRecord) -> tuple[float, float]:
 def _measured(
     record: StudyRecord, full: Sequence[TrialResult], front: set[int], axis: TunedAxis
 ) -> list[go.Scatter]:
-    """The study's own trials, what matters most last: it is drawn on top."""
+    """The study's own trials, the most important last, so that they are drawn on top."""
     info = record.info
     stopped = [r for r in record.results if r.state == "stopped"]
     best = [r for r in full if r.number in front]
@@ -107,7 +107,7 @@ def _points(
 
 
 def _methods(results: Sequence[TrialResult], axis: TunedAxis, info: StudyInfo) -> go.Scatter:
-    trace = _points(results, axis, info, "methods of the literature", COLOURS["landmark"], 10, 0.9)
+    trace = _points(results, axis, info, "published methods", COLOURS["landmark"], 10, 0.9)
     return trace.update(marker={"symbol": "diamond"})
 
 

@@ -24,7 +24,7 @@ def hover(result: TrialResult, info: StudyInfo) -> str:
     if rates := str(Rates.of(result.configuration)):
         rows += map(safe, textwrap.wrap(rates, 60))
     if result.metric is not None:
-        shown = info.metric.written(result.metric, result.metric_se)
+        shown = info.metric.format(result.metric, result.metric_se)
         rows.append(f"{safe(info.metric.name)} {shown}")
     rows.append(f"{result.tuned_pct:.4g} % tuned, {result.tuned_parameters:,} parameters")
     if result.state == "stopped":
@@ -36,7 +36,7 @@ def hover_published(value: PublishedValue, info: StudyInfo) -> str:
     """Hover text of a published result."""
     rows = [
         f"<b>{safe(value.name)} (published)</b>",
-        f"{safe(info.metric.name)} {info.metric.written(value.value)}",
+        f"{safe(info.metric.name)} {info.metric.format(value.value)}",
         f"{value.tuned_pct:.4g} % tuned",
         "not measured here:",
         *map(safe, textwrap.wrap(value.source, 60)),

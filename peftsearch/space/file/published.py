@@ -17,7 +17,7 @@ class PublishedPoint(Model):
     """
 
     method: str | None = None
-    """The method of the literature (`peftsearch ls methods`) that was trained."""
+    """The published method (`peftsearch ls methods`) that was trained."""
     name: str | None = None
     """A label where the method alone is not enough: `mam l=30 r=512`."""
     tuned_pct: float = Field(ge=0, le=100, allow_inf_nan=False)

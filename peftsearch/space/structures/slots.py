@@ -122,7 +122,7 @@ class PlacedSlot(Slot):
     left_out: Mapping[SlotStructure, str]
     """Structures that the backbone cannot take, or would write as another one, and why."""
 
-    def cut_to(self, depth: str, shapes: BackboneShapes) -> PlacedSlot:
+    def restricted_to(self, depth: str, shapes: BackboneShapes) -> PlacedSlot:
         """The slot in the layers of a depth only. Parameters keep the names that they have without
         a depth: `options` are those of the whole slot.
         """

@@ -84,7 +84,7 @@ def trees_by_depth(
     narrower: tuple[int, ...] | None = None
     # The narrowest first: a wider depth leaves out what the next narrower one has.
     for mask, depth in reversed(names.items()):
-        here = slots if mask is None else tuple(slot.cut_to(depth, shapes) for slot in slots)
+        here = slots if mask is None else tuple(slot.restricted_to(depth, shapes) for slot in slots)
         tree = StructureTree(here, rules, _inside(here, narrower, shapes) if narrower else ())
         if tree.count():
             found[depth] = tree

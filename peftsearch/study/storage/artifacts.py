@@ -53,7 +53,7 @@ class Artifacts:
         self._store, self._address, self._prefix = store, address, prefix
         self._limit_s = limit_s
 
-    def try_out(self) -> None:
+    def check_access(self) -> None:
         """Store, read and remove a small file; MissingError at once if that fails."""
         name = f"{self._prefix}{uuid.uuid4().hex}-trial-of-the-store"
 

@@ -21,7 +21,7 @@ The study, in a database
 2. `TRIALS` and each worker's `ALIVE`, at any time.
 
 On one machine `CONFIGURATION`, `CURVE` and `RESULT` are files of the trial's folder, written at the
-same points. In a database writes of one block of `TrialTable.at_once` are one transaction.
+same points. In a database writes of one block of `TrialTable.transaction` are one transaction.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AttributeFamily(Generic[T]):
         return Attribute(f"{self.prefix}{which}")
 
     def each(self, attributes: Mapping[str, Any]) -> dict[str, T]:
-        """All that are there, by what follows the prefix."""
+        """Those that are present, by the rest of their key after the prefix."""
         return {
             key.removeprefix(self.prefix): value
             for key, value in attributes.items()

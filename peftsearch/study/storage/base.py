@@ -14,15 +14,15 @@ from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.storage.retry import Retry
 from peftsearch.study.storage.trial_table import TrialTable
 
-__all__ = ["Heartbeat", "Shared", "TrialStore"]
+__all__ = ["Heartbeat", "StudyStorage", "TrialStore"]
 
 
 class Heartbeat(Protocol):
     """Records and reports which workers are alive, by unique name."""
 
     @property
-    def look_s(self) -> float:
-        """Seconds between questions; asking more often shows nothing new."""
+    def poll_s(self) -> float:
+        """Seconds between two checks; checking more often shows nothing new."""
 
     def join(self, name: str) -> None:
         """Register as alive, until `leave` or the end of this process."""
@@ -37,7 +37,7 @@ class TrialStore(Protocol):
     """Configurations, learning curves, results and checkpoints, by trial number."""
 
     @property
-    def hands_on(self) -> bool:
+    def shares_checkpoints(self) -> bool:
         """Whether checkpoints are shared between workers' machines."""
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None: ...
@@ -47,7 +47,9 @@ class TrialStore(Protocol):
     def write_rung(self, number: int, value: RungValue) -> None: ...
 
     def write_result(self, result: TrialResult) -> None:
-        """Finish a trial; done once this returns, or the block of `TrialTable.at_once` it is in."""
+        """Finish a trial; done once this returns, or the block of `TrialTable.transaction` it is
+        in.
+        """
 
     def result(self, number: int) -> TrialResult | None:
         """A trial's result; None while it is unfinished."""
@@ -55,13 +57,13 @@ class TrialStore(Protocol):
     def progress(self, number: int) -> int | str | None:
         """A stamp that changes whenever the trial's checkpoint is rewritten; None without one."""
 
-    def give_checkpoint(self, number: int) -> None:
+    def publish_checkpoint(self, number: int) -> None:
         """Publish the checkpoint in this worker's folder to all workers."""
 
-    def give_adapter(self, number: int) -> None:
+    def publish_adapter(self, number: int) -> None:
         """Publish the tuned tensors to all workers, if they exist."""
 
-    def take_over(self, number: int) -> None:
+    def fetch_files(self, number: int) -> None:
         """Copy another worker's files of a trial to this worker's folder."""
 
     def discard_checkpoint_file(self, number: int) -> None:
@@ -72,7 +74,7 @@ class TrialStore(Protocol):
 
 
 @dataclass(frozen=True)
-class Shared:
+class StudyStorage:
     """The storage of a study, opened for one worker."""
 
     table: TrialTable

@@ -12,7 +12,7 @@ from peftsearch.disk.locks import FileLock
 from peftsearch.errors import MissingError
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
-from peftsearch.study.storage.base import Shared
+from peftsearch.study.storage.base import StudyStorage
 from peftsearch.study.storage.journal import open_journal
 from peftsearch.study.storage.retry import Retry
 from peftsearch.study.storage.trial_table import (
@@ -24,7 +24,7 @@ from peftsearch.study.storage.trial_table import (
 __all__ = ["FolderTrialStore", "LockHeartbeat", "open_in_folder"]
 
 
-def open_in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
+def open_in_folder(folder: StudyFolder, info: StudyInfo) -> StudyStorage:
     """Open the storage of a study on one machine; creates the study if the journal is empty."""
     lock = FileLock(folder.root / "ask.lock")
     with lock:
@@ -35,7 +35,7 @@ def open_in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
             load_if_exists=True,
         )
     refuse_other_directions(study, info, str(folder.journal_path))
-    return Shared(
+    return StudyStorage(
         table=TrialTable(study),
         lock=lock,
         heartbeat=LockHeartbeat(folder.workers_path),
@@ -48,7 +48,7 @@ def open_in_folder(folder: StudyFolder, info: StudyInfo) -> Shared:
 class LockHeartbeat:
     """A heartbeat in which each live worker holds a file lock, which the kernel frees on exit."""
 
-    look_s = 1.0
+    poll_s = 1.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class LockHeartbeat:
 class FolderTrialStore:
     """Trials in one folder shared by all workers, so no files need to be copied."""
 
-    hands_on = False
+    shares_checkpoints = False
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
@@ -109,13 +109,13 @@ class FolderTrialStore:
     def progress(self, number: int) -> int | str | None:
         return self.folder.trial(number).checkpoint_stamp()
 
-    def give_checkpoint(self, number: int) -> None:
+    def publish_checkpoint(self, number: int) -> None:
         return
 
-    def give_adapter(self, number: int) -> None:
+    def publish_adapter(self, number: int) -> None:
         return
 
-    def take_over(self, number: int) -> None:
+    def fetch_files(self, number: int) -> None:
         return
 
     def discard_checkpoint_file(self, number: int) -> None:

@@ -65,16 +65,16 @@ def _journalled(folder: StudyFolder) -> Iterable[tuple[int, Mapping[str, Any]]]:
 
 def _in_database(info: StudyInfo) -> dict[int, str]:
     from peftsearch.study.storage.database.address import StorageAddress
-    from peftsearch.study.storage.database.connection import LOOK_S, in_database
-    from peftsearch.study.storage.database.enrolment import enrolled
+    from peftsearch.study.storage.database.connection import READ_LIMIT_S, in_database
+    from peftsearch.study.storage.database.registration import registered_study
 
     address = StorageAddress.of(info.storage)
 
     def read(storage: BaseStorage) -> tuple[list[FrozenTrial], dict[str, Any]]:
-        study_id = enrolled(storage, info.name, address.shown).study_id
+        study_id = registered_study(storage, info.name, address.redacted).study_id
         trials = storage.get_all_trials(study_id, deepcopy=False)
         return trials, storage.get_study_user_attrs(study_id)
 
-    trials, attributes = in_database(address, read, LOOK_S)
+    trials, attributes = in_database(address, read, READ_LIMIT_S)
     alive = {name for name, count in ALIVE.each(attributes).items() if isinstance(count, int)}
     return _of_living(((trial.number, trial.user_attrs) for trial in trials), alive)

@@ -23,9 +23,9 @@ T = TypeVar("T")
 class BatchingDatabase(Protocol):
     """A database with fewer round trips than Optuna's own access."""
 
-    def as_read(self, begin_with: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
+    def batched(self, new_trial_attributes: Mapping[str, Any] = {}) -> AbstractContextManager[None]:
         """In this context Optuna uses the trials read last; trials created in it have the
-        attributes `begin_with`.
+        attributes `new_trial_attributes`.
         """
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
@@ -33,7 +33,8 @@ class BatchingDatabase(Protocol):
 
 
 class TrialTable:
-    """Trials by number, and their attributes. Every call but `known` reads what others wrote.
+    """Trials by number, and their attributes. Every call but `cached` sees what other workers
+    wrote.
 
     `database`: where the study is kept, if in one.
     """
@@ -41,46 +42,47 @@ class TrialTable:
     def __init__(self, study: optuna.Study, database: BatchingDatabase | None = None) -> None:
         self.study, self._database = study, database
         self._ids: dict[int, int] = {}
-        self._is_steady = False
+        self._in_snapshot = False
         self._read: list[FrozenTrial] | None = None
-        self._known: list[FrozenTrial] | None = None
-        self._waiting: list[tuple[int, str, Any]] | None = None
-        self._then: list[Callable[[], object]] = []
+        self._cached: list[FrozenTrial] | None = None
+        self._pending: list[tuple[int, str, Any]] | None = None
+        self._on_commit: list[Callable[[], object]] = []
 
     @contextlib.contextmanager
-    def steady(self) -> Iterator[None]:
+    def snapshot(self) -> Iterator[None]:
         """Read the trials once in this block: a database is slow, and while the study's lock is
         held, others decide nothing.
 
         Attributes that are set show at once; that trials have ended meanwhile does not.
         """
-        self._is_steady, self._read = True, None
+        self._in_snapshot, self._read = True, None
         try:
             yield
         finally:
-            self._is_steady, self._read = False, None
+            self._in_snapshot, self._read = False, None
 
     @contextlib.contextmanager
-    def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
+    def batched(self, new_trial_attributes: Mapping[str, Any] = {}) -> Iterator[None]:
         """Optuna, too, uses the trials read last in this block: proposals may be based on trials
-        that are a moment old. In a database, trials begun in it have the attributes `begin_with`.
+        that are a moment old. In a database, trials begun in it have the attributes
+        `new_trial_attributes`.
         """
         if self._database is None:
             yield
         else:
-            with self._database.as_read(begin_with):
+            with self._database.batched(new_trial_attributes):
                 yield
 
-    def known(self) -> list[FrozenTrial]:
+    def cached(self) -> list[FrozenTrial]:
         """Trials as read last, where a moment's delay does no harm; not to be changed."""
-        return self.all() if self._known is None else self._known
+        return self.all() if self._cached is None else self._cached
 
     def all(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials of some states, or all, by number; not to be changed."""
         read = self._read
         if read is None:
-            read = self._known = self.study.get_trials(deepcopy=False)
-            if self._is_steady:
+            read = self._cached = self.study.get_trials(deepcopy=False)
+            if self._in_snapshot:
                 self._read = read
         return [trial for trial in read if trial.state in states] if states else read
 
@@ -91,34 +93,34 @@ class TrialTable:
         return self.all()[number]
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Write what is set in this block at its end, in order; in a database in one transaction
-        a trial, all or nothing.
+    def transaction(self) -> Iterator[None]:
+        """Write the attributes set in this block at its end, in order; in a database all of a
+        trial's or none, in one transaction.
         """
-        self._waiting, self._then = [], []
+        self._pending, self._on_commit = [], []
         try:
             yield
-            waiting, self._waiting = self._waiting, None
-            for number, attributes in _by_number(waiting).items():
+            pending, self._pending = self._pending, None
+            for number, attributes in _by_number(pending).items():
                 self._write(number, attributes)
-            for do in self._then:
+            for do in self._on_commit:
                 do()
         finally:
-            self._waiting = None
+            self._pending = None
 
-    def then(self, do: Callable[[], object]) -> None:
-        """Call `do` once what was set is written: now, or after the block of `at_once`."""
-        if self._waiting is None:
+    def on_commit(self, do: Callable[[], object]) -> None:
+        """Call `do` once the attributes are written: now, or at the end of a `transaction`."""
+        if self._pending is None:
             do()
         else:
-            self._then.append(do)
+            self._on_commit.append(do)
 
     def set(self, number: int, attribute: Attribute[T], value: T) -> None:
         """Set an attribute of a trial that has not ended."""
-        if self._waiting is None:
+        if self._pending is None:
             self._write(number, {attribute.key: value})
         else:
-            self._waiting.append((number, attribute.key, value))
+            self._pending.append((number, attribute.key, value))
 
     def _write(self, number: int, attributes: Mapping[str, Any]) -> None:
         if number not in self._ids:

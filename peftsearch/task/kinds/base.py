@@ -35,7 +35,7 @@ class Kind(ABC):
     """
     needs_target: ClassVar[bool] = True
 
-    def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
+    def adapted_to(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
         """The kind adapted to the training rows' notation, and notes on that."""
         return self, []
 

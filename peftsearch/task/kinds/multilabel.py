@@ -38,7 +38,7 @@ class Multilabel(Kind):
 
     >>> cells = {"text": ["a", "b", "c", "d"], "tags": ["war|love", "war", "love", "love"]}
     >>> rows, columns = Rows("d.csv", pd.DataFrame(cells)), Columns(("text",), "tags")
-    >>> kind, notes = Multilabel().written_as(rows, columns)
+    >>> kind, notes = Multilabel().adapted_to(rows, columns)
     >>> labels = kind.label_names(rows, columns)
     >>> labels, kind.to_split(rows, columns, labels)[0].targets.tolist()
     (('love', 'war'), [[1, 1], [0, 1], [1, 0], [1, 0]])
@@ -54,7 +54,7 @@ class Multilabel(Kind):
         *("tags", "categories", "topics", "genres", "emotions"),
     )
 
-    def written_as(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
+    def adapted_to(self, rows: Rows, columns: Columns) -> tuple[Kind, list[str]]:
         notation = notation_of(rows, columns)
         note = notation.note(str(columns.label))
         classes = rows.classes.get(str(columns.label)) if isinstance(notation, Lists) else None

@@ -30,7 +30,7 @@ class Metric:
     >>> accuracy = METRICS["accuracy"]
     >>> references, predictions = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
     >>> value = accuracy.value(references, predictions)
-    >>> accuracy.written(value, accuracy.standard_error(references, predictions))
+    >>> accuracy.format(value, accuracy.standard_error(references, predictions))
     '0.7500 ± 0.2165'
     """
 
@@ -74,7 +74,7 @@ class Metric:
         if self.needs is not None:
             library(self.needs)
 
-    def written(self, value: float, error: float | None = None) -> str:
+    def format(self, value: float, error: float | None = None) -> str:
         """`0.7530 ± 0.0136`, `21.90`, or a dash for nan."""
         return measured(value, error, self.decimals)
 

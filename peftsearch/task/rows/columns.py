@@ -143,7 +143,7 @@ def _refuse_twice(rows: Rows, used: Sequence[str]) -> None:
 
 
 def has_target_named(rows: Rows, names: Sequence[str]) -> str | None:
-    """The first column that has one of `names`, whatever its capitals."""
+    """The first column that has one of `names`, ignoring case."""
     return first_of(names, [str(name) for name in rows.table.columns])
 
 
@@ -186,7 +186,7 @@ def _guess_text(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first wanted name that a column has, whatever its capitals."""
+    """The first wanted name that a column has, ignoring case."""
     lower = {name.lower(): name for name in reversed(names)}
     return next((lower[name] for name in wanted if name in lower), None)
 

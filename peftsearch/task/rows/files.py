@@ -89,7 +89,7 @@ def _reader(path_text: str, name: str, header: bool, separator: str | None) -> _
 
 
 def _refuse_unused(path_text: str, header: bool, separator: str | None) -> None:
-    """DataError for options of tables of text, where the data are none."""
+    """DataError for options that apply to text tables only, if the data are not one."""
     flag = "--separator" if separator is not None else "--no-header" if not header else None
     if flag is not None:
         raise DataError(f"{path_text}: {flag} is for csv, tsv and txt: leave it out")

@@ -39,9 +39,9 @@ TEST_SHARE = 0.1
 class _Reading:
     """Kind, columns and labels, found in the training rows and used for every split."""
 
-    asked: TaskSpec
+    requested: TaskSpec
     spec: TaskSpec
-    """`asked`, with {text} in place of a template's columns."""
+    """`requested`, with {text} in place of a template's columns."""
     kind: Kind
     columns: Columns
     names: tuple[str, ...] | None
@@ -52,7 +52,7 @@ class _Reading:
     @classmethod
     def of(cls, spec: TaskSpec, kind: Kind, train: Rows) -> _Reading:
         columns, told = columns_of(spec, kind, train)
-        kind, notes = kind.written_as(train, columns)
+        kind, notes = kind.adapted_to(train, columns)
         names = class_names_of(spec, train, columns.label) if kind.output != "label sets" else None
         labels = kind.label_names(train, columns)
         return cls(spec, told, kind, columns, names, labels, tuple(notes))
@@ -60,7 +60,7 @@ class _Reading:
     def split(self, rows: Rows) -> tuple[Split, list[str]]:
         """Texts and targets of an evaluation or test split, whose columns may have other names."""
         own = columns_in(
-            rows, self.columns, lambda found: columns_of(self.asked, self.kind, found)[0]
+            rows, self.columns, lambda found: columns_of(self.requested, self.kind, found)[0]
         )
         guessed = [] if own == self.columns else [f"{rows.name}: {own.notes(rows)[0]}"]
         if self.kind.output == "labels":
@@ -82,7 +82,7 @@ def assemble(
     validation and 10 % test; where only validation is missing, 10 % become validation. Splits
     that were given are left as they are: a note says how many texts they share.
 
-    `read_test` reads the test rows when asked, None if there are none to read.
+    `read_test` reads the test rows when called, None if there are none to read.
     """
     kind, guessed = kind_of(spec, train)
     _refuse_unused(spec, kind)

@@ -18,7 +18,7 @@ def open_task(spec: TaskSpec) -> Task:
     UsageError for settings that do not fit, DataError for files that are missing or unreadable,
     MissingError for a package or data set that is not there.
     """
-    from peftsearch.task.early import refuse_early  # with pandas: a third of a second
+    from peftsearch.task.early_checks import refuse_early  # with pandas: a third of a second
     from peftsearch.task.sources.load import load_task
 
     refuse_early(spec)

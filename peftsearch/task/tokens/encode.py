@@ -16,8 +16,8 @@ from torch import Tensor
 
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.ragged import Ragged
-from peftsearch.task.tokens.token_cache import Chunk, tokenised, tokenizer_hash
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.token_cache import Chunk, cached_tokens, tokenizer_hash
+from peftsearch.task.tokens.transfer import to_device
 
 __all__ = ["Encoded", "blank_of", "choose_max_length", "encode"]
 
@@ -46,9 +46,9 @@ class Encoded:
     again: Callable[[NDArray[np.int64]], Encoded] | None = field(
         default=None, repr=False, compare=False
     )
-    """Tokenises some of the examples anew, cut to the same length."""
+    """Tokenises some of the examples again, cut to the same length."""
     _whole: Encoded | None = field(default=None, repr=False, compare=False)
-    _anew: bool = field(default=False, repr=False, compare=False)
+    _is_uncached: bool = field(default=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -93,17 +93,17 @@ class Encoded:
             _whole=self.whole,
         )
 
-    def read_anew(self) -> Encoded:
-        """The same examples, tokenised again each time that they are read, as by a data loader that
+    def uncached(self) -> Encoded:
+        """The same examples, but tokenised at every read, as by a data loader that
         holds texts.
         """
-        return replace(self, _whole=self.whole, _anew=True)
+        return replace(self, _whole=self.whole, _is_uncached=True)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[Encoded, NDArray[np.int64]]:
         """Tokenised data that hold the examples of `indices` (`[batch]`), and their indices there
         (`[batch]`).
         """
-        if not self._anew or self.again is None:
+        if not self._is_uncached or self.again is None:
             return self, indices
         return self.again(indices), np.arange(len(indices))
 
@@ -124,13 +124,13 @@ class Encoded:
         if data.types is not None:
             types = Ragged(data.types, data.inputs.offsets)
             inputs["token_type_ids"] = types.padded(own, 0, left)[0]
-        return {key: sent(value, device) for key, value in inputs.items()}
+        return {key: to_device(value, device) for key, value in inputs.items()}
 
     def labels_of(self, indices: NDArray[np.int64], device: torch.device | str = "cpu") -> Tensor:
         """Targets of `indices` on `device`: `[batch]` label indices or numbers, or
         `[batch, labels]` 0 and 1.
         """
-        return sent(self.labels[torch.from_numpy(indices)], device)
+        return to_device(self.labels[torch.from_numpy(indices)], device)
 
 
 def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None = None) -> Encoded:
@@ -158,7 +158,7 @@ def encode(split: Split, tokenizer: Any, max_length: int, type_rows: int | None 
             own["blank"] = blank
         return own | {"tokenizer": tokenizer_hash(tokenizer)}
 
-    columns, truncated = tokenised(len(split), make, key)
+    columns, truncated = cached_tokens(len(split), make, key)
     return Encoded(
         inputs=columns["inputs"],
         types=_known_types(columns.get("types"), type_rows),

@@ -18,7 +18,7 @@ from peftsearch.errors import ConfigurationError
 from peftsearch.task.spec import TEXT
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.encode import Encoded, blank_of
-from peftsearch.task.tokens.token_cache import Chunk, tokenised, tokenizer_hash
+from peftsearch.task.tokens.token_cache import Chunk, cached_tokens, tokenizer_hash
 from peftsearch.wording import counted
 
 __all__ = ["Writing", "encode_texts"]
@@ -191,7 +191,7 @@ def encode_texts(split: Split, writing: Writing, max_length: int, max_target: in
             {"inputs": _never_blank(read, written, writing), "written": written}, truncated
         )
 
-    columns, truncated = tokenised(
+    columns, truncated = cached_tokens(
         len(split), make, lambda: _key(split, writing, max_length, max_target)
     )
     return Encoded(

@@ -20,7 +20,7 @@ import torch
 from peftsearch.disk.cache import DiskCache
 from peftsearch.task.tokens.ragged import Ragged
 
-__all__ = ["CACHE", "Chunk", "tokenised", "tokenizer_hash"]
+__all__ = ["CACHE", "Chunk", "cached_tokens", "tokenizer_hash"]
 
 CHUNK = 10_000
 """Examples tokenised at a time."""
@@ -47,7 +47,7 @@ Make = Callable[[int, int], Chunk]
 """(first example, the one after the last) → their tokens."""
 
 
-def tokenised(
+def cached_tokens(
     count: int, make: Make, key: Callable[[], Mapping[str, Any]]
 ) -> tuple[dict[str, Ragged], int]:
     """Tokens of `count` examples by column, and the number of examples that were cut.
@@ -57,7 +57,7 @@ def tokenised(
     """
     if count < WORTHWHILE:
         return _in_memory(count, make)
-    found = CACHE.fetched(key(), _read, lambda folder: _write(folder, count, make))
+    found = CACHE.get_or_make(key(), _read, lambda folder: _write(folder, count, make))
     return found if found is not None else _in_memory(count, make)
 
 

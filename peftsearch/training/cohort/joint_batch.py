@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.transfer import to_device
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives.model_inputs import ModelInputs
 
@@ -61,7 +61,7 @@ class JointBatch:
     def to(self, device: torch.device) -> JointBatch:
         """A copy on the device; the host does not wait for the transfer."""
         return JointBatch(
-            self.counts, self.tokens, self.inputs.to(device), sent(self.weights, device)
+            self.counts, self.tokens, self.inputs.to(device), to_device(self.weights, device)
         )
 
     @property

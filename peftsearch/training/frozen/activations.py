@@ -102,7 +102,7 @@ def cached_activations(
         fill(Activations(_mapped(path, shape, dtype, True), offsets))
         (folder / "entry.json").write_text(json.dumps({"bytes": size}), encoding="utf-8")
 
-    return CACHE.fetched(_key(backbone, data, what), read, make if fill else None)
+    return CACHE.get_or_make(_key(backbone, data, what), read, make if fill else None)
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, shared: bool) -> Tensor:

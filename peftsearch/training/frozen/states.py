@@ -18,7 +18,7 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.lower_layers import skipping_lower_layers, states_after
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.transfer import to_device
 from peftsearch.training.batches import evaluation_batches, evaluation_tokens
 from peftsearch.training.frozen.activations import Activations, backbone_digest, cached_activations
 from peftsearch.training.frozen.caching_cost import caching_pays
@@ -139,7 +139,7 @@ class FrozenStates:
         found = self._cached(data) if self.pooling else None
         if found is None:
             return None
-        return sent(found.padded(indices)[:, 0], self.backbone.device)
+        return to_device(found.padded(indices)[:, 0], self.backbone.device)
 
     @contextmanager
     def in_use(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
@@ -152,7 +152,7 @@ class FrozenStates:
         """Context in which the lowest layers give `states` [batch, tokens, hidden], if not None."""
         if states is None:
             return nullcontext()
-        return skipping_lower_layers(self.backbone, layers, sent(states, self.backbone.device))
+        return skipping_lower_layers(self.backbone, layers, to_device(states, self.backbone.device))
 
     def _cached(self, data: Encoded) -> Activations | None:
         found = self._found.get(id(data.whole))

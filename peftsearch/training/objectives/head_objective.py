@@ -11,7 +11,7 @@ from torch import Tensor
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.states import last_states
 from peftsearch.task.tokens.encode import Encoded
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.transfer import to_device
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import (
     Indices,
@@ -44,7 +44,7 @@ class HeadObjective(Objective):
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
         outputs = model.outputs_of(data, indices)
-        targets = sent(self.targets(model, data, indices), outputs.device)
+        targets = to_device(self.targets(model, data, indices), outputs.device)
         return self.loss_of_logits(model, outputs, targets)
 
     def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:

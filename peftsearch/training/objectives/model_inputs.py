@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.transfer import to_device
 
 __all__ = ["IGNORED", "ModelInputs"]
 
@@ -61,7 +61,7 @@ class ModelInputs:
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """A copy on the device; the host does not wait for the transfer."""
-        return self.map(lambda value: sent(value, device))
+        return self.map(lambda value: to_device(value, device))
 
     def split(self, counts: Sequence[int]) -> list[ModelInputs]:
         """The inverse of `concatenated`: `counts` texts each, padded as they are."""

@@ -22,7 +22,7 @@ from typing import Any
 from peftsearch.errors import PeftsearchError
 from peftsearch.processes import PARENT_SIGNALS, WorkerContext, signals_blocked
 from peftsearch.workers.events import Event, WorkerReady, WorkerStopped
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 
 __all__ = ["LocalWorkers"]
 
@@ -30,35 +30,45 @@ _PR_SET_PDEATHSIG = 1
 _MAX_DEATHS = 3
 _POLL_S = 0.2
 
-Begin = Callable[[], float]
+StartClock = Callable[[], float]
 """Returns the search's start in `time.monotonic()` seconds; the first call starts it."""
-Body = Callable[[str, int, Limits, Begin, Means, Callable[[Event], None], Callable[[], bool]], None]
-"""A worker process's function: (root, worker, limits, begin, means, emit, asked to stop?)."""
+WorkerMain = Callable[
+    [str, int, Limits, StartClock, WorkerSettings, Callable[[Event], None], Callable[[], bool]],
+    None,
+]
+"""The main function of a worker process: (root, worker, limits, start_clock, settings, emit, asked
+to stop?).
+"""
 
 
-def search(
+def run_worker(
     root: str,
     worker: int,
     limits: Limits,
-    begin: Begin,
-    means: Means,
+    start_clock: StartClock,
+    settings: WorkerSettings,
     emit: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> None:
-    """Run a worker: the body of every search."""
+    """The main function of a search's worker processes."""
     # Importing torch takes seconds; only now has it been arranged that it dies with its parent.
     from peftsearch.workers.worker import Worker
 
-    Worker(root, worker, limits, begin, means, emit, stop).run()
+    Worker(root, worker, limits, start_clock, settings, emit, stop).run()
 
 
 class LocalWorkers:
-    """`count` processes on one study, each with the same means."""
+    """`count` processes on one study, each with the same settings."""
 
     def __init__(
-        self, root: str, count: int, limits: Limits, means: Means, body: Body = search
+        self,
+        root: str,
+        count: int,
+        limits: Limits,
+        settings: WorkerSettings,
+        main: WorkerMain = run_worker,
     ) -> None:
-        self.root, self.limits, self.means, self.body = root, limits, means, body
+        self.root, self.limits, self.settings, self.main = root, limits, settings, main
         self._context = WorkerContext()
         self._began = self._context.RawValue(ctypes.c_double, 0.0)
         """The search's start in `time.monotonic()` seconds, shared by all processes of the machine;
@@ -98,17 +108,17 @@ class LocalWorkers:
             self._start(worker)
         try:
             while self._running:
-                yield from self._heard()
+                yield from self._received()
                 yield from self._reap(on_death)
         finally:
             self.kill()
 
     def _start(self, worker: int) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
-        arguments = (self.root, worker, self.limits, self._began, self.means)
+        arguments = (self.root, worker, self.limits, self._began, self.settings)
         process = self._context.Process(
             target=_child,
-            args=(self.body, *arguments, sending, self._stop, os.getpid()),
+            args=(self.main, *arguments, sending, self._stop, os.getpid()),
             daemon=True,
         )
         with signals_blocked():
@@ -118,7 +128,7 @@ class LocalWorkers:
         self._loading.add(worker)
         self._running[worker] = (process, receiving)
 
-    def _heard(self) -> Iterator[Event | None]:
+    def _received(self) -> Iterator[Event | None]:
         """One event of every worker that sent any; None if none did within `_POLL_S`."""
         ready = wait([receiving for _, receiving in self._running.values()], _POLL_S)
         if not ready:
@@ -169,12 +179,12 @@ def _exit_reason(exit_code: int | None) -> str:
 
 
 def _child(
-    body: Body,
+    main: WorkerMain,
     root: str,
     worker: int,
     limits: Limits,
     began: Any,
-    means: Means,
+    settings: WorkerSettings,
     events: Connection,
     stop: Any,
     parent: int,
@@ -187,7 +197,7 @@ def _child(
         if not has_loaded:  # it holds nothing that could be lost
             os._exit(0)
 
-    def begin() -> float:
+    def start_clock() -> float:
         nonlocal has_loaded
         has_loaded = True
         began.value = began.value or time.monotonic()
@@ -200,7 +210,7 @@ def _child(
     if stop.value:  # asked before it could hear
         return
     try:
-        body(root, worker, limits, begin, means, events.send, lambda: bool(stop.value))
+        main(root, worker, limits, start_clock, settings, events.send, lambda: bool(stop.value))
         events.send(WorkerStopped(worker))
     except PeftsearchError as error:
         events.send(WorkerStopped(worker, str(error), error.exit_code))

@@ -12,11 +12,11 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import TrialResult
 from peftsearch.workers.events import (
     Event,
-    StopAsked,
-    TrialAt,
+    StopRequested,
     TrialBegan,
     TrialEnded,
-    TrialPutBack,
+    TrialProgress,
+    TrialRequeued,
     WorkerReady,
 )
 from peftsearch.workers.limits import Limits
@@ -41,7 +41,7 @@ def lines_of(
 ) -> list[str]:
     with Progress(folder, Limits(9), 1) as heard:
         for event in events:
-            heard.hear(event)
+            heard.handle(event)
     return capsys.readouterr().err.splitlines()
 
 
@@ -98,12 +98,12 @@ def told(
     with Progress(folder, Limits(seconds=seconds), 2) as heard:
         for second, event in timed:
             clock.now = 1000.0 + second
-            heard.hear(event)
+            heard.handle(event)
     return capsys.readouterr().err.splitlines()[1:]
 
 
-def at(number: int, step: int) -> TrialAt:
-    return TrialAt(number, number, step, 100, 0.5)
+def at(number: int, step: int) -> TrialProgress:
+    return TrialProgress(number, number, step, 100, 0.5)
 
 
 BEGUN: list[tuple[float, Event | None]] = [
@@ -134,9 +134,9 @@ def test_what_cannot_be_done_in_time_is_told_to_be_saved(
 ) -> None:
     events = [*BEGUN[:2], (60, at(0, 0)), (139, at(0, 10)), (140, None)]
     folder = standin.create(Path("tiny"), tmp_path)
-    lines = told(clock, [*events, (150, TrialPutBack(0, 0)), (151, None)], folder, capsys)
+    lines = told(clock, [*events, (150, TrialRequeued(0, 0)), (151, None)], folder, capsys)
     assert lines[-2:] == [
-        "time is up: 1 running trial may take up to 10 s more; what is not done by then is saved, "
+        "time is up: 1 running trial may take up to 10 s more; those unfinished by then are saved, "
         "for --resume",
         "#0 is saved at step 10 of 100",
     ]
@@ -161,7 +161,7 @@ def test_ctrl_c_is_answered_with_what_is_saved(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = standin.create(Path("tiny"), tmp_path)
-    stops: list[tuple[float, Event | None]] = [(50, StopAsked(1)), (51, StopAsked(2))]
+    stops: list[tuple[float, Event | None]] = [(50, StopRequested(1)), (51, StopRequested(2))]
     lines = told(clock, [*events, *stops], folder, capsys)
     assert lines[-2].startswith(line)
     assert lines[-1] == "ending at once: all that is finished or checkpointed is kept"

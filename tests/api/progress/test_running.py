@@ -6,7 +6,7 @@ import pytest
 
 from peftsearch.api.progress.live import Overview, lines_of
 from peftsearch.api.progress.running import RunningTrials
-from peftsearch.workers.events import TrialAt, TrialBegan
+from peftsearch.workers.events import TrialBegan, TrialProgress
 
 
 def two_trials() -> RunningTrials:
@@ -17,7 +17,7 @@ def two_trials() -> RunningTrials:
     for number, steps, first in ((0, (0, 10, 20), 50.0), (1, (80, 90), 50.0)):
         for beat, step in enumerate(steps):
             second = first + (5 * beat if number == 0 else 10 * beat)
-            running.hear(TrialAt(number, number, step, 100, 0.6123), second)
+            running.update(TrialProgress(number, number, step, 100, 0.6123), second)
     return running
 
 
@@ -36,15 +36,15 @@ def test_the_time_left_is_unknown_before_there_is_a_pace() -> None:
     running = two_trials()
     running.begin(TrialBegan(2, 7, "x"))
     assert running.left_s(60.0) is None
-    running.hear(TrialAt(2, 7, 3, 100), 60.0)
+    running.update(TrialProgress(2, 7, 3, 100), 60.0)
     assert running.left_s(60.0) is None
 
 
 def test_a_trial_resumed_has_the_pace_of_what_is_trained_now() -> None:
     running = RunningTrials()
     running.begin(TrialBegan(0, 0, "x"))
-    running.hear(TrialAt(0, 0, 900, 1000), 0.0)
-    running.hear(TrialAt(0, 0, 910, 1000), 10.0)
+    running.update(TrialProgress(0, 0, 900, 1000), 0.0)
+    running.update(TrialProgress(0, 0, 910, 1000), 10.0)
     assert running.left_s(10.0) == pytest.approx(90.0)
 
 
@@ -80,13 +80,13 @@ def test_many_trials_leave_room_for_the_rest_of_the_terminal() -> None:
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        (TrialAt(0, 0, 0, 94, 1.1, "prepares"), "step 0 of 94, frozen layers first"),
-        (TrialAt(0, 0, 94, 94, 0.5, "evaluates"), "step 94 of 94, evaluated"),
-        (TrialAt(0, 0, 1200, 9400, None), "step 1,200 of 9,400"),
+        (TrialProgress(0, 0, 0, 94, 1.1, "prepares"), "step 0 of 94, frozen layers first"),
+        (TrialProgress(0, 0, 94, 94, 0.5, "evaluates"), "step 94 of 94, evaluated"),
+        (TrialProgress(0, 0, 1200, 9400, None), "step 1,200 of 9,400"),
     ],
 )
-def test_what_a_trial_does_now_is_said(event: TrialAt, text: str) -> None:
+def test_what_a_trial_does_now_is_said(event: TrialProgress, text: str) -> None:
     running = RunningTrials()
     running.begin(TrialBegan(0, 0, "x"))
-    running.hear(event, 0.0)
-    assert running.all()[0].how_far == text
+    running.update(event, 0.0)
+    assert running.all()[0].progress == text

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attach import attach
-from peftsearch.design.composition import COMPOSITIONS, Surroundings
+from peftsearch.design.composition import COMPOSITIONS, CompositionContext
 from peftsearch.design.form import FORMS, Bottleneck, Prefix
 from support.families import backbone_of, inputs
 from support.matrix import refusal
@@ -79,17 +79,17 @@ def _checked_compose(
     tensors: Mapping[str, Tensor],
     h: Tensor,
     delta: Tensor,
-    around: Surroundings,
+    context: CompositionContext,
 ) -> Tensor:
-    composed = original(self, tensors, h, delta, around)
+    composed = original(self, tensors, h, delta, context)
     assert h.shape[:2] == (TEXTS, TOKENS)
     assert composed.shape == h.shape
     assert composed.dtype == h.dtype
     assert delta.shape == h.shape or delta.shape == h.shape[-1:]
     if self.reads_source:
-        assert around.source.shape[:2] == (TEXTS, TOKENS)
-    if around.weight is not None:
-        assert around.weight().shape[1:] == h.shape[2:], "[d_source, d_h]"
+        assert context.source.shape[:2] == (TEXTS, TOKENS)
+    if context.weight is not None:
+        assert context.weight().shape[1:] == h.shape[2:], "[d_source, d_h]"
     return composed
 
 

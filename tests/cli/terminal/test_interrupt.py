@@ -13,8 +13,8 @@ import pytest
 COMPUTES = """
 import hashlib, signal
 {handler}
-from peftsearch.cli.terminal.interrupt import acknowledged, unheard
-with acknowledged():
+from peftsearch.cli.terminal.interrupt import acknowledge_interrupts, without_acknowledgement
+with acknowledge_interrupts():
     print("begun", flush=True)
     try:
         hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})  # seconds in which Python hears nothing

@@ -35,7 +35,7 @@ def address(
 def test_what_is_put_is_got_until_it_is_removed(address: str, tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(b"tensors")
     artifacts = open_artifacts(address, "study")
-    artifacts.try_out()
+    artifacts.check_access()
     name = artifacts.put(tmp_path / "checkpoint")
     assert open_artifacts(address, "study").get(name, tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == b"tensors"
@@ -48,7 +48,7 @@ def test_what_is_put_is_got_until_it_is_removed(address: str, tmp_path: Path) ->
 def test_every_file_has_a_name_of_its_own_that_begins_with_the_study(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(b"tensors")
     artifacts = open_artifacts(f"file://{tmp_path}/shared", "study")
-    artifacts.try_out()
+    artifacts.check_access()
     names = {artifacts.put(tmp_path / "checkpoint") for _ in range(3)}
     assert {path.name for path in (tmp_path / "shared").iterdir()} == names
     assert all(name.startswith("study-") for name in names)
@@ -68,7 +68,7 @@ def test_a_bucket_that_is_not_there_is_said_at_once(
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(MissingError, match=f"--artifacts {scheme}://other: files cannot be"):
-            open_artifacts(f"{scheme}://other", "study").try_out()
+            open_artifacts(f"{scheme}://other", "study").check_access()
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.study.storage import attributes
 from peftsearch.study.storage.artifacts import open_artifacts
 from peftsearch.study.storage.attributes import Attribute, AttributeFamily
-from peftsearch.study.storage.base import Shared
-from peftsearch.study.storage.database.enrolment import enrol
-from peftsearch.study.storage.database.heartbeat import CountingHeartbeat, Pulse
+from peftsearch.study.storage.base import StudyStorage
+from peftsearch.study.storage.database.heartbeat import CountingHeartbeat, HeartbeatTiming
+from peftsearch.study.storage.database.registration import register
 from peftsearch.study.storage.database.trial_store import DatabaseTrialStore
 from peftsearch.study.storage.retry import Retry
 from peftsearch.study.storage.trial_table import TrialTable
@@ -128,35 +128,35 @@ def in_folder(folder: StudyFolder) -> Searched:
 def in_database(folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searched:
     """As in a database, without its statements: the store and the heartbeat are those of one."""
     storage, info = Recording(), folder.read_info()
-    enrol(storage, info, SPACE)
+    register(storage, info, SPACE)
     study = optuna.load_study(study_name=info.name, storage=storage)
     table = TrialTable(study)
-    shared = Shared(
+    shared = StudyStorage(
         table=table,
         lock=contextlib.nullcontext(),
-        heartbeat=CountingHeartbeat(storage, study._study_id, Pulse()),
+        heartbeat=CountingHeartbeat(storage, study._study_id, HeartbeatTiming()),
         store=DatabaseTrialStore(folder, table, open_artifacts(str(tmp_path / "files"), info.id)),
         retry=Retry("memory"),
         close=lambda: None,
     )
-    monkeypatch.setattr("peftsearch.study.study.open_shared", lambda *_: shared)
+    monkeypatch.setattr("peftsearch.study.study.open_storage", lambda *_: shared)
     return Searched(storage.written, *search(standin.open_study(folder)))
 
 
 def search(study: Study) -> tuple[int, int, int, list[int]]:
     """One trial trained to its end, one that is interrupted, one that fails, then duplicates."""
     study.join()
-    study.aim(9)
+    study.set_target(9)
     trained, continued, failed = (standin.take(study) for _ in range(3))
     folder = study.folder.trial(trained.number)
     metric = standin.metric_of(trained)
     study.record_rung(trained.number, standin.rung_value(0, metric))
     folder.checkpoint_path.write_bytes(b"at rung 0")
-    study.give_checkpoint(trained.number)
+    study.publish_checkpoint(trained.number)
     study.record_rung(trained.number, standin.rung_value(1, metric))
     folder.adapter_path.write_bytes(b"tuned")
     study.tell(standin.finish(trained, study.shapes))
-    study.put_back(continued.number)
+    study.requeue(continued.number)
     assert standin.take(study).number == continued.number
     study.tell(standin.finish(failed, study.shapes, "failed", "diverged"))
     standin.train_for_nothing(study, continued)

@@ -16,7 +16,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.training.loop import TrainingRun
 from peftsearch.workers import run as searching
 from peftsearch.workers.events import Event, TrialEnded, WorkerStopped
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 
 __all__ = ["run", "run_briefly"]
@@ -66,8 +66,8 @@ def _search_here(
     folder: StudyFolder,
     limits: Limits,
     workers: int,
-    means: Means,
-    hear: Callable[[Event | None], None],
+    settings: WorkerSettings,
+    on_event: Callable[[Event | None], None],
 ) -> bool:
     """`run_search` without processes, and of a few trials at most."""
     lock = folder.search_lock()
@@ -75,12 +75,12 @@ def _search_here(
     limits = Limits(min(limits.trials or MOST_TRIALS, MOST_TRIALS), limits.seconds)
     try:
         for result in searching._open(folder).recover():
-            hear(TrialEnded(-1, result))
+            on_event(TrialEnded(-1, result))
         try:
-            Worker(str(folder.root), 0, limits, time.monotonic, means, hear, stop).run()
-            hear(WorkerStopped(0))
+            Worker(str(folder.root), 0, limits, time.monotonic, settings, on_event, stop).run()
+            on_event(WorkerStopped(0))
         except PeftsearchError as error:  # as a worker process hands it to its parent
-            hear(WorkerStopped(0, str(error), error.exit_code))
+            on_event(WorkerStopped(0, str(error), error.exit_code))
         return False
     finally:
         lock.release()

@@ -297,11 +297,11 @@ def test_a_constant_text_scores_nothing_and_has_no_loss() -> None:
 
 
 def test_values_are_written_with_the_decimals_papers_use() -> None:
-    assert METRICS["accuracy"].written(0.753, 0.01361) == "0.7530 ± 0.0136"
-    assert METRICS["rouge2"].written(21.9, 0.449) == "21.90 ± 0.45"
-    assert METRICS["perplexity"].written(18.316) == "18.32"
-    assert METRICS["matthews"].written(-1e-9, math.nan) == "0.0000"
-    assert METRICS["loss"].written(math.nan, 0.1) == "–"
+    assert METRICS["accuracy"].format(0.753, 0.01361) == "0.7530 ± 0.0136"
+    assert METRICS["rouge2"].format(21.9, 0.449) == "21.90 ± 0.45"
+    assert METRICS["perplexity"].format(18.316) == "18.32"
+    assert METRICS["matthews"].format(-1e-9, math.nan) == "0.0000"
+    assert METRICS["loss"].format(math.nan, 0.1) == "–"
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,13 @@ def test_a_batch_is_what_the_tokenizer_pads(
 
 
 @pytest.mark.parametrize("pairs", [None, PAIRS])
-def test_texts_read_anew_are_the_same_tokens(
+def test_texts_tokenised_again_are_the_same_tokens(
     pairs: tuple[str, ...] | None, tiny_bert: Path
 ) -> None:
     split = Split(TEXTS, pairs, np.array([0, 1, 0, 1]))
     encoded = encode(split, AutoTokenizer.from_pretrained(tiny_bert), 24)
-    anew = encoded.read_anew()
-    for data, order in ((anew, np.array([2, 0, 3])), (anew.first(2), np.array([1, 0]))):
+    again = encoded.uncached()
+    for data, order in ((again, np.array([2, 0, 3])), (again.first(2), np.array([1, 0]))):
         assert data.read(order)[0] is not data
         expected = encoded.batch(order)
         batch = data.batch(order)
@@ -92,7 +92,7 @@ def test_token_types_that_a_model_has_no_rows_for_are_left_out(
     encoded = encode(split, AutoTokenizer.from_pretrained(tiny_bert), 24, rows)
     assert (encoded.types is not None) == kept
     assert ("token_type_ids" in encoded.batch(np.arange(2))) == kept
-    assert ("token_type_ids" in encoded.read_anew().batch(np.arange(2))) == kept
+    assert ("token_type_ids" in encoded.uncached().batch(np.arange(2))) == kept
 
 
 FAMILIES_WITH_TYPES = {"bert": 2, "electra": 2, "roberta": 2, "gpt2": 0, "llama": 0, "bart": 0}
@@ -128,7 +128,7 @@ def test_a_text_without_a_token_is_the_end_of_another(special: dict[str, str], b
     encoded = encode(split, plain(**special), 8)
     assert [encoded.inputs.row(i).tolist() for i in range(3)] == [[blank], [4, 4], [blank]]
     assert encoded.batch(np.array([0, 2]))["attention_mask"].tolist() == [[1], [1]]
-    assert encoded.read_anew().batch(np.array([2]))["input_ids"].tolist() == [[blank]]
+    assert encoded.uncached().batch(np.array([2]))["input_ids"].tolist() == [[blank]]
 
 
 def test_texts_without_a_token_stay_apart_on_the_disk_from_what_was_kept_of_them_before(
@@ -137,7 +137,7 @@ def test_texts_without_a_token_stay_apart_on_the_disk_from_what_was_kept_of_them
     """Tokenizers that add special tokens, which know no such texts, find what they kept."""
     keys = []
     monkeypatch.setattr(
-        "peftsearch.task.tokens.encode.tokenised",
+        "peftsearch.task.tokens.encode.cached_tokens",
         lambda count, make, key: keys.append(key()) or ({"inputs": Ragged.of([[1]])}, 0),
     )
     closing = plain(eos_token="</s>")

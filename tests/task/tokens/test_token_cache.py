@@ -15,7 +15,7 @@ from peftsearch.task.split import Split
 from peftsearch.task.tokens import token_cache
 from peftsearch.task.tokens.encode import Encoded, encode
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
-from peftsearch.task.tokens.token_cache import CACHE, Chunk, tokenised, tokenizer_hash
+from peftsearch.task.tokens.token_cache import CACHE, Chunk, cached_tokens, tokenizer_hash
 from support.tiny import sentiment_rows
 
 TEXTS = tuple(row["text"] for row in sentiment_rows(100))
@@ -109,10 +109,10 @@ def key(**facts: Any) -> Any:
 @pytest.mark.parametrize("file", ["inputs.bin", "inputs.offsets.npy", "entry.json"])
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"{"])
 def test_a_damaged_entry_is_made_again(file: str, content: bytes, cache: Path) -> None:
-    whole, _ = tokenised(100, numbers, key(a=1))
+    whole, _ = cached_tokens(100, numbers, key(a=1))
     (entry,) = cache.iterdir()
     (entry / file).write_bytes(content)
-    again, _ = tokenised(100, numbers, key(a=1))
+    again, _ = cached_tokens(100, numbers, key(a=1))
     assert again["inputs"].flat.tolist() == whole["inputs"].flat.tolist()
     assert json.loads((entry / "entry.json").read_text())["count"] == 100
 
@@ -124,7 +124,7 @@ def test_a_chunk_that_fails_leaves_nothing_behind(cache: Path) -> None:
         return numbers(first, end)
 
     with pytest.raises(RuntimeError, match="a bug"):
-        tokenised(100, fails, key(a=1))
+        cached_tokens(100, fails, key(a=1))
     assert list(cache.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_written_stays_in_memory(
 ) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
-    found, _ = tokenised(100, numbers, key(a=1))
+    found, _ = cached_tokens(100, numbers, key(a=1))
     assert found["inputs"].lengths.tolist() == [i % 4 for i in range(100)]
 
 
@@ -141,12 +141,12 @@ def test_what_was_used_longest_ago_goes_first(cache: Path, monkeypatch: pytest.M
     import os
 
     for age, name in enumerate("abc"):
-        tokenised(100, numbers, key(name=name))
+        cached_tokens(100, numbers, key(name=name))
         newest = max(cache.iterdir(), key=lambda p: p.stat().st_ctime_ns)
         os.utime(newest / "entry.json", (1000 - age, 1000 - age))
     by_age = sorted(cache.iterdir(), key=lambda p: (p / "entry.json").stat().st_mtime)
     monkeypatch.setenv("PEFTSEARCH_CACHE_GB", str(3.5 * CACHE.bytes / 3 / 1e9))
-    tokenised(100, numbers, key(name="d"))
+    cached_tokens(100, numbers, key(name="d"))
     left = set(cache.iterdir())
     assert by_age[0] not in left
     assert {by_age[1], by_age[2]} < left
@@ -154,5 +154,5 @@ def test_what_was_used_longest_ago_goes_first(cache: Path, monkeypatch: pytest.M
 
 
 def test_few_examples_are_not_worth_a_file(cache: Path) -> None:
-    tokenised(49, numbers, key(a=1))
+    cached_tokens(49, numbers, key(a=1))
     assert not cache.exists()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from peftsearch.task.tokens.transfer import sent
+from peftsearch.task.tokens.transfer import to_device
 
 
 def test_on_the_same_device_nothing_is_copied() -> None:
     values = torch.arange(3)
-    assert sent(values, "cpu") is values
+    assert to_device(values, "cpu") is values
 
 
 def test_to_a_gpu_values_are_pinned_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +27,11 @@ def test_to_a_gpu_values_are_pinned_and_nobody_waits(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     monkeypatch.setattr(torch.Tensor, "to", to)
-    sent(torch.arange(3), "cuda:1")
+    to_device(torch.arange(3), "cuda:1")
     assert asked == ["pinned", ("cuda:1", True)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_values_arrive() -> None:
     values = torch.randn(1000)
-    assert torch.equal(sent(values, "cuda").cpu(), values)
+    assert torch.equal(to_device(values, "cuda").cpu(), values)

@@ -12,7 +12,7 @@ import pytest
 from peftsearch.workers.events import Event, TrialBegan, WorkerReady, WorkerStopped
 from peftsearch.workers.launchers import local as launch
 from peftsearch.workers.launchers.local import LocalWorkers
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support.bodies import (
     always_dies,
     chatter_and_one_death,
@@ -25,7 +25,7 @@ from support.bodies import (
 def test_a_killed_worker_is_heard_to_the_end_and_replaced_while_others_chatter(
     tmp_path: Path,
 ) -> None:
-    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), chatter_and_one_death)
+    local = LocalWorkers(str(tmp_path), 2, Limits(), WorkerSettings(), chatter_and_one_death)
     events: list[Event] = []
     deaths: list[tuple[int, int]] = []
     deadline = time.monotonic() + 300
@@ -51,7 +51,7 @@ def test_a_worker_that_always_dies_is_not_replaced_for_ever(
 ) -> None:
     monkeypatch.setattr(launch, "_MAX_DEATHS", 2)
     deaths: list[int] = []
-    local = LocalWorkers(str(tmp_path), 1, Limits(), Means(), always_dies)
+    local = LocalWorkers(str(tmp_path), 1, Limits(), WorkerSettings(), always_dies)
     events = [event for event in local.run(deaths.append) if event is not None]
     assert deaths == [0, 0]
     assert events == [WorkerStopped(0, "worker 0 died (exit code 3)", 1)] * 2
@@ -60,7 +60,7 @@ def test_a_worker_that_always_dies_is_not_replaced_for_ever(
 @pytest.mark.slow
 def test_a_search_begins_for_all_workers_when_the_first_has_loaded(tmp_path: Path) -> None:
     started = time.monotonic()
-    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), loads_and_begins)
+    local = LocalWorkers(str(tmp_path), 2, Limits(), WorkerSettings(), loads_and_begins)
     said = {e.worker: e.description for e in local.run(pytest.fail) if isinstance(e, TrialBegan)}
     began, ready = zip(*(map(float, said[worker].split()) for worker in (0, 1)), strict=True)
     assert began[0] == began[1]
@@ -72,7 +72,7 @@ def test_a_search_begins_for_all_workers_when_the_first_has_loaded(tmp_path: Pat
 def test_workers_that_load_still_end_at_once_when_told_to_stop_and_hear_no_ctrl_c_themselves(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    local = LocalWorkers(str(tmp_path), 2, Limits(), Means(), loads_for_ever)
+    local = LocalWorkers(str(tmp_path), 2, Limits(), WorkerSettings(), loads_for_ever)
     events: list[Event] = []
     ready = loads = False
     pressed = told = float("inf")

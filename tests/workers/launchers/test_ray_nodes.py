@@ -16,12 +16,12 @@ from peftsearch.space.file.document import Document
 from peftsearch.space.space import Space
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import close_storage, open_database
-from peftsearch.study.storage.database.copies import begin_in_database, update_folder
+from peftsearch.study.storage.database.copies import register_in_database, update_folder
 from peftsearch.workers.events import Event, TrialBegan, TrialEnded, WorkerPlaced, WorkerStopped
 from peftsearch.workers.launchers.ray.cluster import Share, connected
-from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.launchers.ray.job import WorkerJob
 from peftsearch.workers.launchers.ray.workers import RayWorkers
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support import standin
 from support.crowd import Wanted, metrics_of, parameters
 from support.killed_workers import SPACE, problems_of
@@ -43,10 +43,10 @@ def nodes() -> Iterator[RayNodes]:
 def begin(whole: str, model: Path, root: Path) -> tuple[StudyFolder, Wanted]:
     """A study in a database that wants so many configurations, known beforehand."""
     address = StorageAddress.parse(whole)
-    places = {"storage": address.shown, "artifacts": str(root / "artifacts")}
+    places = {"storage": address.redacted, "artifacts": str(root / "artifacts")}
     info = standin.info(model).model_copy(update=places)
     home = StudyFolder.create(info, SPACE, {}, root / "home", "")
-    begin_in_database(home)
+    register_in_database(home)
     wanted = parameters(
         Space(Document("space.yaml", SPACE)), load_shapes(str(model)), CONFIGURATIONS
     )
@@ -69,19 +69,19 @@ def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_els
     whole = postgres.new_database()
     monkeypatch.setenv(VARIABLE, whole)
     home, wanted = begin(whole, tiny_bert, tmp_path)
-    order = Order(
+    job = WorkerJob(
         worker=0,
         study=home.name,
         storage=whole,
         studies=tmp_path / "nodes",
-        limits=Limits(CONFIGURATIONS, waits=True),
-        means=Means(),
-        body=waits_at_rungs,
+        limits=Limits(CONFIGURATIONS, wait_for_others=True),
+        settings=WorkerSettings(),
+        main=waits_at_rungs,
     )
     events: list[Event] = []
     lost, moved = "", set[int]()
     with connected(nodes.address) as ray:
-        for event in RayWorkers(ray, order, WORKERS, Share(1, 0.25)).run():
+        for event in RayWorkers(ray, job, WORKERS, Share(1, 0.25)).run():
             events += [] if event is None else [event]
             first = dict(places(events)[:WORKERS])
             if len(first) < WORKERS:

@@ -13,18 +13,18 @@ from peftsearch.workers.events import (
     TrialEnded,
     WorkerPlaced,
     WorkerReady,
+    WorkersPending,
     WorkerStopped,
-    WorkersWait,
 )
 from peftsearch.workers.launchers.ray import workers as ray_workers
 from peftsearch.workers.launchers.ray.actor import WorkerActor
 from peftsearch.workers.launchers.ray.cluster import Share
-from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.launchers.ray.job import WorkerJob
 from peftsearch.workers.launchers.ray.workers import RayWorkers
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from support.fake_ray import FakeRay, OutOfMemoryError, RayError, RayTaskError, Script
 
-ORDER = Order(0, "s", "postgresql://me:s3cret@db/x", Path("studies"), Limits(), Means())
+JOB = WorkerJob(0, "s", "postgresql://me:s3cret@db/x", Path("studies"), Limits(), WorkerSettings())
 ENDED = TrialEnded(0, TrialResult.model_construct(number=0, state="full"))
 
 
@@ -37,9 +37,9 @@ def placed(worker: int = 0, node: str = "alive000") -> WorkerPlaced:
     return WorkerPlaced(worker, f"{node} (host)")
 
 
-def start(*scripts: Script, workers: int = 1, order: Order = ORDER) -> tuple[FakeRay, RayWorkers]:
+def start(*scripts: Script, workers: int = 1, job: WorkerJob = JOB) -> tuple[FakeRay, RayWorkers]:
     ray = FakeRay(*scripts)
-    return ray, RayWorkers(ray, order, workers, Share(1, 0.25))
+    return ray, RayWorkers(ray, job, workers, Share(1, 0.25))
 
 
 def errors(events: list[Event | None]) -> list[str]:
@@ -135,10 +135,10 @@ def test_a_cluster_without_room_is_said_once_and_the_time_limit_ends_the_waiting
 ) -> None:
     clock = itertools.count()
     monkeypatch.setattr(ray_workers.time, "monotonic", lambda: float(next(clock)))
-    order = Order(0, "s", ORDER.storage, Path("studies"), Limits(seconds=100.0), Means())
-    ray, workers = start([], [], workers=2, order=order)
+    job = WorkerJob(0, "s", JOB.storage, Path("studies"), Limits(seconds=100.0), WorkerSettings())
+    ray, workers = start([], [], workers=2, job=job)
     events = [event for event in workers.run() if event is not None]
-    assert events == [WorkersWait(2, "1 CPU and 0.25 GPU")]
+    assert events == [WorkersPending(2, "1 CPU and 0.25 GPU")]
     assert set(ray.killed) == set(ray.actors)
 
 
@@ -147,15 +147,15 @@ def test_a_worker_that_is_started_again_has_the_time_that_is_left(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
-    order = Order(0, "s", ORDER.storage, Path("studies"), Limits(7, 100.0, True), Means())
+    job = WorkerJob(0, "s", JOB.storage, Path("studies"), Limits(7, 100.0, True), WorkerSettings())
     ray, workers = start(
-        [placed(), WorkerReady(0), RayError()], [placed(), WorkerStopped(0)], order=order
+        [placed(), WorkerReady(0), RayError()], [placed(), WorkerStopped(0)], job=job
     )
     for event in workers.run():
         if len(ray.actors) == 1:  # it loads for 10 s, and dies 30 s later
             now[0] = {placed(): 10.0, WorkerReady(0): 40.0}.get(event, now[0])
-    orders = [Order.unpacked(actor.orders[0]) for actor in ray.actors]
-    assert [one.limits for one in orders] == [Limits(7, 100.0, True), Limits(7, 70.0, True)]
+    jobs = [WorkerJob.from_bytes(actor.jobs[0]) for actor in ray.actors]
+    assert [one.limits for one in jobs] == [Limits(7, 100.0, True), Limits(7, 70.0, True)]
 
 
 def test_whoever_works_on_after_the_time_limit_and_its_grace_is_told_to_stop(
@@ -163,8 +163,8 @@ def test_whoever_works_on_after_the_time_limit_and_its_grace_is_told_to_stop(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(ray_workers.time, "monotonic", lambda: now[0])
-    order = Order(0, "s", ORDER.storage, Path("studies"), Limits(seconds=100.0), Means())
-    ray, workers = start([placed(), WorkerReady(0)], order=order)
+    job = WorkerJob(0, "s", JOB.storage, Path("studies"), Limits(seconds=100.0), WorkerSettings())
+    ray, workers = start([placed(), WorkerReady(0)], job=job)
     stopped_at = []
     for _ in workers.run():
         stopped_at += [now[0]] * (ray.actors[0].stops - len(stopped_at))
@@ -172,13 +172,13 @@ def test_whoever_works_on_after_the_time_limit_and_its_grace_is_told_to_stop(
     assert stopped_at == [112.0]  # it was ready at 1; trials under way may run a tenth longer
 
 
-def test_an_order_does_not_show_the_password() -> None:
-    assert "s3cret" not in repr(ORDER)
-    assert Order.unpacked(ORDER.packed()) == ORDER
+def test_a_job_does_not_show_the_password() -> None:
+    assert "s3cret" not in repr(JOB)
+    assert WorkerJob.from_bytes(JOB.to_bytes()) == JOB
 
 
-def test_an_order_that_cannot_be_carried_out_is_a_death_with_its_reason() -> None:
+def test_a_job_that_cannot_be_run_is_a_death_with_its_reason() -> None:
     said: list[object] = []
-    WorkerActor()._work(0, b"no order", said.append)
+    WorkerActor()._work(0, b"no job", said.append)
     assert [type(one) for one in said] == [RuntimeError, type(None)]
     assert "UnpicklingError" in str(said[0])

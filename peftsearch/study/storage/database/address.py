@@ -24,10 +24,10 @@ _SECRETS = ("password", "sslpassword")
 
 @dataclass(frozen=True)
 class StorageAddress:
-    """A database: `shown` has no password, `whole` may have one."""
+    """A database: `redacted` has no password, `full` may have one."""
 
-    shown: str
-    whole: str = field(repr=False)
+    redacted: str
+    full: str = field(repr=False)
 
     @classmethod
     def parse(cls, text: str) -> StorageAddress:
@@ -47,23 +47,23 @@ class StorageAddress:
                 f"--storage {url.drivername}: many workers need postgresql://… or "
                 "mysql+pymysql://…; leave it out for the journal, which works on one machine only"
             )
-        shown = URL.create(
+        redacted = URL.create(
             *(url.drivername, url.username, None, url.host, url.port, url.database),
             query=url.query,
         ).difference_update_query(_SECRETS)
         driver = _DRIVERS.get(url.drivername, url.drivername)
-        return cls(_text(shown), _text(url.set(drivername=driver)))
+        return cls(_text(redacted), _text(url.set(drivername=driver)))
 
     @classmethod
-    def of(cls, shown: str) -> StorageAddress:
-        """The address with which to connect to a database: $PEFTSEARCH_STORAGE, or `shown`."""
-        return cls.parse(os.environ.get(VARIABLE) or shown)
+    def of(cls, redacted: str) -> StorageAddress:
+        """The address with which to connect to a database: $PEFTSEARCH_STORAGE, or `redacted`."""
+        return cls.parse(os.environ.get(VARIABLE) or redacted)
 
     def without_password(self, text: str) -> str:
         """The text with the password, wherever it appears, replaced by `***`."""
         from sqlalchemy import make_url
 
-        url = make_url(self.whole)
+        url = make_url(self.full)
         secrets = {str(url.password or ""), *(str(url.query.get(key, "")) for key in _SECRETS)}
         for secret in secrets - {""}:
             text = text.replace(secret, "***")

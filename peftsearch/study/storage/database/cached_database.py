@@ -38,37 +38,37 @@ class CachedDatabase(_CachedStorage):
     def __init__(self, database: PlainDatabase) -> None:
         super().__init__(database)
         self.engine = database.engine
-        self._database, self._is_content = database, False
-        self._begin_with: Mapping[str, Any] = {}
+        self._database, self._is_batching = database, False
+        self._new_trial_attributes: Mapping[str, Any] = {}
         self._parameters: list[_Parameter] = []
         self._attributes: list[tuple[int, str, Any]] = []
 
     @contextlib.contextmanager
-    def as_read(self, begin_with: Mapping[str, Any] = {}) -> Iterator[None]:
+    def batched(self, new_trial_attributes: Mapping[str, Any] = {}) -> Iterator[None]:
         """In this block no trial is read again, not even one begun in it, which has the attributes
-        `begin_with`; parameters and Optuna's own attributes are written at its end. Not to be
-        nested.
+        `new_trial_attributes`; parameters and Optuna's own attributes are written at its end. Not
+        to be nested.
         """
-        self._is_content, self._begin_with = True, begin_with
+        self._is_batching, self._new_trial_attributes = True, new_trial_attributes
         try:
             yield
             self._write()
         finally:
-            self._is_content, self._begin_with = False, {}
+            self._is_batching, self._new_trial_attributes = False, {}
             self._parameters.clear()
             self._attributes.clear()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        if template_trial is None and self._begin_with:
-            template_trial = _running(self._begin_with)
+        if template_trial is None and self._new_trial_attributes:
+            template_trial = _running(self._new_trial_attributes)
         return super().create_new_trial(study_id, template_trial)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if not self._is_content:
+        if not self._is_batching:
             super()._read_trials_from_remote_storage(study_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if self._is_content and trial_id in self._trial_id_to_study_id_and_number:
+        if self._is_batching and trial_id in self._trial_id_to_study_id_and_number:
             study_id, number = self._trial_id_to_study_id_and_number[trial_id]
             trial = self._studies[study_id].trials[number]
             if trial.state == TrialState.RUNNING:  # one that waited has just become one
@@ -76,7 +76,7 @@ class CachedDatabase(_CachedStorage):
         return super().get_trial(trial_id)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if self._is_content:
+        if self._is_batching:
             self._attributes.append((trial_id, key, value))
         else:
             super().set_trial_system_attr(trial_id, key, value)
@@ -89,13 +89,13 @@ class CachedDatabase(_CachedStorage):
         distribution: BaseDistribution,
     ) -> None:
         parameter = (trial_id, param_name, param_value_internal, distribution)
-        if self._is_content:
+        if self._is_batching:
             self._parameters.append(parameter)
         else:
             super().set_trial_param(*parameter)
 
     def _write(self) -> None:
-        """Write what `as_read` has gathered."""
+        """Write the operations that `batched` has deferred."""
         database = self._database
         attributes: dict[int, dict[str, Any]] = {}
         for trial_id, key, value in self._attributes:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from peftsearch.study.storage.database.cached_database import CachedDatabase
     from peftsearch.study.storage.database.plain_reads import PlainDatabase
 
-__all__ = ["LOOK_S", "close_storage", "in_database", "open_database"]
+__all__ = ["READ_LIMIT_S", "close_storage", "in_database", "open_database"]
 
 T = TypeVar("T")
 
-LOOK_S = 5.0
-"""Time limit for a database to answer when a study is only looked at."""
-START_S = 30.0
+READ_LIMIT_S = 5.0
+"""Time limit for a database to answer when a study is only read."""
+START_LIMIT_S = 30.0
 """Time limit for a database to answer before a search begins."""
 
 
@@ -40,16 +40,16 @@ def close_storage(storage: BaseStorage) -> None:
 
 
 def in_database(
-    address: StorageAddress, do: Callable[[BaseStorage], T], limit_s: float = START_S
+    address: StorageAddress, do: Callable[[BaseStorage], T], limit_s: float = START_LIMIT_S
 ) -> T:
-    """Connect to a database, return what `do` returns of it, and close the connections.
+    """Connect to a database, call `do` with it, close the connections; returns the result.
 
     `do` is repeated through outages, and may have been done half or whole before; MissingError
     after `limit_s` without an answer.
     """
     storage = open_database(address, limit_s)
     retry = Retry(
-        address.shown,
+        address.redacted,
         limit_s,
         between=lambda: close_storage(storage),
         hide=address.without_password,
@@ -61,11 +61,11 @@ def in_database(
             close_storage(storage)
 
 
-def open_database(address: StorageAddress, limit_s: float = START_S) -> CachedDatabase:
+def open_database(address: StorageAddress, limit_s: float = START_LIMIT_S) -> CachedDatabase:
     """Connect to a database; MissingError if it does not answer for `limit_s`."""
     from peftsearch.study.storage.database.cached_database import CachedDatabase
 
-    retry = Retry(address.shown, limit_s, hide=address.without_password)
+    retry = Retry(address.redacted, limit_s, hide=address.without_password)
     return CachedDatabase(retry.call(lambda: _connect(address)))
 
 
@@ -81,13 +81,13 @@ def _connect(address: StorageAddress) -> PlainDatabase:
     # repeats the operation: pool_pre_ping would cost a round trip before every use, more than a
     # dozen a trial.
     engine: dict[str, Any] = {"pool_size": 2, "max_overflow": 4}
-    if make_url(address.whole).get_driver_name() == "psycopg":
+    if make_url(address.full).get_driver_name() == "psycopg":
         # PgBouncer shares connections between clients: prepared statements would get lost.
         engine["connect_args"] = {"prepare_threshold": None}
     try:
-        return PlainDatabase(address.whole, engine_kwargs=engine)
+        return PlainDatabase(address.full, engine_kwargs=engine)
     except ImportError as error:
         raise MissingError(
-            f"{address.shown}: the database's driver is missing; pip install "
+            f"{address.redacted}: the database's driver is missing; pip install "
             "'peftsearch[postgres]', or for MySQL 'peftsearch[mysql]'"
         ) from error

@@ -18,12 +18,19 @@ from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
 from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
 from peftsearch.study.storage.database.address import StorageAddress
-from peftsearch.study.storage.database.connection import LOOK_S, in_database
-from peftsearch.study.storage.database.enrolment import enrol, enrolled
+from peftsearch.study.storage.database.connection import READ_LIMIT_S, in_database
+from peftsearch.study.storage.database.registration import register, registered_study
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
-    *("aim_of", "begin_in_database", "bring_adapter", "update_folder", "folder_of", "refuse_taken"),
+    *(
+        "target_of",
+        "register_in_database",
+        "fetch_adapter",
+        "update_folder",
+        "local_folder",
+        "refuse_taken",
+    ),
 ]
 
 
@@ -32,7 +39,7 @@ def refuse_taken(name: str, address: StorageAddress) -> None:
     if not in_database(address, lambda storage: _has(storage, name)):
         return
     raise UsageError(
-        f"{address.shown} has a study '{name}' already; join it with: peftsearch worker {name} "
+        f"{address.redacted} has a study '{name}' already; join it with: peftsearch worker {name} "
         "--storage … (the address), or start one under another name"
     )
 
@@ -45,7 +52,7 @@ def _has(storage: BaseStorage, name: str) -> bool:
     return True
 
 
-def begin_in_database(folder: StudyFolder) -> None:
+def register_in_database(folder: StudyFolder) -> None:
     """Register a new study in its database, or finish registering it after a kill.
 
     UsageError if the database has lost the study: finished trials would be searched again.
@@ -55,15 +62,15 @@ def begin_in_database(folder: StudyFolder) -> None:
         return
     address = StorageAddress.of(info.storage)
     if any(folder.trials_path.iterdir()):
-        in_database(address, lambda storage: enrolled(storage, info.name, address.shown))
+        in_database(address, lambda storage: registered_study(storage, info.name, address.redacted))
     else:
         space = folder.space_path.read_text(encoding="utf-8")
-        in_database(address, lambda storage: enrol(storage, info, space))
+        in_database(address, lambda storage: register(storage, info, space))
 
 
-def folder_of(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
+def local_folder(name: str, address: StorageAddress, studies: Path | None) -> StudyFolder:
     """This machine's folder of a study in a database, created if it is not there."""
-    found = in_database(address, lambda storage: enrolled(storage, name, address.shown))
+    found = in_database(address, lambda storage: registered_study(storage, name, address.redacted))
     if name not in study_names(studies):
         try:
             return StudyFolder.create(found.info, found.space_text, environment(), studies, "")
@@ -74,22 +81,22 @@ def folder_of(name: str, address: StorageAddress, studies: Path | None) -> Study
     folder = StudyFolder.open(name, studies)
     if folder.read_info().id != found.info.id:
         raise UsageError(
-            f"{folder.root} holds a different study from '{name}' in {address.shown}; "
+            f"{folder.root} holds a different study from '{name}' in {address.redacted}; "
             "name another folder with --studies"
         )
     return folder
 
 
-def aim_of(folder: StudyFolder) -> int | None:
+def target_of(folder: StudyFolder) -> int | None:
     """The target number of configurations of a study in a database, if one was given."""
     info = folder.read_info()
     address = StorageAddress.of(info.storage)
 
-    def aim(storage: BaseStorage) -> int | None:
-        study_id = enrolled(storage, info.name, address.shown).study_id
+    def target(storage: BaseStorage) -> int | None:
+        study_id = registered_study(storage, info.name, address.redacted).study_id
         return TRIALS.of(storage.get_study_user_attrs(study_id))
 
-    return in_database(address, aim)
+    return in_database(address, target)
 
 
 def update_folder(folder: StudyFolder, notify: Callable[[str], None]) -> None:
@@ -111,10 +118,10 @@ def _trials(info: StudyInfo) -> list[FrozenTrial]:
     address = StorageAddress.of(info.storage)
 
     def trials(storage: BaseStorage) -> list[FrozenTrial]:
-        study_id = enrolled(storage, info.name, address.shown).study_id
+        study_id = registered_study(storage, info.name, address.redacted).study_id
         return storage.get_all_trials(study_id, deepcopy=False)
 
-    return in_database(address, trials, LOOK_S)
+    return in_database(address, trials, READ_LIMIT_S)
 
 
 def _write(folder: StudyFolder, found: FrozenTrial) -> None:
@@ -132,7 +139,7 @@ def _write(folder: StudyFolder, found: FrozenTrial) -> None:
         trial.write_result(result)
 
 
-def bring_adapter(folder: StudyFolder, number: int) -> None:
+def fetch_adapter(folder: StudyFolder, number: int) -> None:
     """Fetch the tuned tensors of another machine from the study's artifact store, if there."""
     info, trial = folder.read_info(), folder.trial(number)
     if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):

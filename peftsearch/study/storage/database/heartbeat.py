@@ -19,14 +19,14 @@ from peftsearch.study.storage.retry import is_outage
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["CountingHeartbeat", "Pulse"]
+__all__ = ["CountingHeartbeat", "HeartbeatTiming"]
 
 
 @dataclass(frozen=True)
-class Pulse:
-    """Heartbeat timing: increment every `every_s` s; dead after `missed` reads without a change."""
+class HeartbeatTiming:
+    """Increments every `interval_s` seconds; dead after `missed` reads without a change."""
 
-    every_s: float = 10.0
+    interval_s: float = 10.0
     missed: int = 6
 
 
@@ -40,8 +40,8 @@ class _Seen:
 class CountingHeartbeat:
     """A heartbeat in which each worker increments a counter in its own study attribute."""
 
-    def __init__(self, storage: BaseStorage, study_id: int, pulse: Pulse) -> None:
-        self._storage, self._study_id, self.pulse = storage, study_id, pulse
+    def __init__(self, storage: BaseStorage, study_id: int, timing: HeartbeatTiming) -> None:
+        self._storage, self._study_id, self.timing = storage, study_id, timing
         self._name: str | None = None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -49,8 +49,8 @@ class CountingHeartbeat:
         self._read_at, self._attributes = float("-inf"), dict[str, object]()
 
     @property
-    def look_s(self) -> float:
-        return self.pulse.every_s
+    def poll_s(self) -> float:
+        return self.timing.interval_s
 
     def join(self, name: str) -> None:
         self._name = name
@@ -69,7 +69,9 @@ class CountingHeartbeat:
         self._name = None
 
     def is_alive(self, name: str) -> bool:
-        """Whether the count changes. Reads at most once in `every_s`; failed reads do not count."""
+        """Whether the count changes. Reads at most once in `interval_s`; failed reads are
+        ignored.
+        """
         if name == self._name:
             return True
         now, count = time.monotonic(), ALIVE.at(name).of(self._counts())
@@ -78,20 +80,20 @@ class CountingHeartbeat:
         seen = self._seen.get(name)
         if seen is None or seen.count != count:
             self._seen[name] = _Seen(count, now)
-        elif now - seen.looked >= self.pulse.every_s:
+        elif now - seen.looked >= self.timing.interval_s:
             seen.looked, seen.missed = now, seen.missed + 1
-        return self._seen[name].missed < self.pulse.missed
+        return self._seen[name].missed < self.timing.missed
 
     def _counts(self) -> dict[str, object]:
         now = time.monotonic()
-        if now - self._read_at >= min(1.0, self.pulse.every_s / 2):
+        if now - self._read_at >= min(1.0, self.timing.interval_s / 2):
             self._attributes = self._storage.get_study_user_attrs(self._study_id)
             self._read_at = now
         return self._attributes
 
     def _count(self) -> None:
         count = 1
-        while not self._ended.wait(self.pulse.every_s):
+        while not self._ended.wait(self.timing.interval_s):
             count += 1
             with contextlib.suppress(Exception):  # one error must not end the heartbeat
                 self._write(count)

@@ -26,23 +26,23 @@ class DatabaseTrialStore:
         self.folder, self.table, self.artifacts = folder, table, artifacts
 
     @property
-    def hands_on(self) -> bool:
+    def shares_checkpoints(self) -> bool:
         return self.artifacts is not None
 
     def write_configuration(self, number: int, configuration: dict[str, Any]) -> None:
         self.table.set(number, CONFIGURATION, configuration)
-        self.table.then(lambda: self.folder.trial(number).write_configuration(configuration))
+        self.table.on_commit(lambda: self.folder.trial(number).write_configuration(configuration))
 
     def configuration(self, number: int) -> dict[str, Any] | None:
         return CONFIGURATION.of(self._attributes(number))
 
     def write_rung(self, number: int, value: RungValue) -> None:
         self.table.set(number, CURVE.at(value.rung), value.model_dump(mode="json"))
-        self.table.then(lambda: self.folder.trial(number).append_rung(value))
+        self.table.on_commit(lambda: self.folder.trial(number).append_rung(value))
 
     def write_result(self, result: TrialResult) -> None:
         self.table.set(result.number, RESULT, result.model_dump(mode="json"))
-        self.table.then(lambda: self.folder.trial(result.number).write_result(result))
+        self.table.on_commit(lambda: self.folder.trial(result.number).write_result(result))
 
     def result(self, number: int) -> TrialResult | None:
         found = RESULT.of(self._attributes(number))
@@ -55,7 +55,7 @@ class DatabaseTrialStore:
         reached = CURVE.at(rungs[-1]).key if rungs else None
         return CHECKPOINT.of(attributes) or reached
 
-    def give_checkpoint(self, number: int) -> None:
+    def publish_checkpoint(self, number: int) -> None:
         path = self.folder.trial(number).checkpoint_path
         if self.artifacts is None or not path.exists():
             return
@@ -64,14 +64,14 @@ class DatabaseTrialStore:
         if before is not None:
             self.artifacts.remove(before)
 
-    def give_adapter(self, number: int) -> None:
+    def publish_adapter(self, number: int) -> None:
         path = self.folder.trial(number).adapter_path
         if self.artifacts is None or not path.exists():
             return
         if not ADAPTER.is_in(self._attributes(number)):
             self.table.set(number, ADAPTER, self.artifacts.put(path))
 
-    def take_over(self, number: int) -> None:
+    def fetch_files(self, number: int) -> None:
         attributes, trial = self._attributes(number), self.folder.trial(number)
         trial.write_configuration(CONFIGURATION.required(attributes))
         curve = curve_of(attributes)

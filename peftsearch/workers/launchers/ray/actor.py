@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from peftsearch.errors import PeftsearchError
-from peftsearch.workers.events import Event, TrialAt, WorkerPlaced, WorkerStopped
+from peftsearch.workers.events import Event, TrialProgress, WorkerPlaced, WorkerStopped
 
 __all__ = ["WorkerActor"]
 
@@ -33,13 +33,13 @@ class WorkerActor:
     def stop(self) -> None:
         self._stop.set()
 
-    def run(self, worker: int, order: bytes) -> Iterator[Event]:
+    def run(self, worker: int, job: bytes) -> Iterator[Event]:
         """Yields the worker's events until it has ended. Raises any error that is not a message for
         the user: the worker then counts as dead.
         """
         yield WorkerPlaced(worker, _node())
         heard: SimpleQueue[Event | Exception | None] = SimpleQueue()
-        work = threading.Thread(target=self._work, args=(worker, order, heard.put), daemon=True)
+        work = threading.Thread(target=self._work, args=(worker, job, heard.put), daemon=True)
         work.start()
         while (event := heard.get()) is not None:
             if isinstance(event, Exception):
@@ -47,21 +47,21 @@ class WorkerActor:
             yield event
 
     def _work(
-        self, worker: int, packed: bytes, notify: Callable[[Event | Exception | None], None]
+        self, worker: int, content: bytes, notify: Callable[[Event | Exception | None], None]
     ) -> None:
         def hide(text: str) -> str:
             return text  # the password is not known yet
 
         def tell(event: Event) -> None:
-            if not isinstance(event, TrialAt):  # too many with thousands of workers
+            if not isinstance(event, TrialProgress):  # too many with thousands of workers
                 notify(event)
 
         try:
-            from peftsearch.workers.launchers.ray.order import Order
+            from peftsearch.workers.launchers.ray.job import WorkerJob
 
-            order = Order.unpacked(packed)
-            hide = order.without_password
-            order.carry_out(time.monotonic, tell, self._stop.is_set)
+            job = WorkerJob.from_bytes(content)
+            hide = job.without_password
+            job.run(time.monotonic, tell, self._stop.is_set)
             if os.getppid() != self._node:  # which made the worker stop
                 raise RuntimeError("its node is gone")
             notify(WorkerStopped(worker))

@@ -16,13 +16,13 @@ from peftsearch.workers.events import (
     TrialEnded,
     WorkerPlaced,
     WorkerReady,
+    WorkersPending,
     WorkerStopped,
-    WorkersWait,
 )
-from peftsearch.workers.interrupt import interruptible, with_stops
+from peftsearch.workers.interrupt import interruptible, with_stop_requests
 from peftsearch.workers.launchers.ray.actor import WorkerActor
 from peftsearch.workers.launchers.ray.cluster import Share, connected
-from peftsearch.workers.launchers.ray.order import Order
+from peftsearch.workers.launchers.ray.job import WorkerJob
 
 __all__ = ["RayWorkers", "run_on_ray"]
 
@@ -39,19 +39,19 @@ _WAIT_NOTICE_S = 30.0
 
 def run_on_ray(
     address: str,
-    order: Order,
+    job: WorkerJob,
     workers: int,
     share: Share,
-    hear: Callable[[Event | None], None],
+    on_event: Callable[[Event | None], None],
 ) -> bool:
-    """Start workers of a study and wait until all have ended; `hear` is called with every event,
-    and with None every now and then. Returns whether the user interrupted them.
+    """Start workers of a study and wait until all have ended; `on_event` is called with every
+    event, and with None every now and then. Returns whether the user interrupted them.
     """
     with connected(address) as ray:
-        started = RayWorkers(ray, order, workers, share)
+        started = RayWorkers(ray, job, workers, share)
         with interruptible(started) as interrupted:
-            for event in with_stops(started.run(), interrupted):
-                hear(event)
+            for event in with_stop_requests(started.run(), interrupted):
+                on_event(event)
         return bool(interrupted)
 
 
@@ -75,13 +75,13 @@ class _Due:
 
 
 class RayWorkers:
-    """`count` workers with the same order, except for their number and the time left."""
+    """`count` workers with the same job, except for their number and the time left."""
 
-    def __init__(self, ray: Any, order: Order, count: int, share: Share) -> None:
-        self._ray, self._order, self._count = ray, order, count
+    def __init__(self, ray: Any, job: WorkerJob, count: int, share: Share) -> None:
+        self._ray, self._job, self._count = ray, job, count
         self.share = share
         self.began = time.monotonic()
-        self._deadline = self._last_call = float("inf")
+        self._deadline = self._hard_deadline = float("inf")
         """Unknown until the first worker has loaded model and data."""
         self._running: dict[Any, _Started] = {}
         """By Ray's stream of the worker's events."""
@@ -103,7 +103,7 @@ class RayWorkers:
         try:
             while (self._running or self._due) and not self._kill:
                 self._start_due()
-                yield from self._heard()
+                yield from self._received()
                 self._apply_stop()
                 yield from self._wait_notice()
         finally:
@@ -121,12 +121,12 @@ class RayWorkers:
             )
             .remote()
         )
-        limits = self._order.limits
+        limits = self._job.limits
         if self._deadline < float("inf"):
             # One that starts later has the time that is left of all.
             limits = replace(limits, seconds=self._deadline - time.monotonic())
-        order = replace(self._order, worker=worker, limits=limits)
-        events = actor.run.options(num_returns="streaming").remote(worker, order.packed())
+        job = replace(self._job, worker=worker, limits=limits)
+        events = actor.run.options(num_returns="streaming").remote(worker, job.to_bytes())
         self._running[events] = _Started(worker, actor, deaths)
 
     def _start_due(self) -> None:
@@ -136,7 +136,7 @@ class RayWorkers:
         for one in due:
             self._start(one.worker, one.deaths)
 
-    def _heard(self) -> Iterator[Event | None]:
+    def _received(self) -> Iterator[Event | None]:
         """One event of every worker that sent any; None if none did within `_POLL_S`."""
         if not self._running:
             time.sleep(_POLL_S)
@@ -155,17 +155,17 @@ class RayWorkers:
             except (self._ray.exceptions.RayError, StopIteration) as error:
                 yield from self._died(self._running.pop(events), error)
             else:
-                yield self._noted(events, event)
+                yield self._record(events, event)
 
-    def _noted(self, events: Any, event: Event) -> Event:
+    def _record(self, events: Any, event: Event) -> Event:
         """The event, after taking in what it says of its worker."""
         started = self._running[events]
         if isinstance(event, WorkerPlaced):
             started.node = event.node
         elif isinstance(event, WorkerReady) and self._deadline == float("inf"):
             now = time.monotonic()
-            self._deadline = self._order.limits.deadline(now)
-            self._last_call = self._order.limits.last_call(now)
+            self._deadline = self._job.limits.deadline(now)
+            self._hard_deadline = self._job.limits.hard_deadline(now)
         elif isinstance(event, TrialEnded) and event.result.state in ("full", "stopped", "failed"):
             started.deaths = 0
         elif isinstance(event, WorkerStopped):
@@ -206,7 +206,7 @@ class RayWorkers:
         """
         now = time.monotonic()
         has_place = any(started.node is not None for started in self._running.values())
-        in_vain = not has_place and now > self._order.limits.deadline(self.began)
+        in_vain = not has_place and now > self._job.limits.deadline(self.began)
         return self._stop or self._ended_well or now > self._deadline or in_vain
 
     def _apply_stop(self) -> None:
@@ -219,16 +219,16 @@ class RayWorkers:
                 if started.node is None:
                     self._ray.kill(started.actor)
                     del self._running[events]
-        self._stop |= time.monotonic() > self._last_call
+        self._stop |= time.monotonic() > self._hard_deadline
         if self._stop and not self._stop_sent:
             self._stop_sent = True
             for started in self._running.values():
                 started.actor.stop.remote()
 
-    def _wait_notice(self) -> Iterator[WorkersWait]:
+    def _wait_notice(self) -> Iterator[WorkersPending]:
         """One event, once, if workers have waited for a place for long."""
         waiting = sum(started.node is None for started in self._running.values())
         late = time.monotonic() - self.began > _WAIT_NOTICE_S
         if waiting and late and not self._wait_notified:
             self._wait_notified = True
-            yield WorkersWait(waiting, str(self.share))
+            yield WorkersPending(waiting, str(self.share))

@@ -13,15 +13,15 @@ WHOLE = "postgresql://owner:s%3Acret@db.example:5433/studies?connect_timeout=3"
 
 def test_an_address_is_shown_without_its_password() -> None:
     address = StorageAddress.parse(WHOLE)
-    assert address.shown == "postgresql://owner@db.example:5433/studies?connect_timeout=3"
-    assert "s%3Acret" in address.whole
+    assert address.redacted == "postgresql://owner@db.example:5433/studies?connect_timeout=3"
+    assert "s%3Acret" in address.full
     assert "cret" not in repr(address)
     assert address.without_password("no s:cret here") == "no *** here"
 
 
 def test_a_password_among_the_options_is_not_shown_either() -> None:
     address = StorageAddress.parse("postgresql://owner@db/studies?password=s3cret&sslmode=require")
-    assert address.shown == "postgresql://owner@db/studies?sslmode=require"
+    assert address.redacted == "postgresql://owner@db/studies?sslmode=require"
     assert address.without_password("s3cret") == "***"
 
 
@@ -29,7 +29,7 @@ def test_the_environment_says_how_a_database_is_reached(monkeypatch: pytest.Monk
     monkeypatch.setenv(VARIABLE, WHOLE)
     assert StorageAddress.of("postgresql://owner@elsewhere/studies") == StorageAddress.parse(WHOLE)
     monkeypatch.delenv(VARIABLE)
-    assert StorageAddress.of("postgresql://owner@here/db").shown == "postgresql://owner@here/db"
+    assert StorageAddress.of("postgresql://owner@here/db").redacted == "postgresql://owner@here/db"
 
 
 @pytest.mark.parametrize(

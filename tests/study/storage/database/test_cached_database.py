@@ -51,9 +51,9 @@ def table(address: StorageAddress) -> Iterator[TrialTable]:
 def drawn(table: TrialTable) -> optuna.Trial:
     """A new trial with parameters of every kind."""
     table.all()
-    with table.as_read({"worker": "w"}):
+    with table.batched({"worker": "w"}):
         trial = table.study.ask()
-    with table.as_read():
+    with table.batched():
         trial.suggest_categorical("form", ["none", "linear", 3, 2.5])
         trial.suggest_float("b", 0.1, 10.0, log=True)
         trial.suggest_int("width", 1, 64)
@@ -64,12 +64,12 @@ def ended(table: TrialTable, number: int) -> list[FrozenTrial]:
     """All trials once so many were drawn and told, in every way that a trial ends."""
     for n in range(number):
         trial = drawn(table)
-        with table.at_once():
+        with table.transaction():
             table.set(n, TUNED_PCT, float(n))
             table.set(n, METRIC_AT.at(0), 0.5)
             table.set(n, CONFIGURATION, {"deep": [{"ß→": None}, 1.5]})
         table.set(n, METRIC_AT.at(0), 0.25)
-        with table.as_read():
+        with table.batched():
             if n % 4 == 3:
                 table.study.tell(trial.number, state=TrialState.FAIL)
             else:
@@ -93,7 +93,7 @@ def test_few_statements_write_what_optunas_write(
 ) -> None:
     """Enough of them for TPE to model, whose own attributes are written too."""
     few = ended(table, 24)
-    plain = RDBStorage(StorageAddress.parse(postgres.new_database()).whole)
+    plain = RDBStorage(StorageAddress.parse(postgres.new_database()).full)
     study = optuna.create_study(
         storage=plain, study_name="s", directions=DIRECTIONS, sampler=make_sampler(0)
     )
@@ -104,7 +104,7 @@ def test_few_statements_write_what_optunas_write(
     }
     assert without_times(few) == without_times(many)
     close_storage(plain)
-    reader = RDBStorage(address.whole)
+    reader = RDBStorage(address.full)
     read = optuna.load_study(study_name="s", storage=reader).get_trials()
     close_storage(reader)
     assert without_times(read) == without_times(few)
@@ -114,11 +114,13 @@ class _Plain(TrialTable):
     """Optuna's own storage, which begins a trial without attributes."""
 
     @contextlib.contextmanager
-    def as_read(self, begin_with: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    def batched(
+        self, new_trial_attributes: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[None]:
         known = len(self.all())
         yield
         for trial in self.all()[known:]:
-            for key, value in begin_with.items():
+            for key, value in new_trial_attributes.items():
                 self.set(trial.number, Attribute(key), value)
 
 
@@ -127,7 +129,7 @@ def late_attribute(table: TrialTable, trial: optuna.Trial) -> None:
 
 
 def late_parameter(table: TrialTable, trial: optuna.Trial) -> None:
-    with table.as_read():
+    with table.batched():
         trial.suggest_int("width", 1, 64)
 
 
@@ -146,7 +148,7 @@ def test_nothing_is_written_of_a_trial_that_others_ended(
     write: Callable[[TrialTable, optuna.Trial], None],
 ) -> None:
     trial = drawn(table)
-    with table.as_read():
+    with table.batched():
         late = table.study.ask()
     other = optuna.load_study(study_name="s", storage=open_database(address))
     other.tell(late.number, (0.9, 1.0))

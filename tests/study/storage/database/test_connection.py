@@ -44,7 +44,7 @@ def test_pgpass_holds_the_password_where_the_address_does_not(
     passwords.write_text(f"127.0.0.1:{postgres.port}:*:*:{escaped}\n")
     passwords.chmod(0o600)
     monkeypatch.setenv("PGPASSFILE", str(passwords))
-    assert in_database(StorageAddress.parse(address.shown), names) == []
+    assert in_database(StorageAddress.parse(address.redacted), names) == []
 
 
 def test_a_database_that_is_not_there_is_asked_again_for_a_while_only(
@@ -66,7 +66,7 @@ def test_an_outage_between_connecting_and_the_answer_is_waited_through(
         if len(times) == 1:
             with storage._backend.engine.connect() as cut:  # type: ignore[attr-defined]
                 pid = cut.execute(sqlalchemy.text("SELECT pg_backend_pid()")).scalar_one()
-                other = sqlalchemy.create_engine(address.whole)
+                other = sqlalchemy.create_engine(address.full)
                 with other.connect() as killer:
                     killer.execute(sqlalchemy.text(f"SELECT pg_terminate_backend({pid})"))
                 other.dispose()

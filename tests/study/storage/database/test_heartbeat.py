@@ -9,7 +9,7 @@ import pytest
 from optuna.study import StudyDirection
 
 from peftsearch.study.storage.database import heartbeat as heartbeat
-from peftsearch.study.storage.database.heartbeat import CountingHeartbeat, Pulse
+from peftsearch.study.storage.database.heartbeat import CountingHeartbeat, HeartbeatTiming
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def counted(storage: optuna.storages.BaseStorage, study_id: int) -> CountingHeartbeat:
-    return CountingHeartbeat(storage, study_id, Pulse(every_s=10.0, missed=3))
+    return CountingHeartbeat(storage, study_id, HeartbeatTiming(interval_s=10.0, missed=3))
 
 
 def test_a_count_that_stands_still_is_a_death_and_one_that_moves_again_a_life(
@@ -62,7 +62,7 @@ def test_the_time_of_an_outage_counts_as_one_look(clock: Clock) -> None:
 def test_a_worker_counts_until_it_leaves() -> None:
     storage = optuna.storages.InMemoryStorage()
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
-    worker = CountingHeartbeat(storage, study_id, Pulse(every_s=0.01, missed=3))
+    worker = CountingHeartbeat(storage, study_id, HeartbeatTiming(interval_s=0.01, missed=3))
     worker.join("a.0")
     deadline = time.monotonic() + 120
     while storage.get_study_user_attrs(study_id)["alive:a.0"] < 3:
@@ -75,7 +75,7 @@ def test_a_worker_counts_until_it_leaves() -> None:
 def test_an_error_does_not_stop_the_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = optuna.storages.InMemoryStorage()
     study_id = storage.create_new_study([StudyDirection.MAXIMIZE])
-    worker = CountingHeartbeat(storage, study_id, Pulse(every_s=0.01, missed=3))
+    worker = CountingHeartbeat(storage, study_id, HeartbeatTiming(interval_s=0.01, missed=3))
     worker.join("a.0")
     failed, write = [], storage.set_study_user_attr
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.internals
 @pytest.fixture
 def stored(postgres: PostgresServer) -> tuple[str, int]:
     """An address, and a study there with trials of every state, kind of parameter and attribute."""
-    whole = StorageAddress.parse(postgres.new_database()).whole
+    whole = StorageAddress.parse(postgres.new_database()).full
     storage = RDBStorage(whole)
     study = optuna.create_study(
         storage=storage,

@@ -17,13 +17,13 @@ from peftsearch.records.storage_name import VARIABLE
 from peftsearch.study.read_study import read_study
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.copies import (
-    begin_in_database,
-    bring_adapter,
-    folder_of,
+    fetch_adapter,
+    local_folder,
     refuse_taken,
+    register_in_database,
     update_folder,
 )
-from peftsearch.study.storage.database.heartbeat import Pulse
+from peftsearch.study.storage.database.heartbeat import HeartbeatTiming
 from peftsearch.study.study import Study
 from support import standin
 from support.buckets import s3_server
@@ -32,7 +32,7 @@ from support.standin import finish, metric_of, rung_value, take, train_for_nothi
 
 pytestmark = pytest.mark.internals
 
-PULSE = Pulse(every_s=0.05, missed=2)
+TIMING = HeartbeatTiming(interval_s=0.05, missed=2)
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def info(address: StorageAddress, artifacts: str, tiny_bert: Path) -> StudyInfo:
-    places = {"storage": address.shown, "artifacts": artifacts}
+    places = {"storage": address.redacted, "artifacts": artifacts}
     return standin.info(tiny_bert).model_copy(update=places)
 
 
 @pytest.fixture
 def home(info: StudyInfo, tmp_path: Path) -> StudyFolder:
     folder = StudyFolder.create(info, standin.SPACE, {}, tmp_path / "home", "")
-    begin_in_database(folder)
+    register_in_database(folder)
     return folder
 
 
@@ -83,8 +83,8 @@ def machine(
     opened: list[Study] = []
 
     def on(number: int) -> Study:
-        folder = folder_of(info.name, address, tmp_path / f"machine-{number}")
-        opened.append(standin.open_study(folder, number, PULSE))
+        folder = local_folder(info.name, address, tmp_path / f"machine-{number}")
+        opened.append(standin.open_study(folder, number, TIMING))
         return opened[-1]
 
     yield on
@@ -124,7 +124,7 @@ def test_trials_run_whose_workers_are_alive_on_any_machine_and_others_wait(
     alive.join()
     held, given_back = take(alive), take(alive)
     lost = take(dead)  # it never joined
-    alive.put_back(given_back.number)
+    alive.requeue(given_back.number)
     update_folder(home, pytest.fail)
     assert home.unfinished() == [held.number, given_back.number, lost.number]
     record = read_study(home)
@@ -137,7 +137,7 @@ def test_a_dead_workers_trial_goes_on_elsewhere_from_its_checkpoint(machine: Mac
     cut = take(dead)  # a worker that never joined is as good as dead
     dead.record_rung(cut.number, rung_value(0, metric_of(cut)))
     dead.folder.trial(cut.number).checkpoint_path.write_bytes(b"at rung 0")
-    dead.give_checkpoint(cut.number)
+    dead.publish_checkpoint(cut.number)
     assert other.recover() == []
     again = take(other)
     assert (again.number, again.configuration, again.resumed) == (
@@ -157,8 +157,8 @@ def test_who_was_taken_for_dead_is_not_heard_any_more(machine: Machine, home: St
     again = take(other)
     assert again.number == cut.number
     assert not late.record_rung(cut.number, rung_value(0, 0.1))
-    assert not late.holds(cut.number)
-    late.put_back(cut.number)
+    assert not late.owns(cut.number)
+    late.requeue(cut.number)
     assert late.tell(finish(cut, late.shapes, "stopped")) == []
     assert [r.state for r in other.tell(finish(again, other.shapes))] == ["full"]
     update_folder(home, pytest.fail)
@@ -170,14 +170,14 @@ def test_a_living_workers_trial_is_left_alone_and_a_silent_ones_is_not(machine: 
     worker.join()
     trial = take(worker)
     for _ in range(6):
-        time.sleep(PULSE.every_s)
+        time.sleep(TIMING.interval_s)
         other.recover()
         assert not other.has_requeued()
     worker.heartbeat._ended.set()  # type: ignore[attr-defined]  # suspended: it holds, and says nothing
     deadline = time.monotonic() + 120
     while not other.has_requeued():
         assert time.monotonic() < deadline
-        time.sleep(PULSE.every_s)
+        time.sleep(TIMING.interval_s)
         other.recover()
     assert take(other).number == trial.number
 
@@ -209,9 +209,9 @@ def test_who_wakes_after_its_trial_was_given_up_is_not_heard_either(
     for path in (trial.checkpoint_path, trial.adapter_path):
         path.write_bytes(b"tensors")
     assert not late.record_rung(cut.number, rung_value(0, 0.1))
-    assert not late.holds(cut.number)
-    late.give_checkpoint(cut.number)
-    late.put_back(cut.number)
+    assert not late.owns(cut.number)
+    late.publish_checkpoint(cut.number)
+    late.requeue(cut.number)
     assert late.tell(finish(cut, late.shapes)) == []
     update_folder(home, pytest.fail)
     assert home.read().results == (given_up,)
@@ -259,7 +259,7 @@ def test_what_was_tuned_elsewhere_is_fetched_for_an_export(
     study.folder.trial(trial.number).adapter_path.write_bytes(b"tuned")
     study.tell(finish(trial, study.shapes))
     update_folder(home, pytest.fail)
-    bring_adapter(home, trial.number)
+    fetch_adapter(home, trial.number)
     assert home.trial(trial.number).adapter_path.read_bytes() == b"tuned"
 
 
@@ -284,7 +284,7 @@ def test_a_database_that_cannot_be_reached_is_said_and_the_folder_shown(
 ) -> None:
     said: list[str] = []
     monkeypatch.setenv(VARIABLE, "postgresql://owner:s3cret@127.0.0.1:1/studies")
-    monkeypatch.setattr("peftsearch.study.storage.database.copies.LOOK_S", 0.1)
+    monkeypatch.setattr("peftsearch.study.storage.database.copies.READ_LIMIT_S", 0.1)
     update_folder(home, said.append)
     assert len(said) == 1
     assert "127.0.0.1:1/studies" in said[0]
@@ -300,7 +300,7 @@ def test_a_name_that_the_database_has_is_refused(
     own = info.model_copy(update={"id": "f" * 32})
     StudyFolder.create(own, standin.SPACE, {}, tmp_path / "else", "")
     with pytest.raises(UsageError, match="holds a different study"):
-        folder_of(info.name, address, tmp_path / "else")
+        local_folder(info.name, address, tmp_path / "else")
 
 
 def test_a_study_that_its_database_has_lost_is_not_searched_anew(
@@ -311,7 +311,7 @@ def test_a_study_that_its_database_has_lost_is_not_searched_anew(
     update_folder(home, pytest.fail)
     monkeypatch.setenv(VARIABLE, postgres.new_database())
     with pytest.raises(UsageError, match="has no study 'study'"):
-        begin_in_database(home)
+        register_in_database(home)
 
 
 def test_workers_that_join_on_one_machine_in_the_same_moment_share_its_folder(
@@ -324,6 +324,6 @@ def test_workers_that_join_on_one_machine_in_the_same_moment_share_its_folder(
         return create(*arguments)
 
     monkeypatch.setattr(StudyFolder, "create", late)
-    folder = folder_of(home.name, address, tmp_path / "machine")
+    folder = local_folder(home.name, address, tmp_path / "machine")
     assert folder.root == tmp_path / "machine" / home.name
     assert folder.read_info() == home.read_info()

@@ -8,10 +8,10 @@ from peftsearch.records.derive import count_states
 from peftsearch.records.records import StudyRecord
 from peftsearch.wording import counted
 
-__all__ = ["verdict"]
+__all__ = ["summary_sentence"]
 
 
-def verdict(record: StudyRecord) -> str:
+def summary_sentence(record: StudyRecord) -> str:
     """The best configuration found, and the one that tunes least within a standard error of it.
 
     The standard error is that of the best metric, from the size of the validation set alone: of two
@@ -24,13 +24,13 @@ def verdict(record: StudyRecord) -> str:
     of = counted(count_states(record)["evaluated"], "configuration")
     first = (
         f"best of {of} evaluated: {metric.name} "
-        f"{metric.written(best.metric, best.se or None)} with {_tuned(best)}"
+        f"{metric.format(best.metric, best.se or None)} with {_tuned(best)}"
     )
     near = cheapest_within(front, best.se, metric.maximise)
     if near.number == best.number or not best.se:
         return first
     return (
-        f"{first}; within one standard error of it, {metric.written(near.metric)} with "
+        f"{first}; within one standard error of it, {metric.format(near.metric)} with "
         f"{_tuned(near)}"
     )
 

@@ -10,18 +10,18 @@ from peftsearch.policy.decisions import Begin, Continue, Nothing, Pause, Stop, V
 from peftsearch.policy.history import History
 from peftsearch.policy.policy import Policy
 
-__all__ = ["next_of", "verdict_of"]
+__all__ = ["next_decision", "rung_verdict"]
 
 
-def next_of(policy: Policy, history: History) -> Begin | Continue | Nothing:
+def next_decision(policy: Policy, history: History) -> Begin | Continue | Nothing:
     """The policy's decision for an idle worker; Nothing instead of Begin at the search's limit."""
     decision: Any = policy.next(history)
     if isinstance(decision, Begin):
-        _refuse_unknown_start(policy, decision.what)
+        _refuse_unknown_start(policy, decision.proposal)
         full = Nothing("the limit on configurations is reached")
         return decision if history.may_begin else full
     if isinstance(decision, Continue):
-        waiting = [past.number for past in history.trials if past.state == "waiting"]
+        waiting = [record.number for record in history.trials if record.state == "waiting"]
         if decision.number not in waiting:
             raise _error(
                 policy,
@@ -34,7 +34,7 @@ def next_of(policy: Policy, history: History) -> Begin | Continue | Nothing:
     raise _error(policy, f"{decision!r} for an idle worker; expected Begin, Continue or Nothing")
 
 
-def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verdict:
+def rung_verdict(policy: Policy, history: History, number: int, rung: int) -> Verdict:
     """The verdict on a trial that reached a rung."""
     decision: Any = policy.after_rung(history, number, rung)
     if not isinstance(decision, (Continue, Pause, Stop)):
@@ -48,12 +48,13 @@ def verdict_of(policy: Policy, history: History, number: int, rung: int) -> Verd
     return decision
 
 
-def _refuse_unknown_start(policy: Policy, what: Any) -> None:
-    suggests = hasattr(what, "suggest_categorical") and hasattr(what, "suggest_float")
-    if not (suggests or isinstance(what, (dict, Configuration))):
+def _refuse_unknown_start(policy: Policy, proposal: Any) -> None:
+    suggests = hasattr(proposal, "suggest_categorical") and hasattr(proposal, "suggest_float")
+    if not (suggests or isinstance(proposal, (dict, Configuration))):
         raise _error(
             policy,
-            f"begin {what!r}; expected a dictionary of parameters, suggestions or a Configuration",
+            f"begin {proposal!r}; expected a dictionary of parameters, suggestions or a "
+            "Configuration",
         )
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from peftsearch.disk.atomic import sync_folder
 from peftsearch.disk.temporary import new_folder, remove_abandoned_folders
 
-__all__ = ["made_whole"]
+__all__ = ["atomic_folder"]
 
 
 @contextlib.contextmanager
-def made_whole(root: Path) -> Iterator[Path]:
+def atomic_folder(root: Path) -> Iterator[Path]:
     """Yield a folder beside `root` that becomes `root` at the end, or is removed on an error.
 
     Remains of killed makers of `root` are removed. OSError if there is no room or no access, or if

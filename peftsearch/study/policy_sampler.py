@@ -14,10 +14,12 @@ from peftsearch.errors import ConfigurationError, PolicyError
 from peftsearch.space.encode import Replay
 from peftsearch.space.file.values import Suggester
 
-__all__ = ["Relay", "source_of"]
+__all__ = ["PolicySampler", "as_suggester"]
 
 
-class Relay(BaseSampler):
+class PolicySampler(BaseSampler):
+    """Suggests the values of `source`, which a policy has chosen."""
+
     def __init__(self) -> None:
         self.source: Suggester = Replay({})
 
@@ -46,7 +48,7 @@ class Relay(BaseSampler):
         if not _contains(param_distribution, value):
             raise PolicyError(
                 f"trial {trial.number} cannot begin as proposed: '{param_name}' = {value!r} is not "
-                f"of {param_distribution}"
+                f"in {param_distribution}"
             )
         return value
 
@@ -66,6 +68,6 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     return is_number and distribution.low <= value <= distribution.high
 
 
-def source_of(what: Mapping[str, Any] | Suggester) -> Suggester:
+def as_suggester(what: Mapping[str, Any] | Suggester) -> Suggester:
     """Parameters as suggestions; suggestions as they are."""
     return Replay(what) if isinstance(what, Mapping) else what

@@ -1,4 +1,4 @@
-"""Early validation of a task, without reading the rows of its data."""
+"""Checks of a task before the rows of its data are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peftsearch.errors import DataError, UsageError, did_you_mean
 from peftsearch.task.kinds.multilabel import Multilabel
 from peftsearch.task.kinds.table import KINDS, kind_named
 from peftsearch.task.metrics.table import METRICS
-from peftsearch.task.prompts import asked_template
+from peftsearch.task.prompts import requested_template
 from peftsearch.task.rows.files import SEPARATORS, nearest_file
 from peftsearch.task.rows.parallel import parallel_paths
 from peftsearch.task.spec import TaskSpec
@@ -95,7 +95,7 @@ def _refuse_unnamed_columns(spec: TaskSpec, path: Path) -> None:
     for wanted in (*spec.text, *([spec.label] if spec.label else []), *spec.labels):
         if wanted not in names:
             raise DataError(f"{path.name}: no column '{wanted}'{did_you_mean(wanted, names)}")
-    asked_template(spec, names, spec.label)
+    requested_template(spec, names, spec.label)
 
 
 def _header(spec: TaskSpec, path: Path) -> list[str] | None:

@@ -13,23 +13,23 @@ from optuna.distributions import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
-from peftsearch.policy.history import History, PastTrial
+from peftsearch.policy.history import History, TrialRecord
 from peftsearch.space.file.values import Values
 
-__all__ = ["Mirror"]
+__all__ = ["InMemoryStudy"]
 
-_NAME = "mirror"
+_NAME = "copy"
 _BUDGET = "budget"
 """The constraint that infeasible trials violate."""
 
 
-class Mirror:
+class InMemoryStudy:
     """An Optuna study with two objectives: the metric (higher is better) and tuned %.
 
-    `dearest_pct`: the upper bound of the space's budgets, the cost of infeasible trials.
+    `max_tuned_pct`: the upper bound of the space's budgets, the cost of infeasible trials.
     """
 
-    def __init__(self, sampler: optuna.samplers.BaseSampler, dearest_pct: float) -> None:
+    def __init__(self, sampler: optuna.samplers.BaseSampler, max_tuned_pct: float) -> None:
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
             study_name=_NAME,
@@ -38,8 +38,8 @@ class Mirror:
             directions=["maximize", "minimize"],
         )
         self._study_id = self._storage.get_study_id_from_name(_NAME)
-        self._dearest_pct = dearest_pct
-        self._mirrored: list[tuple[int, PastTrial]] = []
+        self._max_tuned_pct = max_tuned_pct
+        self._copied: list[tuple[int, TrialRecord]] = []
         """Optuna's id and the content of each trial, as in the history so far."""
         self._draft: optuna.Trial | None = None
 
@@ -57,59 +57,61 @@ class Mirror:
 
     def _follow(self, history: History) -> None:
         """Add what is new in the history, in its order: TPE weighs trials by their age."""
-        for index, past in enumerate(history.trials):
-            if index == len(self._mirrored):
-                self._mirrored.append((self._add(past, history), past))
+        for index, record in enumerate(history.trials):
+            if index == len(self._copied):
+                self._copied.append((self._add(record, history), record))
                 continue
-            trial_id, before = self._mirrored[index]
-            if past is not before and not before.has_ended:
-                self._update(trial_id, before, past, history)
-                self._mirrored[index] = (trial_id, past)
+            trial_id, before = self._copied[index]
+            if record is not before and not before.has_ended:
+                self._update(trial_id, before, record, history)
+                self._copied[index] = (trial_id, record)
 
-    def _add(self, past: PastTrial, history: History) -> int:
-        state, values = self._outcome(past, history)
+    def _add(self, record: TrialRecord, history: History) -> int:
+        state, values = self._outcome(record, history)
         trial = create_trial(
             state=state,
             values=values,
-            params=dict(past.parameters),
-            distributions={name: _distribution(one) for name, one in past.ranges.items()},
-            constraints={_BUDGET: past.excess} if past.state == "infeasible" else None,
-            system_attrs=self._drawn(past),
+            params=dict(record.parameters),
+            distributions={name: _distribution(one) for name, one in record.ranges.items()},
+            constraints={_BUDGET: record.excess} if record.state == "infeasible" else None,
+            system_attrs=self._drawn(record),
         )
         return self._storage.create_new_trial(self._study_id, trial)
 
-    def _drawn(self, past: PastTrial) -> dict[str, Any]:
+    def _drawn(self, record: TrialRecord) -> dict[str, Any]:
         """The sampler's attributes of the draft that became this trial. TPE draws the parameters of
         every group at once, and counts a running trial with all of them, used or not.
         """
-        if self._draft is None or past.parameters != self._draft.params:
+        if self._draft is None or record.parameters != self._draft.params:
             return {}
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(
             self._study_id, self._draft.number
         )
         return self._storage.get_trial(trial_id).system_attrs
 
-    def _update(self, trial_id: int, before: PastTrial, past: PastTrial, history: History) -> None:
-        for name in past.parameters.keys() - before.parameters.keys():
-            distribution = _distribution(past.ranges[name])
-            value = distribution.to_internal_repr(past.parameters[name])
+    def _update(
+        self, trial_id: int, before: TrialRecord, record: TrialRecord, history: History
+    ) -> None:
+        for name in record.parameters.keys() - before.parameters.keys():
+            distribution = _distribution(record.ranges[name])
+            value = distribution.to_internal_repr(record.parameters[name])
             self._storage.set_trial_param(trial_id, name, value, distribution)
-        if past.has_ended:
-            if past.state == "infeasible":
-                optuna.Trial(self._study, trial_id).set_constraint(_BUDGET, past.excess)
-            self._storage.set_trial_state_values(trial_id, *self._outcome(past, history))
+        if record.has_ended:
+            if record.state == "infeasible":
+                optuna.Trial(self._study, trial_id).set_constraint(_BUDGET, record.excess)
+            self._storage.set_trial_state_values(trial_id, *self._outcome(record, history))
 
     def _outcome(
-        self, past: PastTrial, history: History
+        self, record: TrialRecord, history: History
     ) -> tuple[TrialState, tuple[float, float] | None]:
-        if not past.has_ended:
+        if not record.has_ended:
             return TrialState.RUNNING, None
-        if past.state == "infeasible":
-            return TrialState.COMPLETE, (history.worst, self._dearest_pct)
-        if past.metric is None or past.tuned_pct is None:
+        if record.state == "infeasible":
+            return TrialState.COMPLETE, (history.worst, self._max_tuned_pct)
+        if record.metric is None or record.tuned_pct is None:
             return TrialState.FAIL, None
         # A stopped trial is complete with its last metric: PRUNED blinds two-objective TPE.
-        return TrialState.COMPLETE, (past.metric, past.tuned_pct)
+        return TrialState.COMPLETE, (record.metric, record.tuned_pct)
 
 
 def _distribution(values: Values) -> BaseDistribution:

@@ -12,10 +12,10 @@ from peftsearch.errors import UsageError
 if TYPE_CHECKING:
     from peftsearch.records.folder import StudyFolder
 
-__all__ = ["begin_study"]
+__all__ = ["create_from_options"]
 
 
-def begin_study(
+def create_from_options(
     options: Options, notify: Callable[[str], None], resume_command: str
 ) -> StudyFolder:
     """Create the study that the options describe; returns its folder.
@@ -50,4 +50,4 @@ def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:
 
     refuse_taken(name, StorageAddress.of(storage))
     if artifacts is not None:
-        open_artifacts(artifacts, "").try_out()
+        open_artifacts(artifacts, "").check_access()
