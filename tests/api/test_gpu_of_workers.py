@@ -20,7 +20,7 @@ from peftsearch.study.new_study import NewStudy
 from peftsearch.study.untuned import untuned_metric, untuned_metric_apart
 from peftsearch.task.spec import TaskSpec
 from peftsearch.workers.launchers.local import LocalWorkers
-from peftsearch.workers.limits import Limits, Means
+from peftsearch.workers.limits import Limits, WorkerSettings
 from peftsearch.workers.worker import Worker
 from support.tiny import copying_rows, write_csv
 
@@ -146,7 +146,7 @@ def test_a_worker_makes_its_gpu_the_current_one_before_anything_else(
     begin: Callable[[], float] = time.monotonic
     with pytest.raises(peftsearch.MissingError, match="a context on a GPU"):
         Worker(
-            *(root, worker, Limits(1, 60.0), begin, Means(1, None, device)),
+            *(root, worker, Limits(1, 60.0), begin, WorkerSettings(1, None, device)),
             *(lambda event: None, lambda: False),
         )
     assert events == ["spawned", first, "context"]
