@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,3 +184,64 @@ def test_a_trial_resolves_its_bench_once_and_places_its_configuration_once(
     assert result is not None
     assert (result.state, len(result.curve)) == ("full", 2)
     assert sorted(calls) == ["for_training", "within"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_result_says_what_the_trial_cost(bench: Workbench, tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    result = runner(bench, folder).run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    assert result.train_s is not None
+    assert result.train_cpu_s is not None
+    assert result.eval_cpu_s is not None
+    assert min(result.train_s, result.train_cpu_s, result.eval_s, result.eval_cpu_s) > 0
+    assert result.train_s + result.eval_s == pytest.approx(result.wall_s, abs=2e-3)
+    assert result.train_cpu_s + result.eval_cpu_s == pytest.approx(result.cpu_s, abs=2e-3)
+    examples = sum(value.examples for value in result.curve)
+    assert result.eval_examples == examples == 2 * len(bench.task.validation.texts)
+    rounded_s = 1e-3  # of eval_s
+    assert result.eval_s_per_example is not None
+    assert abs(result.eval_s_per_example * examples - result.eval_s) <= rounded_s
+    assert result.peak_rss_bytes is not None
+    assert result.peak_rss_bytes > bench.backbone.shapes.body_parameters * 4
+    assert result.peak_device_bytes is None
+    assert (result.mergeable, result.plain_lora) == (True, True)
+    written = folder.adapter_path.read_bytes()
+    assert result.adapter_bytes == len(written) - 8 - int.from_bytes(written[:8], "little")
+
+
+def test_costs_of_a_trial_that_was_interrupted_are_those_of_all_its_parts(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder, asked = TrialFolder(tmp_path / "cut", 0), iter(range(100))
+    assignment = Assignment(0, configuration(), "sampled")
+    assert runner(bench, folder, lambda: next(asked) >= 6).run(assignment, folder) is None
+    tensors, before = load_tensors(folder.checkpoint_path)
+    spent = {"wall_s": 900.0, "eval_s": 300.0, "cpu_s": 600.0, "eval_cpu_s": 200.0}
+    save_tensors(folder.checkpoint_path, tensors, before | spent | {"peak_rss_bytes": 1 << 50})
+    result = runner(bench, folder).run(replace(assignment, resumed=True), folder)
+    assert result is not None
+    assert result.train_s is not None
+    assert result.train_cpu_s is not None
+    assert result.eval_cpu_s is not None
+    assert 600 < result.train_s < 700
+    assert 400 < result.train_cpu_s < 500
+    assert 300 < result.eval_s < 400
+    assert 200 < result.eval_cpu_s < 300
+    assert result.peak_rss_bytes == 1 << 50
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_costs_but_seconds(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder, asked = TrialFolder(tmp_path / "cut", 0), iter(range(100))
+    assignment = Assignment(0, configuration(), "sampled")
+    assert runner(bench, folder, lambda: next(asked) >= 6).run(assignment, folder) is None
+    tensors, facts = load_tensors(folder.checkpoint_path)
+    for key in ("eval_cpu_s", "peak_rss_bytes", "peak_device_bytes"):
+        del facts[key]
+    save_tensors(folder.checkpoint_path, tensors, facts)
+    result = runner(bench, folder).run(replace(assignment, resumed=True), folder)
+    assert result is not None
+    assert result.state == "full"
+    assert not folder.log_path.exists()  # it was not begun anew
