@@ -306,6 +306,7 @@ class Study:
         told = []
         if self.store.hands_on and self._holds(result.number):
             self.store.give_adapter(result.number)
+            self.store.give_examples(result.number)
         with self._deciding():
             if self._holds(result.number) or self._has_told(result):
                 self.results.tell(result)

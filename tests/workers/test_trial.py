@@ -14,12 +14,14 @@ import torch
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.policy.decisions import Continue, Pause, Verdict
+from peftsearch.policy.decisions import Continue, Pause, Stop, Verdict
+from peftsearch.records.examples import read_examples
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
+from peftsearch.training.model import TunedModel
 from peftsearch.training.tensor_file import load_tensors, save_tensors
 from peftsearch.workers.trial import TrialRunner
 
@@ -92,6 +94,7 @@ def test_a_paused_trial_goes_on_to_the_curve_of_one_that_was_not(
     assert result is not None
     assert judged == [0, 0, 1]  # taken up at its rung, it is judged there again
     assert (result.state, result.metric) == ("full", expected.metric)
+    assert folder.examples_path.read_bytes() == whole.examples_path.read_bytes()
     assert without_clock(result.curve) == without_clock(expected.curve)
 
 
@@ -144,6 +147,7 @@ def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
         return times > batches // 2
 
     assert runner(bench, folder, cut=in_the_middle).run(assignment, folder) is None
+    assert not folder.examples_path.exists()
     assert times == batches // 2 + 1
     assert len(folder.read_curve()) == rungs_before
     _, facts = load_tensors(folder.checkpoint_path)
@@ -245,3 +249,44 @@ def test_a_checkpoint_of_an_earlier_version_has_no_costs_but_seconds(
     assert result is not None
     assert result.state == "full"
     assert not folder.log_path.exists()  # it was not begun anew
+
+
+def test_the_metric_of_full_length_is_that_of_the_examples_that_are_kept(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    result = runner(bench, folder).run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    kept = read_examples(folder.examples_path)
+    assert kept.metric == bench.task.metric.name
+    assert len(kept) == len(bench.task.validation.texts)
+    assert kept.value() == result.metric
+    # Each as the adapter's own predictions have it.
+    with TunedModel(bench.backbone, configuration(), bench.task.outputs, finished=True) as model:
+        model.load(load_tensors(folder.adapter_path)[0])
+        predicted = bench.objective.evaluate(model, bench.validation).predicted
+    assert kept.scores is not None
+    assert kept.scores.tolist() == (predicted == bench.task.validation.targets).tolist()
+
+
+def test_examples_are_kept_before_the_value_is_recorded(bench: Workbench, tmp_path: Path) -> None:
+    """Killed in between, the trial is evaluated again; the other way round it would never be."""
+    folder = TrialFolder(tmp_path / "trial", 0)
+    there: list[bool] = []
+
+    def record(_: Assignment, value: RungValue) -> None:
+        there.append(folder.examples_path.exists())
+        folder.append_rung(value)
+
+    trial = replace(runner(bench, folder), record=record)
+    assert trial.run(Assignment(0, configuration(), "sampled"), folder) is not None
+    assert there == [False, True]
+
+
+def test_a_trial_that_is_stopped_early_keeps_no_examples(bench: Workbench, tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    stopping = replace(runner(bench, folder), judge=lambda *_: Stop(0, "enough"))
+    result = stopping.run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    assert result.state == "stopped"
+    assert not folder.examples_path.exists()

@@ -61,6 +61,9 @@ class TrialStore(Protocol):
     def give_adapter(self, number: int) -> None:
         """Publish the tuned tensors to all workers, if they exist."""
 
+    def give_examples(self, number: int) -> None:
+        """Publish the metric's statistics of examples to all workers, if they exist."""
+
     def take_over(self, number: int) -> None:
         """Copy another worker's files of a trial to this worker's folder."""
 

@@ -115,6 +115,9 @@ class FolderTrialStore:
     def give_adapter(self, number: int) -> None:
         return
 
+    def give_examples(self, number: int) -> None:
+        return
+
     def take_over(self, number: int) -> None:
         return
 

@@ -16,14 +16,22 @@ from peftsearch.records.folder import StudyFolder, study_names
 from peftsearch.records.records import StudyInfo, TrialResult
 from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
-from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
+from peftsearch.study.storage.attributes import (
+    ADAPTER,
+    CONFIGURATION,
+    EXAMPLES,
+    RESULT,
+    TRIALS,
+    Attribute,
+)
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import LOOK_S, in_database
 from peftsearch.study.storage.database.enrolment import enrol, enrolled
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
-    *("aim_of", "begin_in_database", "bring_adapter", "update_folder", "folder_of", "refuse_taken"),
+    *("aim_of", "begin_in_database", "bring_adapter", "bring_examples", "update_folder"),
+    *("folder_of", "refuse_taken"),
 ]
 
 
@@ -134,9 +142,18 @@ def _write(folder: StudyFolder, found: FrozenTrial) -> None:
 
 def bring_adapter(folder: StudyFolder, number: int) -> None:
     """Fetch the tuned tensors of another machine from the study's artifact store, if there."""
-    info, trial = folder.read_info(), folder.trial(number)
-    if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
+    _bring(folder, number, ADAPTER, folder.trial(number).adapter_path)
+
+
+def bring_examples(folder: StudyFolder, number: int) -> None:
+    """Fetch the metric's statistics of examples in the same way."""
+    _bring(folder, number, EXAMPLES, folder.trial(number).examples_path)
+
+
+def _bring(folder: StudyFolder, number: int, attribute: Attribute[str], path: Path) -> None:
+    info = folder.read_info()
+    if path.exists() or info.artifacts is None or not is_database(info.storage):
         return
-    held = ADAPTER.of(_trials(info)[number].user_attrs)
+    held = attribute.of(_trials(info)[number].user_attrs)
     if held is not None:
-        open_artifacts(info.artifacts, info.id).get(held, trial.adapter_path)
+        open_artifacts(info.artifacts, info.id).get(held, path)
