@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import mmap
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from peftsearch.training.cohort.pass_clock import PassClock
+from peftsearch.training.cohort.size import CohortSize
 from peftsearch.training.memory import peak
 from peftsearch.training.memory.peak import PeakMemory
 
@@ -82,3 +86,51 @@ def test_where_the_kernel_does_not_tell_it_is_not_known(
     one.end()
     assert one.rss_bytes is None
     assert one.device_bytes is None
+
+
+@dataclass
+class Device:
+    """The peak of a CUDA device, as torch counts it."""
+
+    now: int = 100
+    peak: int = 100
+
+    def use(self, count: int) -> None:
+        self.peak = max(self.peak, self.now + count)
+
+    def reset(self, _: torch.device) -> None:
+        self.peak = self.now
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    made = Device()
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: made.peak)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: made.now)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", made.reset)
+    return made
+
+
+def test_members_of_a_cohort_have_the_devices_peak_while_they_lasted(device: Device) -> None:
+    device.use(900)
+    first = PeakMemory(torch.device("cuda"))
+    device.use(50)
+    second = PeakMemory(torch.device("cuda"))
+    device.use(20)
+    for one in (first, second):
+        one.end()
+    device.use(500)
+    for one in (first, second):
+        one.end()
+    assert (first.device_bytes, second.device_bytes) == (150, 120)
+
+
+def test_a_clock_that_measures_passes_takes_no_peak_away(device: Device) -> None:
+    member: Any = object()
+    peak = PeakMemory(torch.device("cuda"))
+    clock = PassClock(torch.device("cuda"), CohortSize())
+    device.use(70)
+    clock.passed([member])  # other members than before: it begins to measure anew
+    assert device.peak == device.now
+    peak.end()
+    assert peak.device_bytes == 170
