@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["Problem", "agree", "counted", "duration", "first_problem", "measured"]
+__all__ = ["Problem", "agree", "byte_size", "counted", "duration", "first_problem", "measured"]
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -29,6 +29,20 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.3g} minutes"
     return f"{seconds / 3600:.3g} hours"
+
+
+def byte_size(count: int) -> str:
+    """`512 bytes`, `12.3 kB`, `1.2 GB`; a kB is 1,000 bytes.
+
+    >>> byte_size(12_288)
+    '12.3 kB'
+    """
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
 
 
 def measured(value: float | None, error: float | None = None, decimals: int = 4) -> str:

@@ -5,6 +5,7 @@ Imports neither pandas nor torch, so that `peftsearch status` is fast.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from peftsearch.records.derive import count_states
@@ -18,7 +19,8 @@ __all__ = ["status_of"]
 
 def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
     """Names, trials by state, failures by cause, frontier, hypervolume in [0, 1], CPU seconds, the
-    share of time spent evaluating; `owner` is the process that searches the study.
+    share of time spent evaluating, the most memory of a worker; `owner` is the process that
+    searches the study.
     """
     info, results = record.info, record.results
     causes: dict[str, int] = {}
@@ -44,4 +46,11 @@ def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
         "hypervolume": record.hypervolume,
         "cpu_s": round(sum(result.cpu_s for result in results), 1),
         "evaluation_share": round(sum(result.eval_s for result in results) / max(wall_s, 1e-9), 4),
+        "peak_rss_bytes": _largest(result.peak_rss_bytes for result in results),
+        "peak_device_bytes": _largest(result.peak_device_bytes for result in results),
     }
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    """The largest of the known values."""
+    return max((value for value in values if value is not None), default=None)

@@ -14,10 +14,12 @@ from peftsearch.design.configuration import Configuration
 from peftsearch.errors import NothingFeasible, UsageError
 from peftsearch.frontier.choose import cheapest_within, choose
 from peftsearch.records.derive import count_states, frontier_document, write_derived
+from peftsearch.records.examples import Examples, read_examples
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyRecord, TrialResult
 from peftsearch.records.trials_csv import derived_trials_csv
 from peftsearch.study.read_study import read_study
+from peftsearch.task.metrics.per_example import SCORE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -111,6 +113,47 @@ class Study:
         """
         text = derived_trials_csv(self._record())
         return pd.read_csv(io.StringIO(text)).set_index("number")
+
+    def examples(self, number: int) -> pd.DataFrame:
+        """The study's metric on every validation example, as a trial of full length predicted it,
+        in the order of the validation split: for paired comparisons and bootstraps of trials.
+
+        Column `score` where the metric is the mean of it (accuracy: 1 or 0; ROUGE, squared errors);
+        else the statistics that it is computed from, such as `reference` and `predicted`
+        (docs/study-folder.md). UsageError for a trial that has none.
+
+        >>> study = peftsearch.open_study("exported")
+        >>> point = study.best()
+        >>> bool(study.examples(point.trial)["score"].mean() == point.metric)
+        True
+        """
+        from peftsearch.study.storage.database.copies import fetch_examples
+
+        number = self._full(number).number
+        fetch_examples(self._folder, number)
+        path = self._folder.trial(number).examples_path
+        try:
+            examples = read_examples(path)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{path} is missing: trial {number} was recorded by version 0.2.0 or earlier, or "
+                "the file is on the machine that trained it, and no artifact store shares it "
+                "(--artifacts)"
+            ) from error
+        return _frame(examples)
+
+    def _full(self, number: int) -> TrialResult:
+        """The result of a trial of full length, or of the one that a duplicate repeats."""
+        by_number = {result.number: result for result in self._record().results}
+        result = by_number.get(number)
+        if result is not None and result.same_as is not None:
+            result = by_number.get(result.same_as)
+        if result is None or result.state != "full":
+            why = (
+                "has no result" if result is None else f"did not reach full length ({result.state})"
+            )
+            raise UsageError(f"study '{self.name}': trial {number} {why}; see: study.trials()")
+        return result
 
     def best(self, at: float | str = "best", within: float | None = None) -> FrontierPoint:
         """A point of the frontier.
@@ -218,6 +261,19 @@ class Study:
         from peftsearch.api.notebook import study_html
 
         return study_html(self._record(), self.frontier())
+
+
+def _frame(examples: Examples) -> pd.DataFrame:
+    """A column for each statistic, `NAME_0`, `NAME_1`, … for those of several columns."""
+    columns: dict[str, Any] = {}
+    for name, values in examples.arrays.items():
+        if values.ndim == 1:
+            columns[name] = values
+        else:
+            columns |= {f"{name}_{i}": column for i, column in enumerate(values.T)}
+    if examples.scores is not None:
+        columns[SCORE] = examples.scores
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(examples), name="example"))
 
 
 def _point(result: TrialResult) -> FrontierPoint:

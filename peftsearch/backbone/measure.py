@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -104,7 +104,22 @@ def _attention(
         head_dim=head_dim,
         d_out=_whole(layer, paths.out).d_out,
         kind=kind,
+        biased=_biased(
+            layer,
+            {
+                "attn.query": paths.query.path,
+                "attn.key": paths.key.path,
+                "attn.value": paths.value.path,
+                "attn.out": paths.out,
+            },
+        ),
     )
+
+
+def _biased(layer: nn.Module, paths: Mapping[str, str]) -> tuple[str, ...]:
+    """Places of linear layers that have a bias; `paths`: place → path of its layer."""
+    modules = {place: layer.get_submodule(path) for place, path in paths.items()}
+    return tuple(p for p, module in modules.items() if getattr(module, "bias", None) is not None)
 
 
 def _whole(layer: nn.Module, path: str) -> LinearView:
@@ -114,6 +129,9 @@ def _whole(layer: nn.Module, path: str) -> LinearView:
 
 def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
     first, second = LinearView.at(layer, stack.ffn.hidden), _whole(layer, stack.ffn.out)
+    paths = {"ffn.hidden": stack.ffn.hidden.path, "ffn.out": stack.ffn.out}
+    if stack.ffn.gate is not None:
+        paths["ffn.gate"] = stack.ffn.gate.path
     return FfnShape(
         layer=index,
         d_in=first.d_in,
@@ -121,6 +139,7 @@ def _ffn(index: int, layer: nn.Module, stack: Stack) -> FfnShape:
         d_out=second.d_out,
         gated=stack.ffn.gate is not None,
         kind="dec" if stack.is_decoder else "enc",
+        biased=_biased(layer, paths),
     )
 
 

@@ -35,11 +35,13 @@ def frontier(study: StudyName, studies: StudiesFolder = None, json: Json = False
 def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> None:
     """Print the frontier as a table, the path of the report, and a command to export a point."""
     from peftsearch.records.derive import frontier_document
+    from peftsearch.records.serving import grouped_by_serving
 
     document = frontier_document(record)
     if as_json:
         print_json("frontier", document | {"report": str(_shown(folder.report_path))})
         return
+    by_number = {result.number: result for result in record.results}
     metric, reference = record.info.metric, document["hypervolume_reference"]
     rows = [
         (
@@ -59,6 +61,9 @@ def print_frontier(folder: StudyFolder, record: StudyRecord, as_json: bool) -> N
         f"{metric.format(reference['worst'])} to {reference['best']:g}), "
         f"{counted(document['counts']['evaluated'], 'configuration')} evaluated"
     )
+    served = grouped_by_serving(by_number[point["number"]] for point in document["points"])
+    if served:
+        print_line(f"served as {served}")
     if folder.report_path.exists():
         print_line(f"report: {_shown(folder.report_path)}")
     best = document["points"][-1]["number"]

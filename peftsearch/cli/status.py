@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftsearch.cli.open_study import open_folder
 from peftsearch.cli.options import Json, StudiesFolder, StudyName
 from peftsearch.cli.terminal.console import print_json, print_table
-from peftsearch.wording import agree, counted
+from peftsearch.wording import agree, byte_size, counted
 
 if TYPE_CHECKING:
     from peftsearch.disk.locks import Owner
@@ -49,6 +50,7 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
             f"{facts['cpu_s'] / 60:.1f} CPU minutes, "
             f"{facts['evaluation_share']:.0%} of it evaluation",
         ),
+        *([("memory", _memory(facts))] if facts["peak_rss_bytes"] is not None else []),
     ]
     print_table(("", ""), rows)
 
@@ -67,3 +69,10 @@ def _resume_command(study: str, waiting: int, studies: Path | None) -> str:
     where = f" --studies {studies}" if studies is not None else ""
     command = f"peftsearch search --study {study} --resume{where}"
     return f"{waiting} {agree(waiting, 'waits', 'wait')} to be continued: {command}"
+
+
+def _memory(facts: Mapping[str, Any]) -> str:
+    """The most memory of a worker."""
+    device = facts["peak_device_bytes"]
+    on_device = "" if device is None else f", {byte_size(device)} on its device"
+    return f"at most {byte_size(facts['peak_rss_bytes'])} resident in a worker{on_device}"

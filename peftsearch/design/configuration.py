@@ -19,6 +19,9 @@ from peftsearch.errors import ConfigurationError
 
 __all__ = ["Configuration", "Head", "Training"]
 
+_INDEX_BYTES = 8
+"""Of an int64."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -73,6 +76,15 @@ class Configuration:
         """Number of trained parameters, the head's included."""
         head = self.head.parameters(shapes.hidden, outputs)
         return head + sum(m.trained_parameters(shapes) for m in self.modifications)
+
+    def stored_bytes(self, shapes: BackboneShapes, outputs: int, float_bytes: int = 4) -> int:
+        """Bytes of the tensors in a native export, the head's included; `float_bytes` are those of
+        one tuned number: 4, or 8 beside a backbone in fp64.
+        """
+        stored = sum(m.parameters(shapes) for m in self.modifications)
+        indices = sum(m.form.stored_indices(m.widest) for m in self.modifications)
+        head = self.head.parameters(shapes.hidden, outputs)
+        return float_bytes * (stored + head) + _INDEX_BYTES * indices
 
     def frozen_layers(self, shapes: BackboneShapes) -> int:
         """Number of lowest layers of the first stack that it leaves unchanged, with their input."""

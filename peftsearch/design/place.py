@@ -358,10 +358,19 @@ def _attention_site(name: str, shape: AttentionShape, widths: tuple[int, int]) -
         kv_heads=shape.kv_heads,
         head_dim=shape.head_dim,
         kind=shape.kind,
+        has_bias=name in shape.biased,
     )
 
 
 def _ffn_site(name: str, shape: FfnShape, widths: tuple[int, int]) -> SiteShape:
     d_projection, d_h = widths
-    key = f"layers.{shape.layer}.{name}"
-    return SiteShape(key, name, shape.layer, d_h, shape.d_in, d_projection, kind=shape.kind)
+    return SiteShape(
+        key=f"layers.{shape.layer}.{name}",
+        place=name,
+        layer=shape.layer,
+        d_h=d_h,
+        d_sublayer=shape.d_in,
+        d_projection=d_projection,
+        kind=shape.kind,
+        has_bias=name in shape.biased,
+    )

@@ -37,6 +37,8 @@ class AttentionShape:
     head_dim: int
     d_out: int
     kind: str = "enc_self"
+    biased: tuple[str, ...] = ()
+    """Places whose linear layer has a bias: `attn.query`."""
 
     @property
     def d_query(self) -> int:
@@ -62,6 +64,8 @@ class FfnShape:
     d_out: int
     gated: bool = False
     kind: str = "enc"
+    biased: tuple[str, ...] = ()
+    """As in `AttentionShape`."""
 
 
 @dataclass(frozen=True)
@@ -170,5 +174,7 @@ class SiteShape:
     head_dim: int = 0
     kind: str = ""
     tensor: tuple[int, ...] = ()
+    has_bias: bool = False
+    """Whether the linear layer that computes h, if one does, has a bias."""
     longest: int = 0
     """At `embedding`: the longest prompt, in tokens, that leaves room for the text; else 0."""

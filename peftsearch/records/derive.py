@@ -8,7 +8,7 @@ from peftsearch.disk.atomic import write_atomic
 from peftsearch.disk.json_records import json_text
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.rates import Rates
-from peftsearch.records.records import StudyRecord
+from peftsearch.records.records import COSTS, StudyRecord
 from peftsearch.records.trials_csv import derived_trials_csv
 
 __all__ = ["frontier_document", "write_derived"]
@@ -32,8 +32,7 @@ def frontier_document(record: StudyRecord) -> dict[str, Any]:
         "metric",
         "metric_se",
         "tuned_pct",
-        "tuned_parameters",
-        "trained_parameters",
+        *COSTS,
         "configuration_hash",
     )
     return {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peftsearch.space.file.published import Published
 
 __all__ = [
-    *("MetricScale", "Origin", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord"),
+    *("COSTS", "MetricScale", "Origin", "PublishedValue", "RungValue", "StudyInfo", "StudyRecord"),
     "TrialResult",
 ]
 
@@ -116,6 +116,9 @@ class TrialResult(Record):
     `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` if nothing fits its budget.
     `origin`: `seed` is a published method in the space's `seed_with`, `landmark` one outside the
     space (head-only, full fine-tuning), `sampled` proposed by the sampler.
+
+    None for costs (`COSTS`) that were not measured: of trials that were not trained, or were
+    recorded by an earlier version.
     """
 
     schema_version: Literal[1] = 1
@@ -155,10 +158,41 @@ class TrialResult(Record):
     kept_layers: int = 0
     """Lowest layers whose states were computed once and kept; all of them under a head alone."""
     wall_s: float = 0.0
+    """Seconds of training and evaluation; of passes shared with others, this trial's share."""
     cpu_s: float = 0.0
+    train_s: float | None = None
+    """Part of `wall_s`: training, and computing the states of frozen layers for it."""
+    train_cpu_s: float | None = None
     eval_s: float = 0.0
+    """Part of `wall_s`: evaluations."""
+    eval_cpu_s: float | None = None
+    eval_examples: int | None = None
+    """Examples evaluated at all rungs."""
+    eval_s_per_example: float | None = None
+    peak_rss_bytes: int | None = None
+    """The most memory resident in the trial's process while it lasted, with the model, the data and
+    any trials beside it in the process; None where it cannot be measured.
+    """
+    peak_device_bytes: int | None = None
+    """The most that the process had allocated for tensors on a CUDA device; None on a CPU."""
+    adapter_bytes: int | None = None
+    """Tensors of a native export, head included, without the file's header."""
+    mergeable: bool | None = None
+    """Whether the body is the pretrained one with other values in its own tensors."""
+    plain_lora: bool | None = None
+    """Whether it is a LoRA of two matrices a layer, head left out, which vLLM serves."""
     finished_at: str = ""
     """UTC, ISO 8601."""
+
+
+COSTS = (
+    *("tuned_parameters", "trained_parameters", "adapter_bytes"),
+    *("peak_rss_bytes", "peak_device_bytes"),
+    *("wall_s", "cpu_s", "train_s", "train_cpu_s"),
+    *("eval_s", "eval_cpu_s", "eval_examples", "eval_s_per_example"),
+    *("mergeable", "plain_lora"),
+)
+"""Fields of a result that say what a configuration costs to train, to keep and to run."""
 
 
 class StudyInfo(Record):

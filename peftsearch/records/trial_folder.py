@@ -57,6 +57,11 @@ class TrialFolder:
         return self.root / "adapter.safetensors"
 
     @property
+    def examples_path(self) -> Path:
+        """The metric's statistics of every validation example, at full length."""
+        return self.root / "examples.npz"
+
+    @property
     def checkpoint_path(self) -> Path:
         """The state that an unfinished trial continues from."""
         return self.root / "checkpoint.safetensors"

@@ -6,8 +6,10 @@ from typing import Any
 
 from peftsearch.records.rates import Rates
 from peftsearch.records.records import StudyRecord, TrialResult
+from peftsearch.records.serving import serves_as
+from peftsearch.wording import byte_size
 
-__all__ = ["frontier_rows", "trial_rows"]
+__all__ = ["frontier_rows", "served", "trial_rows"]
 
 
 def frontier_rows(record: StudyRecord) -> list[dict[str, Any]]:
@@ -40,7 +42,18 @@ def _row(result: TrialResult) -> dict[str, Any]:
         "tuned_parameters": result.tuned_parameters,
         "budget_pct": result.budget_pct,
         "wall_s": result.wall_s,
+        "served": served(result),
     }
+
+
+def served(result: TrialResult) -> str:
+    """`plain LoRA, 12.3 kB`: the way to serve a result, and the bytes of its adapter; nothing of
+    results recorded before it was known.
+    """
+    way = serves_as(result)
+    if way is None or result.adapter_bytes is None:
+        return ""
+    return f"{way}, {byte_size(result.adapter_bytes)}"
 
 
 def _state(result: TrialResult) -> str:

@@ -6,6 +6,7 @@ Both steps are idempotent: after a kill or an outage they are repeated.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -88,8 +89,7 @@ class ResultRecorder:
                 "method": METHOD.of(attrs),
                 "budget_pct": BUDGET_PCT.of(attrs),
                 "curve": (),
-                "wall_s": 0.0,
-                "cpu_s": 0.0,
+                **_NOT_TRAINED,
                 "finished_at": _now(),
             }
         )
@@ -127,6 +127,14 @@ class ResultRecorder:
         )
         self.tell(result)
         return result
+
+
+_NOT_TRAINED: dict[str, Any] = {
+    **dict.fromkeys(("wall_s", "cpu_s", "eval_s"), 0.0),
+    **dict.fromkeys(("train_s", "train_cpu_s", "eval_cpu_s", "eval_examples"), None),
+    **dict.fromkeys(("eval_s_per_example", "peak_rss_bytes", "peak_device_bytes"), None),
+}
+"""Costs of a trial that took another's result."""
 
 
 def _now() -> str:

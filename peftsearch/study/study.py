@@ -310,6 +310,7 @@ class Study:
         told = []
         if self.store.shares_checkpoints and self._owns(result.number):
             self.store.publish_adapter(result.number)
+            self.store.publish_examples(result.number)
         with self._locked_snapshot():
             if self._owns(result.number) or self._has_told(result):
                 self.results.tell(result)

@@ -39,6 +39,11 @@ class Progress:
     cpu_s: float = 0.0
     eval_s: float = 0.0
     """The part of `wall_s` spent on evaluations."""
+    eval_cpu_s: float = 0.0
+    """The part of `cpu_s` spent on evaluations."""
+    peak_rss_bytes: int | None = None
+    """See `PeakMemory`."""
+    peak_device_bytes: int | None = None
     cohort: int = 1
     """The most runs that shared a pass, this one included."""
 
@@ -57,8 +62,15 @@ class Progress:
             wall_s=number_in(facts, "wall_s"),
             cpu_s=number_in(facts, "cpu_s"),
             eval_s=number_in(facts, "eval_s", 0.0),
+            eval_cpu_s=number_in(facts, "eval_cpu_s", 0.0),
+            peak_rss_bytes=_count_in(facts, "peak_rss_bytes"),
+            peak_device_bytes=_count_in(facts, "peak_device_bytes"),
             cohort=int(number_in(facts, "cohort", 1)),
         )
+
+
+def _count_in(facts: Mapping[str, Any], key: str) -> int | None:
+    return None if facts.get(key) is None else int(number_in(facts, key))
 
 
 def run_facts(model: TunedModel, seed: int, progress: Progress) -> dict[str, Any]:

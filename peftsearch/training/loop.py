@@ -32,6 +32,7 @@ from peftsearch.training.loss_monitor import LossMonitor
 from peftsearch.training.low_precision_steps import LowPrecisionSteps
 from peftsearch.training.memory.allocator import WITHIN_A_TRIAL, keep_freed_memory, trim_above
 from peftsearch.training.memory.out_of_memory import memory_errors
+from peftsearch.training.memory.peak import PeakMemory
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Evaluation, Objective
 from peftsearch.training.optimisations import Optimisations
@@ -66,6 +67,7 @@ class TrainingRun:
     ) -> None:
         if optimisations.allocator:
             keep_freed_memory()
+        self.peak = PeakMemory(backbone.device)
         self.optimisations, self.objective, self.seed = optimisations, objective, seed
         self.train_set = self._read(train)
         # Before anything is attached: cached states are keyed by the bare backbone's weights.
@@ -94,8 +96,8 @@ class TrainingRun:
         self.step = 0
         self.loss_monitor = LossMonitor(objective, backbone.device)
         self.pieces = Pieces(self.model, objective, self.train_set, self.order)
-        self.wall_s = self.cpu_s = self.eval_s = 0.0
-        """Seconds spent on this run; `eval_s` is a part of `wall_s`."""
+        self.wall_s = self.cpu_s = self.eval_s = self.eval_cpu_s = 0.0
+        """Seconds spent on this run; those of evaluations are a part of the first two."""
         self.prepares = False
         """Whether states of frozen layers are being computed, for all steps to come."""
         self.cohort = 1
@@ -155,14 +157,15 @@ class TrainingRun:
         """Losses and predictions of the averaged weights on a data set, or its first `limit`
         examples. Raises OutOfMemory, or Stopped if `model.before_batch` does.
         """
-        before, data = self.wall_s, self._read(data)
+        before, data = (self.wall_s, self.cpu_s), self._read(data)
         with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
             # A trial reads the validation set once a rung.
             # States are cached for the whole set, of which a rung may evaluate the first examples.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
             with self.low_precision.evaluating(self.step):
                 evaluation = self.objective.evaluate(self.model, data.first(limit), predict)
-        self.eval_s += self.wall_s - before
+        self.eval_s += self.wall_s - before[0]
+        self.eval_cpu_s += self.cpu_s - before[1]
         self._trim()
         return evaluation
 
@@ -240,6 +243,7 @@ class TrainingRun:
     @property
     def progress(self) -> Progress:
         """Progress and cost so far, as checkpoints hold them."""
+        self.peak.look()
         return Progress(
             step=self.step,
             smoothed_loss=self.loss_monitor.smoothed,
@@ -247,6 +251,9 @@ class TrainingRun:
             wall_s=self.wall_s,
             cpu_s=self.cpu_s,
             eval_s=self.eval_s,
+            eval_cpu_s=self.eval_cpu_s,
+            peak_rss_bytes=self.peak.rss_bytes,
+            peak_device_bytes=self.peak.device_bytes,
             cohort=self.cohort,
         )
 
@@ -263,7 +270,9 @@ class TrainingRun:
         state = (self.model, self.average, self.optimiser)
         progress = load_checkpoint(path, *state, self.seed, self.full_steps)
         self.step, self.cohort = progress.step, progress.cohort
-        self.wall_s, self.cpu_s, self.eval_s = progress.wall_s, progress.cpu_s, progress.eval_s
+        self.wall_s, self.cpu_s = progress.wall_s, progress.cpu_s
+        self.eval_s, self.eval_cpu_s = progress.eval_s, progress.eval_cpu_s
+        self.peak.include(progress.peak_rss_bytes, progress.peak_device_bytes)
         self.loss_monitor.first = progress.first_loss
         if progress.smoothed_loss is not None:
             self.loss_monitor.smoothed = progress.smoothed_loss
@@ -283,4 +292,5 @@ class TrainingRun:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.peak.end()
         self.model.detach()

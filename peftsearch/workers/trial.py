@@ -18,6 +18,7 @@ from peftsearch.backbone.loading.load import Backbone
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.errors import DataError, NotANumber, OutOfMemory, TrialFailure
 from peftsearch.policy.decisions import Pause, Stop, Verdict
+from peftsearch.records.examples import Examples, write_examples
 from peftsearch.records.folder import TrialFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.study import Assignment
@@ -213,8 +214,10 @@ class PreparedTrial:
         value = metric.value(*compared)
         if not math.isfinite(value):
             raise NotANumber(f"{metric.name} became {value} at step {run.step}")
-        if is_last:
+        if is_last:  # before the value is recorded: a trial with one is not evaluated again
             self.folder.write_samples(example_predictions(task, evaluation))
+            statistics = metric.per_example.of(*compared)
+            write_examples(self.folder.examples_path, Examples(metric.name, statistics))
         return RungValue(
             rung=rung,
             step=run.step,

@@ -6,10 +6,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 import peftsearch
+from peftsearch.records.examples import Examples, write_examples
 from peftsearch.records.folder import StudyFolder
 from support.reports import info, result
 
@@ -152,3 +154,57 @@ def test_names_of_the_users_are_escaped_in_a_notebook(tmp_path: Path) -> None:
     page = peftsearch.open_study(folder.name, tmp_path)._repr_html_()
     assert "<b>t" not in page
     assert "<i>x" not in page
+
+
+def with_examples(folder: StudyFolder, examples: Examples) -> peftsearch.Study:
+    """A study whose trial 0 has examples, 1 has none, 2 repeats 0, and 3 was stopped."""
+    for one in (
+        result(0, 0.8, 1.0),
+        result(1, 0.7, 0.5),
+        result(2, 0.8, 1.0, state="duplicate", same_as=0),
+        result(3, 0.6, 2.0, state="stopped"),
+    ):
+        folder.trial(one.number).write_result(one)
+    write_examples(folder.trial(0).examples_path, examples)
+    return peftsearch.open_study(folder.name, folder.root.parent)
+
+
+def test_examples_are_a_frame_with_a_score_each(tmp_path: Path) -> None:
+    right = np.array([True, False, True, True])
+    folder = StudyFolder.create(info(), "", {}, tmp_path, "")
+    study = with_examples(folder, Examples("accuracy", {"score": right}))
+    frame = study.examples(0)
+    assert frame.index.name == "example"
+    assert frame["score"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert study.examples(2).equals(frame)  # a duplicate's are those of the trial that was trained
+
+
+def test_statistics_of_several_columns_are_several_columns(tmp_path: Path) -> None:
+    sets = np.array([[True, False], [False, False], [True, True]])
+    folder = StudyFolder.create(info(), "", {}, tmp_path, "")
+    study = with_examples(folder, Examples("f1_macro", {"reference": sets, "predicted": ~sets}))
+    frame = study.examples(0)
+    assert list(frame.columns) == ["reference_0", "reference_1", "predicted_0", "predicted_1"]
+    assert frame["predicted_1"].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (1, "trial 1 was recorded by version 0.2.0 or earlier"),
+        (3, r"trial 3 did not reach full length \(stopped\)"),
+        (9, "trial 9 has no result"),
+    ],
+)
+def test_a_trial_without_examples_is_named_with_the_reason(
+    number: int, reason: str, tmp_path: Path
+) -> None:
+    folder = StudyFolder.create(info(), "", {}, tmp_path, "")
+    study = with_examples(folder, Examples("accuracy", {"score": np.ones(3, bool)}))
+    with pytest.raises(peftsearch.UsageError, match=reason):
+        study.examples(number)
+
+
+def test_a_study_of_an_earlier_version_says_that_it_has_none(recorded: peftsearch.Study) -> None:
+    with pytest.raises(peftsearch.UsageError, match=r"examples\.npz is missing: .* or earlier"):
+        recorded.examples(recorded.best().trial)

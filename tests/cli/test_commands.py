@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import peftsearch
 from peftsearch.cli.main import run
+from peftsearch.records.records import COSTS
 from support.worker_here import search_in_this_process
 
 SPACE = """schema: 1
@@ -68,12 +70,18 @@ def test_frontier_is_sorted_and_carries_its_reference(capsys: pytest.CaptureFixt
     assert found["hypervolume_reference"]["lo_pct"] == 0.5
     assert 0 <= found["hypervolume"] <= 1
     assert found["counts"]["evaluated"] == 4
+    for point in found["points"]:
+        assert {key for key in COSTS if point[key] is None} <= {
+            "peak_rss_bytes",
+            "peak_device_bytes",
+        }
 
 
 def test_frontier_ends_with_the_report_and_the_command_that_exports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = printed(capsys, "frontier", "small").splitlines()
+    assert re.fullmatch(r"served as [a-z].*#\d.*", lines[-3])
     assert lines[-2] == "report: studies/small/report.html"
     assert lines[-1].startswith("export: peftsearch export small --at '#")
 

@@ -9,6 +9,8 @@ import pytest
 
 from peftsearch.cli.main import run
 from peftsearch.export.native import load
+from peftsearch.records.examples import read_examples
+from peftsearch.records.folder import StudyFolder
 from support.readme import readme_commands
 from support.tiny import copying_rows, scored_rows, sentiment_rows, tagged_rows, write_csv
 from support.worker_here import search_in_this_process
@@ -102,6 +104,10 @@ def test_a_search_of_every_kind_ends_with_a_point_that_can_be_used(
     results = [json.loads(p.read_text()) for p in here.glob("studies/s/trials/*/result.json")]
     full = [r for r in results if r["state"] == "full"]
     assert all(0 <= r["eval_s"] <= r["wall_s"] for r in full)
+    for one in full:
+        kept = read_examples(StudyFolder.open("s").trial(one["number"]).examples_path)
+        assert (kept.metric, len(kept)) == (metric, study["eval_examples"])
+        assert kept.value() == pytest.approx(one["metric"], rel=1e-12 if metric == "chrf" else 0)
     rungs = [value for r in results for value in r["curve"] if value["fraction"] < 1]
     assert {value["examples"] for value in rungs} <= {6}
     best = max(full, key=lambda r: r["tuned_pct"])["number"]

@@ -7,14 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
+from peftsearch.records.examples import Examples, write_examples
 from peftsearch.records.folder import StudyFolder
 from support.kept import Witness, brute_force_front, problems_at_the_end
 from support.kill_points import KilledSearches, tiny
-from support.standin import create, open_study, take, train_for_nothing
+from support.standin import create, metric_of, open_study, take, train_for_nothing
 
 
 @pytest.mark.slow
@@ -38,6 +40,8 @@ def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
     for _ in range(3):
         assignment = take(study)
         made.trial(assignment.number).adapter_path.write_bytes(save({"one": torch.zeros(1)}))
+        kept = Examples("mse", {"score": np.array([metric_of(assignment)])})
+        write_examples(made.trial(assignment.number).examples_path, kept)
         train_for_nothing(study, assignment)
         for rung in made.trial(assignment.number).read_result().curve:  # type: ignore[union-attr]
             made.trial(assignment.number).curve_path.unlink(missing_ok=True)
@@ -83,6 +87,7 @@ def test_what_is_not_accounted_for_at_the_end_is_found(folder: StudyFolder) -> N
     twice["configuration_hash"] = json.loads(first.result_path.read_text())["configuration_hash"]
     second.result_path.write_text(json.dumps(twice | {"metric": 0.123}))
     first.adapter_path.unlink()
+    first.examples_path.unlink()
     (first.root / ".a.0123456789ab.tmp").touch()
     second.checkpoint_path.touch()
     found = "\n".join(at_the_end(folder, wanted=4))
@@ -91,6 +96,8 @@ def test_what_is_not_accounted_for_at_the_end_is_found(folder: StudyFolder) -> N
         "3 configurations were evaluated, not 4",
         "trial 1: full, but the journal has",
         "trial 0: LOST: full, but without its adapter",
+        "trial 0: LOST: full, but without its examples",
+        "trial 1: examples.npz is of another metric",
         "trial 1: ended, but its checkpoint is kept",
         "left behind: study/trials/00000/.a.0123456789ab.tmp",
     ):

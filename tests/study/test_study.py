@@ -101,6 +101,8 @@ train: {lr: 0.001}
     for result in results:
         first = study.folder.trial(result.same_as or 0).read_result()
         assert first is not None
+        assert (result.wall_s, result.eval_s, result.train_s) == (0, 0, None)
+        assert (result.peak_rss_bytes, result.adapter_bytes) == (None, 4096)
         assert (result.metric, result.configuration_hash) == (
             first.metric,
             first.configuration_hash,

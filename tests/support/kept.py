@@ -13,8 +13,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from safetensors import SafetensorError, safe_open
 
-from peftsearch.errors import PeftsearchError
-from peftsearch.records.folder import StudyFolder
+from peftsearch.errors import PeftsearchError, UsageError
+from peftsearch.records.examples import read_examples
+from peftsearch.records.folder import StudyFolder, TrialFolder
 from peftsearch.study.storage.journal import open_journal
 
 __all__ = ["Witness", "brute_force_front", "problems_at_the_end", "trials_of"]
@@ -79,7 +80,9 @@ def _damage(path: Path) -> Iterator[str]:
             with safe_open(path, "pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (no mapping)
                     tensors.get_tensor(name)
-    except (ValueError, SafetensorError) as error:
+        elif path.suffix == ".npz":
+            read_examples(path)
+    except (ValueError, SafetensorError, UsageError) as error:
         yield f"half-written ({error})"
 
 
@@ -150,8 +153,21 @@ def _files_of(root: Path, result: dict[str, Any]) -> Iterator[str]:
             yield "curve.jsonl is another curve"
     if (result["state"] == "full") > folder.adapter_path.exists():
         yield "LOST: full, but without its adapter"
+    if result["state"] == "full":
+        yield from _examples_of(folder, result["metric"])
     if folder.checkpoint_path.exists():
         yield "ended, but its checkpoint is kept"
+
+
+def _examples_of(folder: TrialFolder, metric: float) -> Iterator[str]:
+    """What is wrong with the examples that a trial's metric is of."""
+    try:
+        if read_examples(folder.examples_path).value() != metric:
+            yield "examples.npz is of another metric"
+    except FileNotFoundError:
+        yield "LOST: full, but without its examples"
+    except UsageError as error:
+        yield str(error)
 
 
 def _left_behind(root: Path) -> Iterator[str]:

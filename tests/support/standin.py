@@ -95,6 +95,11 @@ def finish(
         rung=None if metric is None else rung,
         cause=cause,
         curve=curve,
+        wall_s=3.0,
+        eval_s=1.0,
+        train_s=2.0,
+        peak_rss_bytes=10**9,
+        adapter_bytes=4096,
         finished_at="2026-01-01T00:00:00+00:00",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration, Training
 from peftsearch.design.methods import METHODS
-from peftsearch.policy.decisions import Continue, Pause, Verdict
+from peftsearch.policy.decisions import Continue, Pause, Stop, Verdict
+from peftsearch.records.examples import read_examples
 from peftsearch.records.records import RungValue
 from peftsearch.records.trial_folder import TrialFolder
 from peftsearch.study.study import Assignment
 from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
+from peftsearch.training.model import TunedModel
 from peftsearch.training.tensor_file import load_tensors, save_tensors
 from peftsearch.workers.trial import TrialRunner
 
@@ -91,6 +94,7 @@ def test_a_paused_trial_goes_on_to_the_curve_of_one_that_was_not(
     assert result is not None
     assert judged == [0, 0, 1]  # taken up at its rung, it is judged there again
     assert (result.state, result.metric) == ("full", expected.metric)
+    assert folder.examples_path.read_bytes() == whole.examples_path.read_bytes()
     assert without_clock(result.curve) == without_clock(expected.curve)
 
 
@@ -143,6 +147,7 @@ def test_an_evaluation_is_cut_short_and_the_trial_goes_on_from_its_step(
         return times > batches // 2
 
     assert runner(bench, folder, abort_evaluation=in_the_middle).run(assignment, folder) is None
+    assert not folder.examples_path.exists()
     assert times == batches // 2 + 1
     assert len(folder.read_curve()) == rungs_before
     _, facts = load_tensors(folder.checkpoint_path)
@@ -183,3 +188,105 @@ def test_a_trial_resolves_its_bench_once_and_places_its_configuration_once(
     assert result is not None
     assert (result.state, len(result.curve)) == ("full", 2)
     assert sorted(calls) == ["for_training", "within"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_result_says_what_the_trial_cost(bench: Workbench, tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    result = runner(bench, folder).run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    assert result.train_s is not None
+    assert result.train_cpu_s is not None
+    assert result.eval_cpu_s is not None
+    assert min(result.train_s, result.train_cpu_s, result.eval_s, result.eval_cpu_s) > 0
+    assert result.train_s + result.eval_s == pytest.approx(result.wall_s, abs=2e-3)
+    assert result.train_cpu_s + result.eval_cpu_s == pytest.approx(result.cpu_s, abs=2e-3)
+    examples = sum(value.examples for value in result.curve)
+    assert result.eval_examples == examples == 2 * len(bench.task.validation.texts)
+    rounded_s = 1e-3  # of eval_s
+    assert result.eval_s_per_example is not None
+    assert abs(result.eval_s_per_example * examples - result.eval_s) <= rounded_s
+    assert result.peak_rss_bytes is not None
+    assert result.peak_rss_bytes > bench.backbone.shapes.body_parameters * 4
+    assert result.peak_device_bytes is None
+    assert (result.mergeable, result.plain_lora) == (True, True)
+    written = folder.adapter_path.read_bytes()
+    assert result.adapter_bytes == len(written) - 8 - int.from_bytes(written[:8], "little")
+
+
+def test_costs_of_a_trial_that_was_interrupted_are_those_of_all_its_parts(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder, asked = TrialFolder(tmp_path / "cut", 0), iter(range(100))
+    assignment = Assignment(0, configuration(), "sampled")
+    assert runner(bench, folder, lambda: next(asked) >= 6).run(assignment, folder) is None
+    tensors, before = load_tensors(folder.checkpoint_path)
+    spent = {"wall_s": 900.0, "eval_s": 300.0, "cpu_s": 600.0, "eval_cpu_s": 200.0}
+    save_tensors(folder.checkpoint_path, tensors, before | spent | {"peak_rss_bytes": 1 << 50})
+    result = runner(bench, folder).run(replace(assignment, resumed=True), folder)
+    assert result is not None
+    assert result.train_s is not None
+    assert result.train_cpu_s is not None
+    assert result.eval_cpu_s is not None
+    assert 600 < result.train_s < 700
+    assert 400 < result.train_cpu_s < 500
+    assert 300 < result.eval_s < 400
+    assert 200 < result.eval_cpu_s < 300
+    assert result.peak_rss_bytes == 1 << 50
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_costs_but_seconds(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder, asked = TrialFolder(tmp_path / "cut", 0), iter(range(100))
+    assignment = Assignment(0, configuration(), "sampled")
+    assert runner(bench, folder, lambda: next(asked) >= 6).run(assignment, folder) is None
+    tensors, facts = load_tensors(folder.checkpoint_path)
+    for key in ("eval_cpu_s", "peak_rss_bytes", "peak_device_bytes"):
+        del facts[key]
+    save_tensors(folder.checkpoint_path, tensors, facts)
+    result = runner(bench, folder).run(replace(assignment, resumed=True), folder)
+    assert result is not None
+    assert result.state == "full"
+    assert not folder.log_path.exists()  # it was not begun anew
+
+
+def test_the_metric_of_full_length_is_that_of_the_examples_that_are_kept(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    result = runner(bench, folder).run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    kept = read_examples(folder.examples_path)
+    assert kept.metric == bench.task.metric.name
+    assert len(kept) == len(bench.task.validation.texts)
+    assert kept.value() == result.metric
+    # Each as the adapter's own predictions have it.
+    with TunedModel(bench.backbone, configuration(), bench.task.outputs, finished=True) as model:
+        model.load(load_tensors(folder.adapter_path)[0])
+        predicted = bench.objective.evaluate(model, bench.validation).predicted
+    assert kept.scores is not None
+    assert kept.scores.tolist() == (predicted == bench.task.validation.targets).tolist()
+
+
+def test_examples_are_kept_before_the_value_is_recorded(bench: Workbench, tmp_path: Path) -> None:
+    """Killed in between, the trial is evaluated again; the other way round it would never be."""
+    folder = TrialFolder(tmp_path / "trial", 0)
+    there: list[bool] = []
+
+    def record(_: Assignment, value: RungValue) -> None:
+        there.append(folder.examples_path.exists())
+        folder.append_rung(value)
+
+    trial = replace(runner(bench, folder), record=record)
+    assert trial.run(Assignment(0, configuration(), "sampled"), folder) is not None
+    assert there == [False, True]
+
+
+def test_a_trial_that_is_stopped_early_keeps_no_examples(bench: Workbench, tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial", 0)
+    stopping = replace(runner(bench, folder), judge=lambda *_: Stop(0, "enough"))
+    result = stopping.run(Assignment(0, configuration(), "sampled"), folder)
+    assert result is not None
+    assert result.state == "stopped"
+    assert not folder.examples_path.exists()

@@ -79,6 +79,10 @@ class Form(ABC):
         """Random tensors drawn once from a fixed seed: never tuned, stored or counted (VeRA's)."""
         return {}
 
+    def stored_indices(self, width: int) -> int:
+        """Number of indices into the body, int64, that are stored beside the tensors."""
+        return 0
+
     @abstractmethod
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
         """Fill one tensor in place, of the shape given in `tensors`, `shared`, `trained` or

@@ -114,6 +114,10 @@ class Sparse(Form):
         entries = sum(prod(site.tensor) for site, _ in sources)
         return {"w": (entries,), "log_alpha": (entries,)}
 
+    def stored_indices(self, width: int) -> int:
+        """One for each entry: its place in the body."""
+        return width
+
     def initialise(self, name: str, tensor: Tensor, generator: Generator) -> None:
         tensor.zero_()
 

@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 from peftsearch.backbone.families import Part
 from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.loading.load import Backbone
-from peftsearch.design.composition import Dora, RankStabilised, Scaled, TanhGate
+from peftsearch.design.composition import Scaled, TanhGate
 from peftsearch.design.form import Linear
+from peftsearch.design.serving import lora_scale
 from peftsearch.export.peft.parts import PREFIX, Adapter, Layers, SitePart
 
 __all__ = ["lora"]
@@ -67,7 +68,7 @@ def lora(backbone: Backbone, parts: list[SitePart]) -> Adapter:
     by_name: dict[str, list[_Block]] = {}
     for block in blocks:
         by_name.setdefault(layers.name(block.view), []).append(block)
-    modules = {name: _joined(group) for name, group in sorted(by_name.items())}
+    modules = _with_one_scale({n: _joined(group) for n, group in sorted(by_name.items())})
     biases = _biases(backbone, [p for p in parts if p.site.tensor], set(modules))
     tensors = {n: t for name, m in modules.items() for n, t in m.tensors(name).items()}
     config = _config(modules) | {
@@ -75,6 +76,14 @@ def lora(backbone: Backbone, parts: list[SitePart]) -> Adapter:
         "bias": "all" if biases else "none",
     }
     return Adapter(config, tensors | biases)
+
+
+def _with_one_scale(modules: dict[str, _Module]) -> dict[str, _Module]:
+    """The same modules, all with the first one's scale: vLLM reads one alpha / r for all layers and
+    no `alpha_pattern` (`PEFTHelper` in vllm/lora/peft_helper.py).
+    """
+    scale = next(iter(modules.values())).scale
+    return {n: replace(m, b=m.b * (m.scale / scale), scale=scale) for n, m in modules.items()}
 
 
 def _config(modules: dict[str, _Module]) -> dict[str, object]:
@@ -94,15 +103,11 @@ def _config(modules: dict[str, _Module]) -> dict[str, object]:
 def _block(view: LinearView, part: SitePart) -> _Block:
     """One site's low-rank change with its scale."""
     down, up, composition = part.tensors["down"], part.tensors["up"], part.modification.composition
-    scale = 1.0
-    if isinstance(composition, RankStabilised):
-        scale = composition.scale(down.shape[1])
-    elif isinstance(composition, TanhGate):  # a number by now, as a learned scale is
+    scale = lora_scale(composition, down.shape[1])
+    if isinstance(composition, TanhGate):  # a number by now, as a learned scale is
         up = up * part.tensors["gate"].tanh()
     elif isinstance(composition, Scaled) and composition.s == "learned":
         up = up * part.tensors["s"]
-    elif isinstance(composition, Scaled | Dora):
-        scale = float(composition.s)
     form = part.modification.form
     if isinstance(form, Linear) and form.init == "pissa":
         down, up = _pissa(form, view, down, up)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peftsearch.backbone.families import Family
-from peftsearch.design.composition import Dora, SigmoidGate
+from peftsearch.design.composition import Dora
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.form import Constant, Dense, Form, Linear, Prefix, Prompt, Rescale, Vera
-from peftsearch.design.insertion import Parallel
 from peftsearch.design.modification import Modification
 from peftsearch.design.place import PLACES
+from peftsearch.design.serving import why_not_lora
 
 __all__ = ["peft_type_of", "why_not_peft"]
 
@@ -86,22 +86,7 @@ def _why_not(modification: Modification, family: Family) -> str | None:
 
 
 def _linear(modification: Modification, family: Family) -> str | None:
-    if not _is_around_linear(modification):
-        return "is not parallel to a single linear layer"
-    if getattr(modification.form, "bias", False):
-        return "has biases, LoRA has none"
-    if isinstance(modification.composition, SigmoidGate):
-        return "has gates that depend on the token, LoRA's scales are fixed"
-    return None
-
-
-def _is_around_linear(modification: Modification) -> bool:
-    """Reads the input of the linear layer whose output it changes."""
-    names = set(modification.place.names)
-    insertion = modification.insertion
-    if not isinstance(insertion, Parallel) or not names <= {*_PART_OF_FUSED, "attn.out", "ffn.out"}:
-        return False
-    return insertion.reads == "projection_input" or not names & {"attn.out", "ffn.out"}
+    return why_not_lora(modification)
 
 
 def _constant(modification: Modification, family: Family) -> str | None:

@@ -7,6 +7,7 @@ import textwrap
 
 from peftsearch.records.rates import Rates
 from peftsearch.records.records import PublishedValue, StudyInfo, TrialResult
+from peftsearch.report.table import served
 
 __all__ = ["hover", "hover_published", "safe"]
 
@@ -27,6 +28,8 @@ def hover(result: TrialResult, info: StudyInfo) -> str:
         shown = info.metric.format(result.metric, result.metric_se)
         rows.append(f"{safe(info.metric.name)} {shown}")
     rows.append(f"{result.tuned_pct:.4g} % tuned, {result.tuned_parameters:,} parameters")
+    if served_as := served(result):
+        rows.append(f"served as {served_as}")
     if result.state == "stopped":
         rows.append("stopped early: not comparable with full length")
     return "<br>".join(rows)

@@ -13,8 +13,8 @@ A trial
    `CHECKPOINT`: a new file is stored first and named here, then the one before is removed.
 6. `REQUEUED`, when its worker has died or was interrupted. Who continues the trial writes `WORKER`
    first, then `REQUEUED` as taken: killed in between, the trial still waits.
-7. `ADAPTER`, then `RESULT`, `LAST_RUNG` and `CAUSE`: with a result the trial is finished. Optuna is
-   told last; who finds a result that was not told tells it.
+7. `ADAPTER` and `EXAMPLES`, then `RESULT`, `LAST_RUNG` and `CAUSE`: with a result the trial is
+   finished. Optuna is told last; who finds a result that was not told tells it.
 
 The study, in a database
 1. `LOCK` and `SPACE`, then `INFO`, last: only with it the study is known to others.
@@ -113,6 +113,8 @@ CHECKPOINT: Attribute[str] = Attribute("checkpoint")
 REQUEUED: Attribute[Requeued] = Attribute("requeued")
 ADAPTER: Attribute[str] = Attribute("adapter")
 """Name of the tuned tensors in the artifact store; in a database only."""
+EXAMPLES: Attribute[str] = Attribute("examples")
+"""Name of the metric's statistics of examples in the artifact store; in a database only."""
 RESULT: Attribute[dict[str, Any]] = Attribute("result")
 """`TrialResult` as JSON; in a database only."""
 LAST_RUNG: Attribute[int] = Attribute("rung")

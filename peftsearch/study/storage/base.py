@@ -63,6 +63,9 @@ class TrialStore(Protocol):
     def publish_adapter(self, number: int) -> None:
         """Publish the tuned tensors to all workers, if they exist."""
 
+    def publish_examples(self, number: int) -> None:
+        """Publish the metric's statistics of examples to all workers, if they exist."""
+
     def fetch_files(self, number: int) -> None:
         """Copy another worker's files of a trial to this worker's folder."""
 

@@ -115,6 +115,9 @@ class FolderTrialStore:
     def publish_adapter(self, number: int) -> None:
         return
 
+    def publish_examples(self, number: int) -> None:
+        return
+
     def fetch_files(self, number: int) -> None:
         return
 

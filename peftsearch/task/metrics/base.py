@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peftsearch.errors import MissingError
+from peftsearch.task.metrics.per_example import PerExample
 from peftsearch.wording import measured
 
 __all__ = ["Metric", "library"]
@@ -40,6 +41,8 @@ class Metric:
     error: Callable[[Any, Any], float]
     title: str
     """Display title: `ROUGE-2 F1 × 100`."""
+    per_example: PerExample = field(kw_only=True)
+    """The statistics of single examples that a trial keeps."""
     maximise: bool = True
     """False where less is better."""
     best: float = 1.0

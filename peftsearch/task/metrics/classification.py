@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.per_example import PerExample, mean_of, predictions_of
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
@@ -44,11 +45,11 @@ def accuracy(references: Labels, predictions: Labels) -> float:
     >>> accuracy(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
     0.75
     """
-    return float((references == predictions).mean()) if len(references) else math.nan
+    return float(_right(references, predictions).mean()) if len(references) else math.nan
 
 
 def accuracy_error(references: Labels, predictions: Labels) -> float:
-    return mean_error((references == predictions).astype(np.float64))
+    return mean_error(_right(references, predictions).astype(np.float64))
 
 
 def macro_f1(references: Labels, predictions: Labels) -> float:
@@ -106,6 +107,17 @@ def most_frequent(references: Labels) -> Labels:
     """
     values, counts = np.unique(references, return_counts=True)
     return np.full_like(references, values[counts.argmax()])
+
+
+def _right(references: Labels, predictions: Labels) -> NDArray[np.bool_]:
+    return np.asarray(references == predictions)
+
+
+def _f1_of_one(positive: int) -> PerExample:
+    """Whether each example's label is `positive`, and whether it was predicted."""
+    return predictions_of(
+        partial(_f1_of, average="binary"), lambda labels: np.asarray(labels == positive)
+    )
 
 
 def _f1_of(
@@ -179,6 +191,7 @@ F1 = Metric(
     f1,
     f1_error,
     title="F1 of the second label",
+    per_example=_f1_of_one(POSITIVE),
     constant=_of_most_frequent(f1),
 )
 
@@ -189,6 +202,7 @@ ROWS = (
         accuracy,
         accuracy_error,
         title="accuracy",
+        per_example=mean_of(_right),
         constant=_of_most_frequent(accuracy),
     ),
     Metric(
@@ -197,6 +211,7 @@ ROWS = (
         macro_f1,
         macro_f1_error,
         title="F1, mean over labels",
+        per_example=predictions_of(macro_f1),
         constant=_of_most_frequent(macro_f1),
     ),
     F1,
@@ -206,6 +221,7 @@ ROWS = (
         matthews,
         matthews_error,
         title="Matthews correlation",
+        per_example=predictions_of(matthews),
     ),
 )
 
@@ -222,5 +238,6 @@ def f1_of(label: str, index: int) -> Metric:
         score=score,
         error=partial(f1_error, positive=index),
         title=f"F1 of '{label}'",
+        per_example=_f1_of_one(index),
         constant=_of_most_frequent(score),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.per_example import PerExample, mean_of, predictions_of
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
@@ -79,7 +80,7 @@ def subset_accuracy(references: Sets, predictions: Logits) -> float:
 def subset_accuracy_error(references: Sets, predictions: Logits) -> float:
     if not _usable(predictions):
         return math.nan
-    return mean_error(_right_sets(references, predictions))
+    return mean_error(_right_sets(references, predictions).astype(np.float64))
 
 
 def bce(references: Sets, predictions: Logits) -> float:
@@ -161,8 +162,15 @@ def _error(score: Callable[[_Counts], float], references: Sets, predictions: Log
     return bootstrap_error(n, of)
 
 
-def _right_sets(references: Sets, predictions: Logits) -> NDArray[np.float64]:
-    return np.asarray(((references > 0) == (predictions > 0)).all(1), np.float64)
+def _counts_of_each(references: Sets, predictions: Logits) -> dict[str, Counts]:
+    """Labels of each example (n,): correctly predicted, predicted, and in its reference."""
+    predicted, true = predictions > 0, references > 0
+    three = (found.sum(1, np.int64) for found in (predicted & true, predicted, true))
+    return dict(zip(("right", "predicted", "true"), three, strict=True))
+
+
+def _right_sets(references: Sets, predictions: Logits) -> NDArray[np.bool_]:
+    return np.asarray(((references > 0) == (predictions > 0)).all(1))
 
 
 def _entropies(references: Sets, predictions: Logits) -> NDArray[np.float64]:
@@ -192,6 +200,10 @@ ROWS = (
         f1_micro,
         f1_micro_error,
         title="F1 over all labels of all texts",
+        per_example=PerExample(
+            _counts_of_each,
+            lambda arrays: _micro(_Counts(**arrays)),
+        ),
         constant=_of_majority(f1_micro, needs_labels=True),
     ),
     Metric(
@@ -200,6 +212,7 @@ ROWS = (
         f1_macro,
         f1_macro_error,
         title="F1, mean over labels",
+        per_example=predictions_of(f1_macro, lambda sets: np.asarray(sets > 0)),
         constant=_of_majority(f1_macro, needs_labels=True),
     ),
     Metric(
@@ -208,6 +221,7 @@ ROWS = (
         subset_accuracy,
         subset_accuracy_error,
         title="texts with every label right",
+        per_example=mean_of(_right_sets),
         constant=_of_majority(subset_accuracy),
     ),
     Metric(
@@ -216,6 +230,7 @@ ROWS = (
         bce,
         bce_error,
         title="binary cross-entropy, mean over labels",
+        per_example=mean_of(_entropies),
         maximise=False,
         best=0.0,
         constant=entropy,

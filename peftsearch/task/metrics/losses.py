@@ -5,11 +5,13 @@ examples, the number of tokens of its target, int64 (n,), and its loss in nats, 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.per_example import Arrays, PerExample
 from peftsearch.task.metrics.resampling import ratio_error
 
 __all__ = ["ROWS", "loss", "loss_error", "perplexity", "perplexity_error"]
@@ -54,6 +56,18 @@ def perplexity_error(tokens: Tokens, nats: Nats) -> float:
     return perplexity(tokens, nats) * loss_error(tokens, nats)
 
 
+def _of(tokens: Tokens, nats: Nats) -> dict[str, NDArray[Any]]:
+    return {"tokens": tokens, "nats": nats}
+
+
+def _loss_of(arrays: Arrays) -> float:
+    return loss(arrays["tokens"], arrays["nats"])
+
+
+def _perplexity_of(arrays: Arrays) -> float:
+    return perplexity(arrays["tokens"], arrays["nats"])
+
+
 ROWS = (
     Metric(
         "loss",
@@ -61,6 +75,7 @@ ROWS = (
         loss,
         loss_error,
         title="loss, nats a token",
+        per_example=PerExample(_of, _loss_of),
         maximise=False,
         best=0.0,
         constant=lambda references: None,
@@ -71,6 +86,7 @@ ROWS = (
         perplexity,
         perplexity_error,
         title="perplexity of a token",
+        per_example=PerExample(_of, _perplexity_of),
         maximise=False,
         best=1.0,
         decimals=2,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.task.metrics.base import Metric
+from peftsearch.task.metrics.per_example import mean_of, predictions_of
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = ["ROWS", "mse", "mse_error", "pearson", "pearson_error", "spearman", "spearman_error"]
@@ -105,6 +106,7 @@ ROWS = (
         pearson,
         pearson_error,
         title="Pearson correlation",
+        per_example=predictions_of(pearson),
     ),
     Metric(
         "spearman",
@@ -112,6 +114,7 @@ ROWS = (
         spearman,
         spearman_error,
         title="Spearman rank correlation",
+        per_example=predictions_of(spearman),
     ),
     Metric(
         "mse",
@@ -119,6 +122,7 @@ ROWS = (
         mse,
         mse_error,
         title="mean squared error",
+        per_example=mean_of(_squares),
         maximise=False,
         best=0.0,
         constant=lambda references: float(np.var(references)) if len(references) else math.nan,

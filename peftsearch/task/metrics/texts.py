@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peftsearch.task.metrics.base import Metric, library
+from peftsearch.task.metrics.per_example import PerExample, mean_of
 from peftsearch.task.metrics.resampling import bootstrap_error, mean_error
 
 __all__ = [
@@ -48,11 +49,11 @@ def exact_match(references: Texts, predictions: Texts) -> float:
     >>> exact_match(["a sonata", "a fugue"], ["a sonata ", "a waltz"])
     0.5
     """
-    return _mean(_exact(references, predictions))
+    return _mean(_exact(references, predictions).astype(np.float64))
 
 
 def exact_match_error(references: Texts, predictions: Texts) -> float:
-    return mean_error(_exact(references, predictions))
+    return mean_error(_exact(references, predictions).astype(np.float64))
 
 
 def rouge1(references: Texts, predictions: Texts) -> float:
@@ -112,14 +113,8 @@ def bleu(references: Texts, predictions: Texts) -> float:
 def bleu_error(references: Texts, predictions: Texts) -> float:
     if len(references) == 0:
         return math.nan
-    compute = library("sacrebleu").BLEU.compute_bleu
     counts = _bleu_counts(references, predictions)
-
-    def score(at: NDArray[np.int64]) -> float:
-        sums = counts[at].sum(axis=0).tolist()
-        return float(compute(sums[2:6], sums[6:], sums[0], sums[1], smooth_method="exp").score)
-
-    return bootstrap_error(len(counts), score)
+    return bootstrap_error(len(counts), lambda at: _bleu_of(counts[at].sum(axis=0)))
 
 
 def chrf(references: Texts, predictions: Texts) -> float:
@@ -137,8 +132,7 @@ def chrf(references: Texts, predictions: Texts) -> float:
 def chrf_error(references: Texts, predictions: Texts) -> float:
     if len(references) == 0:
         return math.nan
-    pairs = zip(references, predictions, strict=True)
-    counts = np.array([_chrf_counts(*pair) for pair in pairs], np.int64)
+    counts = _chrf_counts(references, predictions)
     return bootstrap_error(len(counts), lambda at: _chrf_of(counts[at].sum(axis=0)))
 
 
@@ -146,9 +140,9 @@ def _mean(each: NDArray[np.float64]) -> float:
     return float(each.mean()) if len(each) else math.nan
 
 
-def _exact(references: Texts, predictions: Texts) -> NDArray[np.float64]:
+def _exact(references: Texts, predictions: Texts) -> NDArray[np.bool_]:
     pairs = zip(references, predictions, strict=True)
-    return np.array([a.strip() == b.strip() for a, b in pairs], np.float64)
+    return np.array([a.strip() == b.strip() for a, b in pairs], np.bool_)
 
 
 def _rouge(name: str, references: Texts, predictions: Texts) -> NDArray[np.float64]:
@@ -170,6 +164,11 @@ def _rouge_each(
 
 
 def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
+    return _bleu_counts_each(tuple(references), tuple(predictions))
+
+
+@lru_cache(maxsize=1)  # the error's are those that a trial keeps
+def _bleu_counts_each(references: tuple[str, ...], predictions: tuple[str, ...]) -> Counts:
     """Counts of every text (n, 10): length, reference's length, and for n from 1 to 4 the n-grams
     that match, then all n-grams.
     """
@@ -178,10 +177,32 @@ def _bleu_counts(references: Texts, predictions: Texts) -> Counts:
     for reference, prediction in zip(references, predictions, strict=True):
         one = metric.corpus_score([prediction], [[reference]])
         rows.append([one.sys_len, one.ref_len, *one.counts, *one.totals])
-    return np.array(rows, np.int64)
+    counts = np.array(rows, np.int64)
+    counts.setflags(write=False)
+    return counts
 
 
-def _chrf_counts(reference: str, prediction: str) -> list[int]:
+def _bleu_of(sums: Counts) -> float:
+    """BLEU of a corpus with these counts (10,)."""
+    found, wanted, *grams = sums.tolist()
+    compute = library("sacrebleu").BLEU.compute_bleu
+    return float(compute(grams[:4], grams[4:], found, wanted, smooth_method="exp").score)
+
+
+def _chrf_counts(references: Texts, predictions: Texts) -> Counts:
+    return _chrf_counts_each(tuple(references), tuple(predictions))
+
+
+@lru_cache(maxsize=1)
+def _chrf_counts_each(references: tuple[str, ...], predictions: tuple[str, ...]) -> Counts:
+    """Counts of every text (n, 18): see `_chrf_counts_of`."""
+    pairs = zip(references, predictions, strict=True)
+    counts = np.array([_chrf_counts_of(*pair) for pair in pairs], np.int64)
+    counts.setflags(write=False)
+    return counts
+
+
+def _chrf_counts_of(reference: str, prediction: str) -> list[int]:
     """Counts of one text (18,): for n from 1 to 6 the n-grams of the prediction, of the reference,
     and in both.
     """
@@ -211,6 +232,16 @@ def _chrf_of(sums: Counts) -> float:
     return float(100 * (1 + factor) * precision * recall / (factor * precision + recall))
 
 
+def _from_counts(
+    each: Callable[[Texts, Texts], Counts], score: Callable[[Counts], float]
+) -> PerExample:
+    """Of a corpus's score: the counts of every text (n, counts), from whose sums it is computed."""
+    return PerExample(
+        lambda references, predictions: {"counts": each(references, predictions)},
+        lambda arrays: score(arrays["counts"].sum(axis=0)),
+    )
+
+
 ROUGE = "rouge_score.rouge_scorer"
 SACREBLEU = "sacrebleu"
 
@@ -221,6 +252,7 @@ ROWS = (
         rouge2,
         rouge2_error,
         title="ROUGE-2 F1 × 100",
+        per_example=mean_of(partial(_rouge, "rouge2")),
         best=100.0,
         decimals=2,
         needs=ROUGE,
@@ -231,6 +263,7 @@ ROWS = (
         rouge1,
         rouge1_error,
         title="ROUGE-1 F1 × 100",
+        per_example=mean_of(partial(_rouge, "rouge1")),
         best=100.0,
         decimals=2,
         needs=ROUGE,
@@ -241,6 +274,7 @@ ROWS = (
         rouge_l,
         rouge_l_error,
         title="ROUGE-L F1 × 100",
+        per_example=mean_of(partial(_rouge, "rougeL")),
         best=100.0,
         decimals=2,
         needs=ROUGE,
@@ -251,6 +285,7 @@ ROWS = (
         bleu,
         bleu_error,
         title="BLEU",
+        per_example=_from_counts(_bleu_counts, _bleu_of),
         best=100.0,
         decimals=2,
         needs=SACREBLEU,
@@ -261,6 +296,7 @@ ROWS = (
         chrf,
         chrf_error,
         title="chrF2",
+        per_example=_from_counts(_chrf_counts, _chrf_of),
         best=100.0,
         decimals=2,
         needs=SACREBLEU,
@@ -271,5 +307,6 @@ ROWS = (
         exact_match,
         exact_match_error,
         title="exact match",
+        per_example=mean_of(_exact),
     ),
 )

@@ -9,6 +9,7 @@ import torch
 
 from peftsearch.training.cohort.size import CohortSize, Memory, memory_of
 from peftsearch.training.loop import TrainingRun
+from peftsearch.training.memory.peak import PeakMemory
 
 __all__ = ["PassClock"]
 
@@ -36,6 +37,7 @@ class PassClock:
         if runs != self._members:
             self._members, self._passes = list(runs), 0
             if self.device.type == "cuda":
+                PeakMemory.look_all()
                 torch.cuda.reset_peak_memory_stats(self.device)
         if not is_ordinary:
             self._memory(len(runs))

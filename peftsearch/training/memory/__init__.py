@@ -1,1 +1,1 @@
-"""Memory: malloc settings, an upper bound for CPU workers, out-of-memory errors."""
+"""Memory: malloc settings, an upper bound for CPU workers, out-of-memory errors, peaks."""

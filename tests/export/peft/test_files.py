@@ -334,11 +334,12 @@ def test_ranks_scales_and_shapes_are_written_as_peft_reads_them(
         b = tensors[f"base_model.model.{module}.lora_B.weight"]
         linear = backbone.model.get_submodule(module)
         is_ffn = "intermediate" in module or "attention" not in module
-        rank, scale = (5, 0.5) if is_ffn else (3, 2.0)
+        rank = 5 if is_ffn else 3
         assert a.shape == (rank, linear.in_features)
         assert b.shape == (linear.out_features, rank)
         assert config["rank_pattern"].get(module, config["r"]) == rank
-        assert config["alpha_pattern"].get(module, config["lora_alpha"]) == scale * rank
+        # One scale for all: what is not written in a pattern is read as alpha / r of the first.
+        assert config["alpha_pattern"].get(module, config["lora_alpha"]) == 2.0 * rank
     assert len(tensors) == 24
 
 

@@ -43,10 +43,10 @@ IN_FOLDERS = {
     *("rung:", "requeued", "rung", "cause", "trials"),
 }
 IN_DATABASES = {
-    *("configuration", "curve:", "checkpoint", "adapter", "result"),
+    *("configuration", "curve:", "checkpoint", "adapter", "examples", "result"),
     *("lock", "space", "info", "alive:"),
 }
-"""Studies of earlier versions have these keys, too."""
+"""Studies of earlier versions have these keys, too, but for `examples`."""
 
 
 @dataclass
@@ -155,6 +155,7 @@ def search(study: Study) -> tuple[int, int, int, list[int]]:
     study.publish_checkpoint(trained.number)
     study.record_rung(trained.number, standin.rung_value(1, metric))
     folder.adapter_path.write_bytes(b"tuned")
+    folder.examples_path.write_bytes(b"examples")
     study.tell(standin.finish(trained, study.shapes))
     study.requeue(continued.number)
     assert standin.take(study).number == continued.number
@@ -218,7 +219,7 @@ def test_recovery_may_rely_on_the_order_of_writing(in_database: Searched) -> Non
     written = in_database.written
     assert written.of(in_database.trained) == [
         *(*GIVEN_OUT, "hash", "curve:0", "rung:0", "checkpoint", "curve:1", "rung:1"),
-        *("adapter", "result", "rung", "told"),
+        *("adapter", "examples", "result", "rung", "told"),
     ]
     assert written.of(in_database.failed)[-3:] == ["result", "cause", "told"]
     assert in_database.duplicates

@@ -16,21 +16,22 @@ from peftsearch.records.folder import StudyFolder, study_names
 from peftsearch.records.records import StudyInfo, TrialResult
 from peftsearch.records.storage_name import is_database
 from peftsearch.study.storage.artifacts import open_artifacts
-from peftsearch.study.storage.attributes import ADAPTER, CONFIGURATION, RESULT, TRIALS
+from peftsearch.study.storage.attributes import (
+    ADAPTER,
+    CONFIGURATION,
+    EXAMPLES,
+    RESULT,
+    TRIALS,
+    Attribute,
+)
 from peftsearch.study.storage.database.address import StorageAddress
 from peftsearch.study.storage.database.connection import READ_LIMIT_S, in_database
 from peftsearch.study.storage.database.registration import register, registered_study
 from peftsearch.study.storage.database.trial_store import curve_of
 
 __all__ = [
-    *(
-        "target_of",
-        "register_in_database",
-        "fetch_adapter",
-        "update_folder",
-        "local_folder",
-        "refuse_taken",
-    ),
+    *("target_of", "register_in_database", "fetch_adapter", "fetch_examples", "update_folder"),
+    *("local_folder", "refuse_taken"),
 ]
 
 
@@ -141,9 +142,18 @@ def _write(folder: StudyFolder, found: FrozenTrial) -> None:
 
 def fetch_adapter(folder: StudyFolder, number: int) -> None:
     """Fetch the tuned tensors of another machine from the study's artifact store, if there."""
-    info, trial = folder.read_info(), folder.trial(number)
-    if trial.adapter_path.exists() or info.artifacts is None or not is_database(info.storage):
+    _fetch(folder, number, ADAPTER, folder.trial(number).adapter_path)
+
+
+def fetch_examples(folder: StudyFolder, number: int) -> None:
+    """Fetch the metric's statistics of examples in the same way."""
+    _fetch(folder, number, EXAMPLES, folder.trial(number).examples_path)
+
+
+def _fetch(folder: StudyFolder, number: int, attribute: Attribute[str], path: Path) -> None:
+    info = folder.read_info()
+    if path.exists() or info.artifacts is None or not is_database(info.storage):
         return
-    held = ADAPTER.of(_trials(info)[number].user_attrs)
+    held = attribute.of(_trials(info)[number].user_attrs)
     if held is not None:
-        open_artifacts(info.artifacts, info.id).get(held, trial.adapter_path)
+        open_artifacts(info.artifacts, info.id).get(held, path)

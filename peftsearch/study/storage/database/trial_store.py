@@ -5,6 +5,7 @@ Each worker's folder is a copy of them, made whole by `copies.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from peftsearch.disk.atomic import write_atomic
@@ -12,7 +13,15 @@ from peftsearch.disk.json_records import json_line
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.study.storage.artifacts import Artifacts
-from peftsearch.study.storage.attributes import ADAPTER, CHECKPOINT, CONFIGURATION, CURVE, RESULT
+from peftsearch.study.storage.attributes import (
+    ADAPTER,
+    CHECKPOINT,
+    CONFIGURATION,
+    CURVE,
+    EXAMPLES,
+    RESULT,
+    Attribute,
+)
 from peftsearch.study.storage.trial_table import TrialTable
 
 __all__ = ["DatabaseTrialStore", "curve_of"]
@@ -65,11 +74,17 @@ class DatabaseTrialStore:
             self.artifacts.remove(before)
 
     def publish_adapter(self, number: int) -> None:
-        path = self.folder.trial(number).adapter_path
+        self._publish(number, ADAPTER, self.folder.trial(number).adapter_path)
+
+    def publish_examples(self, number: int) -> None:
+        self._publish(number, EXAMPLES, self.folder.trial(number).examples_path)
+
+    def _publish(self, number: int, attribute: Attribute[str], path: Path) -> None:
+        """Store a file, if there is one that was not stored before."""
         if self.artifacts is None or not path.exists():
             return
-        if not ADAPTER.is_in(self._attributes(number)):
-            self.table.set(number, ADAPTER, self.artifacts.put(path))
+        if not attribute.is_in(self._attributes(number)):
+            self.table.set(number, attribute, self.artifacts.put(path))
 
     def fetch_files(self, number: int) -> None:
         attributes, trial = self._attributes(number), self.folder.trial(number)

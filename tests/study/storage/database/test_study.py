@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import peftsearch
 from peftsearch.errors import UsageError
+from peftsearch.records.examples import Examples, write_examples
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import StudyInfo
 from peftsearch.records.storage_name import VARIABLE
@@ -261,6 +264,22 @@ def test_what_was_tuned_elsewhere_is_fetched_for_an_export(
     update_folder(home, pytest.fail)
     fetch_adapter(home, trial.number)
     assert home.trial(trial.number).adapter_path.read_bytes() == b"tuned"
+
+
+def test_examples_evaluated_elsewhere_are_fetched_when_they_are_read(
+    machine: Machine, home: StudyFolder
+) -> None:
+    study = machine(1)
+    first, second = take(study), take(study)
+    kept = Examples("mse", {"score": np.array([metric_of(first)])})
+    write_examples(study.folder.trial(first.number).examples_path, kept)
+    for trial in (first, second):
+        study.tell(finish(trial, study.shapes))
+    assert not home.trial(first.number).examples_path.exists()
+    there = peftsearch.open_study(home.name, home.root.parent)
+    assert there.examples(first.number)["score"].tolist() == [metric_of(first)]
+    with pytest.raises(UsageError, match=r"is missing: .* \(--artifacts\)"):
+        there.examples(second.number)
 
 
 def test_an_outage_in_the_middle_of_asking_and_telling_loses_nothing(
