@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.precision import matrix_products_in_tf32
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
@@ -131,7 +132,7 @@ class TrainingRun:
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
         mode = train_mode(self.model.backbone, self.training)
-        with self._timed(), memory_errors(), self.model.alone(), mode:
+        with self._timed(), memory_errors(), self._computing(), mode:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
                 self.prepares = True
@@ -156,7 +157,7 @@ class TrainingRun:
         examples. Raises OutOfMemory, or Stopped if `model.before_batch` does.
         """
         before, data = self.wall_s, self._read(data)
-        with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
+        with self._timed(), memory_errors(), self._computing(), self.average.swapped_in():
             # A trial reads the validation set once a rung.
             # States are cached for the whole set, of which a rung may evaluate the first examples.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
@@ -165,6 +166,12 @@ class TrainingRun:
         self.eval_s += self.wall_s - before
         self._trim()
         return evaluation
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Context for passes of this run alone, in its backbone's precision."""
+        with matrix_products_in_tf32(self.model.backbone.tf32), self.model.alone():
+            yield
 
     def _trim(self) -> None:
         """Return freed memory between training and evaluation: malloc cannot always reuse it, since

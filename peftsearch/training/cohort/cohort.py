@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.precision import matrix_products_in_tf32
 from peftsearch.backbone.sharing.slices import Slices, why_not_shared
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
@@ -102,7 +103,7 @@ class Cohort:
     def _pass(self, runs: Sequence[TrainingRun]) -> JointBatch:
         """Losses and gradients of one piece of every run."""
         try:
-            with memory_errors():
+            with memory_errors(), matrix_products_in_tf32(self.backbone.tf32):
                 joint = self._joint(runs).to(self.backbone.device)
                 losses = self._computed(runs, joint)
         except BaseException as error:
