@@ -28,6 +28,7 @@ from peftsearch.training.checkpoint import (
     run_facts,
     save_checkpoint,
 )
+from peftsearch.training.device_losses import DeviceLosses
 from peftsearch.training.frozen.states import FrozenStates, Stopped
 from peftsearch.training.loss_monitor import LossMonitor
 from peftsearch.training.low_precision_steps import LowPrecisionSteps
@@ -94,6 +95,7 @@ class TrainingRun:
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
         self.loss_monitor = LossMonitor(objective, backbone.device)
+        self._losses = DeviceLosses()
         self.pieces = Pieces(self.model, objective, self.train_set, self.order)
         self.wall_s = self.cpu_s = self.eval_s = 0.0
         """Seconds spent on this run; `eval_s` is a part of `wall_s`."""
@@ -202,7 +204,7 @@ class TrainingRun:
         """
         loss = loss / self.pieces.divisor
         penalty = None if self.pieces.losses else self.model.attachment.penalty()
-        self.pieces.losses.append(loss.detach())
+        self.pieces.losses += self._losses.add(loss.reshape(1))
         (loss if penalty is None else loss + penalty).backward()
 
     def finish_step(self) -> None:

@@ -22,6 +22,7 @@ from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
+from peftsearch.training.device_losses import DeviceLosses
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.optimisations import Optimisations
@@ -54,6 +55,8 @@ class Cohort:
     graphs: GraphCache | None = None
     """Recordings of passes; None where the device or the backbone cannot be recorded."""
     slices: Slices = field(default_factory=Slices)
+    losses: DeviceLosses = field(default_factory=DeviceLosses)
+    """Of passes, until a run looks at its own."""
 
     @classmethod
     def of(
@@ -112,7 +115,7 @@ class Cohort:
             if not self._can_retry(error):
                 raise
         else:
-            for run, loss in zip(runs, losses.unbind(), strict=True):
+            for run, loss in zip(runs, self.losses.add(losses), strict=True):
                 run.pieces.losses.append(loss)
             return joint
         return self._pass(runs)
