@@ -8,7 +8,8 @@ and is never cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from peftsearch.design.form import Prefix
 
 __all__ = [
     *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
-    *("select_all_queries", "select_queries", "register"),
+    *("padded_at_end", "select_all_queries", "select_queries", "register"),
 ]
 
 NAME = "peftsearch"
@@ -110,12 +111,31 @@ MASK_SKIP_DEVICES = ("cpu",)
 """Devices on which a mask is read on the host, to leave it out where nothing is padded. On a GPU
 that would wait for everything queued there, in every forward.
 """
+_padded_at_end = False
+"""Whether the texts of the forwards to come have all their padding behind their tokens."""
+
+
+@contextmanager
+def padded_at_end(on: bool = True) -> Iterator[None]:
+    """Context for forwards of texts padded at their end: causal attention gets no padding mask,
+    since no token sees what comes after it. States at padding differ from those with the mask.
+    """
+    global _padded_at_end
+    before, _padded_at_end = _padded_at_end, on
+    try:
+        yield
+    finally:
+        _padded_at_end = before
 
 
 def _mask(*args: Any, **options: Any) -> Tensor | None:
     """transformers' mask for SDPA [batch, 1, tokens, keys], True where attended; None where nothing
     is masked, or nothing but causally, if that is cheap to know.
     """
+    # transformers allows the skip for plain causal masks and for those with a window.
+    causal = options.get("allow_is_causal_skip", True) and not options.get("q_offset", 0)
+    if _padded_at_end and causal and options["q_length"] == options["kv_length"]:
+        options["attention_mask"] = None
     padding = options.get("attention_mask")
     if padding is not None and padding.device.type not in MASK_SKIP_DEVICES:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}

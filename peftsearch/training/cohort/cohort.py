@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from peftsearch.backbone.attach.attention import padded_at_end
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.precision import matrix_products_in_tf32
 from peftsearch.backbone.sharing.slices import Slices, why_not_shared
@@ -133,7 +134,8 @@ class Cohort:
 
     def _computed(self, runs: Sequence[TrainingRun], joint: JointBatch) -> Tensor:
         do = SharedPass(self.backbone, self.slices, runs)
-        return do(joint) if self.graphs is None else self.graphs(do, joint)
+        with padded_at_end(runs[0].optimisations.causal):
+            return do(joint) if self.graphs is None else self.graphs(do, joint)
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:

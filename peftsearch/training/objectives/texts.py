@@ -124,7 +124,7 @@ def target_logits(
     batch's first response token on.
     """
     inputs = _model_inputs(model.backbone.lm, data, indices, is_decoder).to(model.backbone.device)
-    with model.with_frozen_states(data, indices):
+    with model.reading(data, indices):
         return _logits(model.backbone.lm, inputs), inputs.targets
 
 
