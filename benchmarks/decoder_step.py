@@ -34,7 +34,7 @@ from peftsearch.training.loop import TrainingRun
 from peftsearch.training.objectives.texts import Texts
 from peftsearch.training.optimisations import Optimisations
 
-_WITHOUT = ("causal",)
+_WITHOUT = ("causal", "logits")
 _REPEATED = "keys repeated"
 _EXAMPLES = 512
 _VOCABULARY = 16_000

@@ -25,7 +25,7 @@ from peftsearch.training.objectives.base import Objective
 from peftsearch.training.objectives.labels import Labels
 from peftsearch.training.optimisations import Optimisations
 from support.backbones import perturb
-from support.families import TINY, backbone_of
+from support.families import TINY, backbone_of, inputs, states
 from support.points import point
 from support.texts import encoded, objective, writer
 
@@ -150,6 +150,15 @@ def test_no_mask_is_made_but_for_windows(family: str, monkeypatch: pytest.Monkey
     with masks(monkeypatch) as made:
         found(family, one, own, ALONE.without("causal"))
     assert bool(made) == writer(family).family.takes_prefix
+
+
+@pytest.mark.parametrize("family", [name for name in TINY if TINY[name].kind == "encoder"])
+def test_an_encoder_keeps_its_mask(family: str) -> None:
+    backbone, batch = backbone_of(family), inputs(family)
+    with torch.no_grad():
+        expected = states(family, backbone, batch)
+        with attention.padded_at_end():
+            assert torch.equal(states(family, backbone, batch), expected)
 
 
 def test_what_is_padded_on_the_left_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def _mask(*args: Any, **options: Any) -> Tensor | None:
     """
     # transformers allows the skip for plain causal masks and for those with a window.
     causal = options.get("allow_is_causal_skip", True) and not options.get("q_offset", 0)
-    if _padded_at_end and causal and options["q_length"] == options["kv_length"]:
+    if _padded_at_end and causal and options.get("q_length") == options["kv_length"]:
         options["attention_mask"] = None
     padding = options.get("attention_mask")
     if padding is not None and padding.device.type not in MASK_SKIP_DEVICES:
