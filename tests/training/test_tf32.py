@@ -5,6 +5,7 @@ A CPU computes matrix products in fp32 whatever is set, so that the setting itse
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -205,3 +206,18 @@ def test_on_a_cpu_it_is_refused_before_anything_is_loaded(
 def test_a_bench_on_a_cpu_refuses_it(bench: Workbench) -> None:
     with pytest.raises(MissingError, match="precision tf32"):
         replace(bench, _variants={}).for_training(TF32)
+
+
+@pytest.mark.parametrize(("can", "found"), [(True, "cuda:0"), (False, "no GPU with TF32")])
+def test_doctor_names_the_gpus_that_have_it(
+    can: bool,
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(devices, "has_tf32", lambda device: can)
+    assert run(["doctor", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["checks"]
+    assert [row["found"] for row in rows if row["check"] == "precision tf32"] == [found]
