@@ -49,6 +49,8 @@ class Backbone:
     """The tokenizer of target texts; for nearly every model the same as `tokenizer`."""
     note: str = ""
     """A sentence for the user on how it was loaded; empty for none."""
+    tf32: bool = False
+    """Whether a GPU is to compute its matrix products in TF32; weights and states are in fp32."""
     hooks: Hooks = DIRECT_HOOKS
     """The hooks that attaching uses: direct ones, or those of one of several configurations
     (`sharing/slices.py`).

@@ -13,7 +13,8 @@ from peftsearch.wording import counted
 
 __all__ = [
     *("checked_device", "default_workers", "default_workers_here"),
-    *("refuse_absent_device", "refuse_unknown_device", "use_device", "worker_device"),
+    *("has_tf32", "refuse_absent_device", "refuse_no_tf32", "refuse_unknown_device"),
+    *("use_device", "worker_device"),
 ]
 
 _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
@@ -76,6 +77,25 @@ def checked_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise _unusable(device, (str(error).splitlines() or ["unknown"])[0]) from error
     return device
+
+
+def refuse_no_tf32(device: str) -> None:
+    """Raise MissingError for a device whose matrix products cannot be in TF32."""
+    # Elsewhere torch ignores the setting: results would be said to be in TF32, and are not.
+    if not has_tf32(device):
+        raise MissingError(
+            f"precision tf32 needs a GPU with TF32 (NVIDIA Ampere or newer), which {device} is "
+            "not: use fp32, or another --device"
+        )
+
+
+def has_tf32(device: str) -> bool:
+    """Whether a device, which must be here, can compute matrix products in TF32."""
+    if device.startswith("cpu"):
+        return False
+    import torch
+
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def default_workers(device: str, gpus: int) -> int:

@@ -30,7 +30,7 @@ __all__ = [
 KINDS = ("classification", "multilabel", "regression", "seq2seq", "causal")
 OPTIMISATIONS = (
     *("buckets", "tokens", "short_backward", "activations", "rows", "features", "inference"),
-    *("fused", "fused_sum", "graphs", "allocator"),
+    *("fused", "fused_sum", "causal", "logits", "graphs", "allocator"),
 )
 METRICS = (
     *("accuracy", "macro_f1", "f1", "matthews", "f1_micro", "f1_macro", "subset_accuracy"),

@@ -89,6 +89,7 @@ def _machine() -> list[dict[str, Any]]:
     return [
         _row("devices", ", ".join(["cpu", *gpus])),
         _row("cores", str(os.cpu_count())),
+        _tf32(),
         _low_rungs(),
         _row("memory", f"{machine_bytes() / 2**30:.1f} GiB"),
         _row("free disk here", f"{free / 2**30:.1f} GiB", free > 2**30),
@@ -114,6 +115,17 @@ def _workers(model: str, tokens: int) -> list[dict[str, Any]]:
         _row(f"memory of a worker{kind}", f"at most {size / 2**30:.1f} GiB, {count} fit", count > 0)
         for kind, size, count in zip(kinds, sizes, need.workers(machine_bytes()), strict=True)
     ]
+
+
+def _tf32() -> dict[str, Any]:
+    """GPUs for spaces with `precision: tf32`."""
+    import torch
+
+    from peftsearch.backbone.device import has_tf32
+
+    gpus = (f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    here = [gpu for gpu in gpus if has_tf32(gpu)]
+    return _row("precision tf32", ", ".join(here) or "no GPU with TF32", bool(here))
 
 
 def _low_rungs() -> dict[str, Any]:

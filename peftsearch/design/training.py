@@ -68,8 +68,10 @@ class Training:
     """Where above 0, in place of `batch_size`: tokens of a batch, that is its number of examples
     times the longest of them (the longer of input and target).
     """
-    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=OMIT_DEFAULT)
-    """Precision of the frozen backbone; tuned tensors are fp32 always."""
+    precision: Literal["fp32", "tf32", "bf16"] = field(default="fp32", metadata=OMIT_DEFAULT)
+    """Precision of the frozen backbone; tuned tensors are fp32 always. With `tf32` it is held in
+    fp32, and a GPU computes matrix products, those of modifications and head included, in TF32.
+    """
     checkpointing: bool = field(default=False, metadata=OMIT_DEFAULT)
     """Whether activations are computed again in the backward pass: less memory, half the speed."""
     dropout: float = field(default=0.0, metadata=OMIT_DEFAULT)
@@ -90,7 +92,7 @@ class Training:
             raise ConfigurationError(f"batch_size {self.batch_size} is not between 1 and 65536")
         check_number("up_lr_ratio", self.up_lr_ratio, 0, 1e4)
         check_name("schedule", self.schedule, ("constant", "linear"))
-        check_name("precision", self.precision, ("fp32", "bf16"))
+        check_name("precision", self.precision, ("fp32", "tf32", "bf16"))
         check_share("label_smoothing", self.label_smoothing)
         check_share("dropout", self.dropout)
         for name, most in (("accumulation", 65536), ("batch_tokens", 2**31), ("max_length", 2**31)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peftsearch.backbone.device import refuse_unknown_device
+from peftsearch.backbone.device import refuse_no_tf32, refuse_unknown_device
 from peftsearch.backbone.loading.source import refuse_missing_model, refuse_missing_tokenizer
 from peftsearch.backbone.savings.low_precision import low_precision
 from peftsearch.errors import UsageError
@@ -26,6 +26,8 @@ def open_recipe(recipe: Recipe, out: Path | None, device: str, with_test: bool) 
     if out is not None:
         refuse_taken(out)
     refuse_unknown_device(device)
+    if recipe.parsed().training.precision == "tf32":
+        refuse_no_tf32(device)
     if recipe.low_rungs is not None:
         low_precision(recipe.low_rungs).refuse_if_missing()
     refuse_missing_model(recipe.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from peftsearch.backbone.device import refuse_unknown_device
+from peftsearch.backbone.device import refuse_no_tf32, refuse_unknown_device
 from peftsearch.backbone.loading.source import (
     absolute_source,
     refuse_missing_model,
@@ -76,9 +76,11 @@ class NewStudy:
     def refuse_unusable(self, needs_weights: bool = True) -> None:
         """Raise an error for any problem that can be found without loading model or data."""
         Optimisations().without(*self.without)
+        refuse_unknown_device(self.device)
+        if "tf32" in self.space.file.train.precision.choices:
+            refuse_no_tf32(self.device)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
-        refuse_unknown_device(self.device)
         if needs_weights:
             refuse_missing_model(self.model)
         for name in (self.tokenizer, self.target_tokenizer):

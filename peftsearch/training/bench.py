@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
+from peftsearch.backbone.device import refuse_no_tf32
 from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.backbone.loading.load import Backbone, load_backbone
-from peftsearch.backbone.precision import DTYPES, dtype_of
+from peftsearch.backbone.precision import DTYPES, TF32, dtype_of
 from peftsearch.design.training import Training
 from peftsearch.task.sources.load import load_task
 from peftsearch.task.spec import TaskSpec
@@ -66,12 +67,15 @@ class Workbench:
         `spec`, if they were read already. `notify` is called with notes for the user.
         Raises ConfigurationError if a length leaves no room, MissingError, DataError.
         """
+        if precision == TF32:
+            refuse_no_tf32(device)
         task = task or load_task(spec)
         task.metric.refuse_if_missing()
         for note in task.notes:
             notify(note)
         writes = task.kind.output == "texts"
         backbone = load_backbone(model, device, dtype_of(precision), writes, tokenizers)
+        backbone = replace(backbone, tf32=precision == TF32)
         for note in filter(None, (backbone.family.note, backbone.note)):
             notify(note)
         writing = writing_of(backbone, task.spec) if writes else None
@@ -106,13 +110,14 @@ class Workbench:
     def for_training(self, training: Training) -> Workbench:
         """The bench in the precision and with the text length of a configuration's training.
 
-        Raises ConfigurationError if that length leaves nothing of a text.
+        Raises ConfigurationError if that length leaves nothing of a text, MissingError if the
+        device has no TF32 where that is the precision.
         """
-        bench = self
-        dtype = DTYPES[training.precision]
+        bench, backbone, precision = self, self.backbone, training.precision
+        same = (backbone.dtype, backbone.tf32) == (DTYPES[precision], precision == TF32)
         # A backbone in fp64, as in tests, has no precision of `DTYPES` and keeps its own.
-        if bench.backbone.dtype != dtype and bench.backbone.dtype in DTYPES.values():
-            bench = bench._variant(training.precision, partial(bench._in_precision, dtype))
+        if not same and backbone.dtype in DTYPES.values():
+            bench = bench._variant(precision, partial(bench._in_precision, precision))
         length = min(training.max_length, self.lengths.text) or self.lengths.text
         if length != bench.lengths.text:
             bench = bench._variant(length, partial(bench._cut_to, length))
@@ -124,15 +129,17 @@ class Workbench:
             self._variants[key] = make()
         return self._variants[key]
 
-    def _in_precision(self, dtype: torch.dtype) -> Workbench:
-        """A copy of the bench with its own backbone."""
-        backbone = load_backbone(
-            self.backbone.name,
-            str(self.backbone.device),
-            dtype,
-            self.backbone.lm is not None,
-            self.tokenizers,
-        )
+    def _in_precision(self, precision: str) -> Workbench:
+        """A copy of the bench with its own backbone; between fp32 and TF32 the weights are the
+        same.
+        """
+        backbone, device, dtype = self.backbone, str(self.backbone.device), dtype_of(precision)
+        if precision == TF32:
+            refuse_no_tf32(device)
+        if dtype != backbone.dtype:
+            writes = backbone.lm is not None
+            backbone = load_backbone(backbone.name, device, dtype, writes, self.tokenizers)
+        backbone = replace(backbone, tf32=precision == TF32)
         return self._with(backbone, self.train, self.validation, self.lengths)
 
     def _cut_to(self, length: int) -> Workbench:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.precision import matrix_products_in_tf32
 from peftsearch.design.budget import TrainingBudget
 from peftsearch.design.configuration import Configuration
 from peftsearch.task.tokens.encode import Encoded
@@ -27,6 +28,7 @@ from peftsearch.training.checkpoint import (
     run_facts,
     save_checkpoint,
 )
+from peftsearch.training.device_losses import DeviceLosses
 from peftsearch.training.frozen.states import FrozenStates, Stopped
 from peftsearch.training.loss_monitor import LossMonitor
 from peftsearch.training.low_precision_steps import LowPrecisionSteps
@@ -95,6 +97,7 @@ class TrainingRun:
         self.average = WeightAverage(self.model.parameters, self.training.rungs_are_comparable)
         self.step = 0
         self.loss_monitor = LossMonitor(objective, backbone.device)
+        self._losses = DeviceLosses()
         self.pieces = Pieces(self.model, objective, self.train_set, self.order)
         self.wall_s = self.cpu_s = self.eval_s = self.eval_cpu_s = 0.0
         """Seconds spent on this run; those of evaluations are a part of the first two."""
@@ -133,7 +136,7 @@ class TrainingRun:
         Raises NotANumber, Diverged or OutOfMemory, after which the run is useless.
         """
         mode = train_mode(self.model.backbone, self.training)
-        with self._timed(), memory_errors(), self.model.alone(), mode:
+        with self._timed(), memory_errors(), self._computing(), mode:
             if self.step < step:
                 passes = self.full_steps / self.order.per_epoch
                 self.prepares = True
@@ -158,7 +161,7 @@ class TrainingRun:
         examples. Raises OutOfMemory, or Stopped if `model.before_batch` does.
         """
         before, data = (self.wall_s, self.cpu_s), self._read(data)
-        with self._timed(), memory_errors(), self.model.alone(), self.average.swapped_in():
+        with self._timed(), memory_errors(), self._computing(), self.average.swapped_in():
             # A trial reads the validation set once a rung.
             # States are cached for the whole set, of which a rung may evaluate the first examples.
             self.frozen.prepare(data, len(self.rungs), self.model.pooled)
@@ -168,6 +171,12 @@ class TrainingRun:
         self.eval_cpu_s += self.cpu_s - before[1]
         self._trim()
         return evaluation
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Context for passes of this run alone, in its backbone's precision."""
+        with matrix_products_in_tf32(self.model.backbone.tf32), self.model.alone():
+            yield
 
     def _trim(self) -> None:
         """Return freed memory between training and evaluation: malloc cannot always reuse it, since
@@ -198,7 +207,7 @@ class TrainingRun:
         """
         loss = loss / self.pieces.divisor
         penalty = None if self.pieces.losses else self.model.attachment.penalty()
-        self.pieces.losses.append(loss.detach())
+        self.pieces.losses += self._losses.add(loss.reshape(1))
         (loss if penalty is None else loss + penalty).backward()
 
     def finish_step(self) -> None:

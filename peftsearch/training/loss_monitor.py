@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from peftsearch.errors import Diverged, NotANumber
+from peftsearch.training.device_losses import DeviceLoss
 from peftsearch.training.objectives.base import Objective
 
 __all__ = ["LossMonitor"]
@@ -28,10 +28,10 @@ class LossMonitor:
         self.objective = objective
         self.smoothed, self.first = objective.initial_loss, 0.0
         self._every = _STEPS.get(device.type, 1)
-        self._unseen: list[tuple[int, list[Tensor]]] = []
+        self._unseen: list[tuple[int, list[DeviceLoss]]] = []
 
-    def add(self, step: int, losses: Sequence[Tensor]) -> None:
-        """Add the losses of a step's pieces, scalar tensors [] that add up to the batch's mean.
+    def add(self, step: int, losses: Sequence[DeviceLoss]) -> None:
+        """Add the losses of a step's pieces, which add up to the batch's mean.
 
         Raises NotANumber or Diverged, also for steps before.
         """
@@ -43,7 +43,7 @@ class LossMonitor:
         """Check all losses added since the last time; raises NotANumber or Diverged."""
         unseen, self._unseen = self._unseen, []
         for step, losses in unseen:
-            self._see(step, sum(loss.item() for loss in losses))
+            self._see(step, sum(loss.value() for loss in losses))
 
     def _see(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):

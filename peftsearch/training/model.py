@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.attach import attach
+from peftsearch.backbone.attach.attention import padded_at_end
 from peftsearch.backbone.attach.hooks import DIRECT_HOOKS
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.last_tokens import LastTokens
@@ -79,8 +80,14 @@ class TunedModel:
         features = self.frozen.features(data, indices) if self.frozen else None
         if features is not None:
             return self.head.read(features)
-        with self.with_frozen_states(data, indices):
+        with self.reading(data, indices):
             return self(**data.batch(indices, self.backbone.device))
+
+    @contextmanager
+    def reading(self, data: Encoded, indices: NDArray[np.int64]) -> Iterator[None]:
+        """Context for forwards of these examples, padded at their end."""
+        with padded_at_end(self.optimisations.causal), self.with_frozen_states(data, indices):
+            yield
 
     def with_frozen_states(
         self, data: Encoded, indices: NDArray[np.int64]
@@ -92,7 +99,8 @@ class TunedModel:
 
     def pooled(self, data: Encoded, indices: NDArray[np.int64]) -> Tensor:
         """States [batch, hidden] that the head reads."""
-        return self._pooled(**data.batch(indices, self.backbone.device))
+        with padded_at_end(self.optimisations.causal):
+            return self._pooled(**data.batch(indices, self.backbone.device))
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None

@@ -39,6 +39,12 @@ class Optimisations:
     """A bottleneck's up-projection scales Δh and adds it to h in one product; else three passes
     over h.
     """
+    causal: bool = True
+    """Causal attention without a padding mask, since texts are padded at their end; else with a
+    mask [batch, 1, tokens, tokens].
+    """
+    logits: bool = True
+    """Logits only of the tokens that are predicted; else also of prompts and padding."""
     graphs: bool = True
     """On a GPU shared passes are replayed as CUDA graphs, where that is correct and faster."""
     allocator: bool = True

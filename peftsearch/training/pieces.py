@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.training.batches import BatchOrder
+from peftsearch.training.device_losses import DeviceLoss
 from peftsearch.training.model import TunedModel
 from peftsearch.training.objectives.base import Objective
 from peftsearch.training.positions import max_trained_positions
@@ -28,8 +28,8 @@ class Pieces:
     ) -> None:
         self.model, self.objective, self.data, self.order = model, objective, data, order
         self.divisor = 1
-        self.losses: list[Tensor] = []
-        """Shares of the mean loss, scalar tensors [] on the device, of pieces that are done."""
+        self.losses: list[DeviceLoss] = []
+        """Shares of the mean loss, of pieces that are done."""
         self._left: list[NDArray[np.int64]] | None = None
 
     @property

@@ -86,8 +86,8 @@ class CohortScheduler:
         """
         if self.size.most == 1 or self.runner.low_rungs is not None or trial.assignment.alone:
             return False
-        backbone = self.cohort.backbone
-        same = trial.bench.backbone.model is backbone.model
+        backbone, own = self.cohort.backbone, trial.bench.backbone
+        same = own.model is backbone.model and own.tf32 == backbone.tf32
         return same and why_not_in_a_cohort(backbone, trial.assignment.configuration) is None
 
     def advance(self) -> list[Ended]:

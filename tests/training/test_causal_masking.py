@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from peftsearch.design.configuration import Head, Training
+from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.task.split import Split
 from peftsearch.task.tokens.encode import Encoded
 from peftsearch.task.tokens.encode_texts import Writing, encode_texts
 from peftsearch.task.tokens.ragged import Ragged
 from peftsearch.training.model import TunedModel
+from peftsearch.training.objectives.model_inputs import ModelInputs
 from peftsearch.training.objectives.texts import prompts_with_responses, target_logits
+from peftsearch.training.optimisations import Optimisations
 from support.families import EOS
 from support.points import point
 from support.texts import BOS, NEWLINE, PAD, objective, tokenizer, twin, untuned, words, writer
@@ -74,19 +76,28 @@ def test_prompts_and_padding_weigh_nothing_responses_and_their_end_one() -> None
     assert objective(writer("llama")).weight(examples, ALL) == np.sum(WEIGHTS)
 
 
+def grid(inputs: ModelInputs) -> list[list[int]]:
+    """What each place of each text is to predict, as in `WANTED`."""
+    ids = inputs.tensors["input_ids"]
+    rows = torch.full((len(ids), ids.shape[1] - 1), -100)
+    assert inputs.predicting is not None
+    rows[*inputs.predicting] = inputs.targets
+    return rows.tolist()
+
+
 def test_each_label_is_the_next_token() -> None:
     with untuned(writer("llama")) as model, torch.no_grad():
-        logits, wanted = target_logits(model, data(), ALL, is_decoder=True)
-    assert wanted.tolist() == WANTED
-    assert logits.shape == (3, 6, 64)
+        logits, inputs = target_logits(model, data(), ALL, is_decoder=True)
+    assert grid(inputs) == WANTED
+    assert logits.shape == (9, 64)
 
 
-def test_no_logits_are_made_before_the_first_response_of_a_batch() -> None:
+def test_logits_are_made_only_where_a_response_is_predicted() -> None:
     with untuned(writer("llama")) as model, torch.no_grad():
-        logits, wanted = target_logits(model, data(), ALL[:2], is_decoder=True)
-        whole, _ = target_logits(model, data(), ALL, is_decoder=True)
-    assert wanted.tolist() == [row[2:] for row in WANTED[:2]]
-    assert torch.allclose(logits, whole[:2, 2:], rtol=0, atol=1e-12)
+        logits, inputs = target_logits(model, data(), ALL, is_decoder=True)
+        whole = model.backbone.lm(**inputs.tensors, use_cache=False).logits
+    wanted = torch.tensor(WANTED) >= 0
+    assert torch.allclose(logits, whole[:, :-1][wanted], rtol=0, atol=1e-12)
 
 
 def log_probabilities(family: str, prompt: list[int], response: list[int]) -> list[float]:
@@ -178,8 +189,11 @@ def test_what_is_attached_does_not_let_padding_into_the_loss(family: str, method
 
 
 def gradient(examples: Encoded, chosen: Any, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """What the language model's logits were, and the gradient of the loss by them."""
+    """What the language model's logits were, of every token, and the gradient of the loss by them,
+    [texts, tokens − 1, vocabulary] each.
+    """
     backbone, kept = writer("llama"), []
+    everywhere = Optimisations().without("logits")
 
     def as_leaf(_module: Any, _args: Any, output: Any) -> Any:
         output.logits = output.logits.detach().requires_grad_()
@@ -188,13 +202,15 @@ def gradient(examples: Encoded, chosen: Any, smoothing: float = 0.0) -> tuple[Te
 
     handle = backbone.lm.register_forward_hook(as_leaf)
     try:
-        with untuned(backbone, Training(label_smoothing=smoothing)) as model:
+        one = Configuration((), Head("none"), Training(label_smoothing=smoothing))
+        with TunedModel(backbone, one, 0, optimisations=everywhere) as model:
             objective(backbone).loss(model, examples, chosen).backward()
     finally:
         handle.remove()
     (logits,) = kept
     assert logits.grad is not None
-    return logits.detach(), logits.grad
+    shape = (len(chosen), -1, logits.shape[-1])
+    return logits.detach().view(shape), logits.grad.view(shape)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -203,9 +219,8 @@ def test_gradients_by_logits_are_exactly_zero_wherever_no_response_is_predicted(
 ) -> None:
     _, found = gradient(data(), ALL, smoothing)
     asked = torch.tensor(WANTED) >= 0
-    assert (found[:, :-1][~asked] == 0).all()
-    assert (found[:, -1] == 0).all(), "nothing comes after the last place"
-    assert (found[:, :-1][asked].abs().sum(-1) > 0.1).all()
+    assert (found[~asked] == 0).all()
+    assert (found[asked].abs().sum(-1) > 0.1).all()
 
 
 def test_gradients_by_logits_are_the_probabilities_less_one_for_the_token_wanted() -> None:
@@ -257,8 +272,8 @@ def test_the_end_of_text_counts_where_it_is_the_padding_token_too() -> None:
     with untuned(writer("llama")) as model, torch.no_grad():
         expected = float(own.loss(model, data(), ALL))
         found = float(own.loss(model, replace(data(), pad_id=EOS), ALL))
-        _, wanted = target_logits(model, replace(data(), pad_id=EOS), ALL, is_decoder=True)
-    assert wanted.tolist() == WANTED
+        _, inputs = target_logits(model, replace(data(), pad_id=EOS), ALL, is_decoder=True)
+    assert grid(inputs) == WANTED
     assert found == pytest.approx(expected, rel=1e-12)
 
 
@@ -299,9 +314,9 @@ def test_nothing_is_read_before_the_first_token_of_a_text_without_a_prompt() -> 
     own = objective(writer("llama"))
     with untuned(writer("llama")) as model, torch.no_grad():
         loss = float(own.loss(model, examples, ALL[:2]))
-        _, wanted = target_logits(model, examples, ALL[:2], is_decoder=True)
+        _, inputs = target_logits(model, examples, ALL[:2], is_decoder=True)
         evaluation = own.evaluate(model, examples, predict=False)
-    assert wanted.tolist() == [[31, EOS], [32, EOS]]
+    assert grid(inputs) == [[31, EOS], [32, EOS]]
     assert own.weight(examples, ALL[:2]) == 4
     assert evaluation.weights.tolist() == [2, 2]
     assert loss == pytest.approx(sum(by_hand("llama", examples)), rel=1e-10)

@@ -158,9 +158,9 @@ def test_the_smoothed_loss_is_that_of_the_trainer_of_transformers() -> None:
     data, own, chosen = encoded(backbone), objective(backbone), np.arange(6)
     with untuned(backbone, Training(label_smoothing=0.1)) as model, torch.no_grad():
         ours = own.loss(model, data, chosen) / own.weight(data, chosen)
-        logits, labels = target_logits(model, data, chosen, is_decoder=False)
-    theirs = LabelSmoother(epsilon=0.1)({"logits": logits}, labels)
-    unsmoothed = LabelSmoother(epsilon=0.0)({"logits": logits}, labels)
+        logits, inputs = target_logits(model, data, chosen, is_decoder=False)
+    theirs = LabelSmoother(epsilon=0.1)({"logits": logits}, inputs.targets)
+    unsmoothed = LabelSmoother(epsilon=0.0)({"logits": logits}, inputs.targets)
     assert float(ours) == pytest.approx(float(theirs), rel=1e-7)  # theirs is summed in fp32
     assert abs(float(theirs - unsmoothed)) > 1e-3
 

@@ -122,12 +122,13 @@ def test_logits_of_texts_predict_their_targets(family: str) -> None:
     backbone = writer(family)
     data, own = encoded(backbone), objective(backbone)
     with run_of(backbone, Training(batch_size=3)) as run, torch.no_grad():
-        logits, targets = target_logits(run.model, data, TEXTS, own.writing.is_decoder)
-        vocabulary = int(backbone.lm.config.vocab_size)
-        assert kind(logits) == ((*targets.shape, vocabulary), torch.float64)
-        assert targets.dtype == torch.int64
-        assert int((targets >= 0).sum()) == own.weight(data, TEXTS)
+        logits, read = target_logits(run.model, data, TEXTS, own.writing.is_decoder)
+        vocabulary, predicted = int(backbone.lm.config.vocab_size), own.weight(data, TEXTS)
+        assert kind(logits) == ((predicted, vocabulary), torch.float64)
+        assert kind(read.targets) == ((predicted,), torch.int64)
+        assert kind(read.predicting) == ((2, predicted), torch.int64)
+        assert int(read.targets.min()) >= 0
         inputs = own.model_inputs(run.model, data, TEXTS)
-        assert torch.equal(inputs.targets, targets)
+        assert torch.equal(inputs.targets, read.targets)
         assert own.forward(backbone, inputs).shape == logits.shape
         assert kind(own.loss_of_outputs(run.model, logits, inputs)) == ((), torch.float64)

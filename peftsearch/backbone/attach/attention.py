@@ -8,7 +8,8 @@ and is never cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -24,7 +25,7 @@ from peftsearch.design.form import Prefix
 
 __all__ = [
     *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
-    *("select_all_queries", "select_queries", "register"),
+    *("padded_at_end", "select_all_queries", "select_queries", "register"),
 ]
 
 NAME = "peftsearch"
@@ -110,12 +111,36 @@ MASK_SKIP_DEVICES = ("cpu",)
 """Devices on which a mask is read on the host, to leave it out where nothing is padded. On a GPU
 that would wait for everything queued there, in every forward.
 """
+GROUPS_BESIDE_MASKS = ("cpu",) if torch.__version__ >= (2, 13) else ()  # type: ignore[operator]
+"""Devices whose fused SDPA takes grouped queries and a mask at once, from the first torch it was
+measured with. transformers (5.23) repeats keys and values for every masked call, since a GPU would
+fall back to its slowest kernel.
+"""
+_padded_at_end = False
+"""Whether the texts of the forwards to come have all their padding behind their tokens."""
+
+
+@contextmanager
+def padded_at_end(on: bool = True) -> Iterator[None]:
+    """Context for forwards of texts padded at their end: causal attention gets no padding mask,
+    since no token sees what comes after it. States at padding differ from those with the mask.
+    """
+    global _padded_at_end
+    before, _padded_at_end = _padded_at_end, on
+    try:
+        yield
+    finally:
+        _padded_at_end = before
 
 
 def _mask(*args: Any, **options: Any) -> Tensor | None:
     """transformers' mask for SDPA [batch, 1, tokens, keys], True where attended; None where nothing
     is masked, or nothing but causally, if that is cheap to know.
     """
+    # transformers allows the skip for plain causal masks and for those with a window.
+    causal = options.get("allow_is_causal_skip", True) and not options.get("q_offset", 0)
+    if _padded_at_end and causal and options.get("q_length") == options["kv_length"]:
+        options["attention_mask"] = None
     padding = options.get("attention_mask")
     if padding is not None and padding.device.type not in MASK_SKIP_DEVICES:
         options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
@@ -217,13 +242,24 @@ class _Inputs:
                     # logits; a prefix has no position, so its columns are 0.
                     bias = options["position_bias"]
                     options["position_bias"] = nn.functional.pad(bias, (key.shape[2] - before, 0))
-        softmax = _softcapped if options.get("softcap") else sdpa_attention_forward
         heads: Tensor
-        heads, _ = softmax(self.module, query, key, value, mask, scaling=self.scaling, **options)
+        heads, _ = self._softmax(mask)(
+            *(self.module, query, key, value, mask), scaling=self.scaling, **options
+        )
         for prefix in prefixes:
             if not prefix.is_exact:
                 heads = prefix.compose(heads, query, _scaling(query, self.scaling))
         return heads
+
+    def _softmax(self, mask: Tensor | None) -> Callable[..., tuple[Tensor, None]]:
+        """The function that computes attention with this mask; arguments as of `attend`."""
+        if self.options.get("softcap"):
+            return _softcapped
+        grouped = self.query.shape[1] > self.key.shape[1] and self.query.shape[2] > 1
+        here = self.query.device.type in GROUPS_BESIDE_MASKS
+        if grouped and here and mask is not None and self.options.get("position_bias") is None:
+            return _grouped
+        return sdpa_attention_forward
 
 
 def _of_texts(values: Tensor, texts: slice) -> Tensor:
@@ -279,6 +315,25 @@ def _prepend(
     return key, value, mask
 
 
+def _grouped(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of grouped queries under a mask without repeating keys and values, shapes as
+    `attend`.
+    """
+    heads = nn.functional.scaled_dot_product_attention(
+        *(query, key, value, mask), dropout_p=dropout, scale=scaling, enable_gqa=True
+    )
+    return heads.transpose(1, 2).contiguous(), None
+
+
 def _softcapped(
     module: nn.Module,
     query: Tensor,
@@ -295,11 +350,11 @@ def _softcapped(
     transformers' SDPA function (5.23) raises ValueError for a softcap, so it is written out here.
     """
     mask = _causal_mask(module, query, key, mask)
-    groups = query.shape[1] // key.shape[1]
-    # Grouped queries: each key and value head serves `groups` query heads.
-    key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-    logits = query @ key.transpose(-1, -2) * _scaling(query, scaling)
-    logits = softcap * torch.tanh(logits / softcap)
+    batch, heads, tokens, _ = query.shape
+    # Grouped queries: those that share a key and value head are taken for more tokens of one head.
+    grouped = query.reshape(batch, key.shape[1], -1, query.shape[3])
+    logits = (grouped @ key.transpose(-1, -2)).view(batch, heads, tokens, -1)
+    logits = softcap * torch.tanh(logits * _scaling(query, scaling) / softcap)
     if mask is not None and mask.dtype == torch.bool:
         # The least number rather than −inf: a text of padding alone gives no NaN.
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
@@ -309,4 +364,5 @@ def _softcapped(
     weights = logits.softmax(-1, dtype=torch.promote_types(torch.float32, query.dtype))
     if dropout:
         weights = nn.functional.dropout(weights, dropout)
-    return (weights.to(query.dtype) @ value).transpose(1, 2).contiguous(), None
+    mixed = weights.to(query.dtype).view(batch, key.shape[1], -1, key.shape[2]) @ value
+    return mixed.view(batch, heads, tokens, -1).transpose(1, 2).contiguous(), None

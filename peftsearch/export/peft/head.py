@@ -25,7 +25,8 @@ def has_own_head(package: Package, configuration: Configuration, family: Family)
         any(m.form.name == "prompt" for m in configuration.modifications),
     )
     alike = head.pooling == "first" and head.pooler == "trained"
-    return family.classifier is not None and alike and not prompts and package.precision == "fp32"
+    whole = package.precision != "bf16"
+    return family.classifier is not None and alike and not prompts and whole
 
 
 def with_head(adapter: Adapter, head: Mapping[str, Tensor], backbone: Backbone) -> Adapter:

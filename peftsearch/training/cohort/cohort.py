@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from peftsearch.backbone.attach.attention import padded_at_end
 from peftsearch.backbone.loading.load import Backbone
+from peftsearch.backbone.precision import matrix_products_in_tf32
 from peftsearch.backbone.sharing.slices import Slices, why_not_shared
 from peftsearch.design.configuration import Configuration
 from peftsearch.errors import OutOfMemory, TrialFailure
@@ -21,6 +23,7 @@ from peftsearch.training.cohort.graph_cache import GraphCache, ReplayFailed
 from peftsearch.training.cohort.joint_batch import JointBatch
 from peftsearch.training.cohort.recorder import recorder_for
 from peftsearch.training.cohort.shared_pass import SharedPass
+from peftsearch.training.device_losses import DeviceLosses
 from peftsearch.training.loop import TrainingRun
 from peftsearch.training.memory.out_of_memory import memory_errors
 from peftsearch.training.optimisations import Optimisations
@@ -53,6 +56,8 @@ class Cohort:
     graphs: GraphCache | None = None
     """Recordings of passes; None where the device or the backbone cannot be recorded."""
     slices: Slices = field(default_factory=Slices)
+    losses: DeviceLosses = field(default_factory=DeviceLosses)
+    """Of passes, until a run looks at its own."""
 
     @classmethod
     def of(
@@ -104,7 +109,7 @@ class Cohort:
     def _passes(self, runs: Sequence[TrainingRun]) -> list[_Pass]:
         """Losses and gradients of one piece of every run."""
         try:
-            with memory_errors():
+            with memory_errors(), matrix_products_in_tf32(self.backbone.tf32):
                 passes = self._computed(runs)
         except BaseException as error:
             for run in runs:
@@ -113,7 +118,7 @@ class Cohort:
                 raise
         else:
             for one in passes:
-                for run, loss in zip(one.runs, one.losses.unbind(), strict=True):
+                for run, loss in zip(one.runs, self.losses.add(one.losses), strict=True):
                     run.pieces.losses.append(loss)
             return passes
         return self._passes(runs)
@@ -138,7 +143,9 @@ class Cohort:
     def _one(self, runs: Sequence[TrainingRun], graphs: GraphCache | None = None) -> _Pass:
         joint = self._joint(runs).to(self.backbone.device)
         do = SharedPass(self.backbone, self.slices, runs)
-        return _Pass(runs, joint, do(joint) if graphs is None else graphs(do, joint))
+        with padded_at_end(runs[0].optimisations.causal):
+            losses = do(joint) if graphs is None else graphs(do, joint)
+        return _Pass(runs, joint, losses)
 
     def _joint(self, runs: Sequence[TrainingRun]) -> JointBatch:
         """The next piece of every run, put together on the host."""

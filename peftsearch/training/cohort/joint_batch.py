@@ -49,12 +49,13 @@ class JointBatch:
             _missing(run, piece) if multiple > 1 else 0
             for run, piece in zip(runs, pieces, strict=True)
         ]
+        counts = tuple(len(piece) + more for piece, more in zip(pieces, missing, strict=True))
         return cls(
-            counts=tuple(len(piece) + more for piece, more in zip(pieces, missing, strict=True)),
+            counts=counts,
             tokens=tuple(_tokens(run, piece) for run, piece in zip(runs, pieces, strict=True)),
             inputs=ModelInputs.concatenated(
                 _parts(runs, pieces, missing), multiple, backbone.max_length
-            ),
+            ).shared_among(counts, multiple),
             weights=torch.tensor([run.pieces.divisor for run in runs]),
         )
 
@@ -68,7 +69,7 @@ class JointBatch:
     def key(self) -> Hashable:
         """Equal for batches that differ only in the values of their tensors."""
         shapes = ((value.shape, value.dtype) for value in self.inputs.values)
-        return self.counts, self.inputs.first_target, tuple(self.inputs.tensors), tuple(shapes)
+        return self.counts, self.inputs.shares, tuple(self.inputs.tensors), tuple(shapes)
 
     def cloned(self) -> JointBatch:
         """A copy with its own buffers."""

@@ -20,7 +20,9 @@ Result = tuple[Tensor, list[Tensor | None]]
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest difference as a share of a tensor's largest value, by the backbone's dtype."""
 _HALF = 2e-2
-"""The same in half precision: states have 8 or 11 bits, and gradients pass through all of them."""
+"""The same in half precision and TF32: states or the factors of products have 8 or 11 bits, and
+gradients pass through all of them.
+"""
 _FLOOR = 1e-3
 """A gradient below this share of its run's largest one is compared as if it were that large."""
 
@@ -112,7 +114,8 @@ def agree(found: Result, expected: Result, do: SharedPass) -> bool | None:
     limit = torch.cat(limits)
     if not bool(limit.isfinite().all()):
         return None
-    return bool((differences <= _TOLERANCE.get(do.backbone.dtype, _HALF) * limit).all())
+    exact = _TOLERANCE.get(do.backbone.dtype, _HALF)
+    return bool((differences <= (_HALF if do.backbone.tf32 else exact) * limit).all())
 
 
 def _present(gradients: Sequence[Tensor | None]) -> list[Tensor]:

@@ -47,11 +47,10 @@ class SharedPass:
             rows = self._rows(inputs, held)
             outputs = self.runs[0].objective.forward(self.backbone, joint.inputs)
             outputs = outputs if rows is None else rows.select(outputs)
+            each = outputs.split(joint.inputs.outputs(joint.counts))
             losses = [
                 run.objective.loss_of_outputs(run.model, own, one)
-                for run, own, one in zip(
-                    self.runs, outputs.split(list(joint.counts)), inputs, strict=True
-                )
+                for run, own, one in zip(self.runs, each, inputs, strict=True)
             ]
             weighted = torch.stack(losses) / joint.weights
             weighted.sum().backward()

@@ -117,6 +117,7 @@ def _key(backbone: Backbone, data: Encoded, what: str) -> dict[str, Any]:
         "backbone": backbone_digest(backbone),
         "data": data.digest,
         "dtype": str(backbone.dtype),
+        **({"tf32": True} if backbone.tf32 else {}),
         "device": _device_name(backbone.device),
         # Sums are divided among threads, and kernels chosen by the shape of a batch.
         "threads": torch.get_num_threads(),

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from peftsearch.backbone.attach.attention import padded_at_end
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.lower_layers import skipping_lower_layers, states_after
 from peftsearch.design.configuration import Configuration
@@ -54,6 +55,7 @@ class FrozenStates:
         shared_by: int,
     ) -> None:
         self.backbone, self.reads, self.shared_by = backbone, reads, shared_by
+        self.causal = optimisations.causal
         head_only = not configuration.modifications and configuration.head.pooling != "none"
         constant = not configuration.training.dropout
         features = constant and optimisations.features and head_only
@@ -117,7 +119,7 @@ class FrozenStates:
             for indices in _until(stop, evaluation_batches(read.inputs.lengths, tokens)):
                 inputs = read.batch(indices, backbone.device)
                 states = None if below is None else below.padded(indices)
-                with self._skipping(states, lower):
+                with self._skipping(states, lower), padded_at_end(self.causal):
                     empty.write(indices, states_after(backbone, layers, inputs))
 
         return cached_activations(backbone, read, _after(layers), offsets, fill)

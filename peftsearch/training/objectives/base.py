@@ -96,7 +96,7 @@ class Objective(ABC):
     @abstractmethod
     def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
         """The backbone's outputs: last states [texts, tokens, hidden] where there is a head, else
-        logits [texts, target tokens, vocabulary].
+        logits [predicted tokens, vocabulary].
         """
 
     @abstractmethod

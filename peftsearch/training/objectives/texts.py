@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from peftsearch.backbone.loading.language import decoder_inputs
@@ -65,11 +66,12 @@ class Texts(Objective):
         return np.asarray(written - (data.inputs.lengths[indices] == 0), np.int64)
 
     def loss(self, model: TunedModel, data: Encoded, indices: Indices) -> Tensor:
-        logits, targets = target_logits(model, data, indices, self.writing.is_decoder)
-        return _summed_loss(model, logits, targets)
+        logits, inputs = target_logits(model, data, indices, self.writing.is_decoder)
+        return _summed_loss(model, logits, inputs.targets)
 
     def model_inputs(self, model: TunedModel, data: Encoded, indices: Indices) -> ModelInputs:
-        return _model_inputs(self.backbone.lm, data, indices, self.writing.is_decoder)
+        everywhere = not model.optimisations.logits
+        return _model_inputs(self.backbone.lm, data, indices, self.writing.is_decoder, everywhere)
 
     def forward(self, backbone: Backbone, inputs: ModelInputs) -> Tensor:
         return _logits(backbone.lm, inputs)
@@ -95,15 +97,13 @@ class Texts(Objective):
         losses = np.zeros(len(data))
         for indices in read_batches(data.lengths, model):
             model.before_batch()
-            logits, targets = target_logits(model, data, indices, self.writing.is_decoder)
-            # `cross_entropy` wants classes in the second dimension: [batch, vocabulary, tokens].
+            logits, inputs = target_logits(model, data, indices, self.writing.is_decoder)
             each = cross_entropy(
-                at_least_fp32(logits.transpose(1, 2)),
-                targets,
-                ignore_index=IGNORED,
-                reduction="none",
+                *(at_least_fp32(logits), inputs.targets), ignore_index=IGNORED, reduction="none"
             )
-            losses[indices] = each.sum(1).double().cpu().numpy()
+            assert inputs.predicting is not None
+            texts = inputs.predicting[0].cpu().numpy()
+            losses[indices] = np.bincount(texts, each.double().cpu().numpy(), len(indices))
         return Evaluation(predicted, losses, self._weights(data, np.arange(len(data))))
 
     def write(self, model: TunedModel, data: Encoded) -> list[str]:
@@ -118,67 +118,90 @@ class Texts(Objective):
 
 def target_logits(
     model: TunedModel, data: Encoded, indices: Indices, is_decoder: bool
-) -> tuple[Tensor, Tensor]:
-    """Logits [batch, tokens, vocabulary] and target token ids [batch, tokens], on the model's
-    device. Targets of prompts and padding are -100. `tokens`: a target's, or a decoder's from the
-    batch's first response token on.
+) -> tuple[Tensor, ModelInputs]:
+    """Logits [predicted, vocabulary] that predict the target tokens of these examples, and the
+    inputs that they were computed from, on the model's device.
     """
-    inputs = _model_inputs(model.backbone.lm, data, indices, is_decoder).to(model.backbone.device)
-    with model.with_frozen_states(data, indices):
-        return _logits(model.backbone.lm, inputs), inputs.targets
+    lm, everywhere = model.backbone.lm, not model.optimisations.logits
+    inputs = _model_inputs(lm, data, indices, is_decoder, everywhere).to(model.backbone.device)
+    with model.reading(data, indices):
+        return _logits(lm, inputs), inputs
 
 
 def _summed_loss(model: TunedModel, logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy summed over target tokens, a scalar tensor []. `logits`: [batch, tokens,
-    vocabulary], `targets`: [batch, tokens].
+    """Cross-entropy summed over target tokens, a scalar tensor []. `logits`: [predicted,
+    vocabulary], `targets`: [predicted].
     """
     return cross_entropy(
-        *(at_least_fp32(logits.flatten(0, 1)), targets.flatten()),
+        *(at_least_fp32(logits), targets),
         ignore_index=IGNORED,
         reduction="sum",
         label_smoothing=model.configuration.training.label_smoothing,
     )
 
 
-def _model_inputs(lm: Any, data: Encoded, indices: Indices, is_decoder: bool) -> ModelInputs:
-    """Inputs of the language model and target token ids, on the host."""
+def _model_inputs(
+    lm: Any, data: Encoded, indices: Indices, is_decoder: bool, everywhere: bool = False
+) -> ModelInputs:
+    """Inputs of the language model and target token ids, on the host. `everywhere`: every token has
+    a target, IGNORED where there is none.
+    """
     data, indices = data.read(indices)
+    read, targets = _continued(data, indices) if is_decoder else _decoded(lm, data, indices)
+    wanted = torch.ones_like(targets, dtype=torch.bool) if everywhere else targets != IGNORED
+    places = wanted.nonzero().T.contiguous()
+    return ModelInputs(read, data.pad_id, targets[wanted], places)
+
+
+def _decoded(lm: Any, data: Encoded, indices: Indices) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs of an encoder-decoder, and the target that each token of its decoder predicts, [batch,
+    tokens].
+    """
     assert data.written is not None
-    if is_decoder:
-        return _continued(data.inputs, data.written, indices, data.pad_id)
     ids, mask = data.written.padded(indices, data.pad_id)
     if not ids.shape[1]:  # targets without a token, of a model without an end of text
         ids, mask = ids.new_full((len(ids), 1), data.pad_id), mask.new_zeros(len(mask), 1)
     targets = ids.masked_fill(~mask, IGNORED)
     follows = {"decoder_input_ids": decoder_inputs(lm, targets, data.pad_id)}
-    return ModelInputs({**data.batch(indices), **follows}, data.pad_id, targets)
+    return {**data.batch(indices), **follows}, targets
 
 
-def _continued(prompts: Ragged, written: Ragged, indices: Indices, padding: int) -> ModelInputs:
-    """Inputs of a decoder: prompt and response as one text, with the response as targets."""
-    ids, mask, is_response = prompts_with_responses(prompts, written, indices, padding)
-    # The logits of a token predict the next one.
+def _continued(data: Encoded, indices: Indices) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs of a decoder, prompt and response as one text, and the token of the response that each
+    token but the last predicts, [batch, tokens − 1].
+    """
+    assert data.written is not None
+    ids, mask, is_response = prompts_with_responses(data.inputs, data.written, indices, data.pad_id)
     targets = ids.masked_fill(~is_response, IGNORED)[:, 1:]
-    asked = is_response[:, 1:].any(0).int()
-    # No logits are computed for tokens that are targets in none of the texts.
-    first = int(asked.argmax()) if len(asked) else 0
-    read = {"input_ids": ids, "attention_mask": mask.long()}
-    return ModelInputs(read, padding, targets[:, first:], first)
+    return {"input_ids": ids, "attention_mask": mask.long()}, targets
 
 
 def _logits(lm: Any, inputs: ModelInputs) -> Tensor:
-    """Logits [texts, tokens, vocabulary] that predict `inputs.targets` [texts, tokens]."""
-    if "decoder_input_ids" in inputs.tensors:
+    """Logits [predicted, vocabulary] that predict `inputs.targets` [predicted]."""
+    assert inputs.predicting is not None
+    with _cut_to(inputs.predicting, lm.get_output_embeddings()):
         logits: Tensor = lm(**inputs.tensors, use_cache=False).logits
-        return logits
-    tokens = inputs.tensors["input_ids"].shape[1]
-    options: dict[str, Any] = {"use_cache": False}
-    # Not every family's forward has the argument; the others compute all logits, cut off below.
-    if inputs.first_target and "logits_to_keep" in inspect.signature(lm.forward).parameters:
-        options["logits_to_keep"] = torch.arange(inputs.first_target, tokens, device=lm.device)
-    logits = lm(**inputs.tensors, **options).logits
-    logits = logits if logits.shape[1] < tokens else logits[:, inputs.first_target :]
-    return logits[:, :-1]
+    return logits[0]
+
+
+@contextmanager
+def _cut_to(places: Tensor, head: nn.Module) -> Iterator[None]:
+    """Context in which the head of a language model reads the states of tokens at `places`, text
+    and token [2, predicted], as one text: [1, predicted, d] in place of [texts, tokens, d].
+
+    What the families do with logits afterwards (a bias, a factor, a soft cap) is done to each.
+    """
+
+    def cut(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (states,) = args
+        rows = places[0] * states.shape[1] + places[1]
+        return (states.flatten(0, 1).index_select(0, rows)[None],)
+
+    handle = head.register_forward_pre_hook(cut)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def prompts_with_responses(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations import sdpa_attention
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import (
@@ -157,6 +158,41 @@ def test_a_prefix_in_fp32_stands_beside_attention_in_bf16(composition: Compositi
     assert heads.dtype == torch.bfloat16
     heads.float().pow(2).sum().backward()  # type: ignore[no-untyped-call]
     assert all(t.grad is not None and t.grad.dtype == torch.float32 for t in tensors.values())
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("has_prefix", [False, True])
+def test_grouped_queries_and_their_gradients_without_repeated_keys(
+    mask: str,
+    has_prefix: bool,
+    softcap: float | None,
+    module: Attention,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against keys and values repeated by hand, in a module of as many heads of each."""
+    options = {} if softcap is None else {"softcap": softcap}
+    q, k, v, prefix = inputs(module)
+    given = [t.requires_grad_() for t in (q, k, v, *prefix.values())]
+    if has_prefix:
+        attach_prefix(module, attached(Gated(), prefix))
+    if attention.GROUPS_BESIDE_MASKS:
+        refuse = lambda *_: pytest.fail("keys are repeated")  # noqa: E731
+        monkeypatch.setattr(sdpa_attention, "repeat_kv", refuse)
+    heads, _ = attend(module, q, k, v, MASKS[mask], **options)
+    found = torch.autograd.grad(heads.square().sum(), given, allow_unused=True)
+
+    plain = Attention(1)
+    if has_prefix:
+        keys, values = spread(module, prefix["keys"], prefix["values"])
+        attach_prefix(plain, attached(Gated(), {"keys": keys, "values": values}))
+    expected_heads, _ = attend(plain, q, *spread(module, k, v), MASKS[mask], **options)
+    expected = torch.autograd.grad(expected_heads.square().sum(), given, allow_unused=True)
+    assert (heads - expected_heads).abs().max() <= 1e-12
+    for own, other in zip(found, expected, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None and other is not None:
+            assert (own - other).abs().max() <= 1e-12 * other.abs().max()
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -17,7 +17,7 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import Diverged, NotANumber, OutOfMemory
 from peftsearch.task.spec import TaskSpec
-from peftsearch.training import loss_monitor
+from peftsearch.training import device_losses, loss_monitor
 from peftsearch.training.bench import Workbench
 from peftsearch.training.cohort.cohort import Cohort, member_optimisations, why_not_in_a_cohort
 from peftsearch.training.loop import TrainingRun
@@ -329,6 +329,34 @@ def test_on_a_gpu_no_step_waits_for_the_device(
         assert asked.found == []
     for run in runs:
         run.model.detach()
+
+
+def test_losses_of_all_members_are_copied_at_once_every_sixteen_steps(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One member joins four passes later, and looks four passes later, at what is not copied."""
+    monkeypatch.setitem(loss_monitor._STEPS, "cpu", loss_monitor._STEPS["cuda"])
+    copied: list[int] = []
+    inner = device_losses._on_host
+
+    def counted(losses: torch.Tensor) -> list[float]:
+        copied.append(len(losses))
+        return inner(losses)
+
+    monkeypatch.setattr(device_losses, "_on_host", counted)
+    cohort = Cohort(fp64(bench))
+    names = ("lora", "dora", "bitfit", "ia3")
+    runs = [begun(bench, cohort.member_backbone(), MIXED[name]) for name in names]
+    for number in range(20):
+        assert not cohort.step(runs[:3] if number < 4 else runs)
+    smoothed = [run.smoothed_loss for run in runs]
+    for run in runs:
+        run.model.detach()
+    assert copied == [3 * 4 + 4 * 12, 4 * 4]
+    for name, found in zip(names, smoothed, strict=True):
+        with begun(bench, fp64(bench), MIXED[name]) as run:
+            run.train_to(16)
+            assert found == pytest.approx(run.smoothed_loss, rel=1e-9)
 
 
 @pytest.mark.parametrize(
