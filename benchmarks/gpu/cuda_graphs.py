@@ -56,7 +56,7 @@ def _loud(recorded_pass: Any) -> Any:
 
 def worker(*arguments: Any) -> None:
     """The body of a search's worker process, which records whatever torch's version."""
-    from peftsearch.workers.launchers.local import search
+    from peftsearch.workers.worker import Worker
 
     always_record()
-    search(*arguments)
+    Worker(*arguments).run()

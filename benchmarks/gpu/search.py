@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def _results(root: Path) -> list[TrialResult]:
 def main(arguments: list[str]) -> None:
     name, space, *options = arguments
     if os.environ.get("KIT_GRAPHS") != "off":
-        workers.LocalWorkers = partial(LocalWorkers, body=cuda_graphs.worker)
+        workers.LocalWorkers = lambda *arguments: LocalWorkers(*arguments, cuda_graphs.worker)
     facts = Facts("search", adds=True)
     facts.add(name, lambda: searched(name, space, options))
     facts.finish()
