@@ -33,6 +33,8 @@ def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
         "task": info.task_name,
         "space": info.space,
         "low_rungs": info.low_rungs,
+        "sampler": info.sampler,
+        "stopping": info.stopping,
         "searched_by": str(owner) if owner else None,
         "counts": count_states(record),
         "failed_by_cause": causes,

@@ -163,14 +163,15 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     facts: dict[str, Any] = {
         "full_s": _rounded(time.mean_s),
         "full_s_measured": [_rounded(value) for value in time.full_s],
-        "stopped_s": _rounded(time.stopped_s),
+        "stopped_s": _rounded(time.stopped_s) if study.info.stopping else None,
         "workers": workers,
     }
     if limits.seconds is not None:
         facts["seconds"] = limits.seconds
         facts["trials_at_least"] = trials_within(limits.seconds, max(time.full_s), parallel)
         facts["trials"] = trials_within(limits.seconds, time.mean_s, parallel)
-        facts["trials_at_most"] = trials_within(limits.seconds, time.stopped_s, parallel)
+        shortest = time.stopped_s if study.info.stopping else min(time.full_s)
+        facts["trials_at_most"] = trials_within(limits.seconds, shortest, parallel)
     elif limits.trials is not None:
         facts["search_s"] = _rounded(limits.trials * time.mean_s / parallel)
     return facts
@@ -229,17 +230,20 @@ def _estimate_lines(facts: dict[str, Any], options: Options) -> list[str]:
     found = facts["estimate"]
     if found is None:
         return []
+    stops = found["stopped_s"] is not None
+    stopped = f", {found['stopped_s']:g} s for one that is stopped at its first rung"
     lines = [
         f"estimate: about {found['full_s']:g} s a trial of full length "
-        f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])}), "
-        f"{found['stopped_s']:g} s for one that is stopped at its first rung"
+        f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])})"
+        + (stopped if stops else ", and none is stopped")
     ]
     workers = counted(found["workers"], "worker")
     if "trials" in found:
+        shortest = "stopped early" if stops else "as short as the shortest"
         lines.append(
             f"with {workers} about {found['trials']:,} trials of full length in "
             f"{found['seconds'] / 60:g} min after loading, and at most "
-            f"{found['trials_at_most']:,} if all are stopped early"
+            f"{found['trials_at_most']:,} if all are {shortest}"
         )
     elif "search_s" in found:
         lines.append(f"with {workers} about {found['search_s'] / 60:.2g} min after loading")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from peftsearch.api.defaults import DEFAULTS
-from peftsearch.cli.completion import spaces
+from peftsearch.cli.completion import samplers, spaces
 from peftsearch.cli.completion import studies as studies_there
 from peftsearch.cli.options import (
     Beams,
@@ -130,6 +130,18 @@ def search(
     ] = None,
     without: Without = None,
     low_rungs: LowRungs = None,
+    sampler: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="S",
+            help=f"Proposes configurations: tpe, nsga2 or random (default: {DEFAULTS.sampler}, "
+            "which is tpe).",
+            autocompletion=samplers,
+        ),
+    ] = None,
+    no_stopping: Annotated[
+        bool, typer.Option("--no-stopping", help="Train every trial to full length.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")

@@ -13,6 +13,7 @@ from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
+from peftsearch.policy.table import sampler_named
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, PublishedValue, StudyInfo
@@ -154,6 +155,8 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         target_tokenizer=asked.target_tokenizer,
         without=asked.without,
         low_rungs=asked.low_rungs,
+        sampler=sampler_named(asked.sampler),
+        stopping=asked.stopping,
         reading=task.reading,
         text_template=task.spec.template,
         precision=precision,

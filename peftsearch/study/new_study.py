@@ -47,6 +47,10 @@ class NewStudy:
     """Optimisations to switch off, for measuring."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
+    sampler: str = "auto"
+    """The policy that proposes configurations: a row of `policy/table.py`, or `auto`."""
+    stopping: bool = True
+    """Whether trials may be stopped below full length."""
     storage: str = JOURNAL
     """Or a database's address, without its password."""
     artifacts: str | None = None
@@ -78,6 +82,10 @@ class NewStudy:
         Optimisations().without(*self.without)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
+        if self.sampler != "auto":
+            from peftsearch.policy.table import sampler_named  # with Optuna
+
+            sampler_named(self.sampler)
         refuse_unknown_device(self.device)
         if needs_weights:
             refuse_missing_model(self.model)

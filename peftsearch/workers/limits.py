@@ -44,8 +44,6 @@ class Means:
     """None: the study's."""
     crew: str | None = None
     """Prefix of the names of this search's workers (`worker_name`); None: a new one for each."""
-    policy: str | None = None
-    """Decides what runs next: a row of `policy/table.py`; None: the default."""
 
 
 def crew_name() -> str:

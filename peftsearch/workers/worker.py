@@ -87,9 +87,7 @@ class Worker:
         """Load model and data, open the study, and make ready to train."""
         self.bench = bench_of(self.info, means.device or self.info.device, self.worker)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
-        self.study = Study(
-            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=means.policy
-        )
+        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         runner = TrialRunner(
             bench=self.bench,
             budget=budget_of(space, self.info),

@@ -55,16 +55,15 @@ class StandInWorker(Worker):
     def _prepare(self, means: Means) -> None:
         shapes = load_shapes(self.info.model)
         space = space_of(self.folder, self.info)
-        where = (self.folder, self.info, space, shapes, self.worker, self.name)
-        self.study = Study(*where, policy=means.policy)
+        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         self.scheduler = _Trainer(self)  # type: ignore[assignment]
 
 
 def search_without_training(
-    folder: StudyFolder, limits: Limits, emit: Callable[[Event], None], means: Means | None = None
+    folder: StudyFolder, limits: Limits, emit: Callable[[Event], None]
 ) -> StandInWorker:
     """One worker's search from its beginning to its end; the worker, whose study is closed."""
-    arguments = (str(folder.root), 0, limits, time.monotonic, means or Means())
+    arguments = (str(folder.root), 0, limits, time.monotonic, Means())
     worker = StandInWorker(*arguments, emit, lambda: False)
     worker.run()
     return worker
