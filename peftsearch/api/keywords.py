@@ -26,7 +26,7 @@ _COMMAND = r"peftsearch [a-z]+ [^;:,]*"
 """A quoted command keeps its flags."""
 _VALUE = (
     r"(?:=| )(?P<value>'[^']*'|-?\d[\d.]*(?![\w./])|classification|multilabel|regression|seq2seq"
-    r"|tpe|nsga2|random)"
+    r"|(?:tpe|nsga2|random|none|lora|all)(?![\w-]))"
 )
 _FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?")
 

@@ -202,6 +202,7 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("low_rungs", lambda b: (b.info.low_rungs,)),
     Fixed("sampler", lambda b: (b.info.sampler,), _same_sampler),
     Fixed("no_stopping", lambda b: (not b.info.stopping,)),
+    Fixed("landmarks", lambda b: (b.info.landmarks,)),
     Fixed("artifacts", lambda b: (b.info.artifacts,)),
 )
 """Options that must not differ from the study's on `--resume`."""

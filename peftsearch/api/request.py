@@ -131,6 +131,7 @@ def new_study(options: Options) -> NewStudy:
         low_rungs=options.get("low_rungs"),
         sampler=options.get("sampler", DEFAULTS.sampler),
         stopping="no_stopping" not in options,
+        landmarks=options.get("landmarks"),
         storage=use_storage(options["storage"]) if "storage" in options else JOURNAL,
         artifacts=options.get("artifacts"),
     )

@@ -71,6 +71,7 @@ def search(
     low_rungs: str | None = None,
     sampler: str | None = None,
     stopping: bool = True,
+    landmarks: str | None = None,
     resume: bool = False,
     progress: bool | Callable[[str], object] = True,
 ) -> Study:
@@ -91,6 +92,8 @@ def search(
       studies (default: `./studies`)
     - `sampler` proposes configurations: `"tpe"` (the default), `"nsga2"` or `"random"`;
       `stopping=False` trains every trial to full length
+    - `landmarks`: the published methods that are trained for comparison: `"none"`, `"lora"` (the
+      default for spaces with LoRA, except recipes) or `"all"`
     - `resume=True` continues a study; options given again must not differ
 
     `progress`: True shows a bar in notebooks and the command line's messages elsewhere, False shows

@@ -35,6 +35,7 @@ def status_of(record: StudyRecord, owner: Owner | None) -> dict[str, Any]:
         "low_rungs": info.low_rungs,
         "sampler": info.sampler,
         "stopping": info.stopping,
+        "landmarks": info.landmarks,
         "searched_by": str(owner) if owner else None,
         "counts": count_states(record),
         "failed_by_cause": causes,

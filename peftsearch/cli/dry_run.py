@@ -37,16 +37,16 @@ def print_dry_run(asked: NewStudy, options: Options) -> None:
     spec = asked.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
         print_note("no data given: add --task or --train to see how a search would read them")
-        _print(_of_space(asked.space, asked.model), options)
+        _print(_of_space(asked), options)
     elif not weightless:
         _print_planned(asked, options)
     elif "task" in options or "train" in options:
         print_note(f"{asked.model} has no weights: text lengths and trial times cannot be measured")
         facts = {"data": _data(_opened(asked)), "estimate": None}
-        _print(_of_space(asked.space, asked.model) | facts, options)
+        _print(_of_space(asked) | facts, options)
     else:
         print_note(f"{asked.model} has no weights: data are not opened, trial times not measured")
-        _print(_of_space(asked.space, asked.model), options)
+        _print(_of_space(asked), options)
 
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
@@ -76,19 +76,23 @@ def _print_planned(asked: NewStudy, options: Options) -> None:
     _print(_of_study(planned(asked, print_note, task), asked.model, options), options)
 
 
-def _of_space(space: Space, model: str) -> dict[str, Any]:
-    """The space's first configurations, some samples, and the ranges that these cover."""
+def _of_space(asked: NewStudy) -> dict[str, Any]:
+    """The landmarks, some samples, and the ranges that these cover."""
     from peftsearch.backbone.loading.load import load_shapes
+    from peftsearch.policy.landmarks import default_landmarks
 
-    return _reached(space, load_shapes(model))
+    shapes = load_shapes(asked.model)
+    landmarks = asked.landmarks or default_landmarks(asked.space, shapes)
+    return _reached(asked.space, shapes, landmarks)
 
 
-def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
-    from peftsearch.policy.seeds import seeds_of
+def _reached(space: Space, shapes: BackboneShapes, landmarks: str) -> dict[str, Any]:
+    from peftsearch.policy.landmarks import landmarks_of
     from peftsearch.space.random_samples import draw_samples
 
     drawn = draw_samples(space.on(shapes))
-    seeds = [(seed.label, seed.configuration) for seed in seeds_of(space, shapes)]
+    shown = landmarks_of(landmarks, space, shapes).examples
+    seeds = [(seed.label, seed.configuration) for seed in shown]
     samples = [("sample", configuration) for configuration in drawn.configurations[:_SHOWN]]
     examples = [
         {"from": source, "tuned_pct": c.tuned_pct(shapes), "configuration": c.describe()}
@@ -105,7 +109,7 @@ def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, An
     estimate = _estimate(study, options)
     if estimate is None:
         print_note("no time estimate: none of the sampled configurations could be trained")
-    return _reached(study.space, study.bench.backbone.shapes) | {
+    return _reached(study.space, study.bench.backbone.shapes, study.info.landmarks) | {
         "data": data,
         "metric": study.info.metric.model_dump(),
         "full_steps": study.info.full_steps,

@@ -24,6 +24,8 @@ class Setting:
     """Random seed; a different one each time a study is resumed."""
     worker: int = 0
     """Number of the worker; each worker has its own policy."""
+    landmarks: str = "all"
+    """The published methods to train: `policy/landmarks.py`."""
     study_seed: int = 0
     """The study's seed: the same for all workers, and whenever the study is resumed."""
 

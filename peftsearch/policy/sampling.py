@@ -1,4 +1,4 @@
-"""The base of policies that sample: published methods first, then suggestions; early stopping."""
+"""The base of policies that sample: landmarks, suggestions for all other trials, early stopping."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from peftsearch.policy.decisions import Begin, Continue, Decision, Verdict
 from peftsearch.policy.history import History
+from peftsearch.policy.landmarks import landmarks_of
 from peftsearch.policy.policy import Policy, Setting
-from peftsearch.policy.seeds import due_seed, seeds_of
 from peftsearch.policy.stopping import verdict
 from peftsearch.space.file.values import Suggester
 
@@ -16,7 +16,7 @@ __all__ = ["SamplingPolicy"]
 
 
 class SamplingPolicy(Policy):
-    """Continues waiting trials first, by number; at most every second new trial is a seed, the
+    """Continues waiting trials first, by number. A new trial is a landmark whenever one is due; the
     others have the parameters that `suggestions` returns. At rungs, `stopping.py` decides.
     """
 
@@ -24,7 +24,7 @@ class SamplingPolicy(Policy):
     """The reason of a Begin with these suggestions: `proposed by TPE`."""
 
     def __init__(self, setting: Setting) -> None:
-        self.seeds = seeds_of(setting.space, setting.shapes)
+        self.landmarks = landmarks_of(setting.landmarks, setting.space, setting.shapes)
 
     @abstractmethod
     def suggestions(self, history: History) -> Suggester:
@@ -36,11 +36,11 @@ class SamplingPolicy(Policy):
         waiting = history.first_waiting
         if waiting is not None:
             return Continue(waiting.number, "was waiting")
-        seed = due_seed(self.seeds, history)
-        if seed is None:
+        due = self.landmarks.due(history)
+        if due is None:
             return Begin(self.suggestions(history), self.proposed)
-        what = seed.configuration if seed.params is None else seed.params
-        return Begin(what, "a published method", seed.label, seed.method)
+        what = due.configuration if due.params is None else due.params
+        return Begin(what, "a published method", due.label, due.method)
 
     def after_rung(self, history: History, number: int, rung: int) -> Verdict:
         return verdict(history, number, rung)

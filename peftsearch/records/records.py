@@ -220,6 +220,8 @@ class StudyInfo(Record):
     """The policy that proposes configurations: a row of `policy/table.py`."""
     stopping: bool = True
     """Whether trials may be stopped below full length."""
+    landmarks: str = "all"
+    """The published methods that are trained, too: none, lora or all (`policy/landmarks.py`)."""
     storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None

@@ -13,6 +13,7 @@ from peftsearch.backbone.loading.language import Tokenizers
 from peftsearch.design.configuration import Configuration, Head
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import DataError
+from peftsearch.policy.landmarks import default_landmarks
 from peftsearch.policy.table import sampler_named
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder
@@ -82,7 +83,8 @@ def planned(
         notify(line)
     space = for_kind(asked.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    return PlannedStudy(_info(asked, bench, precision), bench, space)
+    landmarks = asked.landmarks or default_landmarks(space, bench.backbone.shapes)
+    return PlannedStudy(_info(asked, bench, precision, landmarks), bench, space)
 
 
 def _measures(asked: NewStudy, bench: Workbench) -> Iterator[str]:
@@ -115,7 +117,7 @@ def offers_prompts(space: Space) -> bool:
     return "prompt" in offered | seeded
 
 
-def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
+def _info(asked: NewStudy, bench: Workbench, precision: str, landmarks: str) -> StudyInfo:
     budgets = asked.space.file.budgets
     task = bench.task
     usual = asked.space.training_like(())
@@ -157,6 +159,7 @@ def _info(asked: NewStudy, bench: Workbench, precision: str) -> StudyInfo:
         low_rungs=asked.low_rungs,
         sampler=sampler_named(asked.sampler),
         stopping=asked.stopping,
+        landmarks=landmarks,
         reading=task.reading,
         text_template=task.spec.template,
         precision=precision,

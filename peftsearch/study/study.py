@@ -96,7 +96,9 @@ class Study:
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         begun = self.retry.call(self._trials)
         # Seeded by how far the study has come, so that a resumed search draws anew.
-        setting = Setting(space, shapes, info.seed + len(begun), worker, info.seed)
+        setting = Setting(
+            *(space, shapes, info.seed + len(begun), worker, info.landmarks, info.seed)
+        )
         self.policy = policy_named(info.sampler, setting)
         self.histories = Histories(info, folder, self.policy.details)
         if not is_database(info.storage):

@@ -186,6 +186,7 @@ def test_what_cannot_be_used_is_refused_in_terms_of_keywords(
         ("--kind seq2seq or causal", "kind='seq2seq' or causal"),
         ("--max-length 600, not --max-length 64", "max_length=600, not max_length=64"),
         ("--sampler tpe, not --sampler random", "sampler='tpe', not sampler='random'"),
+        ("--landmarks lora, or --space lora-only", "landmarks='lora', or space= lora-only"),
         ("leave out --no-stopping", "leave out stopping=False"),
         ("leave out --text, or say --no-header", "leave out text=, or say no_header=True"),
         (

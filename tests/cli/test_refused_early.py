@@ -46,6 +46,7 @@ REFUSED = [
     (f"{SEARCH} --without nothing", 2, "optimisation 'nothing' unknown"),
     (f"{SEARCH} --low-rungs int9", 2, "low precision 'int9' unknown"),
     (f"{SEARCH} --sampler nsga", 2, "sampler 'nsga' unknown; did you mean 'nsga2'?"),
+    (f"{SEARCH} --landmarks al", 2, "landmarks 'al' unknown; did you mean 'all'?"),
     (f"{SEARCH} --tokenizer ./nothing", 3, "no tokenizer at './nothing'"),
     (f"{SEARCH} --target-tokenizer m", 2, "--target-tokenizer applies only to tasks"),
     (f"{SEARCH} --artifacts kept", 2, "give --storage, too"),

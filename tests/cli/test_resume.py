@@ -58,6 +58,7 @@ DIFFERENT = {
     "low_rungs": ("--low-rungs", "int8", "no --low-rungs"),
     "sampler": ("--sampler", "random", "--sampler tpe"),
     "no_stopping": ("--no-stopping", None, "no --no-stopping"),
+    "landmarks": ("--landmarks", "none", "--landmarks all"),
     "artifacts": ("--artifacts", "/elsewhere", "no --artifacts"),
 }
 """Of every option that is fixed: a value that the study was not begun with, and what it was."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.policy.decisions import Begin
 from peftsearch.policy.history import History, PastTrial
 from peftsearch.policy.nsga2 import POPULATION, Nsga2Policy, make_sampler
@@ -14,9 +16,11 @@ from peftsearch.policy.policy import Setting
 from peftsearch.records.folder import StudyFolder
 from peftsearch.space.decode import decode
 from peftsearch.space.file.values import Values
+from peftsearch.space.random_samples import RandomSuggestions
 from peftsearch.workers.events import Event, TrialEnded
 from peftsearch.workers.limits import Limits
 from support.optuna_studies import end
+from support.spaces import shipped
 from support.standin import SPACE, create, open_study, take
 from support.standin_worker import search_without_training
 
@@ -105,3 +109,29 @@ def test_a_new_policy_learns_from_the_trials_of_others_and_not_from_landmarks(
     # Every parent is linear. Each of the two shared parameters is drawn anew with probability 1/2:
     # two thirds of the proposals are expected to be linear, a third if nothing were learned.
     assert 60 * 0.5 < proposed.count("linear") < 60
+
+
+class Names:
+    """Random suggestions, and the names of the parameters that were suggested."""
+
+    def __init__(self, seed: str) -> None:
+        self.random, self.names = RandomSuggestions(seed), set[str]()
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        self.names.add(name)
+        return self.random.suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.names.add(name)
+        return self.random.suggest_float(name, low, high, log=log)
+
+
+def test_of_a_samples_25_parameters_5_are_in_every_sample() -> None:
+    """What the documents say of `unified` on BERT."""
+    placed, samples = shipped("unified").on(load_shapes("config:bert-base")), list[set[str]]()
+    for number in range(400):
+        suggester = Names(f"0 {number}")
+        decode(placed, suggester)
+        samples.append(suggester.names)
+    assert len(set.intersection(*samples)) == 5
+    assert round(sum(map(len, samples)) / len(samples)) == 25

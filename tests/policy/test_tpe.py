@@ -78,7 +78,10 @@ def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
     first = past(0, seed="head-only-mean")
     assert begun(policy, first) is None
     assert begun(policy, first, past(1)) == "lora"
-    assert begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.seeds))) is None
+    assert (
+        begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.landmarks.others)))
+        is None
+    )
 
 
 def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:
