@@ -13,7 +13,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # The first search of a reader: about six minutes on two cores. Run it again to continue.
 DEMO_STUDY := demo
 DEMO := $(BIN)/peftsearch search demo --model demo:minilm --task demo:tweets \
-	--study $(DEMO_STUDY) --workers 2 --minutes 6
+	--study $(DEMO_STUDY) --workers 2 --minutes 6 --landmarks all
 
 # What may differ from processor to processor: which kernels PyTorch, MKL and oneDNN take, and among
 # how many threads a sum is divided. Each is a processor on which numbers must come out right, too.

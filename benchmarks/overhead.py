@@ -84,6 +84,7 @@ def main(seconds: float) -> None:
             space_name="demo",
             model="demo:minilm",
             task=TaskSpec(name="demo:tweets"),
+            landmarks="all",
         )
         study = create_study(asked, Path(folder), "")
         worker = Worker(

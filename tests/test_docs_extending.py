@@ -43,7 +43,7 @@ from peftsearch.task.spec import TaskSpec
 from peftsearch.training.bench import Workbench
 from peftsearch.training.loop import TrainingRun
 from peftsearch.workers.events import TrialEnded, TrialEvaluated
-from peftsearch.workers.limits import Limits, WorkerSettings
+from peftsearch.workers.limits import Limits
 from support.backbones import backbone_at, padded_batch, perturb, states
 from support.exports import package
 from support.rounding import apart_in_fp32
@@ -252,8 +252,8 @@ def test_the_policy_stops_the_worse_half_of_a_search(
     page: dict[str, Any], tiny_bert: Path, tmp_path: Path
 ) -> None:
     heard: list[Any] = []
-    limits, settings = Limits(trials=20), WorkerSettings(policy="halving")
-    search_without_training(create(tiny_bert, tmp_path), limits, heard.append, settings)
+    folder = create(tiny_bert, tmp_path, sampler="halving")
+    search_without_training(folder, Limits(trials=20), heard.append)
     states = {e.result.number: e.result.state for e in heard if isinstance(e, TrialEnded)}
     seen: list[float] = []
     for event in heard:

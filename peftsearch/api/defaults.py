@@ -23,6 +23,7 @@ class Defaults:
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    sampler: str = "auto"
 
 
 DEFAULTS = Defaults()

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["KeywordDisplay", "flags_to_keywords", "keywords_in_errors"]
 
 _NAMES = {*(option.name for option in FIXED), *CHANGEABLE, *NEUTRAL}
-_SWITCHES = {"no_header", "resume"}
+_SWITCHES = {
+    "no_header": "no_header=True",
+    "no_stopping": "stopping=False",
+    "resume": "resume=True",
+}
 _COMMAND = r"peftsearch [a-z]+ [^;:,]*"
 """A quoted command keeps its flags."""
 _VALUE = (
-    r"(?:=| )(?P<value>'[^']*'|-?\d[\d.]*(?![\w./])|classification|multilabel|regression|seq2seq)"
+    r"(?:=| )(?P<value>'[^']*'|-?\d[\d.]*(?![\w./])|classification|multilabel|regression|seq2seq"
+    r"|(?:tpe|nsga2|random|none|lora|all)(?![\w-]))"
 )
 _FLAG = re.compile(rf"{_COMMAND}|(?<![\w-])--(?P<flag>[a-z][a-z-]*)(?:{_VALUE})?")
 
@@ -42,7 +47,7 @@ def _keyword(found: re.Match[str]) -> str:
     if found["value"] is not None:
         value = found["value"]
         return f"{name}={value!r}" if value[0].isalpha() else f"{name}={value}"
-    return f"{name}=True" if name in _SWITCHES else f"{name}="
+    return _SWITCHES.get(name, f"{name}=")
 
 
 @contextlib.contextmanager

@@ -96,6 +96,12 @@ def _same_source(given: Any, recorded: Any) -> bool:
     return recorded is not None and is_same_file(absolute_source(given), absolute_source(recorded))
 
 
+def _same_sampler(given: Any, recorded: Any) -> bool:
+    from peftsearch.policy.table import sampler_named
+
+    return bool(sampler_named(given) == recorded)
+
+
 @dataclass(frozen=True)
 class FixedOption:
     """An option that is fixed for all trials of a study: on `--resume` it must not differ.
@@ -196,6 +202,9 @@ FIXED: tuple[FixedOption, ...] = (
     FixedOption("eval_limit", lambda b: (b.rung_examples,)),
     FixedOption("without", lambda b: (b.info.without,), _same_set),
     FixedOption("low_rungs", lambda b: (b.info.low_rungs,)),
+    FixedOption("sampler", lambda b: (b.info.sampler,), _same_sampler),
+    FixedOption("no_stopping", lambda b: (not b.info.stopping,)),
+    FixedOption("landmarks", lambda b: (b.info.landmarks,)),
     FixedOption("artifacts", lambda b: (b.info.artifacts,)),
 )
 """Options that must not differ from the study's on `--resume`."""

@@ -129,6 +129,9 @@ def new_study(options: Options) -> NewStudy:
         target_tokenizer=options.get("target_tokenizer"),
         without=options.get("without", ()),
         low_rungs=options.get("low_rungs"),
+        sampler=options.get("sampler", DEFAULTS.sampler),
+        stopping="no_stopping" not in options,
+        landmarks=options.get("landmarks"),
         storage=use_storage(options["storage"]) if "storage" in options else JOURNAL,
         artifacts=options.get("artifacts"),
     )

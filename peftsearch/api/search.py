@@ -14,7 +14,7 @@ from peftsearch.api.progress.display import display_for
 from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.api.resume import study_to_resume
 from peftsearch.api.study import Study
-from peftsearch.api.values import parse_options
+from peftsearch.api.values import is_off, parse_options
 
 if TYPE_CHECKING:
     import datasets
@@ -69,12 +69,16 @@ def search(
     eval_limit: int | None = None,
     without: str | Sequence[str] | None = None,
     low_rungs: str | None = None,
+    sampler: str | None = None,
+    stopping: bool = True,
+    landmarks: str | None = None,
     resume: bool = False,
     progress: bool | Callable[[str], object] = True,
 ) -> Study:
     """Search a space for the best configuration at every parameter budget; returns the study.
 
-    Options have the names and defaults of `peftsearch search`, where `--help` lists them:
+    Options have the names and defaults of `peftsearch search`, where `--help` lists them
+    (`--no-stopping` is `stopping=False`):
 
     - `space`: a shipped space, a YAML file or a `Space` (default: `"unified"`)
     - `model`: a name on the Hub, a folder of a saved model, or `"demo:minilm"`
@@ -86,6 +90,10 @@ def search(
       or one a GPU), `threads` each, `device`
     - `study`: its name (default: that of the space and of the data); `studies`: the folder of
       studies (default: `./studies`)
+    - `sampler` proposes configurations: `"tpe"` (the default), `"nsga2"` or `"random"`;
+      `stopping=False` trains every trial to full length
+    - `landmarks`: the published methods that are trained for comparison: `"none"`, `"lora"` (the
+      default for spaces with LoRA, except recipes) or `"all"`
     - `resume=True` continues a study; options given again must not differ
 
     `progress`: True shows a bar in notebooks and the command line's messages elsewhere, False shows
@@ -110,6 +118,7 @@ def search(
     parameters = dict(locals())
     display = KeywordDisplay(display_for(parameters.pop("progress")))
     with keywords_in_errors():
+        parameters["no_stopping"] = is_off("stopping", parameters.pop("stopping"))
         return _search(parameters, display)
 
 

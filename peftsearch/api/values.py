@@ -16,10 +16,10 @@ from peftsearch.errors import UsageError
 if TYPE_CHECKING:
     from peftsearch.space.space import Space
 
-__all__ = ["parse_options"]
+__all__ = ["is_off", "parse_options"]
 
 _SEVERAL = ("text", "label", "without")
-_SWITCHES = ("no_header", "resume", "dry_run", "json")
+_SWITCHES = ("no_header", "no_stopping", "resume", "dry_run", "json")
 
 
 def parse_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,6 +28,13 @@ def parse_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     absolute path. UsageError for a value of the wrong type or out of bounds.
     """
     return {name: _value(name, value) for name, value in parameters.items() if is_given(value)}
+
+
+def is_off(name: str, value: Any) -> bool:
+    """Whether a parameter that is on by default is off; UsageError for anything but a boolean."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}= must be True or False, not {value!r}")
+    return not value
 
 
 def _value(name: str, value: Any) -> Any:

@@ -13,13 +13,15 @@ from pathlib import Path
 import typer
 
 __all__ = [
-    *("KINDS", "OPTIMISATIONS", "METRICS", "REFERENCES", "TASKS"),
+    *("KINDS", "LANDMARKS", "OPTIMISATIONS", "METRICS", "REFERENCES", "SAMPLERS", "TASKS"),
     *(
         "join_colons",
         "kinds",
+        "landmarks",
         "optimisations",
         "metrics",
         "models",
+        "samplers",
         "show_arguments",
         "spaces",
         "studies",
@@ -37,6 +39,8 @@ METRICS = (
     *("bce", "pearson", "spearman", "mse", "rouge2", "rouge1", "rougeL", "bleu", "chrf"),
     *("exact_match", "loss", "perplexity"),
 )
+LANDMARKS = ("none", "lora", "all")
+SAMPLERS = ("auto", "tpe", "nsga2", "random")
 REFERENCES = (
     *("minilm-l6", "bert-base", "roberta-base", "xlm-roberta-base", "electra-small"),
     *("distilbert-base", "deberta-v3-base", "modernbert-base", "bart-large", "mbart-large"),
@@ -115,6 +119,8 @@ spaces = _of(_spaces)
 kinds = _of(lambda: KINDS)
 optimisations = _of(lambda: OPTIMISATIONS)
 metrics = _of(lambda: METRICS)
+landmarks = _of(lambda: LANDMARKS)
+samplers = _of(lambda: SAMPLERS)
 models = _of(lambda: ("demo:minilm", *(f"config:{name}" for name in REFERENCES)))
 tasks = _of(lambda: TASKS)
 

@@ -37,7 +37,7 @@ def print_dry_run(request: NewStudy, options: Options) -> None:
     spec = request.limited_task
     if not any((spec.name, spec.train, spec.eval, spec.test)):
         print_note("no data given: add --task or --train to see how a search would read them")
-        _print(_of_space(request.space, request.model), options)
+        _print(_of_space(request), options)
     elif not weightless:
         _print_planned(request, options)
     elif "task" in options or "train" in options:
@@ -45,10 +45,10 @@ def print_dry_run(request: NewStudy, options: Options) -> None:
             f"{request.model} has no weights: text lengths and trial times cannot be measured"
         )
         facts = {"data": _data(_opened(request)), "estimate": None}
-        _print(_of_space(request.space, request.model) | facts, options)
+        _print(_of_space(request) | facts, options)
     else:
         print_note(f"{request.model} has no weights: data are not opened, trial times not measured")
-        _print(_of_space(request.space, request.model), options)
+        _print(_of_space(request), options)
 
 
 def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
@@ -82,19 +82,23 @@ def _print_planned(request: NewStudy, options: Options) -> None:
     _print(_of_study(plan_study(request, print_note, task), request.model, options), options)
 
 
-def _of_space(space: Space, model: str) -> dict[str, Any]:
-    """The space's first configurations, some samples, and the ranges that these cover."""
+def _of_space(request: NewStudy) -> dict[str, Any]:
+    """The landmarks, some samples, and the ranges that these cover."""
     from peftsearch.backbone.loading.load import load_shapes
+    from peftsearch.policy.landmarks import default_landmarks
 
-    return _reached(space, load_shapes(model))
+    shapes = load_shapes(request.model)
+    landmarks = request.landmarks or default_landmarks(request.space, shapes)
+    return _reached(request.space, shapes, landmarks)
 
 
-def _reached(space: Space, shapes: BackboneShapes) -> dict[str, Any]:
-    from peftsearch.policy.seeds import seeds_of
+def _reached(space: Space, shapes: BackboneShapes, landmarks: str) -> dict[str, Any]:
+    from peftsearch.policy.landmarks import landmarks_of
     from peftsearch.space.random_samples import draw_samples
 
     drawn = draw_samples(space.on(shapes))
-    seeds = [(seed.label, seed.configuration) for seed in seeds_of(space, shapes)]
+    shown = landmarks_of(landmarks, space, shapes).examples
+    seeds = [(seed.label, seed.configuration) for seed in shown]
     samples = [("sample", configuration) for configuration in drawn.configurations[:_SHOWN]]
     examples = [
         {"from": source, "tuned_pct": c.tuned_pct(shapes), "configuration": c.describe()}
@@ -111,7 +115,7 @@ def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, An
     estimate = _estimate(study, options)
     if estimate is None:
         print_note("no time estimate: none of the sampled configurations could be trained")
-    return _reached(study.space, study.bench.backbone.shapes) | {
+    return _reached(study.space, study.bench.backbone.shapes, study.info.landmarks) | {
         "data": data,
         "metric": study.info.metric.model_dump(),
         "full_steps": study.info.full_steps,
@@ -169,14 +173,15 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     facts: dict[str, Any] = {
         "full_s": _rounded(time.mean_s),
         "full_s_measured": [_rounded(value) for value in time.full_s],
-        "stopped_s": _rounded(time.stopped_s),
+        "stopped_s": _rounded(time.stopped_s) if study.info.stopping else None,
         "workers": workers,
     }
     if limits.seconds is not None:
         facts["seconds"] = limits.seconds
         facts["trials_at_least"] = trials_within(limits.seconds, max(time.full_s), parallel)
         facts["trials"] = trials_within(limits.seconds, time.mean_s, parallel)
-        facts["trials_at_most"] = trials_within(limits.seconds, time.stopped_s, parallel)
+        shortest = time.stopped_s if study.info.stopping else min(time.full_s)
+        facts["trials_at_most"] = trials_within(limits.seconds, shortest, parallel)
     elif limits.trials is not None:
         facts["search_s"] = _rounded(limits.trials * time.mean_s / parallel)
     return facts
@@ -235,17 +240,20 @@ def _estimate_lines(facts: dict[str, Any], options: Options) -> list[str]:
     found = facts["estimate"]
     if found is None:
         return []
+    stops = found["stopped_s"] is not None
+    stopped = f", {found['stopped_s']:g} s for one that is stopped at its first rung"
     lines = [
         f"estimate: about {found['full_s']:g} s a trial of full length "
-        f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])}), "
-        f"{found['stopped_s']:g} s for one that is stopped at its first rung"
+        f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])})"
+        + (stopped if stops else ", and none is stopped")
     ]
     workers = counted(found["workers"], "worker")
     if "trials" in found:
+        shortest = "stopped early" if stops else "as short as the shortest"
         lines.append(
             f"with {workers} about {found['trials']:,} trials of full length in "
             f"{found['seconds'] / 60:g} min after loading, and at most "
-            f"{found['trials_at_most']:,} if all are stopped early"
+            f"{found['trials_at_most']:,} if all are {shortest}"
         )
     elif "search_s" in found:
         lines.append(f"with {workers} about {found['search_s'] / 60:.2g} min after loading")

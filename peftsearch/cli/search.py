@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 import typer
 
 from peftsearch.api.defaults import DEFAULTS
-from peftsearch.cli.completion import spaces
+from peftsearch.cli.completion import landmarks as landmark_names
+from peftsearch.cli.completion import samplers, spaces
 from peftsearch.cli.completion import studies as studies_there
 from peftsearch.cli.options import (
     Beams,
@@ -130,6 +131,28 @@ def search(
     ] = None,
     without: Without = None,
     low_rungs: LowRungs = None,
+    sampler: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="S",
+            help=f"Proposes configurations: tpe, nsga2 or random (default: {DEFAULTS.sampler}, "
+            "which is tpe).",
+            autocompletion=samplers,
+        ),
+    ] = None,
+    no_stopping: Annotated[
+        bool, typer.Option("--no-stopping", help="Train every trial to full length.")
+    ] = False,
+    landmarks: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="L",
+            help="Published methods to train for comparison: none, lora (at three sizes, its rate "
+            "tuned; then the space's own) or all of the space's (default: lora if the space "
+            "contains it and is no recipe, else all).",
+            autocompletion=landmark_names,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Sample configurations, train nothing.")

@@ -40,6 +40,8 @@ def status(study: StudyName, studies: StudiesFolder = None, json: Json = False) 
         ("task", f"{info.task_name}, {counted(info.train_examples, 'training example')}"),
         ("space", f"{info.space}, tuned % {info.budget_lo_pct:g} to {info.budget_hi_pct:g}"),
         *([("low rungs", f"frozen layers in {info.low_rungs}")] if info.low_rungs else []),
+        ("sampler", info.sampler + ("" if info.stopping else ", no trial is stopped")),
+        ("landmarks", info.landmarks),
         ("state", _state(info.storage, owner, record.running)),
         ("trials", ended),
         *([("", _resume_command(info.name, record.waiting, studies))] if record.waiting else []),

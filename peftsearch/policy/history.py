@@ -69,6 +69,11 @@ class TrialRecord:
     def has_ended(self) -> bool:
         return self.state not in ("queued", "running", "waiting")
 
+    @property
+    def was_begun(self) -> bool:
+        """False if its worker was killed before its configuration was recorded."""
+        return self.hash is not None or self.state != "failed"
+
     def at(self, rung: int) -> RungScore | None:
         """The evaluation at a rung, if it got there."""
         return next((score for score in self.rungs if score.rung == rung), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -16,11 +18,16 @@ from optuna.trial import TrialState, create_trial
 from peftsearch.policy.history import History, TrialRecord
 from peftsearch.space.file.values import Values
 
-__all__ = ["InMemoryStudy"]
+__all__ = ["InMemoryStudy", "StudySuggestions", "stream"]
 
 _NAME = "copy"
 _BUDGET = "budget"
 """The constraint that infeasible trials violate."""
+
+
+def stream(seed: int, worker: int) -> int:
+    """Seed of a worker's own random stream, as NumPy takes it."""
+    return (seed * 1009 + worker) % 2**32
 
 
 class InMemoryStudy:
@@ -112,6 +119,24 @@ class InMemoryStudy:
             return TrialState.FAIL, None
         # A stopped trial is complete with its last metric: PRUNED blinds two-objective TPE.
         return TrialState.COMPLETE, (record.metric, record.tuned_pct)
+
+
+@dataclass(frozen=True)
+class StudySuggestions:
+    """A sampler's suggestions, computed at the first call, outside the study's lock."""
+
+    study: InMemoryStudy
+    history: History
+
+    @cached_property
+    def trial(self) -> optuna.Trial:
+        return self.study.ask(self.history)
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return self.trial.suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(name, low, high, log=log)
 
 
 def _distribution(values: Values) -> BaseDistribution:

@@ -16,7 +16,7 @@ __all__ = ["Policy", "PolicyContext"]
 
 @dataclass(frozen=True)
 class PolicyContext:
-    """The inputs of a policy: a space, a backbone's shapes, and its own random stream."""
+    """The inputs of a policy: a space, a backbone's shapes, and its random streams."""
 
     space: Space
     shapes: BackboneShapes
@@ -24,6 +24,10 @@ class PolicyContext:
     """Random seed; a different one each time a study is resumed."""
     worker: int = 0
     """Number of the worker; each worker has its own policy."""
+    landmarks: str = "all"
+    """The published methods to train: `policy/landmarks.py`."""
+    study_seed: int = 0
+    """The study's seed: the same for all workers, and whenever the study is resumed."""
 
 
 class Policy(ABC):

@@ -1,4 +1,4 @@
-"""Seeds: published methods that a search tries first, as points of its space.
+"""Seeds: published methods as points of a space, with their widths and rates.
 
 A method within the space becomes a trial with its parameters. One outside it (head-only, full
 fine-tuning) is a landmark: trained and plotted, but without parameters for the sampler.
@@ -17,14 +17,13 @@ from peftsearch.design.methods import METHODS
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
-from peftsearch.policy.history import History
 from peftsearch.space.allocate import allocate
 from peftsearch.space.encode import NotExpressible, encode
 from peftsearch.space.file.seed_method import SeedMethod
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import MLP_UNITS
 
-__all__ = ["Seed", "next_seed", "seeds_of"]
+__all__ = ["Seed", "seed_of", "seeds_of"]
 
 
 @dataclass(frozen=True)
@@ -42,30 +41,17 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
     """The space's `seed_with`, in order, without duplicates; a method is left out if no width fits
     its stated tuned % or the backbone does not support it.
     """
-    seeds = (_seed(space, wanted, shapes) for wanted in space.file.seed_with)
+    seeds = (seed_of(space, wanted, shapes) for wanted in space.file.seed_with)
     by_label = {seed.label: seed for seed in seeds if seed is not None}
     return list({seed.configuration.hash: seed for seed in reversed(by_label.values())}.values())[
         ::-1
     ]
 
 
-def next_seed(seeds: Sequence[Seed], history: History) -> Seed | None:
-    """The next seed to begin, at most every second trial. A seed whose worker was killed before its
-    configuration was recorded is due again; one that failed is not.
+def seed_of(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:
+    """One method, with what is stated of it; None if no width fits its stated tuned % or the
+    backbone does not support it.
     """
-    if history.has_queued:
-        return None  # enqueued parameters come first
-    begun = [
-        record.seed
-        for record in history.trials
-        if record.hash is not None or record.state != "failed"
-    ]
-    waiting = [seed for seed in seeds if seed.label not in begun]
-    seeded = sum(label is not None for label in begun)
-    return waiting[0] if waiting and seeded <= len(begun) - seeded else None
-
-
-def _seed(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:
     method = METHODS[wanted.method]
     forms = [m.form.name for m in method.modifications]
     is_head_only = not method.modifications

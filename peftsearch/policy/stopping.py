@@ -39,12 +39,12 @@ class Judgement:
 
 
 def verdict(history: History, number: int, rung: int) -> Verdict:
-    """Continue or Stop, for a trial that reached a rung. Landmarks always continue: they are the
-    reference for the others.
+    """Continue or Stop, for a trial that reached a rung. Landmarks always continue, in the space or
+    outside it: they are the reference for the others, which full length alone can be compared with.
     """
     record = history.trials[number]
     score = record.at(rung)
-    if record.origin == "landmark":
+    if record.seed is not None or record.origin == "landmark":
         return Continue(number, "a landmark")
     if score is None or record.tuned_pct is None:
         return Continue(number, "no other trial to compare with")

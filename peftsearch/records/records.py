@@ -250,6 +250,12 @@ class StudyInfo(Record):
     """Optimisations that the user switched off (docs/performance.md)."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
+    sampler: str = "tpe"
+    """The policy that proposes configurations: a row of `policy/table.py`."""
+    stopping: bool = True
+    """Whether trials may be stopped below full length."""
+    landmarks: str = "all"
+    """The published methods that are trained, too: none, lora or all (`policy/landmarks.py`)."""
     storage: str = JOURNAL
     """The journal's file, or a database's address without its password."""
     artifacts: str | None = None

@@ -18,9 +18,11 @@ _SAMPLES = 500
 
 
 class RandomSuggestions:
-    """A stand-in for an Optuna trial that suggests each value at random, independently."""
+    """A stand-in for an Optuna trial that suggests each value at random, independently: uniform,
+    or log-uniform for a log range.
+    """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | str) -> None:
         self._random = random.Random(seed)
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:

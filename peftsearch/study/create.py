@@ -11,6 +11,8 @@ from pathlib import Path
 
 from peftsearch.backbone.device import refuse_absent_device
 from peftsearch.errors import DataError
+from peftsearch.policy.landmarks import default_landmarks
+from peftsearch.policy.table import sampler_named
 from peftsearch.records.environment import environment
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import MetricScale, PublishedValue, StudyInfo
@@ -76,7 +78,8 @@ def plan_study(
         notify(line)
     space = for_kind(request.space, bench.task.kind.name)
     space.on(bench.backbone.shapes)  # refused here, before there is a folder
-    return PlannedStudy(_info(request, bench), bench, space)
+    landmarks = request.landmarks or default_landmarks(space, bench.backbone.shapes)
+    return PlannedStudy(_info(request, bench, landmarks), bench, space)
 
 
 def _measures(request: NewStudy, bench: Workbench) -> Iterator[str]:
@@ -100,7 +103,7 @@ def _measures(request: NewStudy, bench: Workbench) -> Iterator[str]:
         )
 
 
-def _info(request: NewStudy, bench: Workbench) -> StudyInfo:
+def _info(request: NewStudy, bench: Workbench, landmarks: str) -> StudyInfo:
     budgets = request.space.file.budgets
     task = bench.task
     usual = request.space.nearest_training(())
@@ -140,6 +143,9 @@ def _info(request: NewStudy, bench: Workbench) -> StudyInfo:
         target_tokenizer=request.target_tokenizer,
         without=request.without,
         low_rungs=request.low_rungs,
+        sampler=sampler_named(request.sampler),
+        stopping=request.stopping,
+        landmarks=landmarks,
         reading=task.reading,
         text_template=task.spec.template,
         precision=precision_of(request),

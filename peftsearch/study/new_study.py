@@ -15,6 +15,7 @@ from peftsearch.backbone.loading.source import (
     refuse_missing_tokenizer,
 )
 from peftsearch.errors import UsageError
+from peftsearch.policy.landmarks import refuse_unknown_landmarks
 from peftsearch.records.storage_name import JOURNAL
 from peftsearch.space.space import Space
 from peftsearch.study.low_rungs import refuse_low_rungs
@@ -47,6 +48,12 @@ class NewStudy:
     """Optimisations to switch off, for measuring."""
     low_rungs: str | None = None
     """The low precision of frozen layers below full length."""
+    sampler: str = "auto"
+    """The policy that proposes configurations: a row of `policy/table.py`, or `auto`."""
+    stopping: bool = True
+    """Whether trials may be stopped below full length."""
+    landmarks: str | None = None
+    """The published methods to train, too (`policy/landmarks.py`); None: the space's default."""
     storage: str = JOURNAL
     """Or a database's address, without its password."""
     artifacts: str | None = None
@@ -81,6 +88,12 @@ class NewStudy:
             refuse_no_tf32(self.device)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
+        if self.sampler != "auto":
+            from peftsearch.policy.table import sampler_named  # with Optuna
+
+            sampler_named(self.sampler)
+        if self.landmarks is not None:
+            refuse_unknown_landmarks(self.landmarks)
         if needs_weights:
             refuse_missing_model(self.model)
         for name in (self.tokenizer, self.target_tokenizer):

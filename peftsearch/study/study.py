@@ -22,7 +22,7 @@ from peftsearch.errors import UsageError
 from peftsearch.policy.decisions import Continue, Nothing, Stop, Verdict
 from peftsearch.policy.history import History, Origin
 from peftsearch.policy.policy import PolicyContext
-from peftsearch.policy.table import DEFAULT_POLICY, policy_named
+from peftsearch.policy.table import policy_named
 from peftsearch.policy.validation import next_decision, rung_verdict
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, StudyInfo, TrialResult
@@ -71,8 +71,7 @@ class Study:
     """One study of one space on one backbone, as one worker sees it.
 
     `worker` seeds the worker's random stream; `name`, unique among all workers, marks its trials.
-    `timing`: heartbeat timing of a study in a database. `policy`: a row of
-    `policy/table.py` whose decisions this worker follows; None: the default.
+    `timing`: heartbeat timing of a study in a database.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class Study:
         worker: int = 0,
         name: str | None = None,
         timing: HeartbeatTiming | None = None,
-        policy: str | None = None,
     ) -> None:
         self.folder, self.info, self.space, self.shapes = folder, info, space, shapes
         self.worker, self.name = worker, name or str(worker)
@@ -98,8 +96,10 @@ class Study:
         finished = self.folder.finished()  # before their trials are read: others begin and end more
         begun = self.retry.call(self._trials)
         # Seeded by how far the study has come, so that a resumed search draws new samples.
-        context = PolicyContext(space, shapes, info.seed + len(begun), worker)
-        self.policy = policy_named(policy or DEFAULT_POLICY, context)
+        context = PolicyContext(
+            *(space, shapes, info.seed + len(begun), worker, info.landmarks, info.seed)
+        )
+        self.policy = policy_named(info.sampler, context)
         self.history_builder = HistoryBuilder(info, folder, self.policy.details)
         if not is_database(info.storage):
             self._refuse_lost_trials(finished, begun)
@@ -268,6 +268,8 @@ class Study:
             return Stop(number, "another worker has taken it over")
         if value.fraction >= 1:
             return Continue(number, "full length")
+        if not self.info.stopping:
+            return Continue(number, "no trial is stopped")
         tuned_pct = assignment.configuration.tuned_pct(self.shapes)
         history = self.history_builder.at_rung(trials, number, tuned_pct, value)
         return rung_verdict(self.policy, history, number, value.rung)

@@ -45,8 +45,6 @@ class WorkerSettings:
     """None: the study's."""
     name_prefix: str | None = None
     """Prefix of the names of this search's workers (`worker_name`); None: a new one for each."""
-    policy: str | None = None
-    """Decides what runs next: a row of `policy/table.py`; None: the default."""
 
 
 def unique_name_prefix() -> str:

@@ -90,9 +90,7 @@ class Worker:
         use_device(device)
         self.bench = bench_of(self.info, device)
         space, shapes = space_of(self.folder, self.info), self.bench.backbone.shapes
-        self.study = Study(
-            *(self.folder, self.info, space, shapes, self.worker, self.name), policy=settings.policy
-        )
+        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         runner = TrialRunner(
             bench=self.bench,
             budget=budget_of(space, self.info),
@@ -189,9 +187,9 @@ class Worker:
         now = time.monotonic()
         if evaluates or now - self._shown_at.get(assignment.number, 0.0) >= _SHOW_S:
             self._shown_at[assignment.number] = now
-            how_far = (run.step, run.full_steps, run.smoothed_loss)
+            progress = (run.step, run.full_steps, run.smoothed_loss)
             self.emit(
-                TrialProgress(self.worker, assignment.number, *how_far, _phase(run, evaluates))
+                TrialProgress(self.worker, assignment.number, *progress, _phase(run, evaluates))
             )
 
     def _judge(self, assignment: Assignment, value: RungValue) -> Verdict:

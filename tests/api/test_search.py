@@ -26,6 +26,8 @@ from peftsearch.workers.limits import WorkerSettings
 COMMAND_ONLY = {"dry_run", "json"}
 """Printed documents: from Python the same is read off a `Study`."""
 PYTHON_ONLY = {"progress"}
+SWITCHED_OFF = {"stopping": "no_stopping"}
+"""On by default: `stopping=False` is `--no-stopping`."""
 
 
 def search(**options: Any) -> peftsearch.Study:
@@ -35,11 +37,13 @@ def search(**options: Any) -> peftsearch.Study:
 
 
 def test_the_options_are_those_of_the_command_line_in_name_order_and_default() -> None:
-    here = inspect.signature(peftsearch.search).parameters
+    signature = inspect.signature(peftsearch.search).parameters
+    here = {SWITCHED_OFF.get(name, name): one.default for name, one in signature.items()}
+    here |= {flag: not signature[name].default for name, flag in SWITCHED_OFF.items()}
     there = inspect.signature(command).parameters
     assert [n for n in here if n not in PYTHON_ONLY] == [n for n in there if n not in COMMAND_ONLY]
     shared = here.keys() - PYTHON_ONLY
-    assert {n: here[n].default for n in shared} == {n: there[n].default for n in shared}
+    assert {n: here[n] for n in shared} == {n: there[n].default for n in shared}
     assert here.keys() - PYTHON_ONLY == {o.name for o in FIXED} | {
         *CHANGEABLE,
         *(name for name in NEUTRAL if name not in COMMAND_ONLY),
@@ -160,6 +164,8 @@ def test_data_that_cannot_be_a_file_are_a_sentence(
         ({"languages": "en"}, "languages= takes two codes"),
         ({"metric": "f2"}, "metric 'f2' unknown"),
         ({"separator": ";;"}, "separator=: one character that is no letter"),
+        ({"sampler": "nsga"}, r"sampler 'nsga' unknown; did you mean 'nsga2'\?"),
+        ({"stopping": 0}, "stopping= must be True or False, not 0"),
         ({"device": "gpu"}, "device 'gpu' cannot be used here"),
         ({"artifacts": "kept"}, "artifacts= is only used with storage=: give storage="),
     ],
@@ -179,6 +185,9 @@ def test_what_cannot_be_used_is_refused_in_terms_of_keywords(
         ("set it with --kind)", "set it with kind=)"),
         ("--kind seq2seq or causal", "kind='seq2seq' or causal"),
         ("--max-length 600, not --max-length 64", "max_length=600, not max_length=64"),
+        ("--sampler tpe, not --sampler random", "sampler='tpe', not sampler='random'"),
+        ("--landmarks lora, or --space lora-only", "landmarks='lora', or space= lora-only"),
+        ("leave out --no-stopping", "leave out stopping=False"),
         ("leave out --text, or say --no-header", "leave out text=, or say no_header=True"),
         (
             "see: peftsearch check s --model x; or --model",

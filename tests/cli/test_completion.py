@@ -13,6 +13,8 @@ import pytest
 
 from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli import completion
+from peftsearch.policy.landmarks import LANDMARKS
+from peftsearch.policy.table import POLICIES
 from peftsearch.task.kinds.table import KINDS
 from peftsearch.task.metrics.table import METRICS
 from peftsearch.task.sources.demo import DEMO_TASKS
@@ -37,6 +39,8 @@ def test_names_written_down_for_speed_are_those_of_the_registries() -> None:
     assert tuple(KINDS) == completion.KINDS
     assert tuple(METRICS) == completion.METRICS
     assert tuple(REFERENCES) == completion.REFERENCES
+    assert ("auto", *POLICIES) == completion.SAMPLERS
+    assert LANDMARKS == completion.LANDMARKS
     assert tuple(field.name for field in fields(Optimisations)) == completion.OPTIMISATIONS
     assert (*DEMO_TASKS, *(known.name for known in KNOWN_DATASETS)) == completion.TASKS
 
@@ -62,6 +66,8 @@ def test_bash_completes_commands_names_and_what_stands_behind_a_colon(tmp_path: 
         "peftsearch search --task demo :": "tweets bbc headlines",
         "peftsearch search --task demo : tw": "tweets",
         "peftsearch search --metric rou": "rouge2 rouge1 rougeL",
+        "peftsearch search --sampler n": "nsga2",
+        "peftsearch search --landmarks l": "lora",
         "peftsearch search --resume --study n": "news",
     }
     done = subprocess.run(

@@ -56,6 +56,9 @@ DIFFERENT = {
     "eval_limit": ("--eval-limit", "12", "--eval-limit 11"),
     "without": ("--without", "graphs", "--without rows"),
     "low_rungs": ("--low-rungs", "int8", "no --low-rungs"),
+    "sampler": ("--sampler", "random", "--sampler tpe"),
+    "no_stopping": ("--no-stopping", None, "no --no-stopping"),
+    "landmarks": ("--landmarks", "none", "--landmarks all"),
     "artifacts": ("--artifacts", "/elsewhere", "no --artifacts"),
 }
 """Of every option that is fixed: a value that the study was not begun with, and what it was."""
@@ -164,6 +167,8 @@ def test_an_option_may_be_said_again_as_the_study_was_begun(name: str, watched: 
         "--max-length 64",  # what 600 came to
         "--kind classification --metric accuracy",  # what was guessed
         "--beams 1",
+        "--sampler auto",
+        "--sampler tpe",
         "--model m --train data.csv",
         "space.yaml",
         "",

@@ -15,7 +15,7 @@ from peftsearch.records.folder import StudyFolder
 from peftsearch.study.read_study import read_study
 from peftsearch.study.study import Assignment
 from peftsearch.workers.events import Event, TrialEnded, TrialEvaluated, TrialRequeued
-from peftsearch.workers.limits import Limits, WorkerSettings
+from peftsearch.workers.limits import Limits
 from support.crowd import parameters
 from support.scripted import ScriptedPolicy, scripted
 from support.standin import create, finish, metric_of, open_study, rung_value, take
@@ -23,8 +23,9 @@ from support.standin_worker import early_metric_of, search_without_training
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_bert: Path) -> StudyFolder:
-    return create(tiny_bert, tmp_path)
+def folder(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    scripted(monkeypatch, ScriptedPolicy())
+    return create(tiny_bert, tmp_path, sampler="scripted")
 
 
 def points(folder: StudyFolder, count: int) -> list[tuple[dict[str, Any], Configuration]]:
@@ -45,7 +46,7 @@ def test_a_script_of_every_decision_is_followed(
     scripted(monkeypatch, policy)
     heard: list[Event] = []
     limits = Limits(trials=100)  # the policy says Nothing before
-    search_without_training(folder, limits, heard.append, WorkerSettings(policy="scripted"))
+    search_without_training(folder, limits, heard.append)
 
     ended = [e.result for e in heard if isinstance(e, TrialEnded)]
     assert [(r.number, r.state, r.origin) for r in ended] == [
@@ -69,7 +70,7 @@ def test_the_history_holds_what_became_of_each_trial(
         verdicts={(1, 0): [Stop(1)], (2, 0): [Pause(2)]},
     )
     scripted(monkeypatch, policy)
-    search_without_training(folder, Limits(), lambda _: None, WorkerSettings(policy="scripted"))
+    search_without_training(folder, Limits(), lambda _: None)
 
     assert policy.heard[0].trials == ()
     history = policy.heard[-1]
@@ -96,7 +97,7 @@ def test_a_worker_that_waits_for_others_leaves_trials_that_stay_paused(
     ((one, _),) = points(folder, 1)
     scripted(monkeypatch, ScriptedPolicy([Begin(one)], verdicts={(0, 0): [Pause(0)]}))
     limits, heard = Limits(wait_for_others=True), list[Event]()
-    search_without_training(folder, limits, heard.append, WorkerSettings(policy="scripted"))
+    search_without_training(folder, limits, heard.append)
     assert isinstance(heard[-1], TrialRequeued)
     assert read_study(folder).waiting == 1
 
@@ -118,7 +119,7 @@ def test_an_answer_that_cannot_be_followed_is_refused(
 ) -> None:
     ((one, _),) = points(folder, 1)
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one), answer]))
-    study = open_study(folder, policy="scripted")
+    study = open_study(folder)
     assert take(study).number == 0  # trains, so that it does not wait
     with pytest.raises(PolicyError, match=sentence):
         study.ask()
@@ -139,7 +140,7 @@ def test_a_verdict_that_is_none_is_refused(
 ) -> None:
     ((one, _),) = points(folder, 1)
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one)], verdicts={(0, 0): [said]}))
-    study = open_study(folder, policy="scripted")
+    study = open_study(folder)
     trial = take(study)
     value = rung_value(0, 0.7)
     study.record_rung(0, value)
@@ -159,7 +160,7 @@ def test_suggestions_out_of_range_are_refused(
 
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(Beyond())]))
     with pytest.raises(PolicyError, match=r"'tuned_pct' = 40.0 is not in FloatDistribution"):
-        open_study(folder, policy="scripted").ask()
+        open_study(folder).ask()
 
 
 def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
@@ -167,7 +168,7 @@ def test_nothing_begins_beyond_the_limit_whatever_the_policy_says(
 ) -> None:
     (one, _), (other, _) = points(folder, 2)
     scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one), Begin(other)]))
-    study = open_study(folder, policy="scripted")
+    study = open_study(folder)
     study.tell(finish(take(study), study.shapes))
     asked = study.ask(max_trials=1)
     assert isinstance(asked, Nothing)
@@ -180,13 +181,15 @@ def test_what_someone_enqueued_begins_before_what_a_policy_proposes(
 ) -> None:
     (one, _), (other, enqueued) = points(folder, 2)
     policy = scripted(monkeypatch, ScriptedPolicy(answers=[Begin(one, "", "label", "lora")]))
-    study = open_study(folder, policy="scripted")
+    study = open_study(folder)
     study.study.enqueue_trial(other)
     trial = take(study)
     assert (trial.configuration, trial.origin, trial.method) == (enqueued, "sampled", None)
     assert policy.heard[0].has_queued
 
 
-def test_an_unknown_policy_is_refused_with_the_nearest_name(folder: StudyFolder) -> None:
-    with pytest.raises(UsageError, match=r"policy 'tpee' unknown; did you mean 'tpe'\?"):
-        open_study(folder, policy="tpee")
+def test_an_unknown_sampler_is_refused_with_the_nearest_name(
+    tmp_path: Path, tiny_bert: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"sampler 'tpee' unknown; did you mean 'tpe'\?"):
+        open_study(create(tiny_bert, tmp_path, sampler="tpee"))

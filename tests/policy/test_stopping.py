@@ -53,9 +53,9 @@ def history(candidate: TrialRecord) -> History:
     return History((*finished, young, candidate), (0.5, 1.0), format_metric=lambda m: f"{-m:.1f}")
 
 
-def hopeless(origin: str) -> TrialRecord:
+def hopeless(origin: str, seed: str | None = None) -> TrialRecord:
     scores = (RungScore(0, 0.55),)
-    return TrialRecord(5, "running", origin, tuned_pct=2.0, rungs=scores)  # type: ignore[arg-type]
+    return TrialRecord(5, "running", origin, seed, tuned_pct=2.0, rungs=scores)  # type: ignore[arg-type]
 
 
 def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people_read_metrics() -> (
@@ -65,8 +65,9 @@ def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people
     assert said == Stop(5, "may reach -0.7, not better than -0.8 at its tuned %")
 
 
-def test_landmarks_always_go_on() -> None:
-    assert verdict(history(hopeless("landmark")), 5, 0) == Continue(5, "a landmark")
+def test_landmarks_always_go_on_in_the_space_or_outside_it() -> None:
+    for past in (hopeless("landmark"), hopeless("landmark", "full"), hopeless("seed", "lora")):
+        assert verdict(history(past), 5, 0) == Continue(5, "a landmark")
 
 
 @given(

@@ -7,7 +7,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
 from peftsearch.policy.decisions import Begin, Continue
 from peftsearch.policy.history import History, TrialRecord
@@ -15,6 +14,7 @@ from peftsearch.policy.policy import PolicyContext
 from peftsearch.policy.tpe import STARTUP_TRIALS, TpePolicy, make_sampler
 from peftsearch.space.decode import decode
 from peftsearch.study.history import HistoryBuilder
+from support.optuna_studies import end
 from support.standin import SPACE, create, open_study
 
 RUNGS = (0.5, 1.0)
@@ -27,21 +27,6 @@ def test_every_seed_makes_a_sampler(seed: int) -> None:
     study = optuna.create_study(sampler=make_sampler(seed, worker=3), directions=["maximize"] * 2)
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=1)
     assert 0 <= study.trials[0].params["x"] <= 1
-
-
-def end(study: optuna.Study, trial: optuna.Trial, worst: float) -> None:
-    """In one of the ways that trials end, with values that are a function of the parameters."""
-    number = trial.number
-    if number % 7 == 3:
-        study.tell(number, state=TrialState.FAIL)
-    elif number % 5 == 4:
-        trial.set_constraint("budget", 0.1 * number)
-        study.tell(number, (worst, 20.0))
-    else:
-        cost = float(trial.params.get("tuned_pct", 0.1))
-        trial.set_user_attr("tuned_pct", cost)
-        trial.set_user_attr("rung", number % 2)
-        study.tell(number, (len(str(trial.params)) / 1000 + cost / 100, cost))
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -93,7 +78,10 @@ def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
     first = past(0, seed="head-only-mean")
     assert begun(policy, first) is None
     assert begun(policy, first, past(1)) == "lora"
-    assert begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.seeds))) is None
+    assert (
+        begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.landmarks.others)))
+        is None
+    )
 
 
 def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:

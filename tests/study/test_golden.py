@@ -2,8 +2,8 @@
 
 The real worker and study search; trials are not trained. Their metrics are a function of the
 configuration, and the space offers whole numbers, so that the record holds on every processor.
-After a change that is meant to propose other trials, `python tests/study/test_golden.py` writes the
-record anew.
+After a change that is meant to propose other trials, `PYTHONPATH=tests python
+tests/study/test_golden.py` writes the record anew.
 """
 
 from __future__ import annotations
@@ -68,10 +68,8 @@ def test_the_record_has_something_of_everything() -> None:
 
 
 if __name__ == "__main__":
-    import sys
     import tempfile
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     from support.tiny import build_tiny_bert
 
     with tempfile.TemporaryDirectory() as place:

@@ -67,7 +67,7 @@ def test_methods_come_first_and_at_most_every_second_trial(study: Study) -> None
     origins = [a.origin != "sampled" for a in run(study, 12)]
     for end in range(1, len(origins) + 1):
         assert sum(origins[:end]) <= (end + 1) / 2
-    assert sum(origins) == len(study.policy.seeds) == 4
+    assert sum(origins) == len(study.policy.landmarks.others) == 4
 
 
 def test_what_the_space_cannot_express_is_a_landmark_without_parameters(study: Study) -> None:
@@ -299,7 +299,7 @@ def test_whatever_line_a_journal_has_lost_finished_trials_stay_as_they_are(
     made = create(tiny_bert, tmp_path)
     begun = open_study(made)
     run(begun, 2)
-    seed = next(seed for seed in begun.policy.seeds if seed.params is not None)
+    seed = next(seed for seed in begun.policy.landmarks.others if seed.params is not None)
     labels = {"seed": seed.label, "method": seed.method}
     begun.study.enqueue_trial(seed.params, labels)  # as earlier versions did
     run(begun, 3)

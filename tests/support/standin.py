@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.shapes import BackboneShapes
@@ -51,19 +52,17 @@ def info(model: Path, name: str = "study") -> StudyInfo:
     )
 
 
-def create(model: Path, studies: Path, space: str = SPACE) -> StudyFolder:
-    return StudyFolder.create(info(model), space, {}, studies, "")
+def create(model: Path, studies: Path, space: str = SPACE, **changed: Any) -> StudyFolder:
+    """A new study; `changed`: fields of its record."""
+    return StudyFolder.create(info(model).model_copy(update=changed), space, {}, studies, "")
 
 
 def open_study(
-    folder: StudyFolder,
-    worker: int = 0,
-    timing: HeartbeatTiming | None = None,
-    policy: str | None = None,
+    folder: StudyFolder, worker: int = 0, timing: HeartbeatTiming | None = None
 ) -> Study:
     space = Space(Document.read(folder.space_path))
     shapes = load_shapes(folder.read_info().model)
-    return Study(folder, folder.read_info(), space, shapes, worker, timing=timing, policy=policy)
+    return Study(folder, folder.read_info(), space, shapes, worker, timing=timing)
 
 
 def metric_of(assignment: Assignment) -> float:

@@ -55,19 +55,15 @@ class StandInWorker(Worker):
     def _prepare(self, settings: WorkerSettings) -> None:
         shapes = load_shapes(self.info.model)
         space = space_of(self.folder, self.info)
-        where = (self.folder, self.info, space, shapes, self.worker, self.name)
-        self.study = Study(*where, policy=settings.policy)
+        self.study = Study(self.folder, self.info, space, shapes, self.worker, self.name)
         self.scheduler = _Trainer(self)  # type: ignore[assignment]
 
 
 def search_without_training(
-    folder: StudyFolder,
-    limits: Limits,
-    emit: Callable[[Event], None],
-    settings: WorkerSettings | None = None,
+    folder: StudyFolder, limits: Limits, emit: Callable[[Event], None]
 ) -> StandInWorker:
     """One worker's search from its beginning to its end; the worker, whose study is closed."""
-    arguments = (str(folder.root), 0, limits, time.monotonic, settings or WorkerSettings())
+    arguments = (str(folder.root), 0, limits, time.monotonic, WorkerSettings())
     worker = StandInWorker(*arguments, emit, lambda: False)
     worker.run()
     return worker

@@ -18,6 +18,7 @@ from peftsearch.design.configuration import Configuration, Head, Training
 from peftsearch.design.methods import METHODS
 from peftsearch.errors import OutOfMemory, PeftsearchError
 from peftsearch.policy.decisions import Continue, Stop, Verdict
+from peftsearch.policy.landmarks import Landmarks
 from peftsearch.records.folder import StudyFolder
 from peftsearch.records.records import RungValue, TrialResult
 from peftsearch.space.file.document import Document
@@ -286,7 +287,8 @@ def test_a_trial_that_ends_as_it_joins_is_told(
         arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, WorkerSettings(1, 4))
         made = Worker(*arguments, lambda _: None, lambda: False)
         policy = made.study.policy
-        policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
+        lora = tuple(one for one in policy.landmarks.others if one.label == "lora")
+        policy.landmarks = Landmarks(others=lora)
         object.__setattr__(made.scheduler.runner, "judge", judge)
         return made
 
@@ -320,6 +322,7 @@ def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> Study
         space_name="space.yaml",
         model=str(tiny_bert),
         task=TaskSpec(train=str(tiny_sentiment_csv)),
+        landmarks="all",
     )
     return create_study(asked, tmp_path, "")
 
@@ -420,7 +423,8 @@ def test_an_evaluation_in_a_worker_ends_when_it_is_told_to_stop_and_not_when_tim
         arguments = (str(study.root), 0, Limits(trials=1), time.monotonic, WorkerSettings(1))
         made = Worker(*arguments, heard.append, stop)
         policy = made.study.policy
-        policy.seeds = [seed for seed in policy.seeds if seed.label == "lora"]
+        lora = tuple(one for one in policy.landmarks.others if one.label == "lora")
+        policy.landmarks = Landmarks(others=lora)
         return made
 
     worker(evaluates).run()
