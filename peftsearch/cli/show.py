@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.cli.terminal.console import print_json, print_line, print_table, print_text
 from peftsearch.errors import UsageError
 from peftsearch.wording import counted
+
+if TYPE_CHECKING:
+    from peftsearch.space.space import Space
 
 __all__ = ["show"]
 
@@ -46,6 +49,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         "about": space.file.title,
         "hash": space.hash,
         "distinct structures": space.count_structures(),
+        **_shares(space),
         **{f"slot {slot.name}": counted(len(slot.structures), "choice") for slot in space.slots},
         "seeds": ", ".join(seed.method for seed in space.file.seed_with),
     }
@@ -73,6 +77,16 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         print_line(f"{key}: {shown}")
     print_line()
     print_text(space.document.text.rstrip())
+
+
+def _shares(space: Space) -> dict[str, str]:
+    """How many modifications samples have; nothing where each slot chooses for itself."""
+    shares = space.file.modifications
+    if shares is None:
+        return {}
+    whole = sum(shares.values())
+    told = (f"{number} in {100 * share / whole:.3g} %" for number, share in shares.items())
+    return {"modifications": f"{', '.join(told)} of samples"}
 
 
 def _show_method(name: str, model: str | None, as_json: bool) -> None:
