@@ -5,6 +5,7 @@ tables say what the schema says.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli.main import run
 from peftsearch.design.composition import COMPOSITIONS
+from peftsearch.design.cost.trial import trial_cost
 from peftsearch.design.form import FORMS
 from peftsearch.errors import SpaceError
 from peftsearch.policy.seeds import seeds_of
@@ -34,10 +36,12 @@ from peftsearch.space.file.schema import (
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.values import Values
 from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
+from peftsearch.space.predicted_time import typical_workload
 from peftsearch.space.random_samples import RandomSamples, RandomSuggestions, draw_samples
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import DIMENSIONS
 from support.readme import readme_commands
+from support.spaces import shipped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
@@ -158,8 +162,18 @@ def test_the_counts_of_random_samples_are_those_of_the_page(minilm: object) -> N
 
     now = drawn("nothing")
     fewer = [sum(len(c.modifications) == 1 for c in now.configurations), len(now.configurations)]
+    load = replace(typical_workload(shipped("unified")), tokens=36, evaluated_tokens=36)
+    costs = [trial_cost(one, shapes, load).total for one in now.configurations]
+    prompts = [
+        any(m.form.name == "prompt" for m in one.modifications) for one in now.configurations
+    ]
+    dear = sum(cost for cost, has in zip(costs, prompts, strict=True) if has)
     counts = {
-        r"Of (\d+) random samples\s+of `unified` (\d+)": lowest(now)[::-1],
+        r"`unified` (\d+) have a prompt, and these take (\d+) %": [
+            sum(prompts),
+            100 * dear / sum(costs),
+        ],
+        r"Of (\d+) random samples\s+of `unified` (\d+) tune": lowest(now)[::-1],
         r"without a depth, (\d+) of (\d+) do": lowest(drawn("depth")),
         r"this key, (\d+) fill four": [sum(n >= 4 for n in filled(drawn("modifications")))],
         r"(\d+) fill one slot": [filled(now).count(1)],
