@@ -91,8 +91,9 @@ def assert_shares(counts: Counter[int], shares: dict[int, float]) -> None:
 
 
 @pytest.mark.slow
-def test_half_of_the_samples_of_unified_have_one_modification() -> None:
-    space, source = shipped("unified"), RandomSuggestions(1)
+@pytest.mark.parametrize("name", ["unified", "tiny-budget"])
+def test_half_of_the_samples_have_one_modification(name: str) -> None:
+    space, source = shipped(name), RandomSuggestions(1)
     placed = space.on(bert())
     counts = Counter(filled(walk(placed, source)[1]) for _ in range(2000))
     assert space.file.modifications == {1: 0.5, 2: 0.3, 3: 0.2}
