@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from statistics import median
 
 from peftsearch.design.configuration import Configuration
@@ -53,6 +54,11 @@ class Workload:
     def without_kept(self) -> Workload:
         """The same, with every layer computed in every pass."""
         return replace(self, kept=False)
+
+    def cut_to(self, length: float) -> Workload:
+        """The same, with texts of at most so many tokens."""
+        tokens, evaluated = min(self.tokens, length), min(self.evaluated_tokens, length)
+        return replace(self, tokens=tokens, evaluated_tokens=evaluated)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,8 @@ class _Trial:
     def __init__(
         self, configuration: Configuration, shapes: BackboneShapes, workload: Workload
     ) -> None:
-        self.configuration, self.shapes, self.load = configuration, shapes, workload
+        self.configuration, self.shapes = configuration, shapes
+        self.load = workload.cut_to(configuration.training.max_length or inf)
         self.layers, self.modifications = body_layers(shapes), configuration.modifications
         sites = [site for m in self.modifications for site, _ in m.sources(shapes)]
         layers = (-1 if site.layer is None else site.layer for site in sites)
@@ -164,13 +171,15 @@ class _Trial:
         """The body's forward and backward for one text in training."""
         load = self.load
         tokens = load.tokens + prompt
+        # With checkpointing, the forward is computed anew for its gradients.
+        again = 2.0 if self.configuration.training.checkpointing else 1.0
         forward = backward = 0.0
         for layer in self.layers:
             prefix = self.prefix[layer.index] if with_prefixes else 0
             once = self._forward(layer, tokens, load.target_tokens, prefix) + LAYER / load.batch
             kept = layer.index < self.frozen
             forward += once / (SHARED_BY * load.passes) if kept else once
-            backward += once if layer.index >= self.lowest else 0.0
+            backward += again * once if layer.index >= self.lowest else 0.0
         logits = vocabulary(self.shapes) * load.target_tokens
         return forward + logits, backward + (logits if self.modifications else 0.0)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,20 @@ def test_training_twice_as_long_costs_twice_as_much_but_for_evaluation() -> None
     once, twice = cost_of("mam"), cost_of("mam", replace(LOAD, steps=200))
     assert twice.evaluation == once.evaluation
     assert twice.total - twice.evaluation == pytest.approx(2 * (once.total - once.evaluation))
+
+
+def test_checkpointing_computes_the_forward_anew_and_a_shorter_text_costs_less() -> None:
+    lora = METHODS["lora"].configuration().within(bert())
+
+    def trained(**options: Any) -> TrialCost:
+        training = replace(lora.training, **options)
+        return trial_cost(replace(lora, training=training), bert(), LOAD)
+
+    plain, again = trained(), trained(checkpointing=True)
+    assert again.backward == pytest.approx(2 * plain.backward)
+    assert again.forward == plain.forward
+    assert trained(max_length=64) == plain
+    assert trained(max_length=10).total < 0.6 * plain.total
 
 
 def test_a_model_that_is_not_trained_is_only_evaluated() -> None:
