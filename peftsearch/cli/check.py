@@ -33,9 +33,7 @@ def check(
     facts: dict[str, Any] = {
         "space": loaded.name,
         "distinct structures": loaded.count_structures(),
-        "offered but never valid": [
-            f"{slot.name}: {note}" for slot in loaded.slots for note in slot.unused()
-        ],
+        "offered but never valid": loaded.unused(),
     }
     if model is not None:
         facts |= _on_model(loaded, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy as np
 from peftsearch.api.options import Options
 from peftsearch.api.request import limits_of, worker_settings
 from peftsearch.cli.terminal.console import print_json, print_line, print_note, print_table
+from peftsearch.cli.terminal.predicted_time import samples_line
 from peftsearch.wording import counted
 
 if TYPE_CHECKING:
     from peftsearch.design.shapes import BackboneShapes
     from peftsearch.records.folder import StudyFolder
+    from peftsearch.records.records import TrialResult
     from peftsearch.space.space import Space
     from peftsearch.study.create import PlannedStudy
     from peftsearch.study.new_study import NewStudy
@@ -62,8 +65,9 @@ def print_dry_run_of(folder: StudyFolder, options: Options) -> None:
     device = options.get("device", info.device)
     use_device(device)
     study = PlannedStudy(info, bench_of(info, device), space_of(folder, info))
-    trials = len(folder.finished())
-    _print(_of_study(study, info.model, options) | {"trials ended": trials}, options)
+    results = folder.read().results
+    facts = _of_study(study, info.model, options, results)
+    _print(facts | {"trials ended": len(results)}, options)
 
 
 def _opened(request: NewStudy) -> Task:
@@ -108,11 +112,13 @@ def _reached(space: Space, shapes: BackboneShapes, landmarks: str) -> dict[str, 
     return {"distinct structures": structures, **drawn.facts(), "examples": examples}
 
 
-def _of_study(study: PlannedStudy, model: str, options: Options) -> dict[str, Any]:
-    """The facts of a study whose model and data are loaded."""
+def _of_study(
+    study: PlannedStudy, model: str, options: Options, results: Sequence[TrialResult] = ()
+) -> dict[str, Any]:
+    """The facts of a study whose model and data are loaded, and of which some trials ended."""
     lengths = _lengths(study)
     data = _data(study.bench.task) | {"tokens": lengths, "max_length": study.info.max_length}
-    estimate = _estimate(study, options)
+    estimate = _estimate(study, options, results)
     if estimate is None:
         print_note("no time estimate: none of the sampled configurations could be trained")
     return _reached(study.space, study.bench.backbone.shapes, study.info.landmarks) | {
@@ -155,7 +161,9 @@ def _lengths(study: PlannedStudy) -> dict[str, int]:
     return found | {"cut": train.truncated}
 
 
-def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
+def _estimate(
+    study: PlannedStudy, options: Options, results: Sequence[TrialResult]
+) -> dict[str, Any] | None:
     from peftsearch.backbone.device import default_workers_here
     from peftsearch.training.bench import set_threads
     from peftsearch.workers.estimate import parallel_trials, trial_time, trials_within
@@ -164,7 +172,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
     set_threads(settings.threads)
     device = str(study.bench.backbone.device.type)
     print_note("measuring some steps of a few configurations …")
-    time = trial_time(study)
+    time = trial_time(study, results)
     if time is None:
         return None
     workers = options.get("workers") or default_workers_here(device)
@@ -174,6 +182,7 @@ def _estimate(study: PlannedStudy, options: Options) -> dict[str, Any] | None:
         "full_s": _rounded(time.mean_s),
         "full_s_measured": [_rounded(value) for value in time.full_s],
         "stopped_s": _rounded(time.stopped_s) if study.info.stopping else None,
+        "samples": None if time.predicted is None else time.predicted.facts(),
         "workers": workers,
     }
     if limits.seconds is not None:
@@ -247,6 +256,8 @@ def _estimate_lines(facts: dict[str, Any], options: Options) -> list[str]:
         f"({facts['full_steps']:,} steps; {_between(found['full_s_measured'])})"
         + (stopped if stops else ", and none is stopped")
     ]
+    if found["samples"] is not None:
+        lines.append(samples_line(found["samples"]))
     workers = counted(found["workers"], "worker")
     if "trials" in found:
         shortest = "stopped early" if stops else "as short as the shortest"

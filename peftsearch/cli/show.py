@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,11 @@ from peftsearch.cli.completion import show_arguments
 from peftsearch.cli.options import Json, Model, StudiesFolder
 from peftsearch.cli.terminal.console import print_json, print_line, print_table, print_text
 from peftsearch.errors import UsageError
-from peftsearch.wording import counted
+from peftsearch.wording import counted, duration
+
+if TYPE_CHECKING:
+    from peftsearch.space.random_samples import RandomSamples
+    from peftsearch.space.space import Space
 
 __all__ = ["show"]
 
@@ -47,6 +51,7 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         "about": space.file.title,
         "hash": space.hash,
         "distinct structures": space.count_structures(),
+        **_shares(space),
         **{f"slot {slot.name}": counted(len(slot.structures), "choice") for slot in space.slots},
         "seeds": ", ".join(seed.method for seed in space.file.seed_with),
     }
@@ -65,7 +70,8 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
             depth, structures = line.split(": ", 1)
             facts[f"{depth} on {shapes.family}"] = structures
         if coverage.structures:
-            facts |= draw_samples(space.on(shapes)).facts()
+            drawn = draw_samples(space.on(shapes))
+            facts |= drawn.facts() | _predicted(space, drawn)
     if as_json:
         print_json("space", facts | {"file": space.file.to_plain()})
         return
@@ -74,6 +80,33 @@ def _show_space(name: str, model: str | None, as_json: bool) -> None:
         print_line(f"{key}: {shown}")
     print_line()
     print_text(space.document.text.rstrip())
+
+
+def _predicted(space: Space, drawn: RandomSamples) -> dict[str, Any]:
+    """Predicted seconds of samples on one CPU core; nothing if nothing fits its budget."""
+    from peftsearch.space.predicted_time import predicted_time, typical_workload
+
+    workload = typical_workload(space)
+    time = predicted_time(drawn, workload)
+    if time is None:
+        return {}
+    told = time.facts()
+    numbers = ", ".join(duration(told[key]) for key in ("median_s", "most_s", "longest_s"))
+    reads = f"{workload.steps:,} steps of {workload.batch:g} texts of {workload.tokens:g} tokens"
+    return {
+        "predicted time (median, 90 %, greatest)": f"{numbers} on one CPU core ({reads})",
+        "longest sample": f"{time.longest}: {time.reason}",
+    }
+
+
+def _shares(space: Space) -> dict[str, str]:
+    """How many modifications samples have; nothing where each slot chooses for itself."""
+    shares = space.file.modifications
+    if shares is None:
+        return {}
+    whole = sum(shares.values())
+    told = (f"{number} in {100 * share / whole:.3g} %" for number, share in shares.items())
+    return {"modifications": f"{', '.join(told)} of samples"}
 
 
 def _show_method(name: str, model: str | None, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from peftsearch.design.shapes import BackboneShapes
 from peftsearch.errors import ConfigurationError
 from peftsearch.space.decode import BUDGET, DEPTH, decode
 from peftsearch.space.placed import PlacedSpace
+from peftsearch.space.structures.filled_slots import COUNT, is_choice_of_slots, label
 from peftsearch.space.structures.slot_structure import NOTHING, SlotStructure
 from peftsearch.space.structures.slots import PlacedSlot
 from peftsearch.space.structures.tree import Structure, StructureTree
@@ -112,6 +113,10 @@ class _Answers:
             return self.configuration.tuned_pct(self.shapes)
         if name == DEPTH:
             return self.depth
+        if self.tree.filled_slots and (name == COUNT or is_choice_of_slots(name)):
+            filled = self.tree.filled_by(self.structure)
+            chosen = self.tree.filled_slots
+            return chosen.middle(len(filled)) if name == COUNT else label(filled)
         first, _, rest = name.partition(".")
         if first == "lr":
             return training.lr_of(rest)

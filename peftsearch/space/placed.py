@@ -39,13 +39,13 @@ class PlacedSpace:
     @cached_property
     def tree(self) -> StructureTree[PlacedSlot]:
         """Every structure, of any depth."""
-        return StructureTree(self.slots, self.rules)
+        return StructureTree(self.slots, self.rules, shares=self.file.modifications)
 
     @cached_property
     def by_depth(self) -> dict[str, StructureTree[PlacedSlot]]:
         """The structures of each depth, widest first."""
         depths = tuple(map(str, self.file.depth.choices))
-        return trees_by_depth(self.slots, depths, self.rules, self.shapes)
+        return trees_by_depth(self.tree, depths, self.shapes)
 
     def count_structures(self) -> int:
         """Number of distinct structures of all depths; widths, rates and head are not counted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from math import comb
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ _FIRST_FORMS = frozenset(
     "dense sparse".split()
 )
 """Forms of version 0.2.0: their rates are part of every hash, as studies recorded it."""
+
+_MOST_WAYS = 1000
+"""Most ways to choose the slots that a number of modifications fills: values of one parameter."""
 
 
 class Space:
@@ -113,6 +117,13 @@ class Space:
         """
         return self.tree.count()
 
+    def unused(self) -> list[str]:
+        """Values of the file that no structure has: `ffn: composition 'gated'`."""
+        notes = [f"{slot.name}: {note}" for slot in self.slots for note in slot.unused()]
+        filled = self.tree.filled_slots
+        never = [] if filled is None else sorted(filled.shares.keys() - filled.ways.keys())
+        return notes + [f"modifications: {number}" for number in never]
+
     def nearest_head(self, wanted: Head) -> Head:
         """The head of this space that is nearest to `wanted`."""
         choices = self.file.head
@@ -168,11 +179,24 @@ def load_space(name: str | PathLike[str]) -> Space:
 def _structures(document: Document, file: SpaceFile) -> StructureTree[Slot]:
     """The structures that a file allows; SpaceError if there are none."""
     slots = _slots(document, file)
+    for number in file.modifications or ():
+        _refuse_number(document, number, len(slots))
     rules = [*exclusive(document, slots), *forbidden(document, slots, file.forbid)]
-    tree = StructureTree(slots, rules)
+    tree = StructureTree(slots, rules, shares=file.modifications)
     if tree.count() == 0:
-        raise document.error(["forbid"], "these rules exclude every structure of the space")
+        key = "forbid" if file.forbid or not file.modifications else "modifications"
+        raise document.error([key], "these rules exclude every structure of the space")
     return tree
+
+
+def _refuse_number(document: Document, number: int, slots: int) -> None:
+    """SpaceError for more modifications than slots, and for too many ways to choose slots."""
+    if number > slots:
+        message = f"{number} modifications need {number} slots; there are {slots}"
+        raise document.error(["modifications"], message)
+    if comb(slots, number) > _MOST_WAYS:
+        message = f"{number} of {slots} slots can be chosen in more than {_MOST_WAYS:,} ways"
+        raise document.error(["modifications"], message)
 
 
 def _slots(document: Document, file: SpaceFile) -> tuple[Slot, ...]:

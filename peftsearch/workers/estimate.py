@@ -1,16 +1,22 @@
-"""Estimating the duration of a trial, from a few steps of a few random configurations."""
+"""Estimating the duration of trials: a few steps of a few random configurations are measured, and
+the predicted costs of others are scaled to them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 
 from peftsearch.design.configuration import Configuration
+from peftsearch.design.cost.trial import Workload, scale_of, trial_cost
 from peftsearch.errors import TrialFailure
+from peftsearch.records.records import TrialResult
+from peftsearch.space.predicted_time import PredictedTime, predicted_time
 from peftsearch.space.random_samples import draw_samples
 from peftsearch.study.create import PlannedStudy
 from peftsearch.study.settings import budget_of
@@ -33,8 +39,8 @@ _ORDER = 500
 
 @dataclass(frozen=True)
 class TrialTime:
-    """Seconds per trial on an otherwise idle machine, one value per configuration. States of frozen
-    layers are not cached while measuring, so a search may be faster.
+    """Seconds per trial on an otherwise idle machine, one value per measured configuration, and
+    predictions for others. States of frozen layers are not cached while measuring.
     """
 
     full_s: tuple[float, ...]
@@ -43,6 +49,8 @@ class TrialTime:
     """Seconds to the first rung; as many as `full_s` where no trial is stopped."""
     steps: int
     """Steps of a trial of full length."""
+    predicted: PredictedTime | None = None
+    """Random samples of the space, frozen layers computed once if the study caches them."""
 
     @property
     def mean_s(self) -> float:
@@ -55,18 +63,55 @@ class TrialTime:
         return sum(self.first_rung_s) / len(self.first_rung_s)
 
 
-def trial_time(study: PlannedStudy) -> TrialTime | None:
+@dataclass(frozen=True)
+class _Measured:
+    """One configuration: seconds to full length and to the first rung, and what it reads."""
+
+    configuration: Configuration
+    full_s: float
+    first_rung_s: float
+    workload: Workload
+
+
+def trial_time(study: PlannedStudy, recorded: Sequence[TrialResult] = ()) -> TrialTime | None:
     """The estimate, from a few configurations that train something; None if the space has none, or
-    each of them fails.
+    each of them fails. Predictions are scaled to the trials of full length among `recorded`, if
+    there are any, else to what is measured.
     """
-    times = []
+    measured = []
     for configuration in _drawn(study):
         with contextlib.suppress(TrialFailure):  # as a search would
-            times.append(_time_of(study, configuration))
-    if not times:
+            measured.append(_time_of(study, configuration))
+    if not measured:
         return None
-    full, first, steps = zip(*times, strict=True)
-    return TrialTime(full, first, max(steps))
+    workload = measured[0].workload
+    shapes = study.bench.backbone.shapes
+    scale = _recorded_scale(study, workload, recorded) or scale_of(
+        [trial_cost(m.configuration, shapes, m.workload.without_kept()).total for m in measured],
+        [m.full_s for m in measured],
+    )
+    return TrialTime(
+        tuple(m.full_s for m in measured),
+        tuple(m.first_rung_s for m in measured),
+        max(m.workload.steps for m in measured),
+        predicted_time(draw_samples(study.space.on(shapes)), workload, scale),
+    )
+
+
+def _recorded_scale(
+    study: PlannedStudy, workload: Workload, recorded: Sequence[TrialResult]
+) -> float | None:
+    """Seconds per multiply-add of trials that trained something to full length; None without."""
+    shapes = study.bench.backbone.shapes
+    costs, seconds = [], []
+    for result in recorded:
+        if result.state == "full" and result.configuration is not None:
+            configuration = Configuration.from_json(result.configuration).within(shapes)
+            load = workload if result.kept_layers else workload.without_kept()
+            if configuration.modifications:
+                costs.append(trial_cost(configuration, shapes, load).total)
+                seconds.append(result.wall_s)
+    return scale_of(costs, seconds) if costs else None
 
 
 def parallel_trials(device: str, workers: int, threads: int, cores: int) -> float:
@@ -87,8 +132,8 @@ def _drawn(study: PlannedStudy) -> list[Configuration]:
     return [c for c, _ in zip(training, range(_CONFIGURATIONS), strict=False)]
 
 
-def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, float, int]:
-    """Seconds to full length, seconds to the first rung, and steps of full length."""
+def _time_of(study: PlannedStudy, configuration: Configuration) -> _Measured:
+    """Seconds of one configuration, extrapolated from some of its steps."""
     bench = study.bench.for_training(configuration.training)
     budget = budget_of(study.space, study.info)
     # Cached states, and recordings, come from trials before: the estimate is of one by itself.
@@ -100,13 +145,34 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> tuple[float, 
     ) as run:
         step_s = _step_s(run)
         example_s = _example_s(run, bench)
+        workload = _workload(run, bench, budget.rung_examples, study.info.without)
     examples = len(bench.validation)
     below = min(budget.rung_examples, examples) * example_s
     last = examples * example_s
     full_s = run.full_steps * step_s + (len(run.rungs) - 1) * below + last
     first_step = run.rungs[0][1]
     stopped_s = first_step * step_s + (below if len(run.rungs) > 1 else last)
-    return full_s, stopped_s, run.full_steps
+    return _Measured(configuration, full_s, stopped_s, workload)
+
+
+def _workload(
+    run: TrainingRun, bench: Workbench, rung_examples: int, without: Sequence[str]
+) -> Workload:
+    """What a trial of full length reads and writes."""
+    batch = mean(len(run.order.batch(step)) for step in range(min(run.order.per_epoch, _ORDER)))
+    written = bench.train.written
+    target = float(written.lengths.mean()) if written is not None else 0.0
+    examples = len(bench.validation)
+    return Workload(
+        steps=run.full_steps,
+        batch=batch,
+        tokens=_mean_padded(run) / batch - target,
+        evaluated=examples + (len(run.rungs) - 1) * min(rung_examples, examples),
+        evaluated_tokens=float(bench.validation.inputs.lengths.mean()),
+        target_tokens=target,
+        passes=max(1.0, run.full_steps / run.order.per_epoch),
+        kept="activations" not in without,
+    )
 
 
 def _step_s(run: TrainingRun) -> float:

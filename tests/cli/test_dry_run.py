@@ -92,6 +92,12 @@ def test_its_estimate_is_of_the_time_asked_for(
     assert estimate["trials_at_least"] <= estimate["trials"] <= estimate["trials_at_most"]
     trials = 300 / estimate["full_s"]  # of two digits
     assert abs(estimate["trials"] - trials) <= 1 + 0.06 * trials
+    samples = estimate["samples"]
+    assert 0 < samples["median_s"] <= samples["most_s"] <= samples["longest_s"]
+    # One form at one place in all layers, as measured: nothing of it costs far more or less.
+    measured = statistics.median(estimate["full_s_measured"])
+    assert 0.4 < samples["median_s"] / measured < 2.5
+    assert samples["longest"].startswith("linear∥attn.query+value r=")
     asked = document(capsys, "--trials", "10")["estimate"]
     assert "trials" not in asked
     assert asked["search_s"] == pytest.approx(10 * asked["full_s"], rel=0.12)
@@ -102,6 +108,7 @@ def test_it_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run([*DRY.split(), "--minutes", "1"]) == 0
     out = capsys.readouterr().out
     assert "estimate: about" in out
+    assert "random samples, predicted: half take at most" in out
     assert "trials of full length in 1 min after loading" in out
     assert sorted(home.rglob("*")) == before
 

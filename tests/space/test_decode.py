@@ -84,7 +84,7 @@ def test_the_budget_is_used_wherever_the_structure_reaches_it(
         if sample.budget_pct is None:
             continue
         filled = [s for s in sample.structure if not s.is_empty]
-        open_modifications = [s.modification(shapes, 2.0) for s in filled]
+        open_modifications = [s.modification(shapes, 2.0, sample.depth) for s in filled]
         budget = sample.budget_pct / 100 * shapes.body_parameters
         low, high = cost_range(open_modifications, shapes)
         if low <= budget <= high:

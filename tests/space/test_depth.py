@@ -203,6 +203,6 @@ def test_seeds_of_unified_are_those_of_a_space_without_a_depth() -> None:
 
 @pytest.mark.slow
 def test_most_samples_of_unified_leave_lower_layers_alone() -> None:
-    """Of 496 random ones 390 on MiniLM's 6 layers; without a depth 78 of 495."""
+    """Of 498 random ones 407 on MiniLM's 6 layers; without a depth 169 of 497."""
     found = trainable(shipped("unified"), bert())
     assert sum(one.frozen_layers(bert()) > 0 for one in found) > 0.7 * len(found)

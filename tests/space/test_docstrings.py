@@ -9,15 +9,27 @@ import pytest
 
 import peftsearch
 from peftsearch.backbone.loading.load import load_shapes
+from peftsearch.design.cost.trial import Workload
 from peftsearch.design.methods import METHODS
-from peftsearch.space import allocate, coverage, decode, encode, placed, random_samples, space
-from peftsearch.space.random_samples import RandomSuggestions
+from peftsearch.space import (
+    allocate,
+    coverage,
+    decode,
+    encode,
+    placed,
+    predicted_time,
+    random_samples,
+    space,
+)
+from peftsearch.space.random_samples import RandomSuggestions, draw_samples
 from peftsearch.space.space import load_space
 
-MODULES = (allocate, coverage, decode, encode, placed, random_samples, space)
+MODULES = (allocate, coverage, decode, encode, placed, predicted_time, random_samples, space)
 NAMES = {
     "METHODS": METHODS,
     "RandomSuggestions": RandomSuggestions,
+    "Workload": Workload,
+    "draw_samples": draw_samples,
     "load_shapes": load_shapes,
     "load_space": load_space,
     "peftsearch": peftsearch,

@@ -17,7 +17,7 @@ from peftsearch.backbone.loading.load import shapes_of
 from peftsearch.design.configuration import Configuration
 from peftsearch.design.modification import Modification
 from peftsearch.design.shapes import BackboneShapes
-from peftsearch.space.allocate import cost_range
+from peftsearch.space.allocate import cost_range, layer_costs
 from peftsearch.space.decode import Sample, decode
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.random_samples import RandomSuggestions
@@ -136,6 +136,13 @@ def facts_of(modification: Modification) -> tuple[object, ...]:
     return modification.form, modification.insertion, modification.composition
 
 
+def unit(configuration: Configuration, shapes: BackboneShapes) -> int:
+    """Least cost of one more unit of width in one layer: no less than it can be spent."""
+    open_ones = [m.with_width(None) for m in configuration.modifications if m.has_width]
+    costs = [layer_costs(m, shapes) for m in open_ones]
+    return min((own for cost in costs for _, own in cost.each), default=0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SAMPLES)
 @pytest.mark.parametrize("name", shipped_spaces())
@@ -171,5 +178,6 @@ def test_no_sample_is_invalid_or_degenerate_and_no_structure_is_there_twice(
         least, greatest = cost_range(asked, shapes)
         if least <= budget <= greatest:
             reached += 1
-            used += sample.configuration.tuned_parameters(shapes) >= 0.8 * budget
+            tuned = sample.configuration.tuned_parameters(shapes)
+            used += tuned >= 0.8 * budget or budget - tuned < unit(sample.configuration, shapes)
     assert used >= 0.95 * reached

@@ -5,6 +5,7 @@ tables say what the schema says.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.backbone.loading.reference_configs import REFERENCES
 from peftsearch.cli.main import run
 from peftsearch.design.composition import COMPOSITIONS
+from peftsearch.design.cost.trial import trial_cost
 from peftsearch.design.form import FORMS
 from peftsearch.errors import SpaceError
 from peftsearch.policy.seeds import seeds_of
@@ -34,14 +36,16 @@ from peftsearch.space.file.schema import (
 from peftsearch.space.file.shipped import shipped_spaces
 from peftsearch.space.file.values import Values
 from peftsearch.space.layer_masks import DEPTHS, LAYER_MASKS
-from peftsearch.space.random_samples import RandomSuggestions
+from peftsearch.space.predicted_time import typical_workload
+from peftsearch.space.random_samples import RandomSamples, RandomSuggestions, draw_samples
 from peftsearch.space.space import Space
 from peftsearch.space.structures.slot_structure import DIMENSIONS
 from support.readme import readme_commands
+from support.spaces import shipped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
-FIRST, KINDS, DEPTH, NUMBERS = BLOCKS
+FIRST, KINDS, DEPTH, MANY, NUMBERS = BLOCKS
 COMMANDS = readme_commands(PAGE)
 
 
@@ -86,7 +90,7 @@ class Listener(RandomSuggestions):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "depth", "numbers"])
+@pytest.mark.parametrize("text", BLOCKS, ids=["first", "kinds", "depth", "many", "numbers"])
 def test_a_file_of_the_page_uses_all_that_it_offers_and_can_be_sampled(text: str) -> None:
     loaded, shapes = space(text), load_shapes("config:bart-large")
     assert [slot.unused() for slot in loaded.slots] == [[] for _ in loaded.slots]
@@ -137,6 +141,48 @@ def test_numbers_of_a_composition_written_alone_are_those_of_the_page() -> None:
     bounds = [(v.low, v.high) for v in (alone.scales, alone.alpha)]
     assert bounds == [(float(low), float(high)) for low, high in found]
     assert alone.dora_s.choices == (1.0,)
+
+
+@pytest.mark.slow
+def test_the_counts_of_random_samples_are_those_of_the_page(minilm: object) -> None:
+    """Within two: a product of floats may fall on the other side of a whole number elsewhere."""
+    shapes = load_shapes("demo:minilm")
+    text = space_named("unified").document.text
+
+    def drawn(without: str) -> RandomSamples:
+        lines = [line for line in text.splitlines() if not line.startswith(f"{without}:")]
+        return draw_samples(Space(Document("unified.yaml", "\n".join(lines))).on(shapes))
+
+    def lowest(samples: RandomSamples) -> list[int]:
+        found = samples.configurations
+        return [sum(c.frozen_layers(shapes) == 0 for c in found), len(found)]
+
+    def filled(samples: RandomSamples) -> list[int]:
+        return [sum(not s.is_empty for s in sample.structure) for sample in samples.samples]
+
+    now = drawn("nothing")
+    fewer = [sum(len(c.modifications) == 1 for c in now.configurations), len(now.configurations)]
+    load = replace(typical_workload(shipped("unified")), tokens=36, evaluated_tokens=36)
+    costs = [trial_cost(one, shapes, load).total for one in now.configurations]
+    prompts = [
+        any(m.form.name == "prompt" for m in one.modifications) for one in now.configurations
+    ]
+    dear = sum(cost for cost, has in zip(costs, prompts, strict=True) if has)
+    counts = {
+        r"`unified` (\d+) have a prompt, and these take (\d+) %": [
+            sum(prompts),
+            100 * dear / sum(costs),
+        ],
+        r"Of (\d+) random samples\s+of `unified` (\d+) tune": lowest(now)[::-1],
+        r"without a depth, (\d+) of (\d+) do": lowest(drawn("depth")),
+        r"this key, (\d+) fill four": [sum(n >= 4 for n in filled(drawn("modifications")))],
+        r"(\d+) fill one slot": [filled(now).count(1)],
+        r"but (\d+) of the (\d+) that": fewer,
+    }
+    for pattern, expected in counts.items():
+        (said,) = re.findall(pattern, PAGE)
+        numbers = [int(number) for number in ([said] if isinstance(said, str) else said)]
+        assert numbers == pytest.approx(expected, abs=2), pattern
 
 
 # -- the errors --------------------------------------------------------------------------------

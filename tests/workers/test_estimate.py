@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peftsearch.backbone.loading.load import load_shapes
 from peftsearch.design.configuration import Training
+from peftsearch.design.cost.trial import Workload, trial_cost
+from peftsearch.design.methods import METHODS
 from peftsearch.training.batches import BatchOrder
 from peftsearch.workers.estimate import (
     TrialTime,
     _example_s,
+    _recorded_scale,
     _step_s,
+    _workload,
     parallel_trials,
     trials_within,
 )
@@ -87,6 +92,48 @@ def test_an_evaluation_is_measured_on_some_examples(examples: int, evaluated: li
 
     assert _example_s(run, Bench()) == pytest.approx(EXAMPLE_S)  # type: ignore[arg-type]
     assert run.evaluated == evaluated
+
+
+@pytest.mark.parametrize("target", [None, 4])
+def test_a_workload_is_what_a_trial_reads(target: int | None) -> None:
+    lengths = [10] * 40
+    run: Any = run_over(lengths, full_steps=30)
+    run.rungs = ((0.5, 15), (1.0, 30))
+    written = None if target is None else SimpleNamespace(lengths=np.full(40, target))
+
+    class Validation:
+        inputs = SimpleNamespace(lengths=np.array([6, 8]))
+
+        def __len__(self) -> int:
+            return 100
+
+    bench: Any = SimpleNamespace(train=SimpleNamespace(written=written), validation=Validation())
+    load = _workload(run, bench, rung_examples=30, without=("features",))
+    own = 10 - (target or 0)  # the lengths of a batch hold its targets
+    assert load == Workload(30, 4, own, 130, 7, target or 0, passes=3, kept=True)
+    assert not _workload(run, bench, 30, ("activations",)).kept
+
+
+def test_predictions_are_scaled_to_the_trials_that_a_study_has_recorded() -> None:
+    shapes, load = load_shapes("config:bert-base"), Workload(100, 32, 20, 500, 20)
+    study: Any = SimpleNamespace(bench=SimpleNamespace(backbone=SimpleNamespace(shapes=shapes)))
+
+    def ended(name: str, times: float, state: str = "full", kept: int = 0) -> Any:
+        configuration = METHODS[name].configuration()
+        cost = trial_cost(
+            configuration.within(shapes), shapes, load if kept else load.without_kept()
+        )
+        return SimpleNamespace(
+            state=state,
+            configuration=configuration.to_json(),
+            kept_layers=kept,
+            wall_s=cost.total * 1e-9 * times,
+        )
+
+    trials = [ended("lora", 1), ended("mam", 1), ended("bitfit", 50)]
+    trials += [ended("lora", 9, "stopped"), ended("head-only-mean", 9)]
+    assert _recorded_scale(study, load, trials) == pytest.approx(1e-9)
+    assert _recorded_scale(study, load, trials[3:]) is None
 
 
 def test_trials_that_share_cores_are_as_many_as_there_is_room_for() -> None:

@@ -21,6 +21,7 @@ from peftsearch.design.budget import (
 from peftsearch.design.composition import COMPOSITIONS
 from peftsearch.design.form import FORMS
 from peftsearch.errors import ConfigurationError
+from peftsearch.space.file.modification_shares import ModificationShares
 from peftsearch.space.file.published import Published
 from peftsearch.space.file.seed_method import SeedMethod, as_seed
 from peftsearch.space.file.train_choices import TrainChoices
@@ -252,6 +253,10 @@ class SpaceFile(Model):
     budgets: Budgets
     depth: Names = EVERY_LAYER
     """Masks of layers that a whole configuration is restricted to, whatever its slots choose."""
+    modifications: ModificationShares | None = None
+    """How many modifications a configuration has, each number with its share of samples; None: each
+    slot chooses for itself whether it holds one.
+    """
     places: dict[str, SlotPlaces] = Field(min_length=1)
     choices: dict[str, SlotChoices]
     width: Width = Width()
@@ -272,4 +277,6 @@ class SpaceFile(Model):
         plain = self.model_dump(by_alias=True, exclude_none=True, mode="json")
         if self.depth == EVERY_LAYER:  # spaces written before this key keep their hashes
             del plain["depth"]
+        if self.modifications is not None:  # whole numbers as keys, which JSON has not
+            plain["modifications"] = self.modifications
         return plain | {"train": self.train.to_plain()}

@@ -82,14 +82,18 @@ class Slot:
                     notes.append(f"{dimension} '{value}'")
         return notes
 
-    def walk(self, trial: Suggester, allowed: tuple[SlotStructure, ...]) -> SlotStructure:
-        """Choose one of `allowed`, a dimension at a time."""
+    def walk(
+        self, trial: Suggester, allowed: tuple[SlotStructure, ...], is_filled: bool = False
+    ) -> SlotStructure:
+        """Choose one of `allowed`, a dimension at a time. `is_filled`: that the slot holds a
+        modification has been chosen before.
+        """
         left: tuple[SlotStructure, ...] = allowed
         for dimension in DIMENSIONS:
             groups = self._groups(left, dimension)
             if len(groups) > 1:
                 options = list(groups)
-                name = self._parameter(dimension, options)
+                name = self._parameter(dimension, options, is_filled)
                 left = groups.get(trial.suggest_categorical(name, options), ())
         if len(left) != 1:
             raise ConfigurationError(f"slot '{self.name}': no structure fits the choices")
@@ -106,11 +110,12 @@ class Slot:
             self._grouped[key] = (left, {value: tuple(group) for value, group in groups.items()})
         return self._grouped[key][1]
 
-    def _parameter(self, dimension: str, options: list[str]) -> str:
+    def _parameter(self, dimension: str, options: list[str], is_filled: bool) -> str:
         """`attn.form`, or `attn.insertion{parallel|sequential}` where only some are offered."""
         # Optuna refuses a categorical parameter whose choices differ between trials.
         name = f"{self.name}.{dimension}"
-        return name if options == self.options[dimension] else f"{name}{{{'|'.join(options)}}}"
+        every = [v for v in self.options[dimension] if not (is_filled and v == NOTHING.form)]
+        return name if options == every else f"{name}{{{'|'.join(options)}}}"
 
 
 @dataclass(frozen=True, eq=False)

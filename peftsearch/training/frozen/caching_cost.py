@@ -9,11 +9,9 @@ from __future__ import annotations
 import torch
 
 from peftsearch.backbone.loading.load import Backbone
+from peftsearch.design.cost.trial import SHARED_BY
 
 __all__ = ["SHARED_BY", "caching_pays", "token_bytes"]
-
-SHARED_BY = 8
-"""Trials of a search that are expected to leave the same layers unchanged."""
 
 _FLOPS = {"cpu": 5e10, "cuda": 5e13}
 """Floating-point operations a second that a forward of frozen layers reaches, roughly."""

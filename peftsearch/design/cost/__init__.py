@@ -1,0 +1,1 @@
+"""Predicted cost of a trial, in multiply-adds, from shapes alone."""
