@@ -166,7 +166,8 @@ def attend(
     inputs = _Inputs(module, query, key, value, attention_mask, scaling, options)
     spans = shared(len(query)) if shared else []
     spans = spans or [(slice(0, len(query)), _ATTACHED.get(module, []))]
-    parts = [inputs.of_texts(texts, len(spans)).attend(prefixes) for texts, prefixes in spans]
+    split = inputs.split([texts.stop - texts.start for texts, _ in spans])
+    parts = [one.attend(prefixes) for one, (_, prefixes) in zip(split, spans, strict=True)]
     heads = parts[0] if len(parts) == 1 else torch.cat(parts)
     if heads.shape[1] < length:
         # The model's own code reshapes to the length of the states it passed in. A view costs
@@ -187,20 +188,28 @@ class _Inputs:
     scaling: float | None
     options: Mapping[str, Any]
 
-    def of_texts(self, texts: slice, spans: int) -> _Inputs:
-        """The arguments of `texts` alone, one of `spans` parts of the batch."""
-        if spans == 1:
-            return self
-        bias = self.options.get("position_bias")
-        options = {} if bias is None else {"position_bias": _of_texts(bias, texts)}
-        return replace(
-            self,
-            query=self.query[texts],
-            key=self.key[texts],
-            value=self.value[texts],
-            mask=None if self.mask is None else _of_texts(self.mask, texts),
-            options={**self.options, **options},
-        )
+    def split(self, counts: Sequence[int]) -> list[_Inputs]:
+        """The arguments of the first `counts[0]` texts alone, of the next `counts[1]`, and so on.
+
+        One split a tensor: the backward of a slice writes a whole tensor of zeros.
+        """
+        if len(counts) == 1:
+            return [self]
+        query, key, value = (t.split(counts) for t in (self.query, self.key, self.value))
+        mask, bias = (_split(t, counts) for t in (self.mask, self.options.get("position_bias")))
+        return [
+            replace(
+                self,
+                query=query[i],
+                key=key[i],
+                value=value[i],
+                mask=mask[i],
+                options=self.options
+                if bias[i] is None
+                else {**self.options, "position_bias": bias[i]},
+            )
+            for i in range(len(counts))
+        ]
 
     def attend(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
         """The heads' output [batch, tokens, heads, head_dim], all texts with the same prefixes."""
@@ -226,9 +235,9 @@ class _Inputs:
         return heads
 
 
-def _of_texts(values: Tensor, texts: slice) -> Tensor:
-    """The rows of `texts` in [batch or 1, ...]; one row for all texts stays."""
-    return values if len(values) == 1 else values[texts]
+def _split(values: Tensor | None, counts: Sequence[int]) -> Sequence[Tensor | None]:
+    """[batch or 1, ...] in parts of `counts` texts; one row for all texts goes to each part."""
+    return [values] * len(counts) if values is None or len(values) == 1 else values.split(counts)
 
 
 def _select(

@@ -61,14 +61,13 @@ class SharedModule:
         if not self.before or not args:
             return None
 
-        def own(member: Owner, rows: slice) -> Tensor:
-            x: Tensor = args[0][rows]
+        def own(member: Owner, x: Tensor, _: Tensor) -> Tensor:
             for hook in self.before.get(member, ()):
                 changed = hook(module, (x, *args[1:]))
                 x = x if changed is None else changed[0]
             return x
 
-        joined = self._split(args[0], own, self.before, args[0])
+        joined = self._split(args[0], args[0], own, self.before)
         return None if joined is args[0] else (joined, *args[1:])
 
     def _on_output(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -77,15 +76,13 @@ class SharedModule:
             return None
         states = output if isinstance(output, Tensor) else output[0]
 
-        def own(member: Owner, rows: slice) -> Tensor:
-            h: Tensor = states[rows]
-            arguments = (args[0][rows], *args[1:])
+        def own(member: Owner, h: Tensor, x: Tensor) -> Tensor:
             for hook in self.after.get(member, ()):
-                changed = hook(module, arguments, h)
+                changed = hook(module, (x, *args[1:]), h)
                 h = h if changed is None else changed
             return h
 
-        joined = self._split(states, own, self.after, args[0])
+        joined = self._split(states, args[0], own, self.after)
         return joined if states is output else (joined, *output[1:])
 
     def _split_forward(self, *args: Any, **options: Any) -> Tensor:
@@ -97,19 +94,19 @@ class SharedModule:
             whole: Tensor = self._forward(*args, **options)
             return whole
 
-        def own(member: Owner | None, rows: slice) -> Tensor:
-            result: Tensor = self._forward(args[0][rows], *args[1:], **options)
+        def own(member: Owner | None, x: Tensor, _: Tensor | None = None) -> Tensor:
+            result: Tensor = self._forward(x, *args[1:], **options)
             return result
 
-        return self._split(args[0], own, substituting, None, others=own)
+        return self._split(args[0], None, own, substituting, others=own)
 
     def _split(
         self,
         states: Tensor,
-        own: Callable[[Owner, slice], Tensor],
-        who: Container[Owner],
         read: Tensor | None,
-        others: Callable[[None, slice], Tensor] | None = None,
+        own: Callable[[Owner, Tensor, Any], Tensor],
+        who: Container[Owner],
+        others: Callable[[None, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """`states` [rows, ...] with the rows of each member in `who` replaced by `own` of them.
 
@@ -119,15 +116,22 @@ class SharedModule:
         spans = self.shares.spans(len(states)) if self.shares.rows else []
         if not any(member in who for member, _ in spans):
             return states
-        parts: list[Tensor] = []
-        for members, rows in self._runs(spans, who, read is not None):
+        runs = list(self._runs(spans, who, read is not None))
+        # One split, not a slice a run: the backward of a slice writes a whole tensor of zeros.
+        sizes = [rows.stop - rows.start for _, rows in runs]
+        parts = list(states.split(sizes))
+        beside = parts if read is states else read.split(sizes) if read is not None else parts
+        before = list(parts)
+        for i, (members, _) in enumerate(runs):
             if members[0] not in who:
-                parts.append(states[rows] if others is None else others(None, rows))
+                parts[i] = parts[i] if others is None else others(None, parts[i])
             elif len(members) > 1 and read is not None:
-                parts.append(self._together(members, read[rows], states[rows]))
+                parts[i] = self._together(members, beside[i], parts[i])
             else:
                 with self.shares.running(members[0], self.module):
-                    parts.append(own(members[0], rows))
+                    parts[i] = own(members[0], parts[i], beside[i])
+        if all(part is one for part, one in zip(parts, before, strict=True)):
+            return states  # hooks that only read
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _runs(
