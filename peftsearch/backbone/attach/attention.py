@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -42,6 +42,8 @@ class AttachedPrefix:
     """The sub-layer's input [batch, tokens, d_source], for a gate that reads it."""
     width: int | None = None
     """l, if it may be computed beside other texts' prefixes of this length."""
+    reads_module: ClassVar[bool] = False
+    """Whether it reads parameters of the module."""
 
     @property
     def is_exact(self) -> bool:

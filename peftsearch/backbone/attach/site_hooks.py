@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from peftsearch.backbone.attach.side_by_side import modify_together
 from peftsearch.backbone.attach.site_modification import SiteModification
 from peftsearch.backbone.linear import LinearView
 
-__all__ = ["InputHook", "OutputHook", "OwnInput", "Read", "StreamHook", "Together"]
+__all__ = ["InputHook", "OutputHook", "OwnInput", "Read", "StreamHook"]
 
 
 class Read(Protocol):
@@ -54,30 +54,6 @@ Source = Callable[[Read], Tensor]
 """Gives x of some members' texts, one after the other: [texts, tokens, d_source]."""
 
 
-class Together(Protocol):
-    """A hook that can be computed for several members at once."""
-
-    @property
-    def kind(self) -> Hashable:
-        """A key, equal for hooks that can be computed together."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Its width where members of other widths are computed with it; else 0."""
-        ...
-
-    @property
-    def reads_module(self) -> bool:
-        """Whether it reads parameters of the module."""
-        ...
-
-    @classmethod
-    def together(cls, hooks: Sequence[Any], source: Source, h: Tensor) -> Tensor:
-        """The new h of all members' texts [texts, tokens, channels], equally many of each."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class OutputHook:
     """A hook after the linear layer that computes h, all or a part of its output."""
@@ -93,18 +69,24 @@ class OutputHook:
 
     @property
     def kind(self) -> Hashable:
+        """A key, equal for hooks that can be computed together."""
         return self.linear.part, self.read.key, self.modified.kind
 
     @property
     def width(self) -> int:
+        """Its width, where other widths may be computed beside it; else 0."""
         return self.modified.padded_width
 
     @property
     def reads_module(self) -> bool:
+        """Whether it may read parameters of the module."""
         return not self.modified.adds
 
     @classmethod
     def together(cls, hooks: Sequence[OutputHook], source: Source, h: Tensor) -> Tensor:
+        """The module's output [texts, tokens, channels] of several members, with equally many texts
+        each, in their order.
+        """
         linear, read = hooks[0].linear, hooks[0].read
         part = linear.read(h)
         x = source(read) if hooks[0].modified.reads_x else part
@@ -117,24 +99,24 @@ class InputHook:
 
     modified: SiteModification
     read: Read
+    reads_module: ClassVar[bool] = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self.modified(self.read(args[0]), args[0]), *args[1:])
 
     @property
     def kind(self) -> Hashable:
+        """As of an `OutputHook`."""
         return self.read.key, self.modified.kind
 
     @property
     def width(self) -> int:
+        """As of an `OutputHook`."""
         return self.modified.padded_width
-
-    @property
-    def reads_module(self) -> bool:
-        return False
 
     @classmethod
     def together(cls, hooks: Sequence[InputHook], source: Source, h: Tensor) -> Tensor:
+        """As of an `OutputHook`: the input [texts, tokens, d_h]."""
         x = source(hooks[0].read) if hooks[0].modified.reads_x else h
         return modify_together([hook.modified for hook in hooks], x, h)
 
@@ -144,6 +126,7 @@ class StreamHook:
     """A hook after the module that puts h out, the first of a tuple if it is one; x is h."""
 
     modified: SiteModification
+    reads_module: ClassVar[bool] = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """The module's output with h [batch, tokens, hidden] changed."""
@@ -153,16 +136,15 @@ class StreamHook:
 
     @property
     def kind(self) -> Hashable:
+        """As of an `OutputHook`."""
         return self.modified.kind
 
     @property
     def width(self) -> int:
+        """As of an `OutputHook`."""
         return self.modified.padded_width
-
-    @property
-    def reads_module(self) -> bool:
-        return False
 
     @classmethod
     def together(cls, hooks: Sequence[StreamHook], source: Source, h: Tensor) -> Tensor:
+        """As of an `OutputHook`."""
         return modify_together([hook.modified for hook in hooks], h, h)

@@ -7,7 +7,7 @@ h      = composition(h, delta)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,9 +69,16 @@ class SiteModification:
         """
         one = self.modification
         if self.adds and one.form.batches:
-            alike = 0 if one.form.padded else self.width
-            return one.form.function, one.insertion, alike, self.dtype
+            return one.form.function, one.insertion, self.dtype, *self._fixed_shapes()
         return one.form, one.insertion, one.composition, self.width, self.dtype
+
+    def _fixed_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names of the form's tensors, with their shapes but for axes that may be padded."""
+        padded = self.modification.form.padded
+        for name, tensor in self.tensors().items():
+            if name != "s":  # a learned scale: others have a fixed one
+                shape = tensor.shape
+                yield name, tuple(n for i, n in enumerate(shape) if i != padded.get(name))
 
     @property
     def padded_width(self) -> int:

@@ -129,15 +129,11 @@ class SiteModules:
 
     def _on_sum(self, modified: SiteModification, renorms: bool) -> Undo:
         """Install it on the residual stream, after the sub-layer has been added to it."""
-        if not self.pre_norm:
-            return (
-                self._renormed(modified)
-                if renorms
-                else self.hooks.after(self.norm, StreamHook(modified))
-            )
-        if self.site.place == "residual.ffn":
-            return self.hooks.after(self.layer, StreamHook(modified))
-        return self._before_the_sum(modified)
+        if not self.pre_norm and renorms:
+            return self._renormed(modified)
+        if self.pre_norm and self.site.place != "residual.ffn":
+            return self._before_the_sum(modified)
+        return self.hooks.after(self.layer if self.pre_norm else self.norm, StreamHook(modified))
 
     def _renormed(self, modified: SiteModification) -> Undo:
         """LN(t + Δ(LN(t))), t [batch, tokens, hidden] the sum before the norm, and the same frozen

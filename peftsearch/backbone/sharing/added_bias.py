@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,22 +38,13 @@ class AddedBias:
     """b₀ [channels]."""
     own: Mapping[str, Tensor]
     """The member's tensors in place of the module's parameters, by name."""
+    kind: ClassVar[Hashable] = "added bias"
+    width: ClassVar[int] = 0
+    reads_module: ClassVar[bool] = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """h [..., channels] with b [channels] in place of b₀."""
         return output + (self.own["bias"] - self.frozen)
-
-    @property
-    def kind(self) -> Hashable:
-        return AddedBias
-
-    @property
-    def width(self) -> int:
-        return 0
-
-    @property
-    def reads_module(self) -> bool:
-        return False
 
     @classmethod
     def together(cls, hooks: Sequence[AddedBias], source: object, h: Tensor) -> Tensor:

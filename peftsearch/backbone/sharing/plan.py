@@ -53,6 +53,12 @@ class Plan:
     sizes: list[int]
     groups: list[Group]
 
+    def split(self, rows: Tensor) -> Sequence[Tensor]:
+        """The parts of a tensor [rows, ...]."""
+        # One split, not a slice a part: a slice's backward writes a whole tensor of zeros. That of
+        # a split into one part would write a copy.
+        return (rows,) if len(self.sizes) == 1 else rows.split(self.sizes)
+
     @classmethod
     def of(cls, spans: Iterable[Span], keys: Sequence[Hashable]) -> Plan:
         """`keys`: one for each span, equal where spans are computed together; None: left alone."""

@@ -112,7 +112,7 @@ class SharedModule:
         if plan is None or not plan.groups:
             whole: Tensor = self._forward(*args, **options)
             return whole
-        parts = list(args[0].split(plan.sizes))
+        parts = list(plan.split(args[0]))
         owners = {i: group.owners[0] for group in plan.groups for i in group.parts}
         for i, part in enumerate(parts):
             owner = owners.get(i)
@@ -134,8 +134,7 @@ class SharedModule:
         plan = self._plan(chains, len(states))
         if not plan.groups:
             return states
-        # One split, not a slice a member: a slice's backward writes a whole tensor of zeros.
-        before = states.split(plan.sizes)
+        before = plan.split(states)
         parts, sources = list(before), _Sources(x, plan)
         for group in plan.groups:
             if len(group.owners) == 1:
@@ -245,7 +244,7 @@ class SharedModule:
 
 def _width(chain: Chain) -> int:
     """The width that may be padded to compute a chain beside others; 0 where none may."""
-    return max((getattr(hook, "width", None) or 0 for hook in chain), default=0)
+    return max((hook.width or 0 for hook in chain if isinstance(hook, _TOGETHER)), default=0)
 
 
 @dataclass
@@ -270,5 +269,5 @@ class _Sources:
 
     def _parts(self, key: Hashable, whole: Callable[[], Tensor]) -> Sequence[Tensor]:
         if key not in self._split:
-            self._split[key] = whole().split(self.plan.sizes)
+            self._split[key] = self.plan.split(whole())
         return self._split[key]
