@@ -202,7 +202,7 @@ class Inputs:
         """
         if len(counts) == 1:
             return [self]
-        columns = [_split(values, counts) for values in self._values]
+        columns = [_split(values, counts) for values in self._by_text]
         return [self._with(*values) for values in zip(*columns, strict=True)]
 
     @classmethod
@@ -210,11 +210,11 @@ class Inputs:
         """The reverse of `split`."""
         if len(several) == 1:
             return several[0]
-        columns = zip(*(one._values for one in several), strict=True)
+        columns = zip(*(one._by_text for one in several), strict=True)
         return several[0]._with(*(_joined(column) for column in columns))
 
     @property
-    def _values(self) -> tuple[Tensor | None, ...]:
+    def _by_text(self) -> tuple[Tensor | None, ...]:
         """Everything that has a row a text."""
         bias = self.options.get("position_bias")
         return self.query, self.key, self.value, self.mask, bias
