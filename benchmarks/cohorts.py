@@ -46,7 +46,7 @@ from peftsearch.training.cohort.cohort import Cohort, member_optimisations  # no
 from peftsearch.training.loop import TrainingRun  # noqa: E402
 from peftsearch.training.optimisations import Optimisations  # noqa: E402
 
-_MIXED = (
+ONE_OF_EACH = (
     "lora",
     "mam",
     "houlsby",
@@ -101,10 +101,10 @@ def _bench(asked: argparse.Namespace, folder: Path) -> Workbench:
     if asked.model != "host":
         return Workbench.prepare(asked.model, spec, asked.device, precision=asked.precision)
     asked.batch = 2
-    return Workbench.prepare(str(_hollow(folder / "model")), spec, asked.device, max_length=8)
+    return Workbench.prepare(str(hollow_bert(folder / "model")), spec, asked.device, max_length=8)
 
 
-def _hollow(folder: Path) -> Path:
+def hollow_bert(folder: Path) -> Path:
     """A model with MiniLM's layers and tokenizer, and hardly anything in them."""
     from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -149,7 +149,7 @@ def _arms(bench: Workbench, asked: argparse.Namespace) -> dict[str, tuple[Trains
 
 
 def _configurations(methods: str, count: int, batch: int) -> list[Configuration]:
-    names = ["lora"] if methods == "lora" else list(_MIXED)
+    names = ["lora"] if methods == "lora" else list(ONE_OF_EACH)
     training = Training(batch_size=batch, head_lr=5e-3)
     made = []
     for index in range(count):

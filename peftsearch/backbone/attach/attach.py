@@ -21,8 +21,9 @@ from peftsearch.backbone.attach.attention import AttachedPrefix
 from peftsearch.backbone.attach.body import attach_copies
 from peftsearch.backbone.attach.build import TensorBuilder
 from peftsearch.backbone.attach.prompt import attach_prompt
+from peftsearch.backbone.attach.site_hooks import OwnInput, Read
 from peftsearch.backbone.attach.site_modification import SiteModification, Tensors
-from peftsearch.backbone.attach.sites import Captures, SiteModules, own_input, residual_sums
+from peftsearch.backbone.attach.sites import Captures, SiteModules, residual_sums
 from peftsearch.backbone.attach.sparse import attach_sparse
 from peftsearch.backbone.backbone import Backbone
 from peftsearch.design.composition import Dora
@@ -189,33 +190,37 @@ class _SiteAttacher:
         )
 
     def _prefix(self, modules: SiteModules, form: Prefix, tensors: Tensors) -> None:
-        composition = self.builder.modification.composition
+        modification = self.builder.modification
+        composition = modification.composition
+        width = modification.width_at(modules.site, self.builder.backbone.shapes)
         read = self.captures.sublayer_input(modules) if composition.reads_source else None
-        prefix = AttachedPrefix(form, composition, tensors, read)
+        prefix = AttachedPrefix(form, composition, tensors, read, width)
         self.builder.attachment.undo.append(modules.hooks.prefix(modules.attention, prefix))
 
     def _modified(self, modules: SiteModules, tensors: Tensors) -> SiteModification:
         modification = self.builder.modification
         width = modification.width_at(modules.site, self.builder.backbone.shapes)
-        factor = modification.composition.factor(width) if self.builder.fused else None
         return SiteModification(
-            modification, tensors, width, self.builder.dtype, modules.linear, factor
+            modification,
+            tensors,
+            width,
+            self.builder.dtype,
+            modules.linear,
+            self.builder.fused,
         )
 
-    def _reader(self, modules: SiteModules) -> Callable[[Tensor], Tensor]:
-        """A function from the hooked module's input to x, both [batch, tokens, d_source]: the input
-        itself, or a state captured earlier in the forward.
+    def _reader(self, modules: SiteModules) -> Read:
+        """A way from the hooked module's input to x, both [batch, tokens, d_source]: the input
+        itself, or one captured earlier in the forward.
         """
         insertion = self.builder.modification.insertion
         if not isinstance(insertion, Parallel):
-            return own_input
+            return OwnInput()
         if insertion.reads == "residual_stream":
-            stream = self.captures.residual_stream(modules)
-            return lambda _: stream()
+            return self.captures.residual_stream(modules)
         # At these places the hooked module's input is not the sub-layer's: W_o reads the heads, the
         # ffn's last layer its hidden state.
         elsewhere = modules.site.place in ("attn.heads", "attn.out", "ffn.out")
         if insertion.reads == "sublayer_input" and elsewhere:
-            captured = self.captures.sublayer_input(modules)
-            return lambda _: captured()
-        return own_input
+            return self.captures.sublayer_input(modules)
+        return OwnInput()

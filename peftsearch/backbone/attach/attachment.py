@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach.hard_concrete import SparseDelta
+from peftsearch.backbone.attach.hooks import Captured
 from peftsearch.design.configuration import Configuration
 
 __all__ = ["Attachment", "TunedParameter", "registered_name"]
@@ -55,7 +56,7 @@ class Attachment:
     indices: dict[str, Tensor] = field(default_factory=dict)
     """Name → [k] places in the body, stored beside the tuned values of a sparse change."""
     sparse: list[SparseDelta] = field(default_factory=list)
-    captured: list[dict[str, Tensor]] = field(default_factory=list)
+    captured: list[Captured | dict[str, Tensor]] = field(default_factory=list)
     """States of the last forward, kept for modifications that read them later in it."""
     release: list[Callable[[], object]] = field(default_factory=list)
     """Functions that let go of tensors which the last forward computed from trained ones."""

@@ -8,10 +8,10 @@ and is never cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,7 @@ from peftsearch.design.composition import Composition, CompositionContext
 from peftsearch.design.form import Prefix
 
 __all__ = [
-    *("NAME", "AttachedPrefix", "attach_prefix", "detach_prefix"),
+    *("NAME", "AttachedPrefix", "Inputs", "attach_prefix", "detach_prefix", "prefix_of_all"),
     *("padded_at_end", "select_all_queries", "select_queries", "register"),
 ]
 
@@ -41,11 +41,22 @@ class AttachedPrefix:
     """`keys` and `values` [kv_heads, l, head_dim], and the composition's own, by name."""
     read: Callable[[], Tensor] | None = None
     """The sub-layer's input [batch, tokens, d_source], for a gate that reads it."""
+    width: int | None = None
+    """l, if it may be computed beside other texts' prefixes of this length."""
+    reads_module: ClassVar[bool] = False
+    """Whether it reads parameters of the module."""
 
     @property
     def is_exact(self) -> bool:
         """Whether it is gated by the softmax over prefix and tokens together (He et al., eq. 8)."""
         return not self.composition.keeps_identity
+
+    @property
+    def kind(self) -> Hashable | None:
+        """A key, equal for prefixes that different texts of one softmax can have; None for one
+        outside the softmax.
+        """
+        return self.width if self.is_exact else None
 
     def compose(self, heads: Tensor, query: Tensor, scaling: float) -> Tensor:
         """The heads' output [batch, tokens, heads, head_dim] with Δh, outside the softmax.
@@ -65,9 +76,9 @@ class AttachedPrefix:
 # the model, and a model that is dropped takes its entries along.
 _ATTACHED: WeakKeyDictionary[nn.Module, list[AttachedPrefix]] = WeakKeyDictionary()
 
-PrefixesOf = Callable[[int], list[tuple[slice, list[AttachedPrefix]]]]
-"""Number of texts of a forward → (some of them, their prefixes), in order."""
-_SHARED: WeakKeyDictionary[nn.Module, PrefixesOf] = WeakKeyDictionary()
+SharedAttention = Callable[["Inputs"], Tensor]
+"""Attention in which texts have different prefixes: `Inputs` → heads' output, as its `attend`."""
+_SHARED: WeakKeyDictionary[nn.Module, SharedAttention] = WeakKeyDictionary()
 
 
 class QuerySelection(Protocol):
@@ -153,9 +164,9 @@ def attach_prefix(module: nn.Module, prefix: AttachedPrefix) -> None:
     _ATTACHED.setdefault(module, []).append(prefix)
 
 
-def share_prefixes(module: nn.Module, prefixes_of: PrefixesOf) -> None:
+def share_prefixes(module: nn.Module, shared: SharedAttention) -> None:
     """Have different texts of one forward attend over different prefixes in `module`."""
-    _SHARED[module] = prefixes_of
+    _SHARED[module] = shared
 
 
 def unshare_prefixes(module: nn.Module) -> None:
@@ -188,11 +199,8 @@ def attend(
     if rows is not None:
         attention_mask = _causal_mask(module, query, key, attention_mask)
         query, attention_mask = _select(rows, query, attention_mask, options)
-    inputs = _Inputs(module, query, key, value, attention_mask, scaling, options)
-    spans = shared(len(query)) if shared else []
-    spans = spans or [(slice(0, len(query)), _ATTACHED.get(module, []))]
-    parts = [inputs.of_texts(texts, len(spans)).attend(prefixes) for texts, prefixes in spans]
-    heads = parts[0] if len(parts) == 1 else torch.cat(parts)
+    inputs = Inputs(module, query, key, value, attention_mask, scaling, options)
+    heads = shared(inputs) if shared else inputs.attend(_ATTACHED.get(module, []))
     if heads.shape[1] < length:
         # The model's own code reshapes to the length of the states it passed in. A view costs
         # nothing, and what follows selects the same token again.
@@ -201,7 +209,7 @@ def attend(
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """The arguments of `attend`, of all texts or of some; shapes as there."""
 
     module: nn.Module
@@ -212,20 +220,43 @@ class _Inputs:
     scaling: float | None
     options: Mapping[str, Any]
 
-    def of_texts(self, texts: slice, spans: int) -> _Inputs:
-        """The arguments of `texts` alone, one of `spans` parts of the batch."""
-        if spans == 1:
-            return self
+    def split(self, counts: Sequence[int]) -> list[Inputs]:
+        """The arguments of the first `counts[0]` texts alone, of the next `counts[1]`, and so on.
+
+        One split a tensor: the backward of a slice writes a whole tensor of zeros.
+        """
+        if len(counts) == 1:
+            return [self]
+        columns = [_split(values, counts) for values in self._by_text]
+        return [self._with(*values) for values in zip(*columns, strict=True)]
+
+    @classmethod
+    def joined(cls, several: Sequence[Inputs]) -> Inputs:
+        """The reverse of `split`."""
+        if len(several) == 1:
+            return several[0]
+        columns = zip(*(one._by_text for one in several), strict=True)
+        return several[0]._with(*(_joined(column) for column in columns))
+
+    @property
+    def _by_text(self) -> tuple[Tensor | None, ...]:
+        """Everything that has a row a text."""
         bias = self.options.get("position_bias")
-        options = {} if bias is None else {"position_bias": _of_texts(bias, texts)}
-        return replace(
-            self,
-            query=self.query[texts],
-            key=self.key[texts],
-            value=self.value[texts],
-            mask=None if self.mask is None else _of_texts(self.mask, texts),
-            options={**self.options, **options},
-        )
+        return self.query, self.key, self.value, self.mask, bias
+
+    def _with(
+        self,
+        query: Tensor | None,
+        key: Tensor | None,
+        value: Tensor | None,
+        mask: Tensor | None,
+        bias: Tensor | None,
+    ) -> Inputs:
+        assert query is not None
+        assert key is not None
+        assert value is not None
+        options = self.options if bias is None else {**self.options, "position_bias": bias}
+        return Inputs(self.module, query, key, value, mask, self.scaling, options)
 
     def attend(self, prefixes: Sequence[AttachedPrefix]) -> Tensor:
         """The heads' output [batch, tokens, heads, head_dim], all texts with the same prefixes."""
@@ -262,9 +293,34 @@ class _Inputs:
         return sdpa_attention_forward
 
 
-def _of_texts(values: Tensor, texts: slice) -> Tensor:
-    """The rows of `texts` in [batch or 1, ...]; one row for all texts stays."""
-    return values if len(values) == 1 else values[texts]
+def _split(values: Tensor | None, counts: Sequence[int]) -> Sequence[Tensor | None]:
+    """[batch or 1, ...] in parts of `counts` texts; one row for all texts goes to each part."""
+    return [values] * len(counts) if values is None or len(values) == 1 else values.split(counts)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The reverse of `_split`; what is one row for all texts is in every part."""
+    if parts[0] is None or all(part is parts[0] for part in parts):
+        return parts[0]
+    return torch.cat([part for part in parts if part is not None])
+
+
+def prefix_of_all(several: Sequence[AttachedPrefix], texts: int) -> AttachedPrefix:
+    """One prefix whose keys and values differ from text to text, [batch, kv_heads, l, head_dim]:
+    those of several of one `kind`, for an equal share of the texts each.
+    """
+
+    def tensors() -> dict[str, Tensor]:
+        held = [one.tensors() for one in several]
+        return {
+            name: torch.stack([own[name] for own in held])
+            .unsqueeze(1)
+            .expand(-1, texts // len(several), -1, -1, -1)
+            .flatten(0, 1)
+            for name in ("keys", "values")
+        }
+
+    return several[0] if len(several) == 1 else replace(several[0], tensors=tensors)
 
 
 def _select(

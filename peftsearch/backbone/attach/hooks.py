@@ -6,7 +6,7 @@ several configurations that share every forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
 
-__all__ = ["DIRECT_HOOKS", "Hooks", "Undo"]
+__all__ = ["DIRECT_HOOKS", "Captured", "Hooks", "Undo"]
 
 Undo = Callable[[], object]
 """Takes a change back."""
@@ -23,6 +23,27 @@ Before = Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
 """(module, its arguments) → other arguments; None leaves them."""
 After = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """(module, its arguments, its output) → another output; None leaves it."""
+
+
+class Captured(Protocol):
+    """The input [rows, ...] of a module in the current forward, for hooks that run later in it."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for inputs of the same module."""
+        ...
+
+    def own(self) -> Tensor:
+        """The rows of the configuration that captured it."""
+        ...
+
+    def whole(self) -> Tensor:
+        """All rows, of whatever configuration."""
+        ...
+
+    def clear(self) -> None:
+        """Forget it until the next forward."""
+        ...
 
 
 class Hooks(Protocol):
@@ -34,6 +55,10 @@ class Hooks(Protocol):
 
     def after(self, module: nn.Module, hook: After) -> Undo:
         """Run `hook` after the module's forward; hooks run in the order they came in."""
+        ...
+
+    def capture(self, module: nn.Module) -> tuple[Captured, Undo]:
+        """Keep the module's input of each forward, and how to stop that."""
         ...
 
     def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
@@ -58,6 +83,29 @@ class Hooks(Protocol):
         ...
 
 
+class _DirectInput:
+    """An input that is one configuration's."""
+
+    def __init__(self) -> None:
+        self._x: list[Tensor] = []
+
+    @property
+    def key(self) -> Hashable:
+        return self
+
+    def put(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A hook that keeps the module's first argument."""
+        self._x = [args[0]]
+
+    def own(self) -> Tensor:
+        return self._x[0]
+
+    whole = own
+
+    def clear(self) -> None:
+        self._x = []
+
+
 class _DirectHooks:
     """Hooks of one configuration on modules that nothing else modifies."""
 
@@ -66,6 +114,10 @@ class _DirectHooks:
 
     def after(self, module: nn.Module, hook: After) -> Undo:
         return module.register_forward_hook(hook).remove
+
+    def capture(self, module: nn.Module) -> tuple[Captured, Undo]:
+        captured = _DirectInput()
+        return captured, self.before(module, captured.put)
 
     def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
         # Into the dictionary, since nn.Module's own assignment refuses a tensor that is no

@@ -1,4 +1,4 @@
-"""A modification at one site: (x, h) → the new h, for one configuration or several at once.
+"""A modification at one site: (x, h) → the new h.
 
 source = insertion(x, h)
 delta  = form(source)
@@ -7,17 +7,19 @@ h      = composition(h, delta)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from peftsearch.backbone.linear import LinearView
-from peftsearch.design.composition import CompositionContext
+from peftsearch.design.composition import CompositionContext, Scaled
+from peftsearch.design.insertion import Parallel
 from peftsearch.design.modification import Modification
 
-__all__ = ["SiteModification", "Tensors", "modify_together"]
+__all__ = ["SiteModification", "Tensors"]
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 """Gives a site's tensors by name, in every forward: a re-parametrised prefix computes them."""
@@ -34,14 +36,54 @@ class SiteModification:
     """The precision in which Δh is computed."""
     linear: LinearView | None
     """The linear layer that computes h, if one does."""
-    factor: float | None = None
-    """s where the new h is h + s Δh and may be computed in one pass; else None."""
+    fused: bool = True
+    """Whether the form may scale and add Δh itself (`Form.add_to`)."""
+
+    @cached_property
+    def factor(self) -> float | None:
+        """s where the new h is h + s Δh and may be computed in one pass; else None."""
+        return self.modification.composition.factor(self.width) if self.fused else None
 
     @property
+    def reads_x(self) -> bool:
+        """Whether x is the source; else h is."""
+        return isinstance(self.modification.insertion, Parallel)
+
+    @cached_property
+    def adds(self) -> bool:
+        """Whether the new h is h + s Δh, s a number or learned, and may be computed in one pass."""
+        learned = self.modification.composition == Scaled("learned")
+        return self.fused and (learned or self.factor is not None)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """The fixed factor s as [1], on the device of the site's tensors."""
+        assert self.factor is not None
+        device = next(iter(self.tensors().values())).device
+        return torch.full((1,), self.factor, dtype=self.dtype, device=device)
+
+    @cached_property
     def kind(self) -> Hashable:
-        """A key, equal for modifications that differ at a site in the values of tensors alone."""
+        """A key, equal for modifications that can be computed side by side: they differ at a site
+        in the values of tensors alone, or also in what `side_by_side` makes alike.
+        """
         one = self.modification
+        if self.adds and one.form.batches:
+            return one.form.function, one.insertion, self.dtype, *self._fixed_shapes()
         return one.form, one.insertion, one.composition, self.width, self.dtype
+
+    def _fixed_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names of the form's tensors, with their shapes but for axes that may be padded."""
+        padded = self.modification.form.padded
+        for name, tensor in self.tensors().items():
+            if name != "s":  # a learned scale: others have a fixed one
+                shape = tensor.shape
+                yield name, tuple(n for i, n in enumerate(shape) if i != padded.get(name))
+
+    @property
+    def padded_width(self) -> int:
+        """Its width where wider ones of its kind are computed beside it; else 0."""
+        return self.width if self.adds and self.modification.form.padded else 0
 
     def __call__(self, x: Tensor, h: Tensor) -> Tensor:
         return self.with_tensors(self.tensors(), x, h)
@@ -59,22 +101,3 @@ class SiteModification:
         weight, bias = (linear.weight, linear.bias) if linear else (None, None)
         context = CompositionContext(source, self.width, held, weight, bias)
         return self.modification.composition.compose(held, h, delta, context)
-
-
-def modify_together(several: Sequence[SiteModification], x: Tensor, h: Tensor) -> Tensor:
-    """The new h [members, texts, ...] of several of one `kind`, of x and h alike: every operation
-    runs once on their stacked tensors (torch.vmap), instead of once a member.
-    """
-    held = [one.tensors() for one in several]
-    dims = {key: _dim([tensors[key] for tensors in held]) for key in held[0]}
-    stacked = {
-        key: held[0][key] if dim is None else torch.stack([tensors[key] for tensors in held])
-        for key, dim in dims.items()
-    }
-    result: Tensor = torch.vmap(several[0].with_tensors, in_dims=(dims, 0, 0))(stacked, x, h)
-    return result
-
-
-def _dim(values: Sequence[Tensor]) -> int | None:
-    """vmap's axis: None where all members share one constant, else 0 of the stacked tensors."""
-    return None if all(value is values[0] for value in values) else 0

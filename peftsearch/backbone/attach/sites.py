@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
-from peftsearch.backbone.attach.hooks import Hooks, Undo
+from peftsearch.backbone.attach.hooks import Captured, Hooks, Undo
+from peftsearch.backbone.attach.site_hooks import InputHook, OutputHook, Read, StreamHook
 from peftsearch.backbone.attach.site_modification import SiteModification
 from peftsearch.backbone.backbone import Backbone
 from peftsearch.backbone.family import AttentionPaths, FfnPaths, Part, Stack
@@ -18,10 +19,7 @@ from peftsearch.backbone.linear import LinearView
 from peftsearch.backbone.measure import head_dim_of
 from peftsearch.design.shapes import SiteShape
 
-__all__ = ["Captures", "InputHook", "OutputHook", "SiteModules", "own_input", "residual_sums"]
-
-Read = Callable[[Tensor], Tensor]
-"""The hooked module's input → x, [batch, tokens, d_source]."""
+__all__ = ["Captures", "SiteModules", "residual_sums"]
 
 _PROJECTIONS = {
     "attn.query": "query",
@@ -30,50 +28,6 @@ _PROJECTIONS = {
     "ffn.hidden": "hidden",
     "ffn.gate": "gate",
 }
-
-
-def own_input(x: Tensor) -> Tensor:
-    """x where it is the hooked module's own input, [batch, tokens, d_source]."""
-    return x
-
-
-@dataclass(frozen=True, eq=False)
-class OutputHook:
-    """A hook after the linear layer that computes h, all or a part of its output."""
-
-    linear: LinearView
-    modified: SiteModification
-    read: Read
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """The module's output [batch, tokens, channels], with the part that is h changed."""
-        h = self.linear.read(output)
-        return self.linear.written(output, self.modified(self.read(args[0]), h))
-
-    @property
-    def kind(self) -> Hashable | None:
-        """A key, equal for hooks that can be computed together; None for one that cannot.
-
-        A part of a fused output or a captured x would have to be cut to each member's rows.
-        """
-        alike = self.linear.part.of == 1 and self.read is own_input
-        return self.modified.kind if alike else None
-
-
-@dataclass(frozen=True, eq=False)
-class InputHook:
-    """A hook before the module that reads h: its first argument [batch, tokens, d_h]."""
-
-    modified: SiteModification
-    read: Read
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (self.modified(self.read(args[0]), args[0]), *args[1:])
-
-    @property
-    def kind(self) -> Hashable | None:
-        """As of an `OutputHook`."""
-        return self.modified.kind if self.read is own_input else None
 
 
 @dataclass(frozen=True)
@@ -116,8 +70,9 @@ class SiteModules:
         assert isinstance(self.paths, AttentionPaths)
         return self.module(self.paths.module)
 
-    def selected(self, x: Tensor) -> Tensor:
-        """x [batch, tokens, d], read earlier in the forward, cut to the tokens that h has by now.
+    def selected(self, x: Tensor, texts: slice | None = None) -> Tensor:
+        """x [batch, tokens, d], read earlier in the forward, cut to the tokens that h has by now;
+        of `texts`, or of this configuration's.
 
         In the last layer that may be one token a text: [batch, 1, d] (`savings/last_tokens.py`).
         """
@@ -125,7 +80,7 @@ class SiteModules:
         if not isinstance(self.paths, AttentionPaths) and self.paths.norm != own.norm:
             return x  # the ffn's own norm reads it, after the selection
         module = self.module(own.module if isinstance(self.paths, FfnPaths) else self.paths.module)
-        return attention.selected(module, x, self.hooks.texts)
+        return attention.selected(module, x, self.hooks.texts if texts is None else texts)
 
     @property
     def linear(self) -> LinearView | None:
@@ -174,11 +129,11 @@ class SiteModules:
 
     def _on_sum(self, modified: SiteModification, renorms: bool) -> Undo:
         """Install it on the residual stream, after the sub-layer has been added to it."""
-        if not self.pre_norm:
-            return self._renormed(modified) if renorms else self._output(self.norm, modified)
-        if self.site.place == "residual.ffn":
-            return self._output(self.layer, modified)
-        return self._before_the_sum(modified)
+        if not self.pre_norm and renorms:
+            return self._renormed(modified)
+        if self.pre_norm and self.site.place != "residual.ffn":
+            return self._before_the_sum(modified)
+        return self.hooks.after(self.layer if self.pre_norm else self.norm, StreamHook(modified))
 
     def _renormed(self, modified: SiteModification) -> Undo:
         """LN(t + Δ(LN(t))), t [batch, tokens, hidden] the sum before the norm, and the same frozen
@@ -200,16 +155,6 @@ class SiteModules:
             residual_sums(self.norm).clear()
 
         return undo
-
-    def _output(self, module: nn.Module, modified: SiteModification) -> Undo:
-        """Change a module's output [batch, tokens, hidden], the first of a tuple if it is one."""
-
-        def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            if isinstance(output, tuple):
-                return (modified(output[0], output[0]), *output[1:])
-            return modified(output, output)
-
-        return self.hooks.after(module, on_output)
 
     def _before_the_sum(self, modified: SiteModification) -> Undo:
         """For pre-norm models, t = x + A with A what attention adds: A becomes A + Δ(t).
@@ -250,31 +195,46 @@ def residual_sums(norm: nn.Module) -> dict[str, Tensor]:
     return _SUMS.setdefault(norm, {})
 
 
-class Captures:
-    """States captured at a sub-layer's start for modifications that read them later in it."""
+@dataclass(frozen=True, eq=False)
+class _Earlier:
+    """x [batch, tokens, d_source] where it is the input of a module earlier in the forward."""
 
-    def __init__(self, hooks: Hooks, undo: list[Undo], captured: list[dict[str, Tensor]]) -> None:
+    modules: SiteModules
+    captured: Captured
+
+    def __call__(self, x: Tensor | None = None) -> Tensor:
+        return self.modules.selected(self.captured.own())
+
+    def of_all(self, x: Tensor) -> Tensor:
+        return self.modules.selected(self.captured.whole(), slice(None))
+
+    @property
+    def key(self) -> Hashable:
+        return self.captured.key
+
+
+class Captures:
+    """Inputs captured at a sub-layer's start for modifications that read them later in it."""
+
+    def __init__(
+        self, hooks: Hooks, undo: list[Undo], captured: list[Captured | dict[str, Tensor]]
+    ) -> None:
         """`undo` and `captured` are the attachment's lists, which captures are entered in."""
         self._hooks, self._undo, self._captured = hooks, undo, captured
-        self._cells: dict[tuple[nn.Module, str], dict[str, Tensor]] = {}
+        self._inputs: dict[nn.Module, Captured] = {}
 
-    def sublayer_input(self, modules: SiteModules) -> Callable[[], Tensor]:
-        """A function that gives the sub-layer's input, [batch, tokens, d_sublayer]."""
-        return self._of(modules, modules.entrance, "x")
+    def sublayer_input(self, modules: SiteModules) -> _Earlier:
+        """Reads the sub-layer's input, [batch, tokens, d_sublayer]."""
+        return self._of(modules, modules.entrance)
 
-    def residual_stream(self, modules: SiteModules) -> Callable[[], Tensor]:
-        """A function that gives the input of the sub-layer's norm, [batch, tokens, hidden]."""
-        return self._of(modules, modules.norm, "stream")
+    def residual_stream(self, modules: SiteModules) -> _Earlier:
+        """Reads the input of the sub-layer's norm, [batch, tokens, hidden]."""
+        return self._of(modules, modules.norm)
 
-    def _of(self, modules: SiteModules, module: nn.Module, what: str) -> Callable[[], Tensor]:
-        if (module, what) not in self._cells:
-            cell: dict[str, Tensor] = {}
-
-            def capture(module: nn.Module, args: tuple[Any, ...]) -> None:
-                cell["x"] = args[0]
-
-            self._undo += [self._hooks.before(module, capture), cell.clear]
-            self._cells[module, what] = cell
-            self._captured.append(cell)
-        found = self._cells[module, what]
-        return lambda: modules.selected(found["x"])
+    def _of(self, modules: SiteModules, module: nn.Module) -> _Earlier:
+        if module not in self._inputs:
+            captured, stop = self._hooks.capture(module)
+            self._undo += [stop, captured.clear]
+            self._inputs[module] = captured
+            self._captured.append(captured)
+        return _Earlier(modules, self._inputs[module])

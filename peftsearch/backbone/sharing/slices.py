@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from peftsearch.backbone.attach import attention
 from peftsearch.backbone.attach.attention import AttachedPrefix
-from peftsearch.backbone.attach.hooks import After, Before, Undo
+from peftsearch.backbone.attach.hooks import After, Before, Captured, Undo
 from peftsearch.backbone.backbone import Backbone
+from peftsearch.backbone.sharing.shared_input import MemberInput
 from peftsearch.backbone.sharing.shared_module import SharedModule
 from peftsearch.backbone.sharing.shares import Owner, Shares
 from peftsearch.design.configuration import Configuration
@@ -61,33 +62,52 @@ class Member(Owner):
 
     def before(self, module: nn.Module, hook: Before) -> Undo:
         """As `Hooks.before`, on this member's rows."""
-        return self._entered(module, self.slices.at(module).before, hook)
+        shared = self.slices.at(module)
+        return self._entered(shared, shared.before, hook)
 
     def after(self, module: nn.Module, hook: After) -> Undo:
         """As `Hooks.after`, on this member's rows."""
-        return self._entered(module, self.slices.at(module).after, hook)
+        shared = self.slices.at(module)
+        return self._entered(shared, shared.after, hook)
 
-    def _entered(self, module: nn.Module, hooks: dict[Owner, list[Any]], hook: Any) -> Undo:
+    def _entered(self, shared: SharedModule, hooks: dict[Owner, list[Any]], hook: Any) -> Undo:
         own = hooks.setdefault(self, [])
         own.append(hook)
+        shared.changed()
 
         def undo() -> None:
             own.remove(hook)
+            shared.changed()
             if not own:
                 hooks.pop(self, None)
-                self.slices.drop_unused(module)
+                self.slices.drop_unused(shared.module)
 
         return undo
 
+    def capture(self, module: nn.Module) -> tuple[Captured, Undo]:
+        """As `Hooks.capture`, of which this member has its own rows."""
+        shared = self.slices.at(module)
+        shared.input.readers += 1
+
+        def undo() -> None:
+            shared.input.readers -= 1
+            self.slices.drop_unused(module)
+
+        return MemberInput(shared.input, self), undo
+
     def substitute(self, module: nn.Module, key: str, tensor: Tensor) -> None:
         """As `Hooks.substitute`, in this member's rows: others keep the module's own."""
-        self.tensors.setdefault(module, {})[key] = tensor
-        self.slices.at(module).substitute(self)
+        held, shared = self.tensors.setdefault(module, {}), self.slices.at(module)
+        if key not in held:  # else another value of it, computed for another forward
+            shared.changed()
+        held[key] = tensor
+        shared.substitute(self)
 
     def restore(self, module: nn.Module, key: str, own: Tensor) -> None:
         """As `Hooks.restore`; `own` was in the module all along."""
         held = self.tensors.get(module, {})
-        held.pop(key, None)
+        if held.pop(key, None) is not None:
+            self.slices.at(module).changed()
         if not held and self.tensors.pop(module, None) is not None:
             self.slices.at(module).substituting.discard(self)
             self.slices.drop_unused(module)
@@ -96,9 +116,11 @@ class Member(Owner):
         """As `Hooks.prefix`, for this member's texts."""
         shared = self.slices.at(module)
         shared.prefixes.setdefault(self, []).append(prefix)
-        attention.share_prefixes(module, shared.prefixes_of)
+        shared.changed()
+        attention.share_prefixes(module, shared.attend)
 
         def undo() -> None:
+            shared.changed()
             if shared.prefixes.pop(self, None) is not None:
                 self.slices.drop_unused(module)
 

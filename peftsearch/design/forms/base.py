@@ -10,7 +10,7 @@ r or l (the width of the modification), heads, kv_heads, head_dim.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -55,6 +55,14 @@ class Form(ABC):
     """Whether it is a down- and an up-projection; a function may lie between the two."""
     is_capturable: ClassVar[bool] = True
     """Whether a GPU can compute Δh within a CUDA graph: not if the host waits for a part of it."""
+    batches: ClassVar[bool] = False
+    """Whether `add_to` also takes several members' tensors at once: matrices [members, a, b],
+    vectors [members, 1, a], source and h [members, tokens, channels].
+    """
+    padded: ClassVar[Mapping[str, int]] = {}
+    """Tensor name → its axis of length r, where zeros beyond r would change nothing; empty for a
+    form whose widths cannot be made alike so.
+    """
     renorms: ClassVar[bool] = True
     """Whether, at a residual place of a post-norm model, Δh joins the sum before the norm, so that
     both are normed (Pfeiffer et al. 2021); False: it is added to the normed h.
@@ -112,14 +120,23 @@ class Form(ABC):
         """
 
     def add_to(
-        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
+        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float | Tensor
     ) -> Tensor:
-        """h + scale Δh for h [batch, tokens, d_h], of h's shape and dtype.
+        """h + scale Δh for h [batch, tokens, d_h], of h's shape and dtype; `scale` is a number, or
+        [members, 1, 1] beside several members' tensors.
 
         A form may compute it in fewer passes over memory than `delta`, product and sum take.
         """
-        delta = self.delta(tensors, source).to(h.dtype)
+        delta = self.delta(tensors, source)
+        if not isinstance(scale, float | int):
+            return h + (delta * scale).to(h.dtype)  # beside a half-precision h the scale is fp32
+        delta = delta.to(h.dtype)
         return h + (delta if scale == 1 else delta * scale)
+
+    @property
+    def function(self) -> Hashable:
+        """A key, equal for forms that compute the same function of their tensors."""
+        return self
 
     def max_width(self, site: SiteShape, d_source: int) -> int:
         """The width beyond which more adds no capacity: the rank of a matrix [d_source, d_h]."""

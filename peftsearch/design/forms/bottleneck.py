@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -37,6 +37,15 @@ class Bottleneck(Form):
     typical_lr: ClassVar[float] = 1e-3
     fast: ClassVar[tuple[str, ...]] = ("up",)
     is_projection: ClassVar[bool] = True
+    batches: ClassVar[bool] = True
+    padded: ClassVar[Mapping[str, int]] = {
+        "down": 1,
+        "down_bias": 0,
+        "up": 0,
+        "gate_down": 1,
+        "down_0": 1,
+        "up_0": 0,
+    }
     INITS: ClassVar[tuple[str, ...]] = ("lora", "bert")
 
     def __post_init__(self) -> None:
@@ -63,7 +72,7 @@ class Bottleneck(Form):
         return result + tensors["up_bias"] if self.bias else result
 
     def add_to(
-        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float
+        self, tensors: Mapping[str, Tensor], source: Tensor, h: Tensor, scale: float | Tensor
     ) -> Tensor:
         """h + scale Δh [batch, tokens, d_h], as one `addmm` where layout and dtype allow it."""
         # PiSSA's two products are equal at first: subtracted from one another before h is added,
@@ -72,11 +81,13 @@ class Bottleneck(Form):
         plain = h.is_contiguous() and h.dtype == up.dtype and source.shape[:-1] == tokens
         if not plain or self.init == "pissa":
             return super().add_to(tensors, source, h, scale)
-        from torch import addmm
-
-        hidden = self.hidden(tensors, source).flatten(0, -2)
-        result = addmm(h.flatten(0, -2), hidden, up, alpha=scale).view_as(h)
+        hidden = self.hidden(tensors, source)
+        result = _plus_product(h, hidden, up, scale)
         return result + scale * tensors["up_bias"] if self.bias else result
+
+    @property
+    def function(self) -> Hashable:
+        return type(self), self.bias, self.init == "pissa"
 
     def hidden(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         """The bottleneck after its nonlinearity, [batch, tokens, r]."""
@@ -93,6 +104,19 @@ class Bottleneck(Form):
 
     def describe(self) -> str:
         return ", ".join(["pissa"] * (self.init == "pissa") + ["bias"] * self.bias)
+
+
+def _plus_product(h: Tensor, hidden: Tensor, up: Tensor, scale: float | Tensor) -> Tensor:
+    """h + scale · hidden up, for hidden [batch, tokens, r] and up [r, d_h], or for several members
+    [members, tokens, r] and [members, r, d_h].
+    """
+    from torch import addmm, baddbmm
+
+    if up.ndim == 2 and isinstance(scale, float | int):
+        return addmm(h.flatten(0, -2), hidden.flatten(0, -2), up, alpha=scale).view_as(h)
+    if isinstance(scale, float | int):
+        return baddbmm(h, hidden, up, alpha=scale)
+    return baddbmm(h, hidden, up * scale)
 
 
 @dataclass(frozen=True)

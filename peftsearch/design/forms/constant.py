@@ -34,6 +34,7 @@ class Constant(Form):
     name: ClassVar[str] = "constant"
     typical_lr: ClassVar[float] = 3e-3
     decays: ClassVar[bool] = False
+    batches: ClassVar[bool] = True
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
         return {"bias": site.tensor or (site.d_h,)}

@@ -31,6 +31,7 @@ class Rescale(Form):
     name: ClassVar[str] = "rescale"
     typical_lr: ClassVar[float] = 5e-3
     decays: ClassVar[bool] = False
+    batches: ClassVar[bool] = True
 
     def tensors(self, site: SiteShape, d_source: int, width: int) -> Shapes:
         return {"l": (site.d_h,)}

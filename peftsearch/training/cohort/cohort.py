@@ -96,6 +96,7 @@ class Cohort:
         does not fit, after which every run is as it was before its step.
         """
         wall, cpu = time.perf_counter(), time.process_time()
+        runs = sorted(runs, key=_alike)
         passes = self._passes(runs)
         failed = _finished(runs)
         spent = time.perf_counter() - wall, time.process_time() - cpu
@@ -160,6 +161,16 @@ class _Pass:
     joint: JointBatch
     losses: Tensor
     """[runs]"""
+
+
+def _alike(run: TrainingRun) -> tuple[tuple[str, ...], ...]:
+    """A key by which members are sorted: those with hooks of one kind at most modules then have
+    rows side by side, which are computed together without being copied together first.
+    """
+    return tuple(
+        (one.form.name, *one.place.names, one.insertion.name, one.composition.name)
+        for one in run.model.configuration.modifications
+    )
 
 
 def _finished(runs: Sequence[TrainingRun]) -> dict[TrainingRun, TrialFailure]:

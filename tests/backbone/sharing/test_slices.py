@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from peftsearch.backbone.attach import site_hooks
 from peftsearch.backbone.attach.attachment import Attachment
 from peftsearch.backbone.loading.load import Backbone
 from peftsearch.backbone.savings.last_tokens import LastTokens
-from peftsearch.backbone.sharing import shared_module
 from peftsearch.backbone.sharing.slices import Member, Slices, why_not_shared
 from support.families import TINY, backbone_of, inputs, states
 from support.matrix import refusal
@@ -97,9 +97,9 @@ def test_members_of_one_kind_are_computed_side_by_side(
     """Three of each method with other values, of which two are neighbours."""
     backbone = backbone_of(name)
     together: list[int] = []
-    inner = shared_module.modify_together
+    inner = site_hooks.modify_together
     monkeypatch.setattr(
-        shared_module,
+        site_hooks,
         "modify_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )
@@ -144,9 +144,9 @@ def test_members_of_other_kinds_or_other_numbers_of_texts_are_computed_apart(
 ) -> None:
     backbone, slices = backbone_of("bert"), Slices()
     together: list[int] = []
-    inner = shared_module.modify_together
+    inner = site_hooks.modify_together
     monkeypatch.setattr(
-        shared_module,
+        site_hooks,
         "modify_together",
         lambda several, x, h: together.append(len(several)) or inner(several, x, h),
     )

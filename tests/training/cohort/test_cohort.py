@@ -156,6 +156,25 @@ def test_one_row_is_computed_where_no_member_reads_more(
         assert furthest(found, alone(bench, one)[0]) < 1e-9
 
 
+def test_members_of_one_kind_have_their_rows_side_by_side(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order in which they are given; the tokens that each pays for stay its own."""
+    cohort, inner = Cohort(fp64(bench)), Cohort._joint
+    asked: list[list[TrainingRun]] = []
+    monkeypatch.setattr(
+        Cohort, "_joint", lambda self, runs: asked.append(list(runs)) or inner(self, runs)
+    )
+    members = [method("lora"), method("bitfit"), method("lora", batch_size=12), method("bitfit")]
+    runs = [begun(bench, cohort.member_backbone(), one) for one in members]
+    for _ in range(2):
+        assert not cohort.step(runs)
+    assert asked == [[runs[1], runs[3], runs[0], runs[2]]] * 2
+    assert runs[2].cpu_s > 1.5 * runs[0].cpu_s, "twice the texts"
+    for run in runs:
+        run.model.detach()
+
+
 def test_gradients_of_one_step_in_fp32(bench: Workbench) -> None:
     backbone = backbone_at(Path(bench.backbone.name), torch.float32)
 
