@@ -40,12 +40,12 @@ def test_proposals_are_those_of_optunas_own_study(
     study = optuna.create_study(sampler=make_sampler(5, 1), directions=["maximize", "minimize"])
     running: list[optuna.Trial] = []
     for _ in range(3 * POPULATION):
-        history = opened.histories.of(study.get_trials(deepcopy=False))
+        history = opened.history_builder.build(study.get_trials(deepcopy=False))
         trial = study.ask()
         theirs = decode(space.on(shapes), trial)
         begin = policy.next(history)
         assert isinstance(begin, Begin)
-        assert decode(space.on(shapes), begin.what) == theirs  # type: ignore[arg-type]
+        assert decode(space.on(shapes), begin.proposal) == theirs  # type: ignore[arg-type]
         running.append(trial)
         if len(running) == at_once:
             end(study, running.pop(trial.number % at_once), opened.info.metric.worst)
@@ -104,7 +104,7 @@ def test_a_new_policy_learns_from_the_trials_of_others_and_not_from_landmarks(
     for _ in range(60):
         begin = policy.next(history)
         assert isinstance(begin, Begin)
-        suggest = begin.what.suggest_categorical  # type: ignore[union-attr]
+        suggest = begin.proposal.suggest_categorical  # type: ignore[union-attr]
         proposed.append(suggest("attn.form", list(ranges["attn.form"].choices)))
     # Every parent is linear. Each of the two shared parameters is drawn anew with probability 1/2:
     # two thirds of the proposals are expected to be linear, a third if nothing were learned.
@@ -126,12 +126,12 @@ class Names:
         return self.random.suggest_float(name, low, high, log=log)
 
 
-def test_of_a_samples_25_parameters_5_are_in_every_sample() -> None:
+def test_of_a_samples_14_parameters_4_are_in_every_sample() -> None:
     """What the documents say of `unified` on BERT."""
     placed, samples = shipped("unified").on(load_shapes("config:bert-base")), list[set[str]]()
     for number in range(400):
         suggester = Names(f"0 {number}")
         decode(placed, suggester)
         samples.append(suggester.names)
-    assert len(set.intersection(*samples)) == 5
-    assert round(sum(map(len, samples)) / len(samples)) == 25
+    assert len(set.intersection(*samples)) == 4
+    assert round(sum(map(len, samples)) / len(samples)) == 14
