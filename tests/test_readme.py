@@ -55,9 +55,9 @@ def test_commands_are_the_dollar_lines_of_console_blocks_and_whole_python_blocks
 
 def test_a_command_is_made_small_by_its_model_and_its_limit_only() -> None:
     hub, demo, *_ = readme_commands(EXAMPLE)
-    assert hub.made_small("tiny") == ["peftsearch", "search", "big", "--trials", "4"]
+    assert hub.made_small("tiny") == ["peftsearch", "search", "big", "--trials", "3"]
     assert demo.made_small("tiny") == (
-        "peftsearch search demo --model tiny --trials 4 --study x".split()
+        "peftsearch search demo --model tiny --trials 3 --study x".split()
     )
 
 

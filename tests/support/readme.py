@@ -35,7 +35,7 @@ class Command:
         """The command line as the shell splits it, comments left out."""
         return shlex.split(self.text, comments=True)
 
-    def made_small(self, model: str, trials: int = 4) -> list[str]:
+    def made_small(self, model: str, trials: int = 3) -> list[str]:
         """The words on a tiny model, with `trials` to search instead of hours (two more after a
         resume): as much work on a slow machine as on a fast one.
         """
