@@ -74,10 +74,10 @@ def _refuse_differences(options: Options, recorded: RecordedOptions) -> None:
 
 def refuse_unusable_settings(folder: StudyFolder, settings: WorkerSettings) -> None:
     """UsageError for a device that is missing or does not support the study's low-precision rungs,
-    and for a cohort size above 1 with such rungs; MissingError for one without TF32 where the space
-    has that precision.
+    and for a cohort size above 1 with such rungs; MissingError for a CPU where the space has
+    precision tf32.
     """
-    from peftsearch.backbone.device import refuse_no_tf32, refuse_unknown_device
+    from peftsearch.backbone.device import refuse_tf32_on_a_cpu, refuse_unknown_device
     from peftsearch.space.space import load_space
     from peftsearch.study.low_rungs import refuse_low_rungs
 
@@ -87,6 +87,6 @@ def refuse_unusable_settings(folder: StudyFolder, settings: WorkerSettings) -> N
     refuse_cohort_of_low_rungs(settings.cohort, info.low_rungs)
     space = load_space(str(folder.space_path))
     if "tf32" in space.file.train.precision.choices:
-        refuse_no_tf32(device)
+        refuse_tf32_on_a_cpu(device)
     if info.low_rungs is not None:
         refuse_low_rungs(info.low_rungs, space, device)

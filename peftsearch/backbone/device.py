@@ -13,8 +13,8 @@ from peftsearch.wording import counted
 
 __all__ = [
     *("checked_device", "default_workers", "default_workers_here"),
-    *("has_tf32", "refuse_absent_device", "refuse_no_tf32", "refuse_unknown_device"),
-    *("use_device", "worker_device"),
+    *("has_tf32", "refuse_absent_device", "refuse_no_tf32", "refuse_tf32_on_a_cpu"),
+    *("refuse_unknown_device", "use_device", "worker_device"),
 ]
 
 _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
@@ -87,6 +87,12 @@ def refuse_no_tf32(device: str) -> None:
             f"precision tf32 needs a GPU with TF32 (NVIDIA Ampere or newer), which {device} is "
             "not: use fp32, or another --device"
         )
+
+
+def refuse_tf32_on_a_cpu(device: str) -> None:
+    """Raise MissingError for a CPU, without a look at GPUs: that would make a context on one."""
+    if device.startswith("cpu"):
+        refuse_no_tf32(device)
 
 
 def has_tf32(device: str) -> bool:

@@ -20,7 +20,7 @@ class SamplingPolicy(Policy):
     others have the parameters that `suggestions` returns. At rungs, `stopping.py` decides.
     """
 
-    proposed: ClassVar[str]
+    proposed: ClassVar[str] = "proposed by the sampler"
     """The reason of a Begin with these suggestions: `proposed by TPE`."""
 
     def __init__(self, context: PolicyContext) -> None:

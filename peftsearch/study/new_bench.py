@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peftsearch.backbone.loading.language import Tokenizers
+from peftsearch.backbone.precision import TF32
 from peftsearch.design.methods import METHODS
 from peftsearch.space.space import Space
 from peftsearch.study.new_study import NewStudy
@@ -20,15 +21,18 @@ def new_bench(
     notify: Callable[[str], None] = lambda _: None,
     task: Task | None = None,
 ) -> Workbench:
-    """The bench in the first precision of the space, on `device`; `task` is the data, if they were
-    read.
+    """The bench in the first precision of the space, or, where that is tf32 and `device` a CPU, in
+    fp32. `task` is the data, if they were read.
     """
+    precision = precision_of(request)
+    if precision == TF32 and device == "cpu":
+        precision = "fp32"  # the same weights; it is the workers' GPUs that compute in TF32
     return Workbench.prepare(
         *(request.model, request.limited_task, device, request.max_length),
         with_prompts=offers_prompts(request.space),
         notify=notify,
         tokenizers=Tokenizers(request.tokenizer, request.target_tokenizer, request.task.languages),
-        precision=precision_of(request),
+        precision=precision,
         task=task or request.open_task(),
     )
 

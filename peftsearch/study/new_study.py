@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from peftsearch.backbone.device import refuse_no_tf32, refuse_unknown_device
+from peftsearch.backbone.device import refuse_tf32_on_a_cpu, refuse_unknown_device
 from peftsearch.backbone.loading.source import (
     absolute_source,
     refuse_missing_model,
@@ -85,7 +85,7 @@ class NewStudy:
         Optimisations().without(*self.without)
         refuse_unknown_device(self.device)
         if "tf32" in self.space.file.train.precision.choices:
-            refuse_no_tf32(self.device)
+            refuse_tf32_on_a_cpu(self.device)
         if self.low_rungs is not None:
             refuse_low_rungs(self.low_rungs, self.space, self.device)
         if self.sampler != "auto":

@@ -87,9 +87,13 @@ def test_any_use_of_a_gpu_would_be_noticed(events: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measures", [False, True], ids=["accuracy", "loss"])
+@pytest.mark.parametrize(
+    ("measures", "precision"),
+    [(False, "bf16"), (True, "bf16"), (False, "tf32"), (False, "[tf32, fp32]")],
+)
 def test_a_search_spawns_its_workers_without_a_context(
     measures: bool,
+    precision: str,
     events: list[str],
     tmp_path: Path,
     space: Path,
@@ -99,6 +103,7 @@ def test_a_search_spawns_its_workers_without_a_context(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a new study and of a resumed one, from Python and from the command line."""
+    space.write_text(SPACE.replace("bf16", precision), encoding="utf-8")
     apart: list[NewStudy] = []
 
     def measured(asked: NewStudy) -> float:

@@ -26,7 +26,7 @@ def attach_copies(builder: TensorBuilder) -> None:
     it gets no gradient and stays frozen.
     """
     backbone, attachment = builder.backbone, builder.attachment
-    substitutes = Substitutes()
+    substitutes = Substitutes(backbone.hooks)
     # The form's one tensor name, `bias` or `weight`, asked with a site that has only a shape.
     (key,) = builder.modification.form.tensors(SiteShape("", "", None, tensor=(1,)), 0, 0)
     for site, _ in builder.modification.sources(backbone.shapes):
@@ -96,11 +96,12 @@ class Replacement:
 class Substitutes:
     """Replacements of frozen tensors that are computed from trained ones.
 
-    With gradients they are computed once in every forward, whose autograd graph they then belong
-    to; without, only when a trained tensor has changed since.
+    With gradients they are computed once in every forward of the configuration's texts, whose
+    autograd graph they then belong to; without, only when a trained tensor has changed since.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks = hooks
         self.trained: list[Tensor] = []
         self.replaced: list[Replacement] = []
         self.compute_all: Callable[[], Iterable[Tensor]] | None = None
@@ -122,7 +123,7 @@ class Substitutes:
         model, stacks = builder.backbone.model, builder.backbone.family.stacks
         parts = [model.get_submodule(stack.module) for stack in stacks if stack.module]
         with torch.no_grad():
-            self.refresh()
+            self.compute()
         builder.attachment.release.append(self.release)
         return [
             model.register_forward_pre_hook(self._enter).remove,
@@ -146,6 +147,12 @@ class Substitutes:
             self.refresh()
 
     def refresh(self) -> None:
+        """Compute the replacements for a forward that has texts of the configuration."""
+        # Computed in a pass of other members, they would hold a graph that nobody releases.
+        if self.hooks.has_texts:
+            self.compute()
+
+    def compute(self) -> None:
         """Compute the replacements: with gradients always, since a graph serves one backward."""
         # data_ptr and version tell a trained tensor that was stepped, loaded or moved.
         state = [(t.data_ptr(), t._version) for t in self.trained]

@@ -78,6 +78,11 @@ class Hooks(Protocol):
         ...
 
     @property
+    def has_texts(self) -> bool:
+        """Whether any text of the current forward is this configuration's."""
+        ...
+
+    @property
     def texts(self) -> slice:
         """The texts of the current forward that are this configuration's: a slice of the batch."""
         ...
@@ -132,6 +137,10 @@ class _DirectHooks:
 
     def alone(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    @property
+    def has_texts(self) -> bool:
+        return True
 
     @property
     def texts(self) -> slice:

@@ -23,7 +23,7 @@ def attach_sparse(builder: TensorBuilder, form: Sparse, seed: int, finished: boo
     model, attachment = builder.backbone.model, builder.attachment
     sources = builder.modification.sources(builder.backbone.shapes)
     frozen = [model.get_parameter(site.key) for site, _ in sources]
-    substitutes = Substitutes()
+    substitutes = Substitutes(builder.backbone.hooks)
     for tensor in frozen:
         replacement = Replacement.of(builder.backbone, tensor)
         substitutes.replaced.append(replacement)

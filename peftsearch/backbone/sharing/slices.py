@@ -127,6 +127,11 @@ class Member(Owner):
         return undo
 
     @property
+    def has_texts(self) -> bool:
+        """Whether this member has texts in the current forward."""
+        return any(owner is self for owner, _ in self.slices.rows)
+
+    @property
     def texts(self) -> slice:
         """This member's texts in the current forward."""
         rows = self.slices.rows

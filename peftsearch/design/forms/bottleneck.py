@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftsearch.design.checks import check_flag, check_name
@@ -87,7 +87,8 @@ class Bottleneck(Form):
 
     @property
     def function(self) -> Hashable:
-        return type(self), self.bias, self.init == "pissa"
+        # Every field counts, an extension's own as well: only initial values may differ.
+        return self if self.init == "pissa" else replace(self, init=self.INITS[0])  # type: ignore[arg-type]
 
     def hidden(self, tensors: Mapping[str, Tensor], source: Tensor) -> Tensor:
         """The bottleneck after its nonlinearity, [batch, tokens, r]."""

@@ -119,3 +119,26 @@ def test_released_tensors_are_computed_again_and_detached_ones_are_frozen(
     assert all(frozen[name] is own for name, own in backbone.model.named_parameters())
     with torch.no_grad():
         assert torch.equal(forward("bert", backbone), untuned)
+
+
+@pytest.mark.parametrize("method", ["bitfit", "ln-tuning"])
+def test_a_pass_of_other_members_computes_nothing_of_a_member_without_texts(method: str) -> None:
+    """Only the members of a pass are released after it."""
+    backbone, slices = backbone_of("bert", torch.bfloat16), Slices()
+    waiting, other = slices.member(), slices.member()
+    with (
+        attached(replace(backbone, hooks=waiting), method) as attachment,
+        attached(replace(backbone, hooks=other), "lora") as its,
+    ):
+        nodes = AccumulateNodes(attachment.tensors)
+        with slices.sharing([(waiting, 3)]):
+            backward("bert", backbone, attachment)
+        attachment.forget_captured()
+        with slices.sharing([(other, 3)]):
+            backward("bert", backbone, its)
+        its.forget_captured()
+        assert nodes.ran
+        held = [t for tensors in waiting.tensors.values() for t in tensors.values()]
+        assert held
+        assert all(tensor.grad_fn is None for tensor in held)
+        assert nodes.left == []

@@ -6,11 +6,12 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 from transformers.pytorch_utils import Conv1D
 
 from peftsearch.backbone.attach.attach import attach
@@ -257,3 +258,16 @@ def test_what_is_no_addition_is_computed_with_the_members_own_tensors() -> None:
     assert not can_add(nn.Linear(2, 2, bias=False), ["bias"])
     assert not can_add(nn.Linear(2, 2).bfloat16(), ["bias"]), "it would round once more"
     assert not can_add(nn.Bilinear(2, 2, 2), ["bias"])
+
+
+def test_forms_that_differ_in_a_field_of_an_extension_are_not_one_function() -> None:
+    @dataclass(frozen=True)
+    class Leaky(Relu):
+        slope: float = 0.1
+
+        def nonlinearity(self, hidden: Tensor) -> Tensor:
+            return leaky_relu(hidden, self.slope)
+
+    assert Leaky(slope=0.1).function != Leaky(slope=0.2).function
+    assert Leaky("bert").function == Leaky("lora").function, "initial values are no part of it"
+    assert Linear("pissa").function != Linear("lora").function
