@@ -78,12 +78,8 @@ def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
     first = record(0, seed="head-only-mean")
     assert begun(policy, first) is None
     assert begun(policy, first, record(1)) == "lora"
-    assert (
-        begun(
-            policy, *(record(n, seed=seed.label) for n, seed in enumerate(policy.landmarks.others))
-        )
-        is None
-    )
+    seeds = (record(n, seed=one.label) for n, one in enumerate(policy.landmarks.others))
+    assert begun(policy, *seeds) is None
 
 
 def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:
