@@ -1,4 +1,4 @@
-"""Spawning processes of our own: without the user's script, and deaf to Ctrl-C at first."""
+"""Spawning processes of our own: without the user's script, and with Ctrl-C blocked at first."""
 
 from __future__ import annotations
 

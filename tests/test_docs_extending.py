@@ -235,8 +235,8 @@ def test_the_kind_is_searched_by_its_metric(
     write_csv(tmp_path / "stars.csv", rows)
     (tmp_path / "space.yaml").write_text(SPACE)
     spec = TaskSpec(train="stars.csv", kind="ratings")
-    asked = NewStudy("s", load_space("space.yaml"), "space.yaml", str(tiny_bert), spec)
-    info = create_study(asked, None, "").read_info()
+    request = NewStudy("s", load_space("space.yaml"), "space.yaml", str(tiny_bert), spec)
+    info = create_study(request, None, "").read_info()
     assert (info.kind, info.metric.name, info.labels) == ("ratings", "kappa", ("0", "1", "2"))
     one = np.arange(60) % 3
     other = np.where(np.arange(60) % 4 == 0, 1, one)

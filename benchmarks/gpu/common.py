@@ -93,7 +93,7 @@ class Facts:
 
 
 def measured(measure: Callable[[], Any]) -> Any:
-    """What a function returns, or `{"error": …}` with its traceback."""
+    """A function's result, or `{"error": …}` with its traceback."""
     try:
         return measure()
     except Exception:

@@ -174,7 +174,7 @@ ARMS: dict[str, Callable[[], dict[str, Any]]] = {
     "2 on a pass": partial(passes, 2),
     "Trainer + peft, no mask": partial(trainer, False),
 }
-"""What matters most comes first: time may run out."""
+"""In order of importance: time may run out."""
 
 
 def freed(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

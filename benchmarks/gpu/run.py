@@ -45,7 +45,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How a part ended."""
+    """The outcome of a part."""
 
     part: str
     outcome: str

@@ -144,7 +144,7 @@ def trials_without_cudnn(count: int, name: str) -> dict[str, Any]:
 
 
 def arms() -> Iterator[Arm]:
-    """What matters most comes first: time may run out."""
+    """In order of importance: time may run out."""
     yield "(a) Trainer + peft, as documented", partial(trainer, documented=True)
     yield "(b) Trainer + peft, every switch", trainer
     yield "alone, fp32", alone

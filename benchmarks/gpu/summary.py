@@ -56,7 +56,7 @@ _SEARCH: Columns = {
 
 
 def summary(out: Path) -> str:
-    """What the parts that ran have found; errors and what was skipped stand in their rows."""
+    """Results of the parts that ran; errors and skipped parts stand in their rows."""
     facts = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(out.glob("*.json"))}
     runs = {one["part"]: one for one in facts.get("run", [])}
     speed = _with_times(facts.get("speed", {}))

@@ -26,14 +26,14 @@ def create_from_options(
     from peftsearch.records.folder import StudyFolder
 
     refuse_cohort_of_low_rungs(options.get("cohort"), options.get("low_rungs"))
-    new = new_study(options)
-    StudyFolder.new(new.name, options.get("studies"), resume_command)
-    new.refuse_unusable()
-    _refuse_storage(new.name, new.storage, new.artifacts)
-    task = new.open_task()
+    request = new_study(options)
+    StudyFolder.new(request.name, options.get("studies"), resume_command)
+    request.refuse_unusable()
+    _refuse_storage(request.name, request.storage, request.artifacts)
+    task = request.open_task()
     from peftsearch.study.create import create_study  # seconds, of importing torch
 
-    return create_study(new, options.get("studies"), resume_command, notify, task)
+    return create_study(request, options.get("studies"), resume_command, notify, task)
 
 
 def _refuse_storage(name: str, storage: str, artifacts: str | None) -> None:

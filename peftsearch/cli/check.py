@@ -89,7 +89,7 @@ def _on_model(space: Any, model: str) -> dict[str, Any]:
     seeds = seeds_of(space, shapes)
     kept = {seed.method for seed in seeds}
     facts["seeds"] = [s.label for s in seeds if s.params is not None]
-    facts["landmarks (outside the space)"] = [s.label for s in seeds if s.params is None]
+    facts["landmarks outside the space"] = [s.label for s in seeds if s.params is None]
     facts["seeds left out"] = [
         seed.method for seed in space.file.seed_with if seed.method not in kept
     ]

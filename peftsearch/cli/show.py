@@ -100,7 +100,7 @@ def _predicted(space: Space, drawn: RandomSamples) -> dict[str, Any]:
 
 
 def _shares(space: Space) -> dict[str, str]:
-    """How many modifications samples have; nothing where each slot chooses for itself."""
+    """Shares of samples by number of modifications; nothing where each slot chooses for itself."""
     shares = space.file.modifications
     if shares is None:
         return {}

@@ -20,7 +20,7 @@ from peftsearch.errors import ConfigurationError
 __all__ = ["Configuration", "Head", "Training"]
 
 _INDEX_BYTES = 8
-"""Of an int64."""
+"""Bytes of an int64."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ class Begin:
     """Begin a new trial.
 
     `proposal` is one of three: parameters of the space by name; a suggester, called for one
-    parameter after another while the space is sampled; or a configuration outside the space, which
-    is trained as a landmark. The suggester is called after the study's lock is released, so it may
-    be slow.
+    parameter after another while the space is sampled; or a configuration outside the space. The
+    suggester is called after the study's lock is released, so it may be slow.
     """
 
     proposal: Mapping[str, Any] | Suggester | Configuration

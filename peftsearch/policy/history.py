@@ -59,7 +59,7 @@ class TrialRecord:
     rungs: tuple[RungScore, ...] = ()
     """By rung."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Its point in the space; a landmark has none."""
+    """Its point in the space; a configuration outside it has none."""
     ranges: Mapping[str, Values] = field(default_factory=dict)
     """The choices or range of each parameter."""
     configuration: Configuration | None = None

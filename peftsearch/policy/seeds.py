@@ -1,7 +1,7 @@
 """Seeds: published methods as points of a space, with their widths and rates.
 
 A method within the space becomes a trial with its parameters. One outside it (head-only, full
-fine-tuning) is a landmark: trained and plotted, but without parameters for the sampler.
+fine-tuning) is trained as it is, and has no parameters for the sampler.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Seed", "seed_of", "seeds_of"]
 
 @dataclass(frozen=True)
 class Seed:
-    """One method to try: `params` replay it in the space, None for a landmark."""
+    """One method to try: `params` replay it in the space, None outside it."""
 
     label: str
     """Unique in the study: `lora`, or `lora at 0.01 %`."""

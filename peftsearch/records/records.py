@@ -114,8 +114,8 @@ class TrialResult(Record):
 
     `state`: `full` trained to the last rung (only these are frontier points), `stopped` early,
     `failed` with `cause`, `duplicate` of trial `same_as`, `infeasible` if nothing fits its budget.
-    `origin`: `seed` is a published method in the space's `seed_with`, `landmark` one outside the
-    space (head-only, full fine-tuning), `sampled` proposed by the sampler.
+    `origin`: `seed` is a landmark within the space, `landmark` one outside it (head-only, full
+    fine-tuning), `sampled` proposed by the sampler.
 
     None for costs (`COSTS`) that were not measured: of trials that were not trained, or were
     recorded by an earlier version.

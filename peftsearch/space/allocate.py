@@ -174,9 +174,9 @@ def allocate(
     """Solve the widths of `modifications` for `budget` parameters.
 
     `shares` (summing to 1) belong to the modifications that have a width, in order; those without
-    are paid first, the dearest left out while the budget is too small for them and the cheapest
-    layer of one with a width. A share that buys less than the minimum width passes on to the
-    others, as does the surplus of one that has reached its maximum.
+    are paid first, the most expensive left out while the budget is too small for them and the
+    cheapest layer of one with a width. A share that buys less than the minimum width passes on to
+    the others, as does the surplus of one that has reached its maximum.
 
     >>> shapes = load_shapes("config:bert-base")  # a rank of LoRA at q and v costs 36,864 there
     >>> (lora,) = METHODS["lora"].modifications

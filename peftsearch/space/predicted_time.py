@@ -18,16 +18,16 @@ _TYPICAL_TEXTS, _TYPICAL_TOKENS, _TYPICAL_EVALUATED = 2000, 64, 1000
 
 @dataclass(frozen=True)
 class PredictedTime:
-    """Seconds of trials of full length: random samples of a space, from cheap to dear."""
+    """Seconds of trials of full length: random samples of a space, from cheap to expensive."""
 
     median_s: float
     most_s: float
     """Nine in ten take no more."""
     longest_s: float
     longest: str
-    """The dearest sample."""
+    """The most expensive sample."""
     reason: str
-    """The reason that it is dear: `its prompt lengthens every text`."""
+    """The reason that it is expensive: `its prompt lengthens every text`."""
 
     def facts(self) -> dict[str, Any]:
         """Its fields, seconds rounded to the two digits that a prediction has."""

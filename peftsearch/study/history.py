@@ -49,7 +49,7 @@ class HistoryBuilder:
     def build(self, trials: Sequence[FrozenTrial], may_begin: bool = True) -> History:
         """The history of all of a study's trials, by number."""
         return History(
-            trials=tuple(map(self._past, trials)),
+            trials=tuple(map(self._record, trials)),
             rungs=self.info.rungs,
             worst=self.sign * self.info.metric.worst,
             may_begin=may_begin,
@@ -63,18 +63,18 @@ class HistoryBuilder:
         attributes were lost in a kill.
         """
         history = self.build(trials)
-        past = history.trials[number]
-        others = [score for score in past.rungs if score.rung != value.rung]
+        record = history.trials[number]
+        others = [score for score in record.rungs if score.rung != value.rung]
         scores = sorted((*others, self._score(value)), key=lambda score: score.rung)
-        return history.with_trial(replace(past, tuned_pct=tuned_pct, rungs=tuple(scores)))
+        return history.with_trial(replace(record, tuned_pct=tuned_pct, rungs=tuple(scores)))
 
-    def _past(self, trial: FrozenTrial) -> TrialRecord:
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
         if trial.number in self._ended:
             return self._ended[trial.number]
-        past = self._converted(trial)
+        record = self._converted(trial)
         if trial.state.is_finished():
-            self._ended[trial.number] = past
-        return past
+            self._ended[trial.number] = record
+        return record
 
     def _converted(self, trial: FrozenTrial) -> TrialRecord:
         attrs, state = trial.user_attrs, _state(trial, len(self.info.rungs) - 1)

@@ -68,6 +68,6 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     return is_number and distribution.low <= value <= distribution.high
 
 
-def as_suggester(what: Mapping[str, Any] | Suggester) -> Suggester:
+def as_suggester(proposal: Mapping[str, Any] | Suggester) -> Suggester:
     """Parameters as suggestions; suggestions as they are."""
-    return Replay(what) if isinstance(what, Mapping) else what
+    return Replay(proposal) if isinstance(proposal, Mapping) else proposal

@@ -1,7 +1,8 @@
 """Losses that stay on their device until one is read: all of them are then copied at once.
 
-A copy to the host waits for everything launched before it, so that a cohort of K runs which look at
-16 losses each makes one copy rather than 16·K.
+A copy to the host waits for everything launched before it. K runs of a cohort that read 16 losses
+each, all after the same pass, make one copy rather than 16·K; runs that read after other passes
+cause copies of their own.
 """
 
 from __future__ import annotations

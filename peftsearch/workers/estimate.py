@@ -46,7 +46,7 @@ class TrialTime:
     full_s: tuple[float, ...]
     """Seconds to full length, with every evaluation on the way."""
     first_rung_s: tuple[float, ...]
-    """Seconds to the first rung; as many as `full_s` where no trial is stopped."""
+    """Seconds to the first rung; equal to `full_s` where there is no rung below full length."""
     steps: int
     """Steps of a trial of full length."""
     predicted: PredictedTime | None = None
@@ -65,7 +65,7 @@ class TrialTime:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One configuration: seconds to full length and to the first rung, and what it reads."""
+    """One configuration: seconds to full length and to the first rung, and its workload."""
 
     configuration: Configuration
     full_s: float
@@ -158,7 +158,7 @@ def _time_of(study: PlannedStudy, configuration: Configuration) -> _Measured:
 def _workload(
     run: TrainingRun, bench: Workbench, rung_examples: int, without: Sequence[str]
 ) -> Workload:
-    """What a trial of full length reads and writes."""
+    """The workload of a trial of full length."""
     batch = mean(len(run.order.batch(step)) for step in range(min(run.order.per_epoch, _ORDER)))
     written = bench.train.written
     target = float(written.lengths.mean()) if written is not None else 0.0

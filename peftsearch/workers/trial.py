@@ -58,10 +58,11 @@ class TrialRunner:
     - `judge(assignment, value)` then decides whether the trial continues, pauses or stops;
     - `stop()` turning true interrupts a trial at its next step, with a checkpoint;
     - `abort_evaluation()` turning true ends an evaluation between two batches, with a checkpoint
-    from which the evaluation is begun again; - `on_checkpoint(assignment)` is called after every
-    checkpoint; - `on_progress(assignment, run, evaluates)` is called before every step of a trial
-    that trains alone, after every step in a cohort, and as each evaluation begins; - `make_room()`
-    frees memory that others can do without; returns whether there was any.
+      from which the evaluation is begun again;
+    - `on_checkpoint(assignment)` is called after every checkpoint;
+    - `on_progress(assignment, run, evaluates)` is called before every step of a trial that trains
+      alone, after every step in a cohort, and as each evaluation begins;
+    - `make_room()` frees memory that others can do without; returns whether there was any.
     """
 
     bench: Workbench

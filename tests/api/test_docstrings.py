@@ -54,7 +54,7 @@ def test_every_public_name_has_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Study", "Attached"])
 def test_so_has_every_method_of_the_objects_that_functions_return(name: str) -> None:
-    """Of `Configuration` and `Space` the methods belong to the design space's own pages."""
+    """Methods of `Configuration` and `Space` belong to the design space's own pages."""
     own = {
         key
         for key, value in vars(PUBLIC[name]).items()

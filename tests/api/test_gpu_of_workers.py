@@ -102,12 +102,12 @@ def test_a_search_spawns_its_workers_without_a_context(
     tiny_sentiment_csv: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a new study and of a resumed one, from Python and from the command line."""
+    """A new study and a resumed one, from Python and from the command line."""
     space.write_text(SPACE.replace("bf16", precision), encoding="utf-8")
     apart: list[NewStudy] = []
 
-    def measured(asked: NewStudy) -> float:
-        apart.append(asked)
+    def measured(request: NewStudy) -> float:
+        apart.append(request)
         return 1.0
 
     monkeypatch.setattr(create, "untuned_metric_apart", measured)
@@ -158,7 +158,7 @@ def test_a_worker_makes_its_gpu_the_current_one_before_anything_else(
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def asked_for(space: Path, model: Path, spec: TaskSpec) -> NewStudy:
+def request_for(space: Path, model: Path, spec: TaskSpec) -> NewStudy:
     return NewStudy("s", load_space(str(space)), str(space), str(model), spec)
 
 
@@ -167,10 +167,10 @@ def test_the_untuned_model_is_measured_the_same_in_a_process_of_its_own(
     tmp_path: Path, space: Path, tiny_bart: Path, tiny_sentiment_csv: Path
 ) -> None:
     data = write_csv(tmp_path / "copies.csv", copying_rows(60))
-    asked = asked_for(
+    request = request_for(
         space, tiny_bart, TaskSpec(train=str(data), kind="seq2seq", metric="perplexity")
     )
-    assert untuned_metric_apart(asked) == untuned_metric(new_bench(asked, "cpu"))
+    assert untuned_metric_apart(request) == untuned_metric(new_bench(request, "cpu"))
     refused = TaskSpec(train=str(tiny_sentiment_csv), metric="perplexity")
     with pytest.raises(peftsearch.UsageError, match="does not fit classification"):
-        untuned_metric_apart(asked_for(space, tiny_bart, refused))
+        untuned_metric_apart(request_for(space, tiny_bart, refused))

@@ -208,7 +208,7 @@ def test_check_says_what_a_model_can_do_of_a_space(
 ) -> None:
     found = document(capsys, "check", "small.yaml", "--model", str(tiny_bert))
     assert found["distinct structures"] > 0
-    assert "head-only-mean" in found["landmarks (outside the space)"]
+    assert "head-only-mean" in found["landmarks outside the space"]
     assert found["seeds"] == ["lora"]
 
 

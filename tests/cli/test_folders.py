@@ -136,11 +136,11 @@ def test_parallel_text_and_folders_of_splits_are_remembered_whole(
     }
     for said, whole in where.items():
         assert with_absolute_paths(TaskSpec(train=said)).train == whole
-    asked = NewStudy(
+    request = NewStudy(
         "p", load_space("space.yaml"), "space.yaml", str(tiny_bart),
         TaskSpec(train="data/news.en,data/news.ro"),
     )  # fmt: skip
-    info = create_study(asked, None, "").read_info()
+    info = create_study(request, None, "").read_info()
     assert info.task["train"] == where["data/news.en,data/news.ro"]
 
 

@@ -61,7 +61,7 @@ DIFFERENT = {
     "landmarks": ("--landmarks", "none", "--landmarks all"),
     "artifacts": ("--artifacts", "/elsewhere", "no --artifacts"),
 }
-"""Of every option that is fixed: a value that the study was not begun with, and what it was."""
+"""Each fixed option with a value that the study was not begun with, and the recorded one."""
 
 Watched = list[tuple[Limits, int | None, WorkerSettings]]
 
@@ -90,7 +90,7 @@ def flag(name: str) -> str:
 
 @pytest.fixture
 def watched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """What workers would be started with, in the study's folder."""
+    """The settings that workers would be started with, in the study's folder."""
     heard: Watched = []
 
     def watch_local(

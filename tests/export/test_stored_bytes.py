@@ -20,7 +20,7 @@ OUTPUTS = 2
 
 
 def bytes_of_export(backbone: Backbone, configuration: Configuration, folder: Path) -> int:
-    """Of the tensors in adapter.safetensors: without the header and its length."""
+    """Bytes of the tensors in adapter.safetensors: without the header and its length."""
     with TunedModel(backbone, configuration, OUTPUTS) as model:
         content = as_bytes(model.stored(), {})
     write_native(folder, package(backbone, configuration), content)

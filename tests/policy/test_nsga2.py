@@ -127,7 +127,7 @@ class Names:
 
 
 def test_of_a_samples_14_parameters_4_are_in_every_sample() -> None:
-    """What the documents say of `unified` on BERT."""
+    """The documents' statements about `unified` on BERT."""
     placed, samples = shipped("unified").on(load_shapes("config:bert-base")), list[set[str]]()
     for number in range(400):
         suggester = Names(f"0 {number}")

@@ -54,8 +54,8 @@ def test_trials_are_exactly_the_spaces_random_samples_at_full_length_with_every_
     rungs = [(e.number, e.value.rung) for e in heard if isinstance(e, TrialEvaluated)]
     assert rungs == [(r.number, rung) for r in trained for rung in (0, 1)]
     history = open_study(folder).history_builder.build(open_study(folder)._trials())
-    states = {past.number: past.state for past in history.trials}
-    recorded = {past.number: [s.rung for s in past.rungs] for past in history.trials}
+    states = {record.number: record.state for record in history.trials}
+    recorded = {record.number: [s.rung for s in record.rungs] for record in history.trials}
     assert all(recorded[number] == [0, 1] for number in states if states[number] == "full")
 
 

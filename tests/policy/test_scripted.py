@@ -74,20 +74,25 @@ def test_the_history_holds_what_became_of_each_trial(
 
     assert policy.heard[0].trials == ()
     history = policy.heard[-1]
-    assert [past.state for past in history.trials] == ["full", "stopped", "waiting", "duplicate"]
+    assert [one.state for one in history.trials] == [
+        "full",
+        "stopped",
+        "waiting",
+        "duplicate",
+    ]
     shapes = open_study(folder).shapes
-    for past, point, configuration in zip(
+    for record, point, configuration in zip(
         history.trials, (one, other), (first, second), strict=False
     ):
-        assignment = Assignment(past.number, configuration, "sampled")
-        assert (past.parameters, past.configuration) == (point, configuration)
-        assert past.ranges.keys() == point.keys()
-        assert past.tuned_pct == configuration.tuned_pct(shapes)
-        assert past.metric == metric_of(assignment)
-        score = past.rungs[0]
+        assignment = Assignment(record.number, configuration, "sampled")
+        assert (record.parameters, record.configuration) == (point, configuration)
+        assert record.ranges.keys() == point.keys()
+        assert record.tuned_pct == configuration.tuned_pct(shapes)
+        assert record.metric == metric_of(assignment)
+        score = record.rungs[0]
         assert score.metric == early_metric_of(assignment)
         assert (score.standard_error, score.loss, score.seconds) == (None, 0.5, 1.0)
-    assert [len(past.rungs) for past in history.trials] == [2, 1, 1, 0]
+    assert [len(record.rungs) for record in history.trials] == [2, 1, 1, 0]
     assert history.trials[3].hash == first.hash
 
 

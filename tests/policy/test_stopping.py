@@ -66,8 +66,8 @@ def test_a_verdict_is_decided_among_the_trials_of_the_rung_and_written_as_people
 
 
 def test_landmarks_always_go_on_in_the_space_or_outside_it() -> None:
-    for past in (hopeless("landmark"), hopeless("landmark", "full"), hopeless("seed", "lora")):
-        assert verdict(history(past), 5, 0) == Continue(5, "a landmark")
+    for record in (hopeless("landmark"), hopeless("landmark", "full"), hopeless("seed", "lora")):
+        assert verdict(history(record), 5, 0) == Continue(5, "a landmark")
 
 
 @given(

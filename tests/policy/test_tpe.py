@@ -52,11 +52,11 @@ def test_proposals_are_those_of_optunas_own_study_with_trials_in_flight(
         running.append(trial)
         if len(running) == 3:
             end(study, running.pop(trial.number % 3), scale.worst)
-    states = {past.state for past in builder.build(study.get_trials()).trials}
+    states = {record.state for record in builder.build(study.get_trials()).trials}
     assert states == {"running", "full", "stopped", "failed", "infeasible"}
 
 
-def past(number: int, state: Any = "full", **more: Any) -> TrialRecord:
+def record(number: int, state: Any = "full", **more: Any) -> TrialRecord:
     return TrialRecord(number, state, hash=str(number), tuned_pct=1.0, metric=0.5, **more)
 
 
@@ -75,20 +75,18 @@ def begun(policy: TpePolicy, *trials: TrialRecord) -> str | None:
 
 def test_every_second_trial_is_a_seed(policy: TpePolicy) -> None:
     assert begun(policy) == "head-only-mean"
-    first = past(0, seed="head-only-mean")
+    first = record(0, seed="head-only-mean")
     assert begun(policy, first) is None
-    assert begun(policy, first, past(1)) == "lora"
-    assert (
-        begun(policy, *(past(n, seed=seed.label) for n, seed in enumerate(policy.landmarks.others)))
-        is None
-    )
+    assert begun(policy, first, record(1)) == "lora"
+    seeds = (record(n, seed=one.label) for n, one in enumerate(policy.landmarks.others))
+    assert begun(policy, *seeds) is None
 
 
 def test_a_seed_that_was_cut_off_before_it_was_written_down_is_due_again(policy: TpePolicy) -> None:
     lost = TrialRecord(0, "failed", seed="head-only-mean")
     assert begun(policy, lost) == "head-only-mean"
     assert begun(policy, TrialRecord(0, "running", seed="head-only-mean")) is None
-    assert begun(policy, past(0, "failed", seed="head-only-mean"), past(1)) == "lora"
+    assert begun(policy, record(0, "failed", seed="head-only-mean"), record(1)) == "lora"
 
 
 def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
@@ -96,5 +94,5 @@ def test_what_is_enqueued_comes_before_a_seed(policy: TpePolicy) -> None:
 
 
 def test_the_first_waiting_trial_goes_on_before_anything_begins(policy: TpePolicy) -> None:
-    trials = (past(0), past(1, "waiting"), past(2, "waiting"))
+    trials = (record(0), record(1, "waiting"), record(2, "waiting"))
     assert policy.next(History(trials, RUNGS)) == Continue(1, "was waiting")

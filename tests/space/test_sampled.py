@@ -26,7 +26,7 @@ from support.spaces import shipped
 
 _TIMES = int(os.environ.get("PEFTSEARCH_MANY_SAMPLES", "1"))
 SAMPLES = {"minilm": 2_000 * _TIMES, "bart-base": 1_000 * _TIMES, "llama-1b": 500 * _TIMES}
-"""Of every shipped space; with PEFTSEARCH_MANY_SAMPLES=6 six times as many: 21,000."""
+"""Samples of every shipped space; with PEFTSEARCH_MANY_SAMPLES=6 six times as many: 21,000."""
 
 
 @lru_cache

@@ -167,11 +167,11 @@ def test_the_counts_of_random_samples_are_those_of_the_page(minilm: object) -> N
     prompts = [
         any(m.form.name == "prompt" for m in one.modifications) for one in now.configurations
     ]
-    dear = sum(cost for cost, has in zip(costs, prompts, strict=True) if has)
+    expensive = sum(cost for cost, has in zip(costs, prompts, strict=True) if has)
     counts = {
         r"`unified` (\d+) have a prompt, and these take (\d+) %": [
             sum(prompts),
-            100 * dear / sum(costs),
+            100 * expensive / sum(costs),
         ],
         r"Of (\d+) random samples\s+of `unified` (\d+) tune": lowest(now)[::-1],
         r"without a depth, (\d+) of (\d+) do": lowest(drawn("depth")),

@@ -24,13 +24,13 @@ def study(folder: StudyFolder) -> Study:
     return open_study(folder)
 
 
-def pasts(study: Study) -> tuple[TrialRecord, ...]:
+def records(study: Study) -> tuple[TrialRecord, ...]:
     return study.history_builder.build(study._trials()).trials
 
 
 def test_each_trial_has_the_state_that_became_of_it(study: Study) -> None:
     study.study.enqueue_trial({"attn.form": "none"})
-    assert [past.state for past in pasts(study)] == ["queued"]
+    assert [record.state for record in records(study)] == ["queued"]
     study.study.ask()
     study.recover()  # begun without a configuration: given up, and enqueued again
     full, stopped, failed, back, trained = (take(study) for _ in range(5))
@@ -38,12 +38,12 @@ def test_each_trial_has_the_state_that_became_of_it(study: Study) -> None:
     study.tell(finish(stopped, study.shapes, "stopped"))
     study.tell(finish(failed, study.shapes, "failed", "diverged"))
     study.requeue(back.number)
-    found = {past.number: past.state for past in pasts(study)}
+    found = {record.number: record.state for record in records(study)}
     assert [found[t.number] for t in (full, stopped, failed, back, trained)] == [
         *("full", "stopped", "failed", "waiting", "running")
     ]
     assert found[0] == "failed"
-    first = pasts(study)[full.number]
+    first = records(study)[full.number]
     assert (first.metric, first.hash) == (metric_of(full), full.configuration.hash)
 
 
@@ -67,7 +67,7 @@ def test_a_rung_whose_attribute_a_kill_has_lost_is_judged_by_its_value(study: St
     history = study.history_builder.at_rung(
         study._trials(), trial.number, tuned_pct, rung_value(0, 0.7)
     )
-    assert pasts(study)[trial.number].rungs == ()
+    assert records(study)[trial.number].rungs == ()
     assert [score.metric for score in history.trials[trial.number].rungs] == [0.7]
 
 
@@ -83,16 +83,16 @@ def test_details_are_those_that_were_recorded(
         study.table.set(trial.number, CONFIGURATION, trial.configuration.to_json())
         folder = StudyFolder.at(create(Path(study.info.model), folder.root / "empty").root)
     history = HistoryBuilder(study.info, folder, details=True).build(study._trials())
-    past = history.trials[trial.number]
-    (score,) = past.rungs
+    record = history.trials[trial.number]
+    (score,) = record.rungs
     assert (score.metric, score.standard_error, score.loss, score.seconds) == (0.7, 0.02, 0.3, 12.0)
-    assert past.configuration == trial.configuration
+    assert record.configuration == trial.configuration
 
 
 def test_a_trial_that_has_ended_is_converted_once(study: Study) -> None:
     ended = take(study)
     study.tell(finish(ended, study.shapes))
     take(study)
-    first, second = pasts(study), pasts(study)
+    first, second = records(study), records(study)
     assert first[0] is second[0]
     assert first[1] is not second[1]

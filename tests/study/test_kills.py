@@ -36,14 +36,14 @@ AT_LEAST = 6
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFolder:
-    asked = NewStudy(
+    request = NewStudy(
         name="s",
         space=Space(Document("space.yaml", SPACE)),
         space_name="space.yaml",
         model=str(tiny_bert),
         task=TaskSpec(train=str(tiny_sentiment_csv)),
     )
-    return create_study(asked, tmp_path, "")
+    return create_study(request, tmp_path, "")
 
 
 def begin(folder: StudyFolder, trials: int) -> int:

@@ -160,7 +160,7 @@ def _files_of(root: Path, result: dict[str, Any]) -> Iterator[str]:
 
 
 def _examples_of(folder: TrialFolder, metric: float) -> Iterator[str]:
-    """What is wrong with the examples that a trial's metric is of."""
+    """Faults of the examples that a trial's metric is computed from."""
     try:
         if read_examples(folder.examples_path).value() != metric:
             yield "examples.npz is of another metric"

@@ -20,7 +20,7 @@ __all__ = ["OPTIONS", "POINT_NAMES", "Option", "point", "title"]
 
 @dataclass(frozen=True)
 class Option:
-    """What a space may choose though no published method does."""
+    """Options that a space may choose though no published method does."""
 
     title: str
     modification: Callable[[BackboneShapes], Modification]

@@ -77,7 +77,7 @@ def test_prompts_and_padding_weigh_nothing_responses_and_their_end_one() -> None
 
 
 def grid(inputs: ModelInputs) -> list[list[int]]:
-    """What each place of each text is to predict, as in `WANTED`."""
+    """The target of each place of each text, as in `WANTED`."""
     ids = inputs.tensors["input_ids"]
     rows = torch.full((len(ids), ids.shape[1] - 1), -100)
     assert inputs.predicting is not None

@@ -316,7 +316,7 @@ seed_with: [head-only-mean, lora, full, prefix]
 
 
 def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> StudyFolder:
-    asked = NewStudy(
+    request = NewStudy(
         name="s",
         space=Space(Document("space.yaml", SPACE)),
         space_name="space.yaml",
@@ -324,7 +324,7 @@ def searched(tmp_path: Path, tiny_bert: Path, tiny_sentiment_csv: Path) -> Study
         task=TaskSpec(train=str(tiny_sentiment_csv)),
         landmarks="all",
     )
-    return create_study(asked, tmp_path, "")
+    return create_study(request, tmp_path, "")
 
 
 @pytest.mark.slow

@@ -106,17 +106,17 @@ class InputHook:
 
     @property
     def kind(self) -> Hashable:
-        """As of an `OutputHook`."""
+        """As `OutputHook.kind`."""
         return self.read.key, self.modified.kind
 
     @property
     def width(self) -> int:
-        """As of an `OutputHook`."""
+        """As `OutputHook.width`."""
         return self.modified.padded_width
 
     @classmethod
     def together(cls, hooks: Sequence[InputHook], source: Source, h: Tensor) -> Tensor:
-        """As of an `OutputHook`: the input [texts, tokens, d_h]."""
+        """As `OutputHook.together`: the input [texts, tokens, d_h]."""
         x = source(hooks[0].read) if hooks[0].modified.reads_x else h
         return modify_together([hook.modified for hook in hooks], x, h)
 
@@ -136,15 +136,15 @@ class StreamHook:
 
     @property
     def kind(self) -> Hashable:
-        """As of an `OutputHook`."""
+        """As `OutputHook.kind`."""
         return self.modified.kind
 
     @property
     def width(self) -> int:
-        """As of an `OutputHook`."""
+        """As `OutputHook.width`."""
         return self.modified.padded_width
 
     @classmethod
     def together(cls, hooks: Sequence[StreamHook], source: Source, h: Tensor) -> Tensor:
-        """As of an `OutputHook`."""
+        """As `OutputHook.together`."""
         return modify_together([hook.modified for hook in hooks], h, h)

@@ -17,8 +17,9 @@ from peftsearch.backbone.sharing.shares import Owner, Span
 __all__ = ["Group", "Plan", "of_like_width"]
 
 _WIDEST = 2
-"""A member is padded to at most this multiple of its width. LoRA of ranks 1 to 64, 32 members: in
-place of 268 operations a step and member 205, and 189 without a limit; kilobytes 638, 775, 984.
+"""A member is padded to at most this multiple of its width. 32 members with LoRA of ranks 1
+to 64, operations a step and member: 268 without padding, 205 with this limit, 189 without a limit;
+kilobytes 638, 775, 984.
 """
 _NARROW = 16
 """Widths up to this one are padded to one another whatever they are: they cost next to nothing."""

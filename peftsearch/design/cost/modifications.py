@@ -1,4 +1,4 @@
-"""What a modification adds to the cost of a backbone's pass: for each token, and for each step."""
+"""Cost of a modification in a backbone's pass: for each token, and for each step."""
 
 from __future__ import annotations
 

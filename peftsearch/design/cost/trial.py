@@ -1,4 +1,4 @@
-"""Predicted cost of a trial: its training and evaluation, and what makes it dear.
+"""Predicted cost of a trial: its training and evaluation, and what makes it expensive.
 
 One scale, seconds per multiply-add, turns the costs of one study into seconds.
 """
@@ -34,7 +34,7 @@ _PASS_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Workload:
-    """What a trial of full length reads and writes; numbers of tokens are means, with padding."""
+    """Texts read and written by a trial of full length; tokens are means, with padding."""
 
     steps: int
     batch: float
@@ -70,9 +70,9 @@ class TrialCost:
     backward: float
     """Gradients of its representations, down to the lowest modified layer."""
     prompts: float
-    """What a prompt's tokens add to both."""
+    """Cost of a prompt's tokens in both."""
     prefixes: float
-    """What the keys and values of prefixes add to both."""
+    """Cost of the keys and values of prefixes in both."""
     weights: float
     """Gradients and copies of the body's own matrices, where these are tuned."""
     modifications: float
@@ -200,7 +200,7 @@ class _Trial:
         return tokens + target
 
     def _modified(self, tokens: float) -> float:
-        """What modifications add to the forward of one text."""
+        """Cost of the modifications in the forward of one text."""
         found = 0.0
         for site in self.sites:
             layer = self.layers[site.layer]

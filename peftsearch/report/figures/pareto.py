@@ -16,7 +16,7 @@ from peftsearch.report.figures.text import hover, safe
 __all__ = ["pareto_figure", "pareto_range"]
 
 _WIDTH_PX, _HEIGHT_PX = 1020.0, 440.0
-"""Of the plotting area on a page 1,280 pixels wide: for placing labels."""
+"""Size of the plotting area on a page 1,280 pixels wide: for placing labels."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class PublishedPoint(Model):
 
 
 class Published(Model):
-    """Results of one source in one metric: landmarks, never part of a frontier."""
+    """Results of one source in one metric: for comparison, never part of a frontier."""
 
     metric: str = Field(min_length=1)
     source: str = Field(min_length=1)

@@ -254,8 +254,8 @@ class SpaceFile(Model):
     depth: Names = EVERY_LAYER
     """Masks of layers that a whole configuration is restricted to, whatever its slots choose."""
     modifications: ModificationShares | None = None
-    """How many modifications a configuration has, each number with its share of samples; None: each
-    slot chooses for itself whether it holds one.
+    """Shares of samples by number of modifications; None: each slot chooses for itself whether it
+    holds one.
     """
     places: dict[str, SlotPlaces] = Field(min_length=1)
     choices: dict[str, SlotChoices]

@@ -26,7 +26,7 @@ SCORE = "score"
 
 @dataclass(frozen=True)
 class PerExample:
-    """How a metric's statistics are made of predictions, and the metric of statistics.
+    """A metric's statistics as computed from predictions, and the metric from statistics.
 
     >>> counted = mean_of(lambda references, predictions: references == predictions)
     >>> arrays = counted.of(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
@@ -41,7 +41,7 @@ class PerExample:
 
 
 def mean_of(each: Callable[[Any, Any], NDArray[Any]]) -> PerExample:
-    """Of a metric that is a mean: `each` gives every example's own score (n,)."""
+    """For a metric that is a mean: `each` gives every example's own score (n,)."""
     return PerExample(
         lambda references, predictions: {SCORE: each(references, predictions)},
         lambda arrays: float(arrays[SCORE].mean()),
@@ -52,7 +52,7 @@ def predictions_of(
     score: Callable[[Any, Any], float],
     read: Callable[[Any], NDArray[Any]] = lambda found: np.asarray(found),
 ) -> PerExample:
-    """Of any metric of labels or numbers: references and predictions themselves, each as `read`
+    """For any metric of labels or numbers: references and predictions themselves, each as `read`
     makes of it what `score` takes.
     """
     return PerExample(

@@ -235,7 +235,7 @@ def _chrf_of(sums: Counts) -> float:
 def _from_counts(
     each: Callable[[Texts, Texts], Counts], score: Callable[[Counts], float]
 ) -> PerExample:
-    """Of a corpus's score: the counts of every text (n, counts), from whose sums it is computed."""
+    """For a corpus's score, computed from sums of counts: those of every text (n, counts)."""
     return PerExample(
         lambda references, predictions: {"counts": each(references, predictions)},
         lambda arrays: score(arrays["counts"].sum(axis=0)),

@@ -1,8 +1,8 @@
 """Capturable runs: those whose passes a GPU can capture, as forms declare and failures show.
 
 One operation that cannot be captured makes the capture of a whole pass fail, and the error does not
-say whose it was. The kinds of modification in that pass are then suspects, but for those that were
-captured before, until captures without them leave one.
+say whose it was. The kinds of modification in that pass are then suspects, except those captured
+before, until captures without them leave one.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Cohort:
     """Recordings of passes; None where the device or the backbone cannot be recorded."""
     slices: Slices = field(default_factory=Slices)
     losses: DeviceLosses = field(default_factory=DeviceLosses)
-    """Of passes, until a run looks at its own."""
+    """Training losses of all passes, on the device until a run reads one."""
 
     @classmethod
     def of(
@@ -133,7 +133,7 @@ class Cohort:
 
     def _computed(self, runs: Sequence[TrainingRun]) -> list[_Pass]:
         """One pass of all runs; two if those of some can be captured and those of others cannot,
-        which would else keep all of them from replays.
+        which would otherwise keep all of them from being replayed.
         """
         if self.graphs is None:
             return [self._one(runs)]

@@ -60,7 +60,7 @@ _WAIT = "called a synchronizing CUDA operation"
 _PROTOTYPE = "Synchronization debug mode is a prototype"
 """Beginnings of torch's warnings: of a wait, and of the mode that warns of waits."""
 OLDEST_TORCH = (2, 11)
-"""Older versions were never tried."""
+"""A choice, not a finding: no version has been tried on a GPU yet."""
 TORCH_SURVIVING_ERRORS = (2, 13)
 """Before it, `CUDAGraph.capture_end` raised the error of a capture that failed before it had told
 allocator and random generator that the capture was over (pytorch/pytorch#180395): the process then

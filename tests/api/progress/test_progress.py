@@ -94,7 +94,7 @@ def told(
     capsys: pytest.CaptureFixture[str],
     seconds: float | None = 100,
 ) -> list[str]:
-    """What is said of events that come so many seconds after the command began."""
+    """Lines printed for events that come so many seconds after the command began."""
     with Progress(folder, Limits(seconds=seconds), 2) as heard:
         for second, event in timed:
             clock.now = 1000.0 + second

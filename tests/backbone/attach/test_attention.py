@@ -30,7 +30,7 @@ B, H, S, D, L = 3, 4, 7, 5, 3
 
 
 class Attention(nn.Module):
-    """What `attend` asks of an attention module."""
+    """The attributes that `attend` reads of an attention module."""
 
     is_causal = False
 

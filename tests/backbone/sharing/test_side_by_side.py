@@ -140,7 +140,7 @@ def alone(family: str, one: Configuration, seed: int) -> tuple[Tensor, list[Tens
     ],
 )
 def test_random_members_get_what_they_would_get_alone(family: str, seed: int) -> None:
-    """Of any form, place, width, scale and composition, some of one kind."""
+    """Modifications of any form, place, width, scale and composition, some of one kind."""
     numbers, backbone = random.Random(seed), backbone_of(family)
     members = [drawn(numbers, backbone) for _ in range(10)]
     expected = [alone(family, one, index) for index, one in enumerate(members)]

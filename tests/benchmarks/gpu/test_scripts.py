@@ -26,7 +26,7 @@ FOLDER = ROOT / "benchmarks" / "gpu"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 OWN = ("peftsearch", "support", "arms")
 KIT = "checks common decoder facts gpu_tests pack proto search speed".split()
-"""What the shell scripts for a machine without a network call, or import, by name."""
+"""Names that the shell scripts for a machine without a network call or import."""
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:

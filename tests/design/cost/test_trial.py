@@ -1,4 +1,4 @@
-"""Predicted costs: against recorded seconds, PyTorch's own count, and what is known to be dear."""
+"""Predicted costs: against recorded seconds, PyTorch's own count, and known differences."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_layers_products_are_those_that_pytorch_counts(
     assert found == pytest.approx(counted)
 
 
-# -- what is dear ------------------------------------------------------------------------------
+# -- what is expensive -------------------------------------------------------------------------
 
 
 def prompt(width: int) -> Configuration:

@@ -45,7 +45,7 @@ pytestmark = pytest.mark.internals
 
 PROJECTION = Parallel("projection_input")
 WRITTEN = 1e-5
-"""Of logits and states in fp64, relative to the largest: adapters are written in fp32."""
+"""Tolerance of logits and states in fp64, relative to the largest: adapters are written in fp32."""
 TEXT = "a text"
 TEXTS = ("a text", "this film is a good one", "it was bad")
 

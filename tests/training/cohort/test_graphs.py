@@ -494,7 +494,7 @@ def test_runs_that_cannot_be_recorded_count_only_those_that_shared_their_pass(
 def test_a_wait_that_an_ordinary_pass_shows_costs_no_failed_capture(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which matters where torch does not survive one."""
+    """This matters where torch does not survive one."""
     monkeypatch.setitem(joint_module._MULTIPLE, "cpu", 64)
     inner = Relu.delta
 
