@@ -39,10 +39,8 @@ settings.load_profile("fixed")
 settings.register_profile("quick", parent=settings.get_profile("fixed"), max_examples=25)
 
 TESTS = Path(__file__).parent
-QUICK_CASES = {"backbone": 2, "export": 1, "training": 1}
-"""Folders whose tests run through dozens of families and methods on models: how many cases of each
-test `--quick` takes.
-"""
+QUICK_CASES = {"export": 1, "training": 1}
+"""Cases of each test that `--quick` takes, by folder; two elsewhere, the first and the last."""
 SERVERS = {"postgres"}
 """Fixtures that start a server."""
 
@@ -66,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Tests that are neither slow nor ask for a server; on models, some of their cases."""
+    """Tests that are neither slow nor need a server; of their cases, the first and the last."""
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         asked = SERVERS.intersection(getattr(item, "fixturenames", ()))
@@ -78,7 +76,7 @@ def quick(items: list[pytest.Item]) -> set[pytest.Item]:
 def some(cases: list[pytest.Item]) -> list[pytest.Item]:
     """The first case and the last, or as many as are taken in their folder."""
     folder = cases[0].path.relative_to(TESTS).parts[0]
-    return [*cases[1:], cases[0]][-QUICK_CASES.get(folder, len(cases)) :]
+    return [*cases[1:], cases[0]][-QUICK_CASES.get(folder, 2) :]
 
 
 @pytest.fixture(autouse=True, scope="session")

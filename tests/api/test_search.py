@@ -65,6 +65,7 @@ def test_the_bounds_are_those_of_the_command_line(capsys: pytest.CaptureFixture[
             peftsearch.search(**{name: bounds.least - 1})
 
 
+@pytest.mark.slow
 def test_a_search_and_the_same_command_find_the_same(home: Path) -> None:
     words = "search space.yaml --model tiny-bert --train reviews.csv --trials 2 --seed 3"
     assert run([*words.split(), "--study", "command"]) == 0

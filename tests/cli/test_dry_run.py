@@ -103,6 +103,7 @@ def test_its_estimate_is_of_the_time_asked_for(
     assert asked["search_s"] == pytest.approx(10 * asked["full_s"], rel=0.12)
 
 
+@pytest.mark.slow
 def test_it_writes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.rglob("*"))
     assert run([*DRY.split(), "--minutes", "1"]) == 0

@@ -45,6 +45,7 @@ def test_none_is_never_due() -> None:
     assert {record.seed for record in searched("none", 10)} == {None}
 
 
+@pytest.mark.slow
 def test_all_are_the_spaces_methods_in_order_at_every_second_trial() -> None:
     labels = [seed.label for seed in seeds_of(shipped("unified"), SHAPES)]
     found = [record.seed for record in searched("all", 2 * len(labels) + 4)]

@@ -59,6 +59,7 @@ def searched(folder: StudyFolder, trials: int) -> list[str | None]:
     return [e.result.configuration_hash for e in heard if isinstance(e, TrialEnded)]
 
 
+@pytest.mark.slow
 def test_one_worker_with_the_same_seed_finds_the_same(tmp_path: Path, tiny_bert: Path) -> None:
     one, other = (
         searched(create(tiny_bert, tmp_path / name, sampler="nsga2"), 2 * POPULATION + 10)

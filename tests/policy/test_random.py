@@ -81,6 +81,7 @@ def test_another_seed_draws_others(tmp_path: Path, tiny_bert: Path) -> None:
     assert value(setting) != value(dataclasses.replace(setting, study_seed=4))
 
 
+@pytest.mark.slow
 def test_with_stopping_a_random_search_stops_what_cannot_reach_the_frontier(
     tmp_path: Path, tiny_bert: Path
 ) -> None:

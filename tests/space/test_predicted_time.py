@@ -28,6 +28,7 @@ def space_of(text: str) -> Space:
     return Space(Document("s.yaml", text))
 
 
+@pytest.mark.slow
 def test_half_and_nine_in_ten_of_the_samples_take_less() -> None:
     shapes, space = load_shapes("config:bert-base"), space_of(PROMPTS)
     drawn, load = draw_samples(space.on(shapes)), typical_workload(space)

@@ -141,6 +141,7 @@ def test_a_duplicate_of_a_trial_that_is_given_up_is_given_up_too(
     assert [t.state for t in study._trials()] == [TrialState.FAIL, TrialState.FAIL]
 
 
+@pytest.mark.slow
 def test_optuna_sees_stopped_trials_as_complete_and_learns_from_them(study: Study) -> None:
     run(study, 40)
     trials = study.study.get_trials(deepcopy=False)

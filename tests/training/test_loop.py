@@ -86,6 +86,7 @@ def test_a_run_continued_from_a_checkpoint_equals_the_uninterrupted_one(
     assert loss == loss_again
 
 
+@pytest.mark.slow
 def test_training_learns_what_can_be_learnt(bench: Workbench) -> None:
     configuration = configured("lora", lr=(("linear", 1e-2),))
     budget = TrainingBudget(epochs=12, rungs=(1.0,))

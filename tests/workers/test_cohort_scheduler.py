@@ -131,6 +131,7 @@ def test_each_ends_as_alone_whether_it_is_full_stopped_or_lost(
     assert [found[n].state for n in range(5)] == ["full", "stopped", "full", "failed", "full"]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_interrupted_they_are_all_saved_and_go_on_alone(
     bench: Workbench, folder: StudyFolder, tmp_path: Path, tiny_bert: Path
 ) -> None:

@@ -73,6 +73,7 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+@pytest.mark.slow
 def test_a_paused_trial_goes_on_to_the_curve_of_one_that_was_not(
     bench: Workbench, tmp_path: Path
 ) -> None:
