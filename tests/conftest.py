@@ -55,8 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Slow ones first: one that begins last leaves the other processes without work.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # One that begins last leaves the other processes without work for as long as it takes.
+    items.sort(key=lambda item: item.get_closest_marker("begins_first") is None)
     if config.getoption("--quick"):
         chosen = quick(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

@@ -85,6 +85,7 @@ def test_what_make_has_made_comes_onto_the_path_as_the_readme_says(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.begins_first
 def test_every_command_of_the_readme_runs(
     tmp_path: Path,
     tiny_bert: Path,

@@ -198,6 +198,7 @@ def test_the_fit_finds_a_reparametrisation_where_there_is_one(
 
 
 @pytest.mark.slow
+@pytest.mark.begins_first
 def test_no_two_structures_are_one_set_of_functions() -> None:
     found = structures()
     assert len(found) >= 40

@@ -198,6 +198,7 @@ def test_a_second_search_of_a_study_is_refused_while_one_works_on_it(home: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.begins_first
 def test_a_search_on_the_real_minilm_beats_guessing_and_exports_what_it_found(
     tmp_path: Path, minilm: Path
 ) -> None:

@@ -59,6 +59,7 @@ def begin(whole: str, model: Path, root: Path) -> tuple[StudyFolder, Wanted]:
 
 
 @pytest.mark.slow
+@pytest.mark.begins_first
 def test_a_node_dies_and_every_trial_is_accounted_for_once_and_workers_start_elsewhere(
     nodes: RayNodes,
     postgres: PostgresServer,
