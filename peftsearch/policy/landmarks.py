@@ -1,4 +1,4 @@
-"""Landmarks: published methods that a search trains to full length, to compare its own points with.
+"""Landmarks: published methods, trained to full length as a comparison for a search's own points.
 
 `all` are the methods in the space's `seed_with`. With `lora`, LoRA comes first, with a tuned
 learning rate, and those methods as time allows. A landmark within the space is a point that the
@@ -49,7 +49,7 @@ class Landmarks:
         return (*(self.lora.examples if self.lora else ()), *self.others)
 
     def due(self, history: History) -> Seed | None:
-        """The landmark to begin now, if it is the turn of one. One whose worker was killed before
+        """The landmark to begin now; None if none is due. One whose worker was killed before
         its configuration was recorded is due again; one that failed is not.
         """
         if history.has_queued:

@@ -49,8 +49,8 @@ def seeds_of(space: Space, shapes: BackboneShapes) -> list[Seed]:
 
 
 def seed_of(space: Space, wanted: SeedMethod, shapes: BackboneShapes) -> Seed | None:
-    """One method, with what is stated of it; None if no width fits its stated tuned % or the
-    backbone does not support it.
+    """A published method with the settings that the space states; None if no width fits its
+    stated tuned % or the backbone does not support it.
     """
     method = METHODS[wanted.method]
     forms = [m.form.name for m in method.modifications]

@@ -85,7 +85,7 @@ def _present(seeds: Iterable[Seed | None]) -> Iterator[Seed]:
 
 
 def _between(low: float, high: float, position: float) -> float:
-    """On a log scale, with two digits."""
+    """The value at a position between two others on a log scale, rounded to two digits."""
     return float(f"{low * (high / low) ** position:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""Examples of a trial: its metric's statistics of every validation example, in `examples.npz`.
+"""Per-example results of a trial: statistics of every validation example, in `examples.npz`.
 
 A zip of numpy arrays, without pickle. Each statistic is stored as small as it can be without loss:
 truth values as bits, whole numbers as the narrowest unsigned type, and numbers in fp32 where that
@@ -39,7 +39,7 @@ class Examples:
     """Name → truth values, int64 or float64, (n,) or (n, columns)."""
 
     def __len__(self) -> int:
-        """n."""
+        """Number of examples."""
         return min(map(len, self.arrays.values()))
 
     @property
@@ -55,7 +55,7 @@ class Examples:
 
 
 def write_examples(path: Path, examples: Examples) -> None:
-    """Write the file, whole or not at all."""
+    """Write the file atomically."""
     stored: dict[str, NDArray[Any]] = {_METRIC: np.array(examples.metric)}
     for name, values in examples.arrays.items():
         if values.dtype == np.bool_:

@@ -59,7 +59,7 @@ class Attachment:
     captured: list[Captured | dict[str, Tensor]] = field(default_factory=list)
     """States of the last forward, kept for modifications that read them later in it."""
     release: list[Callable[[], object]] = field(default_factory=list)
-    """Functions that let go of tensors which the last forward computed from trained ones."""
+    """Functions that release tensors computed from trained ones in the last forward."""
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:

@@ -240,7 +240,7 @@ class Inputs:
 
     @property
     def _by_text(self) -> tuple[Tensor | None, ...]:
-        """Everything that has a row a text."""
+        """The tensors with one row per text."""
         bias = self.options.get("position_bias")
         return self.query, self.key, self.value, self.mask, bias
 
@@ -283,7 +283,7 @@ class Inputs:
         return heads
 
     def _softmax(self, mask: Tensor | None) -> Callable[..., tuple[Tensor, None]]:
-        """The function that computes attention with this mask; arguments as of `attend`."""
+        """The function that computes attention with this mask; arguments as for `attend`."""
         if self.options.get("softcap"):
             return _softcapped
         grouped = self.query.shape[1] > self.key.shape[1] and self.query.shape[2] > 1

@@ -38,7 +38,7 @@ class Captured(Protocol):
         ...
 
     def whole(self) -> Tensor:
-        """All rows, of whatever configuration."""
+        """The rows of all configurations."""
         ...
 
     def clear(self) -> None:

@@ -20,19 +20,19 @@ __all__ = ["InputHook", "OutputHook", "OwnInput", "Read", "StreamHook"]
 
 
 class Read(Protocol):
-    """A way to x [batch, tokens, d_source]."""
+    """Gets x [batch, tokens, d_source] from the input of the hooked module."""
 
     @property
     def key(self) -> Hashable:
-        """Equal for ways to the same x."""
+        """Equal for readers of the same x."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x of one configuration's texts, from the hooked module's input of them."""
+        """x of one configuration's texts, given the hooked module's input for them."""
         ...
 
     def of_all(self, x: Tensor) -> Tensor:
-        """x of all texts, from the hooked module's input of all."""
+        """x of all texts, given the hooked module's input for all."""
         ...
 
 
@@ -51,7 +51,7 @@ class OwnInput:
 
 
 Source = Callable[[Read], Tensor]
-"""Gives x of some members' texts, one after the other: [texts, tokens, d_source]."""
+"""Returns x of some members' texts, one after the other: [texts, tokens, d_source]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class InputHook:
 
 @dataclass(frozen=True, eq=False)
 class StreamHook:
-    """A hook after the module that puts h out, the first of a tuple if it is one; x is h."""
+    """A hook after the module that outputs h, alone or first in a tuple; x is h."""
 
     modified: SiteModification
     reads_module: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Replaced biases as additions: h + (b − b₀) is what a module would put out with b for b₀.
+"""Replaced biases as additions: h + (b − b₀) is a module's output with b in place of b₀.
 
 The module then runs once for all members' rows, instead of once for each member with a bias of its
 own.
@@ -21,7 +21,7 @@ _ADD = (nn.Linear, Conv1D, nn.LayerNorm)
 
 
 def can_add(module: nn.Module, replaced: Collection[str]) -> bool:
-    """Whether replacing parameters of these names is adding something to the module's output.
+    """Whether replacing the named parameters amounts to adding a term to the module's output.
 
     Not in half precision, which would round once more: to 8 or 11 bits.
     """

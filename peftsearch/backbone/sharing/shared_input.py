@@ -46,7 +46,7 @@ class SharedInput:
 
 @dataclass(frozen=True)
 class MemberInput:
-    """As `Captured`, of one member."""
+    """One member's rows of a shared input, as `Captured`."""
 
     shared: SharedInput
     member: Owner

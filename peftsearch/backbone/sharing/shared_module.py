@@ -57,7 +57,7 @@ class SharedModule:
         return bool(hooks or self.input.readers)
 
     def changed(self) -> None:
-        """Forget all plans: members' hooks here are others than before."""
+        """Forget all plans: the hooks of a member have changed."""
         self._plans.clear()
 
     def substitute(self, member: Owner) -> None:
@@ -206,8 +206,8 @@ class SharedModule:
         return self.prefixes.get(member, ())
 
     def _replacing(self, member: Owner) -> Chain:
-        """Something that cannot be computed together, for members whose replaced parameters are
-        more than an added bias.
+        """The parameters that a member replaces, if that is more than an added bias: such members
+        are computed one by one.
         """
         replaces = member in self.substituting and not self._adds(member)
         return (member.tensors[self.module],) if replaces else ()

@@ -1,4 +1,4 @@
-"""A backbone's layers as costs: what each multiplies and moves for one token.
+"""Costs of a backbone's layers: multiply-adds and elements moved for one token.
 
 What costs time without being a multiply-add (reading and writing elements, starting operations) is
 counted as the multiply-adds that a CPU core would have done meanwhile: one that multiplies and adds

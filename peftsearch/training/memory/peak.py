@@ -41,12 +41,12 @@ class PeakMemory:
 
     @classmethod
     def look_all(cls) -> None:
-        """Have every object take note of its peak, before something sets the marks back."""
+        """Record the peak of every object, before a mark is reset."""
         for peak in list(cls._kept):
             peak.look()
 
     def look(self) -> None:
-        """Take note of the peak so far."""
+        """Record the peak so far."""
         if self._measures_rss:
             self.include(_rss(), None)
         if self.device.type == "cuda":
@@ -58,7 +58,7 @@ class PeakMemory:
         self.device_bytes = _largest(self.device_bytes, device_bytes)
 
     def end(self) -> None:
-        """Look a last time; what comes later is no longer counted."""
+        """Record the peak a last time; later use is not counted."""
         if self in self._kept:
             self.look()
             self._kept.discard(self)
@@ -70,7 +70,7 @@ def _largest(one: int | None, other: int | None) -> int | None:
 
 
 def _reset_rss() -> bool:
-    """Set the high-water mark back; False where that is impossible."""
+    """Reset the high-water mark; False where that is impossible."""
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
     except OSError:
